@@ -1,0 +1,3 @@
+"""The files that :mod:`sklearn_source.datasets` loads."""
+
+from __future__ import annotations
