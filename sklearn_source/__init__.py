@@ -1,0 +1,25 @@
+"""Which training rows made a network predict something, and by how much would the answer change without them?"""
+
+from importlib.metadata import version
+
+from .attribution import (
+    GradientSimilarity,
+    InfluenceFunctions,
+    RepresentationSimilarity,
+    SourceAttribution,
+    TracIn,
+)
+from .trajectory import Trajectory, TrajectoryRecorder
+
+__version__ = version("sklearn-source")
+
+__all__ = [
+    "GradientSimilarity",
+    "InfluenceFunctions",
+    "RepresentationSimilarity",
+    "SourceAttribution",
+    "TracIn",
+    "Trajectory",
+    "TrajectoryRecorder",
+    "__version__",
+]

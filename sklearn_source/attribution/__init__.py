@@ -1,0 +1,15 @@
+"""Attribution methods, one file each."""
+
+from ._influence import InfluenceFunctions
+from ._similarity import GradientSimilarity, RepresentationSimilarity
+from ._source import SegmentSummary, SourceAttribution
+from ._tracin import TracIn
+
+__all__ = [
+    "GradientSimilarity",
+    "InfluenceFunctions",
+    "RepresentationSimilarity",
+    "SegmentSummary",
+    "SourceAttribution",
+    "TracIn",
+]

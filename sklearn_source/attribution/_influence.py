@@ -1,0 +1,166 @@
+"""Influence functions: a Newton step at the trained weights (Koh & Liang 2017; with EK-FAC, Grosse et al. 2023)."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+
+from ..base import GradientAttribution, Term
+from ..curvature import CURVATURES, conjugate_gradient, gauss_newton_product, meeting_place
+from ..utils._compat import Interval, StrOptions
+from ._statistics import cached_curvature
+
+# Grosse et al. (2023), Section 3.2.1: a tenth of the mean eigenvalue of the layer.
+_AUTO_DAMPING = 0.1
+
+
+class InfluenceFunctions(GradientAttribution):
+    """Influence functions with a damped Gauss-Newton matrix at the trained weights.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet or FrozenEstimator of one, optional
+        The network. Frozen: used as it is. Bare: a clone is trained on the data of ``fit``. None: given to ``fit``.
+    curvature : {"ekfac", "kfac", "diagonal", "identity", "exact"}, default="ekfac"
+        How the Gauss-Newton matrix is represented.
+    fisher : {"auto", "exact", "sampled", "empirical"}, default="auto"
+        Which gradients it is an average of; see :class:`SourceAttribution`.
+    damping : float or "auto", default="auto"
+        Added to every eigenvalue. ``"auto"``: 0.1 times the mean eigenvalue of each layer (of the whole matrix for
+        ``curvature="exact"``).
+    solver : {"direct", "cg"}, default="direct"
+        ``"cg"`` solves with exact Gauss-Newton products by conjugate gradients, the curvature as preconditioner.
+    tol : float, default=1e-6
+        Relative residual at which ``"cg"`` stops.
+    max_iter : int, default=100
+        Most iterations of ``"cg"``.
+    measurement, output, layers, batch_size, n_samples, cache_size, random_state, memory, verbose
+        As in :class:`SourceAttribution`.
+
+    Attributes
+    ----------
+    damping_ : dict of str to float
+        Per block of parameters.
+    n_iter_ : int
+        Iterations of the last ``solver="cg"`` solution; set by :meth:`transform`.
+    net_ : skorch.NeuralNet
+        The network.
+    n_train_, n_features_in_, feature_names_in_
+        As in :class:`SourceAttribution`.
+
+    See Also
+    --------
+    SourceAttribution : Does not assume that training converged, and has no damping to choose.
+
+    Notes
+    -----
+    ``tau[q, m] = -(1/N) < (H + lambda)^-1 grad f_q, grad l_m >`` at the trained weights: the unit of the measurement,
+    positive where having the row raised it. Cost: ``fit`` one forward pass and one backward pass per Fisher column
+    (``"exact"`` has one column per output); ``transform`` one forward and backward pass and one product
+    n_query x n_train x n_parameters; ``"cg"`` two further passes per query and iteration.
+
+    References
+    ----------
+    .. [1] Koh, Liang (2017), "Understanding Black-box Predictions via Influence Functions", ICML, Eq. 2.
+    .. [2] Grosse et al. (2023), "Studying Large Language Model Generalization with Influence Functions",
+       arXiv:2308.03296.
+    """
+
+    _parameter_constraints = {
+        **GradientAttribution._parameter_constraints,
+        "curvature": [StrOptions(set(CURVATURES))],
+        "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
+        "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "solver": [StrOptions({"direct", "cg"})],
+        "tol": [Interval(Real, 0, 1, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "cache_size": [Interval(Integral, 0, None, closed="left")],
+        "memory": "no_validation",
+    }
+
+    def __init__(
+        self,
+        net=None,
+        *,
+        curvature="ekfac",
+        fisher="auto",
+        damping="auto",
+        solver="direct",
+        tol=1e-6,
+        max_iter=100,
+        measurement="auto",
+        output=None,
+        layers=None,
+        batch_size=None,
+        n_samples=1,
+        cache_size=512,
+        random_state=None,
+        memory=None,
+        verbose=0,
+    ):
+        self.net = net
+        self.curvature = curvature
+        self.fisher = fisher
+        self.damping = damping
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.measurement = measurement
+        self.output = output
+        self.layers = layers
+        self.batch_size = batch_size
+        self.n_samples = n_samples
+        self.cache_size = cache_size
+        self.random_state = random_state
+        self.memory = memory
+        self.verbose = verbose
+
+    def _fit_gradients(self):
+        index = np.unique(np.concatenate(self._credited))
+        self._index = index
+        stream = self._fisher_stream([self._final], np.ones(1), index)
+        self._curvature = cached_curvature(self.curvature, stream, self.memory, self._identified)
+        blocks = range(len(self._engine.blocks))
+        if self.damping == "auto":
+            self._dampings = [_AUTO_DAMPING * self._curvature.mean_eigenvalue(i) for i in blocks]
+        else:
+            self._dampings = [float(self.damping) for _ in blocks]
+        self.damping_ = {block.name: d for block, d in zip(self._engine.blocks, self._dampings)}
+        credited = np.zeros(self.n_train_, dtype=bool)
+        credited[index] = True
+        self._mask = None if credited.all() else credited
+
+    def _inverse(self, values, block):
+        damped = values + self._dampings[block]
+        # Without damping, directions that no row moves have no inverse; no training gradient points there either.
+        return torch.where(damped > 0, 1 / damped, torch.zeros_like(damped))
+
+    def _terms(self, queries):
+        curvature = self._curvature
+        encoded = queries.encoded(self._final, curvature.encode)
+        if self.solver == "cg":
+            encoded = curvature.encode(self._solve(curvature.decode(encoded)))
+        else:
+            encoded = curvature.scale(self._inverse, encoded)
+        encoded = [v * (-1.0 / len(self._index)) for v in encoded]
+        values, bases = meeting_place(curvature, encoded, self._probe, n_rows=queries.n_met)
+        return [Term([self._final], np.ones(1), values, bases, self._mask)]
+
+    def _solve(self, gradients):
+        def product(vectors):
+            return gauss_newton_product(self._network, self._engine, self._rows, self._index, vectors, self._batch)
+
+        def damped(vectors):
+            return [h + d * v for h, d, v in zip(product(vectors), self._dampings, vectors)]
+
+        def precondition(vectors):
+            return self._curvature.apply(self._inverse, vectors)
+
+        self._network.load(self._final.parameters, self._final.buffers)
+        solution, self.n_iter_ = conjugate_gradient(
+            damped, gradients, precondition, tol=self.tol, max_iter=self.max_iter
+        )  # fmt: skip
+        return solution

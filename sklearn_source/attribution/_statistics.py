@@ -1,0 +1,72 @@
+"""Curvature statistics kept between fits by a joblib Memory."""
+
+from __future__ import annotations
+
+import warnings
+
+import joblib
+import numpy as np
+import torch
+from sklearn.utils.validation import check_memory
+
+from ..curvature import CURVATURES, moments
+
+
+def cached_curvature(name, stream, memory, identified=True):
+    """Fit the curvature ``name`` on ``stream``, reusing what ``memory`` holds.
+
+    Two things are kept: the covariances of every checkpoint, which any segmentation shares, and whole curvatures. Keys
+    are digests of weights, rows, network and settings, so a changed input is a new key.
+
+    Parameters
+    ----------
+    identified : bool
+        Whether the stream's row keys are fingerprints of the rows' contents. Without them nothing can be reused safely.
+    """
+    memory = check_memory(memory)
+    fit = CURVATURES[name]
+    if memory.location is None:
+        return fit(stream)
+    if not identified:
+        warnings.warn(
+            "memory= is ignored: rows of this kind of data have no fingerprint to recognise them by", stacklevel=2
+        )
+        return fit(stream)
+    kept_moments = memory.cache(_moments, ignore=["stream", "c"], verbose=0)
+    kept_curvature = memory.cache(_curvature, ignore=["stream", "compute"], verbose=0)
+    base = _key(stream)
+
+    def compute(stream, c):
+        found = kept_moments((base, stream.checkpoints[c].digest), stream, c)
+        to = stream.network.device
+        return [tuple(None if m is None else _tensor(m, to) for m in pair) for pair in found]
+
+    digests = [checkpoint.digest for checkpoint in stream.checkpoints]
+    return kept_curvature((base, name, digests, np.asarray(stream.weights)), stream, compute)
+
+
+def _key(stream):
+    network = stream.network
+    return joblib.hash(
+        (
+            np.asarray(stream.keys)[stream.index],
+            repr(network.module),
+            network.loss_signature(),
+            str(network.dtype),
+            [(block.name, block.kind, block.parameters, block.shape) for block in stream.blocks],
+            stream.fisher,
+            (stream.n_samples, stream.seed) if stream.fisher == "sampled" else None,
+        )
+    )
+
+
+def _moments(key, stream, c):
+    return [tuple(None if m is None else m.cpu().numpy() for m in pair) for pair in moments(stream, c)]
+
+
+def _curvature(key, stream, compute):
+    return CURVATURES[key[1]](stream, compute)
+
+
+def _tensor(array, device):
+    return torch.from_numpy(array.copy()).to(device)

@@ -1,0 +1,134 @@
+"""TracIn: gradients met at every checkpoint, without curvature (Pruthi et al. 2020)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..base import GradientAttribution, Term
+from ..trajectory import Trajectory
+from ..utils._compat import StrOptions
+from ._optimizer import require_rates, require_sgd, stage_position
+
+
+class TracIn(GradientAttribution):
+    """Inner products of query and training gradients, summed over the checkpoints of training.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet or FrozenEstimator of one, optional
+        The network. Frozen: used as it is. Bare: a clone is trained on the data of ``fit``. None: given to ``fit``.
+    quadrature : {"trapezoid", "right"}, default="trapezoid"
+        Which steps a checkpoint stands for: half of those on either side of it, or those since the one before.
+    trajectory : Trajectory or path, optional
+        Instead of the one that a :class:`~sklearn_source.TrajectoryRecorder` left in the net.
+    measurement, output, layers, batch_size, random_state, verbose
+        As in :class:`SourceAttribution`.
+
+    Attributes
+    ----------
+    trajectory_ : Trajectory
+        The training that was attributed.
+    net_, n_train_, n_features_in_, feature_names_in_
+        As in :class:`SourceAttribution`.
+
+    Notes
+    -----
+    ``tau[q, m] = -(1/N) sum_c h_c < grad f_q(theta_c), grad l_m(theta_c) >`` with ``h_c`` the integrated learning rate of
+    the steps that checkpoint c stands for: the unit of the measurement, positive where having the row raised it.
+    What the later training did to a row's effect is left out. Cost of ``transform``: one forward and backward pass and
+    one product n_query x n_train x n_parameters per checkpoint.
+
+    References
+    ----------
+    .. [1] Pruthi, Liu, Kale, Sundararajan (2020), "Estimating Training Data Influence by Tracing Gradient Descent",
+       NeurIPS, Eq. 2.
+    """
+
+    _parameter_constraints = {
+        **GradientAttribution._parameter_constraints,
+        "quadrature": [StrOptions({"trapezoid", "right"})],
+        "trajectory": [None, str, Trajectory],
+    }
+    _needs_trajectory = True
+
+    def __init__(
+        self,
+        net=None,
+        *,
+        quadrature="trapezoid",
+        measurement="auto",
+        output=None,
+        layers=None,
+        trajectory=None,
+        batch_size=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.net = net
+        self.quadrature = quadrature
+        self.measurement = measurement
+        self.output = output
+        self.layers = layers
+        self.trajectory = trajectory
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _treatment(self):
+        """A weight and a bias with different rates meet separately."""
+        self._weights = _checkpoint_rates(self.trajectory_, self.quadrature)
+        signature = {}
+        for _, _, rates in self._weights:
+            for name, rate in rates.items():
+                signature[name] = (*signature.get(name, ()), rate)
+        return signature
+
+    def _fit_gradients(self):
+        trajectory = self.trajectory_
+        require_sgd(trajectory, "TracIn")
+        self._parts = []
+        for stage, checkpoint, rates in self._weights:
+            require_rates(rates, self._engine.names, stage)
+            index = self._credited[stage_position(trajectory, stage)]
+            credited = np.zeros(self.n_train_, dtype=bool)
+            credited[index] = True
+            factors = [-rates[block.parameters[0]] / len(index) for block in self._engine.blocks]
+            self._parts.append((self._state(checkpoint), factors, None if credited.all() else credited))
+
+    def _copies_per_query(self):
+        return len(self._parts)
+
+    def _terms(self, queries):
+        terms = []
+        for state, factors, credited in self._parts:
+            gradients = queries.encoded(state, lambda blocks: [g.matrix() for g in blocks])
+            values = [v.flatten(1) * f for v, f in zip(gradients, factors)]
+            terms.append(Term([state], np.ones(1), values, None, credited))
+        return terms
+
+
+def _checkpoint_rates(trajectory, quadrature):
+    """(stage, checkpoint, integrated learning rate per parameter of the steps it stands for), zero ones left out."""
+    result = []
+    for stage in trajectory.stages:
+        checkpoints = trajectory.stage_checkpoints(stage.index)
+        if quadrature == "trapezoid" and checkpoints[0].step != stage.start:
+            raise ValueError(
+                f"quadrature='trapezoid' needs the weights at the start of stage {stage.index} (step {stage.start}), which "
+                "were not recorded: use quadrature='right'"
+            )
+        shares = [dict() for _ in checkpoints]
+        bounds = [c.step for c in checkpoints]
+        if bounds[0] != stage.start:
+            bounds, shares = [stage.start, *bounds], [dict(), *shares]
+        for left in range(len(bounds) - 1):
+            rates = trajectory.integrated_learning_rate(bounds[left], bounds[left + 1])
+            for name, rate in rates.items():
+                if quadrature == "trapezoid":
+                    shares[left][name] = shares[left].get(name, 0.0) + rate / 2
+                    shares[left + 1][name] = shares[left + 1].get(name, 0.0) + rate / 2
+                else:
+                    shares[left + 1][name] = shares[left + 1].get(name, 0.0) + rate
+        shares = shares[-len(checkpoints) :]
+        result += [(stage.index, c, share) for c, share in zip(checkpoints, shares) if share]
+    return result

@@ -1,0 +1,214 @@
+"""Methods whose scores are inner products of query vectors with per-row training gradients."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import joblib
+import numpy as np
+import torch
+
+from ..gradients import FisherStream, GradientEngine, choose_fisher
+from ..network import resolve_measurement
+from ..utils._progress import progress
+from ._attribution import BaseAttribution
+from ._terms import State, TrainingGradients, meet
+
+# Bytes that the inputs and output gradients of one batch may take, for batch_size=None.
+_BATCH_BYTES = 64 * 2**20
+_MAX_BATCH = 2048
+# Bytes of query vectors kept at a time; more queries take further passes over the training rows.
+_QUERY_BYTES = 512 * 2**20
+
+
+class Queries:
+    """Gradients of the measurement of some query rows, at any weights; ``n_met`` training rows will be scored."""
+
+    def __init__(self, method, rows, index, measure, n_met=None):
+        self._method, self._rows, self._index, self._measure = method, rows, index, measure
+        self.n_met = method.n_train_ if n_met is None else n_met
+
+    def __len__(self):
+        return len(self._index)
+
+    def gradients(self, state):
+        """Per block, the gradients of the queries' measurements at ``state``, in the form the layer gives them."""
+        method = self._method
+        parts = []
+        with method._engine.attached():
+            method._network.load(state.parameters, state.buffers)
+            for start in range(0, len(self), method._batch):
+                x, y = self._rows.batch(self._index[start : start + method._batch])
+                capture = method._engine.capture(x)
+                leaf = capture.output.detach().requires_grad_()
+                with torch.enable_grad():
+                    values = self._measure(leaf, self._measure.target(leaf.detach(), y))
+                    cotangent = torch.autograd.grad(values.sum(), leaf)[0]
+                parts.append(capture.pull(cotangent))
+        return parts
+
+    def encoded(self, state, encode):
+        """``encode(gradients)`` batch by batch: per block one tensor (n_query, groups, out, in)."""
+        parts = [encode(part) for part in self.gradients(state)]
+        return [torch.cat(blocks) if len(blocks) > 1 else blocks[0] for blocks in zip(*parts)]
+
+
+class GradientAttribution(BaseAttribution):
+    """Base of the methods built on per-row gradients.
+
+    A method gives :meth:`_terms`: which query vectors meet the training gradients at which checkpoints. Everything else,
+    the walk over the training rows and queries, is here.
+    """
+
+    _parameter_constraints = {**BaseAttribution._parameter_constraints, "layers": [None, str, list, tuple]}
+
+    @abstractmethod
+    def _fit_gradients(self):
+        """Learn what :meth:`_terms` needs."""
+
+    @abstractmethod
+    def _terms(self, queries):
+        """The list of :class:`Term` for a chunk of :class:`Queries`."""
+
+    def _treatment(self):
+        """What the optimizer did with each parameter: dict of name to hashable, or None."""
+        return None
+
+    def _copies_per_query(self):
+        """How many vectors of all parameters :meth:`_terms` keeps per query."""
+        return 1
+
+    def _fit_method(self):
+        network = self._network
+        self._final = State(-1, network.parameters(), network.buffers(), digest=_digest(network))
+        self._engine = GradientEngine(network.module, network.forward, self.layers, self._treatment())
+        probe, _ = self._rows.batch(np.arange(min(4, self.n_train_)))
+        self._engine.verify(probe)
+        with self._engine.attached():
+            capture = self._engine.capture(probe)
+            self._probe = capture.pull(torch.ones_like(capture.output))
+        self._batch = self.batch_size or self._choose_batch()
+        self._fit_gradients()
+
+    def _choose_batch(self):
+        """Rows whose inputs and output gradients fit the budget."""
+        per_row = sum(g.nbytes for g in self._probe) / len(self._probe[0])
+        return int(np.clip(_BATCH_BYTES // max(per_row, 1), 8, _MAX_BATCH))
+
+    def _state(self, checkpoint):
+        """A recorded checkpoint on the network's device."""
+        return State(
+            checkpoint.step,
+            {name: value.to(self._network.device) for name, value in checkpoint.parameters.items()},
+            {name: value.to(self._network.device) for name, value in checkpoint.buffers.items()},
+            checkpoint.digest,
+        )
+
+    def _fisher_stream(self, states, weights, index):
+        """Fisher columns of some rows at some weights, as the estimator's parameters say."""
+        network = self._network
+        probe, _ = self._rows.batch(index[:1])
+        network.load(states[-1].parameters, states[-1].buffers)
+        with torch.no_grad():
+            n_roots = network.n_roots(network.forward(probe))
+        return FisherStream(
+            network,
+            self._engine,
+            self._rows,
+            index,
+            states,
+            weights,
+            fisher=choose_fisher(self.fisher, network, n_roots),
+            n_samples=self.n_samples,
+            keys=self._keys,
+            seed=self._seed,
+            batch_size=self._batch,
+            cache_bytes=self.cache_size * 2**20,
+            progress=lambda iterable, desc: progress(iterable, verbose=self.verbose, desc=desc),
+        )
+
+    def _queries_at_once(self):
+        per_query = self._copies_per_query() * self._engine.n_parameters * self._final_itemsize()
+        return int(_QUERY_BYTES // max(per_query, 1))
+
+    def _final_itemsize(self):
+        return torch.empty((), dtype=self._network.dtype).element_size()
+
+    def _prepare_queries(self, rows, index, measure):
+        return self._terms(Queries(self, rows, index, measure))
+
+    def _score_batches(self, terms, n_queries):
+        network, engine = self._network, self._engine
+        starts = range(0, self.n_train_, self._batch)
+        with engine.attached():
+            for start in progress(starts, verbose=self.verbose, desc="training rows"):
+                columns = slice(start, min(start + self._batch, self.n_train_))
+                yield columns, self._batch_scores(terms, columns, n_queries, network, engine)
+
+    def _batch_scores(self, terms, columns, n_queries, network, engine):
+        """Sum of all terms for one batch of training rows: (n_queries, rows)."""
+        index = np.arange(columns.start, columns.stop)
+        total = torch.zeros((n_queries, len(index)), dtype=network.dtype, device=network.device)
+        used = np.zeros(len(index), dtype=bool)
+        for term in terms:
+            used |= True if term.credited is None else term.credited[index]
+        if not used.any():
+            return total
+        index = index[used]
+        training = TrainingGradients(network, engine, *self._rows.batch(index))
+        for number, term in enumerate(terms):
+            gradients = [training.at(state) for state in term.checkpoints]
+            part = meet(term, gradients)
+            self._require_finite(part, term, gradients)
+            if term.credited is not None:
+                part = part * torch.as_tensor(term.credited[index], device=part.device)
+            if used.all():
+                total += part
+            else:
+                total[:, torch.as_tensor(used)] += part
+            following = terms[number + 1].checkpoints if number + 1 < len(terms) else []
+            training.forget_all_but(following)
+        return total
+
+    def _self_batches(self):
+        measure = resolve_measurement("neg_loss", self._network)
+        size = max(1, min(self._batch, self._queries_at_once()))
+        for start in progress(range(0, self.n_train_, size), verbose=self.verbose, desc="self-influence"):
+            columns = slice(start, min(start + size, self.n_train_))
+            index = np.arange(columns.start, columns.stop)
+            terms = self._terms(Queries(self, self._rows, index, measure, n_met=len(index)))
+            total = torch.zeros(len(index), dtype=self._network.dtype, device=self._network.device)
+            training = TrainingGradients(self._network, self._engine, *self._rows.batch(index))
+            with self._engine.attached():
+                for term in terms:
+                    gradients = [training.at(state) for state in term.checkpoints]
+                    part = meet(term, gradients, rowwise=True)
+                    self._require_finite(part, term, gradients)
+                    if term.credited is not None:
+                        part = part * torch.as_tensor(term.credited[index], device=part.device)
+                    total += part
+            yield columns, total
+
+    def _require_finite(self, scores, term, gradients):
+        if bool(torch.isfinite(scores).all()):
+            return
+        for state, blocks in zip(term.checkpoints, gradients):
+            for block, gradient in zip(self._engine.blocks, blocks):
+                if not bool(torch.isfinite(gradient.squared_norm()).all()):
+                    where = "the trained weights" if state.step < 0 else f"the checkpoint of step {state.step}"
+                    raise ValueError(
+                        f"non-finite gradients of training rows in layer {block.name!r} at {where}: look for rows whose "
+                        "loss overflows there, or attribute a shorter trajectory"
+                    )
+        raise ValueError(
+            "scores are not finite although all training gradients are: the queries' gradients overflow. Check the queries for "
+            "extreme values"
+        )
+
+
+def _digest(network):
+    return joblib.hash([value.detach().cpu().contiguous().view(torch.uint8).numpy() for value in _tensors(network)])
+
+
+def _tensors(network):
+    return [v.reshape(-1) for v in (*network.parameters().values(), *network.buffers().values())]

@@ -1,0 +1,102 @@
+"""Scores as sums of terms: which query vectors meet the training gradients at which checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..gradients import loss_cotangent, weighted_sum
+
+
+@dataclass
+class Term:
+    """One summand ``sum_c w_c <values_q, grad l_m(theta_c)>`` of a score.
+
+    Attributes
+    ----------
+    checkpoints : list
+        Where the training gradients are taken.
+    weights : sequence of float
+        Of the checkpoints.
+    values : list of tensor (n_query, size), one per block
+        The queries' side, every factor of the method's formula included.
+    bases : list of Basis or None
+        The coordinates of ``values``, per block, into which the training gradients are brought; None for parameters'.
+    credited : ndarray of bool (n_train,) or None
+        The rows this term gives a score; None for all.
+    """
+
+    checkpoints: list
+    weights: np.ndarray
+    values: list
+    bases: list | None = None
+    credited: np.ndarray | None = None
+    cosine: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """Weights on the device, ready to be switched to."""
+
+    step: int
+    parameters: dict
+    buffers: dict
+    digest: str = field(default="")
+
+
+def meet(term, gradients, rowwise=False):
+    """Scores of a batch for one term: (n_query, B), or (B,) where each row is its own query.
+
+    Parameters
+    ----------
+    gradients : list over checkpoints of lists over blocks of gradients of the batch's rows
+    """
+    first = gradients[0]
+    rows = len(first[0])
+    device, dtype = term.values[0].device, term.values[0].dtype
+    out = torch.zeros((rows,) if rowwise else (term.values[0].shape[0], rows), device=device, dtype=dtype)
+    norms = torch.zeros(rows, device=device, dtype=dtype)
+    for i, values in enumerate(term.values):
+        gradient = weighted_sum([g[i] for g in gradients], [float(w) for w in term.weights])
+        if term.cosine:
+            norms += gradient.squared_norm()
+        basis = None if term.bases is None else term.bases[i]
+        if basis is not None and not basis.trivial:
+            gradient = gradient.rotate_tokens(basis.left, basis.right)
+        if rowwise:
+            out += gradient.rowwise_inner(values)
+        else:
+            gradient.inner_(values, out)
+    if term.cosine:
+        out /= norms.sqrt().clamp_min(torch.finfo(dtype).tiny)
+    return out
+
+
+class TrainingGradients:
+    """Gradients of a batch of training rows at any of several weights, each computed once while they are needed."""
+
+    def __init__(self, network, engine, x, y):
+        self._network, self._engine, self._x, self._y = network, engine, x, y
+        self._found = {}
+
+    def at(self, state):
+        if id(state) not in self._found:
+            self._network.load(state.parameters, state.buffers)
+            capture = self._engine.capture(self._x)
+            cotangent = loss_cotangent(self._network, capture.output, self._y, self._x)
+            self._found[id(state)] = capture.pull(cotangent)
+        return self._found[id(state)]
+
+    def forget_all_but(self, states):
+        keep = {id(state) for state in states}
+        self._found = {key: value for key, value in self._found.items() if key in keep}
+
+
+def merge_top(scores, indices, new_scores, new_indices, k, largest=True):
+    """The ``k`` largest (or smallest) of two sets of columns, per row, in order."""
+    scores = torch.cat([scores, new_scores], dim=1)
+    indices = torch.cat([indices, new_indices.expand(scores.shape[0], -1)], dim=1)
+    kept, at = torch.topk(scores, min(k, scores.shape[1]), dim=1, largest=largest, sorted=True)
+    return kept, indices.gather(1, at)

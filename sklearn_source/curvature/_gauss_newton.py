@@ -1,0 +1,67 @@
+"""Exact Gauss-Newton products, never forming the matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..gradients import from_matrices, to_matrices
+
+# Vectors pushed through one batch together: each holds a copy of the batch's activations.
+_VECTORS_AT_ONCE = 8
+
+
+class _Forward(nn.Module):
+    def __init__(self, module, forward):
+        super().__init__()
+        self.module = module
+        self._forward = forward
+
+    def forward(self, x):
+        return self._forward(x)
+
+
+def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
+    """``H v`` with ``H = 1/N sum_i J_i^T Lambda_i J_i`` at the network's present weights, on the chosen parameters.
+
+    Parameters
+    ----------
+    vectors : list of tensor (n, groups, out, in), one per block
+
+    Returns
+    -------
+    products : list like ``vectors``
+
+    Notes
+    -----
+    One forward-mode and one reverse-mode pass over the rows per vector (Schraudolph 2002).
+    """
+    module = network.module
+    tangents = {}
+    for block, v in zip(engine.blocks, vectors):
+        tangents.update(from_matrices(block, module, v))
+    parameters = {name: module.get_parameter(name).detach() for name in tangents}
+    wrapped = _Forward(module, network.forward)
+    total = {name: torch.zeros_like(t) for name, t in tangents.items()}
+    for start in range(0, len(index), batch_size):
+        x, y = rows.batch(index[start : start + batch_size])
+
+        def forward(p, x=x):
+            return torch.func.functional_call(wrapped, {f"module.{k}": v for k, v in p.items()}, (x,))
+
+        with torch.no_grad():
+            output = forward(parameters)
+        roots = torch.stack(list(network.curvature_roots(output, y)))  # (columns, B, ...)
+        _, pull = torch.func.vjp(forward, parameters)
+
+        def product(tangent, forward=forward, roots=roots, pull=pull):
+            pushed = torch.func.jvp(forward, (parameters,), (tangent,))[1]  # (B, ...)
+            coefficients = (roots * pushed).flatten(2).sum(2)  # (columns, B)
+            curved = (roots * coefficients.view(*coefficients.shape, *[1] * (pushed.dim() - 1))).sum(0)
+            return pull(curved)[0]
+
+        part = torch.func.vmap(product, chunk_size=_VECTORS_AT_ONCE)(tangents)
+        for name in total:
+            total[name] += part[name]
+    total = {name: t / len(index) for name, t in total.items()}
+    return [to_matrices(block, module, total) for block in engine.blocks]

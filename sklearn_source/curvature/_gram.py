@@ -1,0 +1,107 @@
+"""The exact generalised Gauss-Newton matrix of small problems, through its Gram matrix."""
+
+from __future__ import annotations
+
+import torch
+
+from ._eigen import Basis
+
+# Rows of the stacked root whose Gram matrix is decomposed: beyond this the cube of it is out of reach.
+MAX_ROOT_ROWS = 12_000
+
+
+class GramCurvature:
+    """``H = R^T R`` with the root ``R`` (rows * outputs * checkpoints, parameters), never formed as a matrix.
+
+    ``R P R^T = U diag(lambda) U^T`` has the nonzero eigenvalues of ``P^(1/2) H P^(1/2)``, whose eigenvectors are
+    ``P^(1/2) R^T U lambda^(-1/2)``; so ``phi(M) v = phi(0) v + P^(1/2) R^T W R P^(1/2) v`` with
+    ``W = U diag((phi(lambda) - phi(0)) / lambda) U^T``. All parameters are coupled: ``phi`` must be the same function
+    for every block.
+
+    Parameters
+    ----------
+    root : tensor of shape (m, P), float64
+    shapes : list of (groups, out, in)
+        Of the blocks, in the order of the root's columns.
+    dtype : torch.dtype
+        Of the vectors handed back.
+    metric : list of float, optional
+        ``P``: one positive number per block.
+    """
+
+    def __init__(self, root, shapes, dtype, metric=None):
+        self._root, self._shapes, self._dtype = root, shapes, dtype
+        self._sizes = [g * o * i for g, o, i in shapes]
+        self.bases = [Basis() for _ in shapes]
+        self._scaled = root
+        if metric is not None:
+            scale = torch.cat([root.new_full((size,), float(p) ** 0.5) for size, p in zip(self._sizes, metric)])
+            self._scaled = root * scale
+        values, vectors = torch.linalg.eigh(self._scaled @ self._scaled.T)
+        # Values lost in rounding belong to the null space, where phi(0) is exact.
+        keep = values > values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
+        self._values, self._vectors = values[keep], vectors[:, keep]
+
+    def in_metric(self, metric):
+        """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block."""
+        return GramCurvature(self._root, self._shapes, self._dtype, metric)
+
+    def encode(self, vectors):
+        return [v if isinstance(v, torch.Tensor) else v.matrix() for v in vectors]
+
+    decode = encode
+
+    def change(self, other, encoded):
+        return encoded
+
+    def scale(self, phi, encoded):
+        """``phi(H) v`` for per-block batches (n, groups, out, in)."""
+        zero = self._values.new_zeros(1)
+        probe = torch.cat([zero, self._values])
+        at = phi(probe, 0)
+        for i in range(1, len(self._shapes)):
+            if not torch.allclose(phi(probe, i), at, rtol=1e-10, atol=0):
+                raise ValueError(
+                    "curvature='exact' couples all parameters and needs one damping and one weight_decay * rate for all of "
+                    "them; this network's parameter groups differ. Use a block-diagonal curvature such as 'ekfac'"
+                )
+        flat = torch.cat([v.flatten(1) for v in encoded], dim=1).double()  # (n, P)
+        weights = (at[1:] - at[0]) / self._values
+        inner = (flat @ self._scaled.T) @ self._vectors * weights
+        flat = at[0] * flat + inner @ self._vectors.T @ self._scaled
+        parts = flat.to(self._dtype).split(self._sizes, dim=1)
+        return [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes)]
+
+    def apply(self, phi, vectors):
+        return self.scale(phi, self.encode(vectors))
+
+    def mean_eigenvalue(self, block):
+        """The mean over all parameters: the same for every block, as :meth:`scale` needs."""
+        return float(self._values.sum()) / sum(self._sizes)
+
+    def spectrum(self):
+        """The nonzero eigenvalues, and a zero for every direction that no row moves."""
+        null = sum(self._sizes) - len(self._values)
+        return [torch.cat([self._values.cpu(), torch.zeros(null, dtype=torch.float64)])]
+
+
+def fit_exact(stream, compute=None):
+    """The exact matrix. Cost: dense per-row gradients of all columns, then the cube of their number."""
+    n_parameters = sum(block.size for block in stream.blocks)
+    rows = []
+    total = 0
+    for c, weight in enumerate(stream.weights):
+        for batch in stream.columns(c):
+            total += len(batch[0]) * len(batch[0][0])
+            if total > MAX_ROOT_ROWS:
+                raise ValueError(
+                    f"curvature='exact' decomposes the Gram matrix of rows x outputs x checkpoints, here more than "
+                    f"{MAX_ROOT_ROWS}; it is meant for small problems. Use curvature='ekfac'"
+                )
+            parts = [torch.cat([g.matrix().flatten(1) for g in columns]) for columns in batch]
+            rows.append(torch.cat(parts, dim=1).double() * (float(weight) / stream.n_rows) ** 0.5)
+    root = torch.cat(rows) if rows else torch.zeros(0, n_parameters, dtype=torch.float64)
+    if not bool(torch.isfinite(root).all()):
+        steps = [checkpoint.step for checkpoint in stream.checkpoints]
+        raise ValueError(f"the per-row gradients at the checkpoints of steps {steps} are not finite")
+    return GramCurvature(root, [block.shape for block in stream.blocks], stream.network.dtype)

@@ -1,0 +1,24 @@
+"""Per-row gradients as blocks: factored where a layer allows, dense otherwise."""
+
+from ._blocks import Block, from_matrices, select_parameters, to_matrices
+from ._engine import Capture, GradientEngine
+from ._fisher import FisherStream, choose_fisher, loss_cotangent, row_uniforms
+from ._rowgrad import Dense, Factored, rotate_matrices, squared_in_basis, weighted_sum
+
+__all__ = [
+    "Block",
+    "Capture",
+    "Dense",
+    "Factored",
+    "FisherStream",
+    "GradientEngine",
+    "choose_fisher",
+    "from_matrices",
+    "loss_cotangent",
+    "rotate_matrices",
+    "row_uniforms",
+    "select_parameters",
+    "squared_in_basis",
+    "to_matrices",
+    "weighted_sum",
+]

@@ -1,0 +1,148 @@
+"""The gradients that the curvature is an average of: columns of the Fisher's root, row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ._rowgrad import Factored
+
+_GOLDEN, _MIX1, _MIX2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def row_uniforms(keys, shape, *, seed, draw):
+    """U(0, 1) numbers that depend on each row's key alone, not on its batch or place: (n, *shape) float64.
+
+    A counter-based generator (the finalizer of splitmix64, Steele et al. 2014) makes sampled Fisher matrices the same
+    for every batch size and every order of the rows.
+    """
+    count = int(np.prod(shape, dtype=int))
+    with np.errstate(over="ignore"):
+        state = _mix(np.asarray(keys, dtype=np.uint64) + _mix(np.uint64(seed) * _GOLDEN + np.uint64(draw)))
+        state = state[:, None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64)
+        bits = _mix(state) >> np.uint64(11)
+    return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-53).reshape(len(keys), *shape)
+
+
+def _mix(z):
+    with np.errstate(over="ignore"):
+        z = (z ^ (z >> np.uint64(30))) * _MIX1
+        z = (z ^ (z >> np.uint64(27))) * _MIX2
+    return z ^ (z >> np.uint64(31))
+
+
+def loss_cotangent(network, output, y, x):
+    """Gradient of every row's loss in that row's output, shaped like ``output``."""
+    leaf = output.detach().requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(network.row_losses(leaf, y, x).sum(), leaf)[0]
+
+
+def choose_fisher(fisher, network, n_roots, limit=16):
+    """Resolve ``"auto"``: exact for up to ``limit`` outputs per row, else sampled where there is a distribution."""
+    if fisher != "auto":
+        return fisher
+    if n_roots <= limit:
+        return "exact"
+    return "empirical" if network.predictive == "unknown" else "sampled"
+
+
+class FisherStream:
+    """Fisher columns of some training rows at some checkpoints, in as many passes as a curvature needs.
+
+    Parameters
+    ----------
+    network : Network
+    engine : GradientEngine
+    rows : Rows
+    index : ndarray of int
+        The rows averaged over.
+    checkpoints : sequence
+        Each with ``step``, ``parameters`` and ``buffers``.
+    weights : ndarray
+        Of the checkpoints, summing to one.
+    fisher : {"exact", "sampled", "empirical"}
+    n_samples : int
+        Draws per row for ``"sampled"``.
+    keys : ndarray of uint64
+        What a row's random draws depend on.
+    seed : int
+    batch_size : int
+    cache_bytes : int
+        Budget for keeping factored gradients between passes: what fits is not computed again.
+    progress : callable, optional
+        Wraps the iterator over batches.
+    """
+
+    def __init__(
+        self, network, engine, rows, index, checkpoints, weights, *, fisher, keys, seed, batch_size, cache_bytes,
+        n_samples=1, progress=None,
+    ):  # fmt: skip
+        self.network, self.engine, self.rows = network, engine, rows
+        self.index, self.checkpoints, self.weights = np.asarray(index), list(checkpoints), np.asarray(weights, float)
+        self.fisher, self.n_samples, self.keys, self.seed = fisher, n_samples, keys, seed
+        self.batch_size, self._budget = batch_size, cache_bytes
+        self._progress = progress or (lambda iterable, **_: iterable)
+        self._kept = {}
+
+    @property
+    def blocks(self):
+        return self.engine.blocks
+
+    @property
+    def n_rows(self):
+        return len(self.index)
+
+    def columns(self, c):
+        """Batches of checkpoint ``c``: each a list over blocks of lists over Fisher columns of gradients.
+
+        Summed over batches and columns and divided by ``n_rows``, the outer products of the columns are H(theta_c).
+        """
+        starts = range(0, self.n_rows, self.batch_size)
+        missing = [start for start in starts if (c, start) not in self._kept]
+        if missing:
+            checkpoint = self.checkpoints[c]
+            self.network.load(checkpoint.parameters, checkpoint.buffers)
+        with self.engine.attached():
+            for start in self._progress(starts, desc=f"curvature, step {self.checkpoints[c].step}"):
+                kept = self._kept.get((c, start))
+                if kept is None:
+                    kept = self._compute(c, start)
+                    size = _size(kept)
+                    if size <= self._budget:
+                        self._budget -= size
+                        self._kept[c, start] = kept
+                yield kept
+
+    def _compute(self, c, start):
+        index = self.index[start : start + self.batch_size]
+        x, y = self.rows.batch(index)
+        capture = self.engine.capture(x)
+        columns = [capture.pull(cotangent) for cotangent in self._cotangents(c, capture.output, x, y, index)]
+        return [list(block) for block in zip(*columns)]
+
+    def _cotangents(self, c, output, x, y, index):
+        output = output.detach()
+        if self.fisher == "exact":
+            yield from self.network.curvature_roots(output, y)
+        elif self.fisher == "empirical":
+            yield loss_cotangent(self.network, output, y, x)
+        else:
+            shape = self.network.uniforms_shape(output)
+            for draw in range(self.n_samples):
+                number = self.checkpoints[c].step * self.n_samples + draw
+                uniforms = row_uniforms(self.keys[index], shape, seed=self.seed, draw=number)
+                root = self.network.sampled_root(output, y, uniforms.to(output.device))
+                yield root / self.n_samples**0.5
+
+
+def _size(batch):
+    """Bytes held by a batch of columns, inputs shared by the columns counted once."""
+    total = 0
+    for columns in batch:
+        if isinstance(columns[0], Factored):
+            total += columns[0].a.numel() * columns[0].a.element_size()
+            total += sum(c.g.numel() * c.g.element_size() for c in columns)
+        else:
+            total += sum(c.nbytes for c in columns)
+    return total

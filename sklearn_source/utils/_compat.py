@@ -1,0 +1,10 @@
+"""The one home of imports that moved between supported releases or are private to scikit-learn."""
+
+from __future__ import annotations
+
+from sklearn.base import _fit_context as fit_context
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import validate_data
+
+__all__ = ["FrozenEstimator", "HasMethods", "Interval", "StrOptions", "fit_context", "validate_data"]
