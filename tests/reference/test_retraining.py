@@ -101,8 +101,8 @@ def trajectory_segments(module, params, loss_fn, X, y, recipe, n_checkpoints, cu
 
 # Relative error in the Frobenius norm. Gradient descent is met to 0.1 %. With momentum the terminal-velocity rate is an
 # approximation of the dynamics (the velocity needs 1 / (1 - momentum) steps to build up and to be spent): 0.5 to 0.9 %
-# here, unchanged with 400 checkpoints, a quarter of it at a quarter of the rate and four times the steps. With dampening
-# torch, besides, starts its buffer undamped.
+# here, unchanged with 400 checkpoints, a quarter of it at a quarter of the rate and four times the steps. With
+# dampening torch, besides, starts its buffer undamped.
 UNITS = {
     "descent": (Recipe(400, 0.02), 2e-3),
     "decay": (Recipe(400, 0.02, weight_decay=0.05), 2e-3),
