@@ -1,0 +1,98 @@
+"""Checks and weights of targets, and picking rows of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+
+def map_tensors(function, tree):
+    """Apply a function to every tensor in dicts, lists and tuples; leave all else as it is."""
+    if isinstance(tree, torch.Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        return {key: map_tensors(function, value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [map_tensors(function, value) for value in tree]
+    return tree
+
+
+def take(tree, index):
+    """Some rows of a batch."""
+    return map_tensors(lambda tensor: tensor[index], tree)
+
+
+def check_targets(loss, output, y):
+    """Refuse targets that are missing or do not fit the outputs."""
+    if y is None:
+        raise ValueError("the loss of a row needs its target, but y is None: pass y")
+    if not isinstance(y, torch.Tensor):
+        return
+    if y.ndim == 0 or len(y) != len(output):
+        raise ValueError(f"expected as many targets as rows: {len(output)} rows, y of shape {tuple(y.shape)}")
+    if loss.labels:
+        if y.is_floating_point():
+            if y.shape != output.shape:
+                raise ValueError(
+                    f"expected integer labels of shape {_label_shape(output)} or class probabilities of shape "
+                    f"{tuple(output.shape)}, got floating-point targets of shape {tuple(y.shape)}: convert labels with "
+                    "y.astype('int64')"
+                )
+        elif tuple(y.shape) != _label_shape(output):
+            raise ValueError(
+                f"expected labels of shape {_label_shape(output)} for outputs of shape {tuple(output.shape)}, got "
+                f"{tuple(y.shape)}"
+            )
+        else:
+            check_labels(loss, y, output.shape[1])
+    elif loss.kind == "bernoulli" and y.numel() and (holds(y.min() < 0) or holds(y.max() > 1)):
+        raise ValueError(
+            f"expected targets from 0 to 1 for BCEWithLogitsLoss, got {float(y.min()):g} to {float(y.max()):g}: encode "
+            "them as in training"
+        )
+
+
+def check_labels(loss, y, n_classes):
+    """Refuse labels out of range; torch would raise late, and on a GPU take the process with it."""
+    wrong = ((y < 0) | (y >= n_classes)) & (y != loss.criterion.ignore_index)
+    if holds(wrong.any()):
+        raise ValueError(
+            f"expected labels in 0..{n_classes - 1} (the network has {n_classes} outputs), got {y[wrong][0].item()}: "
+            "encode them as in training"
+        )
+
+
+def label_weights(criterion, y):
+    """The weight of every integer label in the mean that the criterion takes: like ``y``; zero where ignored."""
+    valid = y != criterion.ignore_index
+    if criterion.weight is None:
+        return valid.double()
+    return criterion.weight.double()[y.where(valid, 0)] * valid
+
+
+def broadcast_hint(output, y):
+    """The message for targets that broadcast against the outputs, or None where shapes are not the matter."""
+    if not isinstance(y, torch.Tensor) or not y.is_floating_point() or y.ndim == output.ndim:
+        return None
+    way = f"y.reshape({', '.join(map(str, (-1, *output.shape[1:])))})"
+    return (
+        f"the criterion couples rows: outputs of shape {tuple(output.shape)} and y of shape {tuple(y.shape)} broadcast "
+        f"against each other, so that every output meets every target. Reshape y with {way}, exactly as in training "
+        "(if the network was trained on y of this shape, its training loss was wrong as well: train it again)"
+    )
+
+
+def holds(condition):
+    """Whether a tensor condition is true; False inside ``torch.func.vmap``, where values cannot be looked at.
+
+    The training rows have then been checked by ``calibrate``.
+    """
+    try:
+        return bool(condition)
+    except RuntimeError:
+        return False
+
+
+def _label_shape(output):
+    return (len(output), *output.shape[2:])
