@@ -23,8 +23,9 @@ from sklearn_source import SourceAttribution, TrajectoryRecorder
 from sklearn_source.datasets import MLP, load_concrete, load_concrete_split
 
 concrete, split = load_concrete(), load_concrete_split(random_state=0)
-mixes, strengths = concrete.data[split.indices_train], concrete.target[split.indices_train]
-query_mixes, query_strengths = concrete.data[split.indices_query], concrete.target[split.indices_query]
+train, queries = split.indices_train, split.indices_query
+mixes, strengths = concrete.data[train], concrete.target[train]
+query_mixes, query_strengths = concrete.data[queries], concrete.target[queries]
 
 # %%
 # Train, with a recorder
@@ -55,8 +56,9 @@ print(f"R2 on {len(split.X_query)} unseen mixes: {net.score(split.X_query, split
 # is: directions far above 1 were learned to the end within the segment, directions far below 1 hardly moved.
 est = SourceAttribution(n_segments=3, random_state=0).fit(net, split.X_train, split.y_train)
 for segment in est.segments_:
-    quantiles = "  ".join(f"{q:.0%}: {value:.2g}" for q, value in segment.h_sigma_quantiles.items())
-    print(f"steps {segment.start:3d} to {segment.end:3d}, checkpoints {segment.checkpoints}, h sigma {quantiles}")
+    quantiles = ", ".join(f"{value:.2g} ({q:.0%})" for q, value in segment.h_sigma_quantiles.items())
+    print(f"steps {segment.start} to {segment.end}, checkpoints {segment.checkpoints}")
+    print(f"    quantiles of h sigma: {quantiles}")
 
 # %%
 # Three queries: a weak, a typical and a strong mix. A score is the part of the prediction that is owed to the row's
@@ -66,16 +68,18 @@ unit = split.scaler_y.scale_[0]
 supporting = est.top_influences(split.X_query[chosen], k=10, order="supporting")
 opposing = est.top_influences(split.X_query[chosen], k=10, order="opposing")
 
-header = " ".join(f"{name.removesuffix('_days').replace('_', ' ')[:10]:>10}" for name in concrete.feature_names)
+short_names = ["cement", "slag", "fly ash", "water", "plastic.", "coarse", "fine", "age"]
+header = " ".join(f"{name:>8}" for name in short_names)
 
 
 def line(mix):
-    return " ".join(f"{value:10g}" for value in mix.round(1))
+    return " ".join(f"{value:8g}" for value in mix.round(1))
 
 
 for place, query in enumerate(chosen):
     print(f"\nQuery {query}: predicted {predictions[query]:.1f} MPa, measured {query_strengths[query]:.1f} MPa")
-    print(f"  {'row':>4} {'score':>7} {'strength':>8} {header}\n  {'':21} {line(query_mixes[query])}   <- query")
+    print(f"  {'row':>4} {'score':>7} {'strength':>8} {header}")
+    print(f"  {'the query':21} {line(query_mixes[query])}")
     for title, top in (("raised the prediction", supporting), ("lowered it", opposing)):
         print(f"  {title}:")
         for row, score in zip(top.indices[place], top.scores[place] * unit, strict=True):
