@@ -116,5 +116,6 @@ def _nudge(rows):
 
 
 def _close(a, b):
-    tolerance = _TOLERANCE.get(a.dtype, 2e-2)
-    return torch.allclose(a, b.to(a.dtype), rtol=tolerance, atol=tolerance * float(b.abs().max()) + 1e-12)
+    # The coarser of the two: label weights are added up in float64, the losses they divide may be float32.
+    tolerance = max(_TOLERANCE.get(t.dtype, 2e-2) for t in (a, b))
+    return torch.allclose(a.double(), b.double(), rtol=tolerance, atol=tolerance * float(b.abs().max()) + 1e-12)

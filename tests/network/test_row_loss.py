@@ -139,6 +139,22 @@ def test_mean_of_rows_is_the_loss_of_the_batch(case):
     torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("seed", range(4))
+def test_rounding_in_float32_is_not_taken_for_coupling(name, seed, make_net):
+    cls, criterion, params, n_out, head, kind = CASES[name]
+    rng = np.random.default_rng(seed)
+    params = {f"criterion__{k}": v for k, v in params.items()}
+    net = make_net(cls, criterion, n_out=n_out, head=head, dtype=torch.float32, seed=seed, batch_size=N, **params)
+    network = Network.from_net(net)
+    rows = network.prepare(3 * rng.normal(size=(N, 5)), targets(kind, rng))
+    network.calibrate(rows)
+    x, y = rows.batch(slice(None))
+    losses = network.row_losses(network.forward(x), y)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses.mean(), net.get_loss(net.infer(x), y))
+
+
 def test_a_row_does_not_depend_on_its_batch(case):
     _, network, rows = case
     network.calibrate(rows)
