@@ -1,0 +1,171 @@
+"""One recorded state of a network."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+
+__all__ = ["Checkpoint", "parameter_digest", "snapshot", "with_buffers_of"]
+
+
+class Checkpoint:
+    """The state of a network after one training step.
+
+    Parameters
+    ----------
+    step : int
+        Steps taken since training began, over all stages; 0 is before the first.
+    stage : int
+        Index of the stage.
+    parameters, buffers : mapping of str to Tensor
+        CPU tensors by their names in ``module.named_parameters()`` / ``named_buffers()``; tied parameters once, under
+        their first name. Treat them as read-only.
+    optimizer_state : mapping of str to dict, optional
+        For each parameter what the optimizer kept for it (``exp_avg_sq``, ``step``, ...).
+    digest : str, optional
+        Hash of the parameters, computed when left out.
+
+    Notes
+    -----
+    A checkpoint that lives on disk reads its file at each access of ``parameters``, ``buffers`` or ``optimizer_state``
+    (only that part) and keeps nothing in memory: keep the result at hand rather than ask twice.
+    """
+
+    def __init__(self, step, stage, parameters, buffers, optimizer_state=None, *, digest=None):
+        self.step = int(step)
+        self.stage = int(stage)
+        self._parameters = dict(parameters)
+        self._buffers = dict(buffers)
+        self._optimizer_state = optimizer_state
+        self._file = None
+        self.digest = parameter_digest(self._parameters) if digest is None else digest
+
+    @classmethod
+    def from_file(cls, step, stage, digest, file):
+        """Make a checkpoint that reads its tensors from `file` (an object of ``_store``) when asked."""
+        checkpoint = cls(step, stage, {}, {}, digest=digest)
+        checkpoint._file = file
+        return checkpoint
+
+    @property
+    def path(self):
+        """Path of the file that holds the tensors, None for a checkpoint in memory."""
+        return None if self._file is None else self._file.path
+
+    @property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """The parameters; raises ValueError naming the file when it is missing, truncated or not the recorded one."""
+        if self._file is None:
+            return self._parameters
+        parameters = self._file.parameters()
+        if parameter_digest(parameters) != self.digest:
+            raise ValueError(
+                f"{self.path}: expected the parameters recorded after step {self.step} but the file holds others: it "
+                "is "
+                "damaged or was replaced. Restore it, or record the trajectory again."
+            )
+        return parameters
+
+    @property
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """The buffers (running means and the like)."""
+        return self._buffers if self._file is None else self._file.buffers()
+
+    @property
+    def optimizer_state(self) -> dict[str, dict] | None:
+        """What the optimizer kept per parameter, or None when it was not recorded."""
+        return self._optimizer_state if self._file is None else self._file.optimizer_state()
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name, without reading tensors from disk."""
+        if self._file is not None:
+            return self._file.parameter_shapes()
+        return {name: tuple(value.shape) for name, value in self._parameters.items()}
+
+    def non_finite_parameters(self) -> list[str]:
+        """Names of the parameters that hold an infinity or a NaN (recorded all the same: training went on)."""
+        return [name for name, value in self.parameters.items() if not torch.isfinite(value).all()]
+
+    def __repr__(self):
+        where = "" if self.path is None else f", {self.path}"
+        return f"<Checkpoint after step {self.step}, stage {self.stage}{where}>"
+
+
+def parameter_digest(parameters: Mapping[str, torch.Tensor]) -> str:
+    """Hash names, shapes, dtypes and bits of tensors.
+
+    Parameters
+    ----------
+    parameters : mapping of str to Tensor
+
+    Returns
+    -------
+    digest : str
+        32 hexadecimal digits. Costs one read of the values, about 1 GB/s.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in parameters.items():
+        value = value.detach()
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def snapshot(module, step, stage, optimizer=None) -> Checkpoint:
+    """Copy the present state of `module` (and of `optimizer`, when given) to CPU tensors.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    step, stage : int
+    optimizer : torch.optim.Optimizer, optional
+        Its state is copied too: tensors and numbers, for the parameters of `module`.
+
+    Returns
+    -------
+    checkpoint : Checkpoint
+    """
+    parameters = dict(module.named_parameters())  # a tied parameter comes once, under its first name
+    state = None
+    if optimizer is not None:
+        kept = {
+            name: _copy_state(optimizer.state[value]) for name, value in parameters.items() if value in optimizer.state
+        }
+        state = {name: entries for name, entries in kept.items() if entries} or None
+    copies = {name: _copy(value) for name, value in parameters.items()}
+    buffers = {name: _copy(value) for name, value in module.named_buffers()}
+    return Checkpoint(step, stage, copies, buffers, state)
+
+
+def with_buffers_of(checkpoint, module) -> Checkpoint:
+    """Give a checkpoint the present buffers of `module`, whose parameters it has.
+
+    They differ when a forward pass in training mode came after the last step: an interrupted one, or one that estimated
+    the statistics of batch norm again.
+    """
+    buffers = dict(module.named_buffers())
+    recorded = checkpoint.buffers
+    if buffers.keys() == recorded.keys() and parameter_digest(buffers) == parameter_digest(
+        {name: recorded[name] for name in buffers}
+    ):
+        return checkpoint
+    copies = {name: _copy(value) for name, value in buffers.items()}
+    state = checkpoint.optimizer_state
+    return Checkpoint(checkpoint.step, checkpoint.stage, checkpoint.parameters, copies, state, digest=checkpoint.digest)
+
+
+def _copy(value):
+    return value.detach().to("cpu", copy=True)
+
+
+def _copy_state(entries):
+    copied = {}
+    for key, value in entries.items():
+        if isinstance(value, torch.Tensor):
+            copied[key] = _copy(value)
+        elif isinstance(value, (bool, int, float)):
+            copied[key] = value
+    return copied

@@ -1,0 +1,147 @@
+"""Single files of a stored trajectory: written whole or not at all, read without running code from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+__all__ = ["FORMAT", "CheckpointFile", "read_tensors", "replacing", "write_checkpoint", "write_tensors"]
+
+FORMAT = "sklearn_source.trajectory"
+
+
+def read_tensors(path, prefix="") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read the tensors of a safetensors file whose names begin with `prefix`.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+        Names without the prefix.
+    metadata : dict of str to str
+
+    Raises
+    ------
+    ValueError
+        Naming the file, when it is missing, truncated or not a safetensors file.
+    """
+    with _Opened(path) as file:
+        names = sorted(name for name in file.keys() if name.startswith(prefix))
+        return {name[len(prefix) :]: file.get_tensor(name) for name in names}, file.metadata() or {}
+
+
+class _Opened:
+    """``safe_open`` with one clear error for whatever is wrong with the file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        try:
+            self.file = safe_open(os.fspath(self.path), framework="pt", device="cpu")
+            return self.file.__enter__()
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{self.path}: expected a complete safetensors file, but it cannot be read ({error}). It is missing, "
+                "truncated or of another kind: restore it, or record the trajectory again."
+            ) from error
+
+    def __exit__(self, *exception):
+        return self.file.__exit__(*exception)
+
+
+class CheckpointFile:
+    """Where the tensors of one checkpoint are; reads them when asked.
+
+    Parameters
+    ----------
+    path : Path
+    identity : dict of str to str
+        What the file's metadata must say: trajectory, stage and step.
+    """
+
+    def __init__(self, path, identity):
+        self.path = path
+        self.identity = identity
+
+    def parameters(self):
+        return self._read("p:")[0]
+
+    def buffers(self):
+        return self._read("b:")[0]
+
+    def optimizer_state(self):
+        tensors, metadata = self._read("o:")
+        state = json.loads(metadata["optimizer_state"])  # the numbers; None when nothing was recorded
+        for key, value in tensors.items():
+            entry, name = key.split(":", 1)
+            state.setdefault(name, {})[entry] = value
+        return state
+
+    def parameter_shapes(self):
+        with _Opened(self.path) as file:
+            order = json.loads(self.check(file.metadata())["parameters"])
+            return {name: tuple(file.get_slice("p:" + name).get_shape()) for name in order}
+
+    def _read(self, prefix):
+        tensors, metadata = read_tensors(self.path, prefix)
+        self.check(metadata)
+        if prefix == "p:":  # the order is that of the module, safetensors keeps none
+            tensors = {name: tensors[name] for name in json.loads(metadata["parameters"])}
+        return tensors, metadata
+
+    def check(self, metadata):
+        """Check that the file belongs to the trajectory, and return its metadata."""
+        expected = {"format": FORMAT, **self.identity}
+        found = {key: (metadata or {}).get(key) for key in expected}
+        if found != expected:
+            raise ValueError(
+                f"{self.path}: expected the checkpoint {expected}, found {found}. The file belongs to another "
+                "training or "
+                "is no checkpoint of a trajectory: restore it, or record the trajectory again."
+            )
+        return metadata
+
+
+def write_checkpoint(path, checkpoint, identity):
+    """Write the tensors and numbers of a checkpoint to one file."""
+    state = checkpoint.optimizer_state
+    tensors = {"p:" + name: value for name, value in checkpoint.parameters.items()}
+    tensors |= {"b:" + name: value for name, value in checkpoint.buffers.items()}
+    numbers = None if state is None else {name: {} for name in state}
+    for name, entries in (state or {}).items():
+        for key, value in entries.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"o:{key}:{name}"] = value
+            else:
+                numbers[name][key] = value
+    order = json.dumps(list(checkpoint.parameters))
+    metadata = {"format": FORMAT, **identity, "parameters": order, "optimizer_state": json.dumps(numbers)}
+    write_tensors(path, tensors, metadata)
+
+
+class replacing:
+    """Write to a temporary file, and move it into place only when complete."""
+
+    def __init__(self, path):
+        self.path = path
+        self.temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+    def __enter__(self):
+        return self.temporary
+
+    def __exit__(self, kind, error, traceback):
+        if kind is None:
+            os.replace(self.temporary, self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+def write_tensors(path, tensors, metadata):
+    """Write a safetensors file, whole or not at all."""
+    with replacing(path) as temporary:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, str(temporary), metadata)

@@ -1,0 +1,206 @@
+"""A trajectory from state dicts, for a training that no recorder watched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from numbers import Integral
+
+import numpy as np
+import torch
+
+from ._checkpoint import Checkpoint
+from ._files import read_tensors
+from ._fingerprint import row_hashes
+from ._stage import Stage
+
+__all__ = ["record_from_checkpoints"]
+
+
+def record_from_checkpoints(
+    state_dicts,
+    steps,
+    learning_rates,
+    *,
+    module,
+    optimizer,
+    hyper,
+    options,
+    n_rows,
+    rows,
+    X,
+    y,
+    optimizer_states,
+    groups,
+):
+    """Check what the user gives, see ``Trajectory.from_checkpoints``, and return the checkpoints and the one stage."""
+    state_dicts, steps = list(state_dicts), _check_steps(steps)
+    if len(state_dicts) != len(steps):
+        raise ValueError(f"Expected one step number per state dict, got {len(steps)} for {len(state_dicts)}.")
+    states = [None] * len(steps) if optimizer_states is None else list(optimizer_states)
+    if len(states) != len(steps):
+        raise ValueError(f"Expected one optimizer state (or None) per state dict, got {len(states)} for {len(steps)}.")
+    shapes = {name: tuple(value.shape) for name, value in module.named_parameters()}
+    members = _check_groups(groups, list(shapes))
+    described = [{"params": names, **_options_of(states, number)} for number, names in enumerate(members)]
+    described = tuple({**group, **options} for group in described)
+
+    _check_memory(state_dicts, steps)
+    checkpoints = []
+    for step, given, state in zip(steps, state_dicts, states):
+        where = f"the state dict of step {step}"
+        parameters, buffers = _split_state(given, module, where)
+        checkpoints.append(Checkpoint(step, 0, parameters, buffers, _named_state(state, members, shapes, step)))
+
+    table = {"lr": learning_rates, **hyper}
+    table = {name: _per_step(name, values, steps[-1], len(members)) for name, values in table.items()}
+    n_rows, rows = _check_rows(n_rows, rows)
+    hashes = None if X is None else row_hashes(X, y)
+    if hashes is not None and len(hashes) != n_rows:
+        raise ValueError(f"Expected X with n_rows={n_rows} rows, got {len(hashes)}.")
+    name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
+    return checkpoints, [Stage(0, 0, steps[-1], name, described, table, n_rows, rows, hashes)]
+
+
+def _check_steps(steps):
+    steps = list(steps)
+    whole = all(isinstance(step, Integral) and not isinstance(step, bool) for step in steps)
+    if not steps or not whole or steps[0] < 0 or steps[-1] < 1 or np.any(np.diff(steps) <= 0):
+        raise ValueError(
+            "Expected the number of steps taken before each state dict was saved: whole, increasing, the first 0 (the "
+            f"initial weights) and the last at least 1. Got {steps}."
+        )
+    return [int(step) for step in steps]
+
+
+def _check_groups(groups, names):
+    if groups is None:
+        return [names]
+    members = [list(group) for group in groups]
+    flat = [name for group in members for name in group]
+    unknown = sorted(set(flat) - set(names))
+    if unknown or len(set(flat)) != len(flat) or not members:
+        raise ValueError(
+            f"Expected groups of parameter names, each in one group at most; unknown: {unknown}, repeated: "
+            f"{sorted({name for name in flat if flat.count(name) > 1})}. The module has {names}."
+        )
+    return members
+
+
+def _check_rows(n_rows, rows):
+    if not isinstance(n_rows, Integral) or isinstance(n_rows, bool) or n_rows < 1:
+        raise ValueError(f"n_rows must be the number of training rows, a whole number >= 1, got {n_rows!r}.")
+    rows = np.arange(n_rows) if rows is None else np.asarray(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= n_rows:
+        raise ValueError(f"rows must be indices, from 0 to {n_rows - 1}, of the rows trained on. Got {rows!r}.")
+    return int(n_rows), rows.astype(np.int64)
+
+
+def _per_step(name, values, n_steps, n_groups):
+    """Values as a table (steps, groups)."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim not in (0, 2) or (array.ndim == 2 and (len(array) != n_steps or array.shape[1] not in (1, n_groups))):
+        raise ValueError(
+            f"Expected {name} as a number, one per step ({n_steps},), or one per step and parameter group "
+            f"({n_steps}, {n_groups}), up to the last checkpoint at step {n_steps}; got shape {np.shape(values)}. A "
+            "gap "
+            "cannot be filled in: give the value of every single step."
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"Expected finite values of {name}, got NaN or infinity.")
+    return np.array(np.broadcast_to(array, (n_steps, n_groups)))
+
+
+def _check_memory(state_dicts, steps):
+    """Refuse state dicts that were saved without a copy: all of them show the last weights."""
+    owners = {}
+    for step, given in zip(steps, state_dicts):
+        if isinstance(given, Mapping):
+            for name, value in given.items():
+                if isinstance(value, torch.Tensor) and value.numel():
+                    other = owners.setdefault((value.device, value.data_ptr()), step)
+                    if other != step:
+                        raise ValueError(
+                            f"Expected separate state dicts, but {name!r} of steps {other} and {step} is the same "
+                            "memory, "
+                            "so both show the later weights. Save copy.deepcopy(module.state_dict()) while training."
+                        )
+
+
+def _split_state(given, module, where):
+    """Parameters and buffers, copied to the CPU, of a state dict or a safetensors file."""
+    if isinstance(given, (str, os.PathLike)):
+        where = os.fspath(given)
+        if where.endswith((".pt", ".pth", ".bin", ".pkl")):
+            raise ValueError(
+                f"{where}: expected a safetensors file. Load others yourself, torch.load(path, weights_only=True), and "
+                "give the state dict."
+            )
+        given, _ = read_tensors(given)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"Expected {where} as a dict of tensors or a safetensors path, got {type(given).__name__}.")
+    known = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    saved = module.state_dict()
+    unknown = sorted(set(given) - set(known) - set(saved))
+    missing = sorted(name for name, _ in module.named_parameters() if name not in given)
+    # A buffer that state_dict() leaves out (persistent=False) is as the module has it.
+    missing += sorted(name for name, _ in module.named_buffers() if name not in given and name in saved)
+    if unknown or missing:
+        raise ValueError(f"{where} does not fit the module: missing {missing}, unknown {unknown}.")
+
+    def copy(name, value):
+        found = given.get(name, value)
+        if tuple(found.shape) != tuple(value.shape):
+            raise ValueError(f"{where}: expected {name!r} of shape {tuple(value.shape)}, got {tuple(found.shape)}.")
+        return found.detach().to("cpu", copy=True)
+
+    parameters = {name: copy(name, value) for name, value in module.named_parameters()}
+    return parameters, {name: copy(name, value) for name, value in module.named_buffers()}
+
+
+def _is_state_dict(state):
+    return isinstance(state, Mapping) and set(state) == {"state", "param_groups"}
+
+
+def _options_of(states, number):
+    """What stayed the same in one group, from the last ``optimizer.state_dict()``."""
+    groups = next((state["param_groups"] for state in reversed(states) if _is_state_dict(state)), [])
+    moving = ("params", "param_names", "lr", "momentum", "dampening", "weight_decay")
+    plain = (bool, int, float, str, tuple, type(None))
+    group = groups[number] if number < len(groups) else {}
+    return {key: value for key, value in group.items() if key not in moving and isinstance(value, plain)}
+
+
+def _named_state(state, members, shapes, step):
+    """Optimizer state by parameter name; ``optimizer.state_dict()`` counts parameters through its groups."""
+    if state is None:
+        return None
+    if _is_state_dict(state):
+        names = [name for group in members for name in group]
+        counted = [index for group in state["param_groups"] for index in group["params"]]
+        if len(counted) != len(names):
+            raise ValueError(
+                f"Expected the optimizer state of step {step} to hold {len(names)} parameters, got {len(counted)}. "
+                "Give "
+                "groups= as the optimizer had them."
+            )
+        state = {name: state["state"].get(index, {}) for name, index in zip(names, counted)}
+    unknown = sorted(set(state) - set(shapes))
+    if unknown:
+        raise ValueError(f"The optimizer state of step {step} has parameters that the module has not: {unknown}.")
+    named = {}
+    for name, entries in state.items():
+        kept = {key: value for key, value in entries.items() if isinstance(value, (torch.Tensor, bool, int, float))}
+        for key, value in kept.items():
+            if isinstance(value, torch.Tensor):
+                if value.ndim and tuple(value.shape) != shapes[name]:
+                    raise ValueError(
+                        f"The optimizer state of step {step}: expected {key!r} of {name!r} with shape {shapes[name]}, "
+                        "got "
+                        f"{tuple(value.shape)}. Give groups= in the order of the optimizer's parameters."
+                    )
+                kept[key] = value.detach().to("cpu", copy=True)
+        named[name] = kept
+    return named

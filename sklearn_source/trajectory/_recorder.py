@@ -1,0 +1,316 @@
+"""The skorch callback that records a training."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from pathlib import Path
+
+import torch
+from skorch.callbacks import Callback
+from torch.nn.parameter import is_lazy
+
+from ._checkpoint import parameter_digest, snapshot, with_buffers_of
+from ._fingerprint import n_rows_of, row_hashes, trained_rows
+from ._log import StageLog, locate, read_hyper_parameters, thin
+from ._store import TrajectoryDirectory
+
+__all__ = ["TrajectoryRecorder"]
+
+
+class TrajectoryRecorder(Callback):
+    """Record checkpoints, and the learning rate of every step, while a skorch net trains.
+
+    Put it among the ``callbacks`` of a net, anywhere in the list; ``Trajectory.from_net(net)`` reads the result.
+    Training is not changed in any bit. A new ``fit`` starts a new record; ``partial_fit`` (or ``warm_start``) adds a
+    stage.
+
+    Parameters
+    ----------
+    n_checkpoints : int or None, default=6
+        Checkpoints kept per stage, nearly equally spaced, the last step among them; the initial weights come on top.
+        None keeps every step.
+    dirname : path-like, optional
+        Write the checkpoints to this directory while training, instead of holding them in memory. It becomes a
+        trajectory that ``Trajectory.load`` opens. List the recorder after callbacks that restore weights at the end, so
+        that the directory ends at them too (``Trajectory.from_net`` finds them in any order).
+    optimizer_state : bool or "auto", default="auto"
+        Record what the optimizer keeps per parameter. ``"auto"``: unless the optimizer is ``SGD``.
+    overwrite : bool, default=False
+        Replace a trajectory that `dirname` holds when ``fit`` starts. Other files are never touched.
+
+    Attributes
+    ----------
+    stages_ : list
+        What was recorded, one entry per stage; for ``Trajectory.from_net``.
+
+    Raises
+    ------
+    ValueError
+        When training starts: on bad parameters, on a net with several optimizers, on rows that cannot be told, on a
+        directory that holds another trajectory.
+
+    Notes
+    -----
+    Holds at most ``2 * n_checkpoints + 3`` copies of the network per running stage (with `dirname` all but one on disk)
+    and 32 bytes per step and parameter group. Costs one copy and one hash of the parameters per epoch, and about
+    ``n_checkpoints * log2(n_steps / n_checkpoints)`` further copies.
+
+    Examples
+    --------
+    >>> from skorch import NeuralNetRegressor
+    >>> net = NeuralNetRegressor(MLP, callbacks=[TrajectoryRecorder()])  # doctest: +SKIP
+    >>> trajectory = Trajectory.from_net(net.fit(X, y))  # doctest: +SKIP
+    """
+
+    def __init__(self, n_checkpoints=6, *, dirname=None, optimizer_state="auto", overwrite=False):
+        self.n_checkpoints = n_checkpoints
+        self.dirname = dirname
+        self.optimizer_state = optimizer_state
+        self.overwrite = overwrite
+
+    def initialize(self):
+        """Prepare for training. Keeps the record: skorch calls this too when a parameter is set on a trained net."""
+        if not hasattr(self, "stages_"):
+            self.stages_ = []
+            self.directory_ = None
+        self._release()
+        return self
+
+    # What skorch calls --------------------------------------------------------------------------------------
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        """Start afresh, or open a new stage."""
+        self._check_parameters()
+        self._check_optimizer(net)
+        self._open_directory(fresh=not net.history)
+        if not net.history:
+            self.stages_ = []
+        if self._is_open():
+            self._close_stage(net)  # an exception ended the last training, and it goes on now
+        self.handed_ = X
+        n_rows = n_rows_of(X)
+        start = self.stages_[-1].end if self.stages_ else 0
+        self.stages_.append(StageLog(len(self.stages_), start, n_rows, None if X is None else row_hashes(X, y)))
+        self._hook(net)
+
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        """Note which rows are trained on."""
+        if not self._is_open():
+            return  # a loop of the user's own, outside of fit
+        log = self.stages_[-1]
+        if log.rows is None and dataset_train is not None:
+            n_handed, split = log.n_rows, bool(net.train_split)
+            log.n_rows, log.rows = trained_rows(dataset_train, self.handed_, n_handed, split)
+            if n_handed != log.n_rows:
+                log.row_hashes = None  # the net makes other rows of what it is handed
+
+    def on_batch_begin(self, net, batch=None, training=None, **kwargs):
+        """Take the initial weights; follow an optimizer that was replaced."""
+        if not training or not self._is_open():
+            return
+        if self.hooked_ is not net.optimizer_ or self.module_ is not net.module_:
+            self._check_optimizer(net)
+            self._hook(net)
+        if self.stages_[-1].begun or self.lazy_hook_ is not None:
+            return
+        if any(is_lazy(value) for value in [*net.module_.parameters(), *net.module_.buffers()]):
+            # Lazy layers get their weights in the first forward pass, which runs inside the optimizer's first step.
+            self.lazy_hook_ = net.module_.register_forward_hook(lambda *_: self._begin_stage(net))
+        else:
+            self._begin_stage(net)
+
+    def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        """Note which weights these are: a callback may restore them at the end."""
+        log = self.stages_[-1] if self._is_open() else None
+        if log is None or not log.n_steps or (log.epoch_ends and log.epoch_ends[-1][0] == log.end):
+            return
+        present = snapshot(net.module_, log.end, log.index, self._state_source(net.optimizer_))
+        log.epoch_ends.append((log.end, present.digest))
+        if not log.held or log.held[-1].step < log.end:
+            log.tail = present
+        elif log.held[-1].digest != present.digest:
+            log.held[-1] = self._keep(present)  # something, a projection say, changed the weights after the step
+
+    def on_train_end(self, net, X=None, y=None, **kwargs):
+        """Keep exactly the checkpoints wanted, and write the index."""
+        if self._is_open():
+            self._close_stage(net)
+        self._release()
+        self._write_index(self.stages_)
+
+    # What the optimizer calls -------------------------------------------------------------------------------
+
+    def _before_step(self, optimizer, args, kwargs):
+        # skorch hands the forward and backward pass to the step as a closure; callbacks that run in it may still change
+        # a rate. So read after it, when the optimizer is about to.
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        self.pending_ = read_hyper_parameters(optimizer)
+        if closure is None:
+            return None
+
+        def observed():
+            loss = closure()
+            self.pending_ = read_hyper_parameters(optimizer)
+            return loss
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": observed}
+        return (args[0], observed, *args[2:]), kwargs
+
+    def _after_step(self, optimizer, args, kwargs):
+        # Only now has the step been taken: an interrupt in the closure leaves none behind. Where an optimizer's step
+        # calls that of its base class, torch may run the hooks of both: one update, noted once.
+        if self.pending_ is None or not self._is_open():
+            return
+        log, values, self.pending_ = self.stages_[-1], self.pending_, None
+        log.record_step(optimizer, self.names_, values)
+        if log.is_due(self.n_checkpoints):
+            checkpoint = snapshot(self.module_, log.end, log.index, self._state_source(optimizer))
+            self._drop(log.hold(self._keep(checkpoint), self.n_checkpoints))
+
+    # Stages -------------------------------------------------------------------------------------------------
+
+    def _begin_stage(self, net):
+        """Take the initial weights, or find that they are those of an earlier step."""
+        if self.lazy_hook_ is not None:
+            self.lazy_hook_.remove()
+            self.lazy_hook_ = None
+        log, earlier = self.stages_[-1], self.stages_[:-1]
+        log.begun = True
+        if log.n_steps:
+            return  # lazy weights that no forward pass of module_ itself announced: the initial ones are gone
+        step = locate(earlier, parameter_digest(dict(net.module_.named_parameters()))) if earlier else None
+        # What comes after the weights that training goes on from was thrown away (load_best=True).
+        last = self._cut(earlier, step if step is not None else (earlier[-1].held[-1].step if earlier else 0))
+        self.stages_ = [*earlier, log]
+        log.index, log.start = len(earlier), last
+        if not earlier or step is None:
+            log.initial = self._keep(snapshot(net.module_, log.start, log.index, self._state_source(net.optimizer_)))
+        elif not earlier[-1].held or earlier[-1].held[-1].step < last:
+            earlier[-1].held.append(self._keep(snapshot(net.module_, last, log.index - 1)))
+        self._write_index(earlier)  # should this training fail, what came before it can still be loaded
+
+    def _cut(self, logs, end):
+        while logs and logs[-1].start >= end:
+            log = logs.pop()
+            self._drop(log.held + ([log.initial] if log.initial else []))
+        if logs and logs[-1].end > end:
+            self._drop(logs[-1].cut(end))
+        return end
+
+    def _close_stage(self, net):
+        """Reduce what is held to the checkpoints wanted."""
+        log = self.stages_[-1]
+        if not log.n_steps:
+            self._drop([log.initial] if log.initial else [])
+            self.stages_.pop()
+            return
+        located = locate(self.stages_, parameter_digest(dict(net.module_.named_parameters())))
+        if located is None and (not log.epoch_ends or log.epoch_ends[-1][0] < log.end):
+            # Stopped before this callback saw the epoch's end; these are the weights of the last step.
+            log.held = log.recorded(log.end - 1)
+            log.tail = snapshot(net.module_, log.end, log.index, self._state_source(net.optimizer_))
+        log.held, log.tail = [self._keep(point) if point is log.tail else point for point in log.recorded()], None
+        step = log.end if located is None or located <= log.start else located
+        # Spaced up to the weights that the net has now: steps whose result a callback discarded need no checkpoint.
+        kept = [checkpoint for checkpoint in log.held if checkpoint.step <= step]
+        if step == located and (not kept or kept[-1].step < step):
+            kept.append(self._keep(snapshot(net.module_, step, log.index)))
+        elif step == located and (last := with_buffers_of(kept[-1], net.module_)) is not kept[-1]:
+            kept[-1] = self._keep(last)
+        kept = thin(kept, self.n_checkpoints, log.start)
+        remaining = {checkpoint.step for checkpoint in kept}
+        self._drop([checkpoint for checkpoint in log.held if checkpoint.step not in remaining])
+        log.held = kept
+        log.closed = True
+
+    def _is_open(self):
+        return bool(self.stages_) and not self.stages_[-1].closed
+
+    def _open_directory(self, fresh):
+        if fresh and any(log.n_steps for log in self.stages_):
+            self.directory_ = None
+        if not fresh and self.stages_ and self.dirname != (self.directory_ and self.directory_.given):
+            raise ValueError(
+                f"Expected the dirname of the earlier stages, {self.directory_ and self.directory_.given}, but it is "
+                f"{self.dirname} now. Set it back, or start afresh with fit."
+            )
+        if self.dirname is None:
+            self.directory_ = None
+        elif self.directory_ is None or self.directory_.given != self.dirname:
+            self.directory_ = TrajectoryDirectory(self.dirname, self.overwrite)
+        else:
+            self.directory_.check_current()
+
+    def _keep(self, checkpoint):
+        return checkpoint if self.directory_ is None else self.directory_.write(checkpoint)
+
+    def _write_index(self, logs):
+        if self.directory_ is None or not logs:
+            return
+        points = [point for log in logs for point in ([log.initial] if log.initial else []) + log.held]
+        # Where a callback restored earlier weights, the later steps led nowhere.
+        self.directory_.write_index([log.to_stage(log.held[-1].step) for log in logs], points)
+
+    def _drop(self, checkpoints):
+        for checkpoint in checkpoints:
+            if self.directory_ is not None:
+                self.directory_.remove(checkpoint)
+
+    # Hooks and checks ---------------------------------------------------------------------------------------
+
+    def _hook(self, net):
+        self._release(training=True)
+        self.hooked_, self.module_ = net.optimizer_, net.module_
+        self.names_ = {id(value): name for name, value in net.module_.named_parameters()}
+        self.handles_ = [
+            net.optimizer_.register_step_pre_hook(self._before_step),
+            net.optimizer_.register_step_post_hook(self._after_step),
+        ]
+
+    def _release(self, training=False):
+        for handle in getattr(self, "handles_", None) or []:
+            handle.remove()
+        lazy_hook = getattr(self, "lazy_hook_", None)
+        if lazy_hook is not None:
+            lazy_hook.remove()
+        self.handles_, self.lazy_hook_ = [], None
+        self.hooked_ = self.module_ = self.names_ = self.pending_ = None
+        if not training:
+            self.handed_ = None
+
+    def __getstate__(self):
+        # Hooks do not survive pickling, and the rows handed to fit are not ours to carry along.
+        state = self.__dict__.copy()
+        if "handles_" in state:
+            state.update(handles_=[], lazy_hook_=None, handed_=None)
+            state.update(hooked_=None, module_=None, names_=None, pending_=None)
+        return state
+
+    def _state_source(self, optimizer):
+        wanted = self.optimizer_state
+        if wanted == "auto":
+            wanted = type(optimizer).__name__ != "SGD"
+        return optimizer if wanted else None
+
+    def _check_parameters(self):
+        n = self.n_checkpoints
+        if n is not None and (not isinstance(n, Integral) or isinstance(n, bool) or n < 1):
+            raise ValueError(f"n_checkpoints must be a whole number >= 1, or None to keep every step, got {n!r}.")
+        if self.optimizer_state not in (True, False, "auto"):
+            raise ValueError(f"optimizer_state must be True, False or 'auto', got {self.optimizer_state!r}.")
+        if self.dirname is not None and not isinstance(self.dirname, (str, Path)):
+            raise ValueError(f"dirname must be a path or None, got {self.dirname!r}.")
+
+    @staticmethod
+    def _check_optimizer(net):
+        names = list(getattr(net, "_optimizers", ["optimizer"]))
+        optimizer = getattr(net, "optimizer_", None)
+        if names != ["optimizer"] or not isinstance(optimizer, torch.optim.Optimizer):
+            raise ValueError(
+                f"TrajectoryRecorder needs a net with one torch optimizer, named optimizer_, but this one has "
+                f"{', '.join(name + '_' for name in names) or 'none'}"
+                f"{'' if optimizer is None else f' (optimizer_ is a {type(optimizer).__name__})'}. Train all "
+                "parameters "
+                "with a single optimizer (parameter groups may differ), or leave the recorder out."
+            )

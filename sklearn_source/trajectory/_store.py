@@ -1,0 +1,202 @@
+"""A trajectory in a directory: safetensors for the numbers, JSON for the rest. Reading one runs no code from it.
+
+trajectory.json                     the index, written last, so that it never names a file that is not complete
+arrays-<revision>.safetensors       hyper-parameters per step, rows, fingerprints
+checkpoint-<stage>-<step>.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ._checkpoint import Checkpoint
+from ._files import FORMAT, CheckpointFile, read_tensors, replacing, write_checkpoint, write_tensors
+from ._stage import HYPER_PARAMETERS, Stage
+
+__all__ = ["TrajectoryDirectory", "load_directory"]
+
+VERSION = 1
+INDEX = "trajectory.json"
+_FIXED = ("index", "start", "end", "optimizer", "n_rows")
+_OWN_NAMES = re.compile(r"(checkpoint-\d{3,}-\d{9,}|arrays-[0-9a-f]{32})\.safetensors")
+
+
+class TrajectoryDirectory:
+    """A directory that holds one trajectory, open for writing.
+
+    Parameters
+    ----------
+    path : path-like
+    overwrite : bool
+        Remove a trajectory that the directory holds. Files of any other kind are never touched.
+
+    Raises
+    ------
+    ValueError
+        If the directory holds a trajectory and `overwrite` is False, or a foreign file where one of ours must go.
+    """
+
+    def __init__(self, path, overwrite=False):
+        self.given = path
+        self.path = Path(path).resolve()
+        self.id = uuid.uuid4().hex
+        self.revision = self.id
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: expected a directory for the trajectory, got a file. Choose another path.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        old = self._own_files()
+        if old and not overwrite:
+            raise ValueError(
+                f"{self.path}: expected a directory without a trajectory, but it holds one ({old[0].name}, ...). Pass "
+                "overwrite=True to replace it, or choose another directory."
+            )
+        for file in old:
+            file.unlink()
+        try:
+            # Exclusive: of several clones that train at once on the same directory, one wins and the others say so.
+            with open(self.path / INDEX, "x", encoding="utf-8") as file:
+                json.dump(
+                    {"format": FORMAT, "version": VERSION, "status": "recording", "revision": self.revision}, file
+                )
+        except FileExistsError as error:
+            raise ValueError(f"{self.path}: another training is recording here. Choose another directory.") from error
+
+    def _own_files(self):
+        own = []
+        for file in sorted(self.path.iterdir()):
+            if file.name != INDEX and not _OWN_NAMES.fullmatch(file.name):
+                continue
+            try:
+                metadata = _read_json(file) if file.name == INDEX else read_tensors(file, "none")[1]
+            except ValueError:
+                metadata = {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(
+                    f"{file}: the trajectory would need this name, but the file was not written by sklearn_source (or "
+                    "is "
+                    "truncated). Move it away, or choose another directory."
+                )
+            own.append(file)
+        return own
+
+    def check_current(self):
+        """Refuse to continue in a directory that another training has written to since."""
+        index = _read_json(self.path / INDEX)
+        if index.get("revision") != self.revision:
+            raise ValueError(
+                f"{self.path}: expected the trajectory as this recorder left it, but another training (a copy of this "
+                "net?) has written there. Train the copies with different directories."
+            )
+
+    def write(self, checkpoint) -> Checkpoint:
+        """Write a checkpoint and return it as one that lives on disk."""
+        identity = {"trajectory": self.id, "stage": str(checkpoint.stage), "step": str(checkpoint.step)}
+        path = self.path / f"checkpoint-{checkpoint.stage:03d}-{checkpoint.step:09d}.safetensors"
+        write_checkpoint(path, checkpoint, identity)
+        file = CheckpointFile(path, identity)
+        return Checkpoint.from_file(checkpoint.step, checkpoint.stage, checkpoint.digest, file)
+
+    def remove(self, checkpoint):
+        """Delete the file of a checkpoint that was thinned out."""
+        if checkpoint.path is not None and checkpoint.path.parent == self.path:
+            checkpoint.path.unlink(missing_ok=True)
+
+    def write_index(self, stages, checkpoints):
+        """Make the directory loadable; every checkpoint has been written here."""
+        revision = uuid.uuid4().hex
+        arrays, described = {}, []
+        for stage in stages:
+            named = {f"hyper:{name}": stage.hyper[name] for name in HYPER_PARAMETERS} | {"rows": stage.rows}
+            if stage.row_hashes is not None:
+                named["row_hashes"] = stage.row_hashes.view(np.int64)  # torch computes nothing on uint64, and need not
+            arrays |= {f"{stage.index}:{name}": torch.tensor(array) for name, array in named.items()}
+            described.append(
+                {key: getattr(stage, key) for key in ("index", "start", "end", "optimizer", "groups", "n_rows")}
+            )
+        files = [
+            {"step": point.step, "stage": point.stage, "digest": point.digest, "file": point.path.name}
+            for point in checkpoints
+        ]
+        old = self.path / f"arrays-{self.revision}.safetensors"
+        write_tensors(self.path / f"arrays-{revision}.safetensors", arrays, {"format": FORMAT, "trajectory": self.id})
+        index = {"format": FORMAT, "version": VERSION, "status": "complete", "trajectory": self.id}
+        index |= {"revision": revision, "stages": described, "checkpoints": files}
+        with replacing(self.path / INDEX) as temporary:
+            temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
+        self.revision = revision
+        old.unlink(missing_ok=True)
+
+
+def load_directory(path) -> tuple[list[Checkpoint], list[Stage]]:
+    """Read the index and open every file of a stored trajectory; the tensors are read when asked for.
+
+    Raises
+    ------
+    ValueError
+        Naming the file that is missing, truncated, foreign, or written by a later version.
+    """
+    path = Path(path).resolve()
+    index = _read_json(path / INDEX)
+    if index.get("format") != FORMAT:
+        raise ValueError(f"{path / INDEX}: expected the index of a trajectory, the file is of another kind.")
+    if index.get("version") != VERSION:
+        raise ValueError(
+            f"{path / INDEX}: expected version {VERSION}, got {index.get('version')!r}. Upgrade sklearn_source."
+        )
+    if index.get("status") != "complete":
+        raise ValueError(
+            f"{path / INDEX}: the training that recorded here did not reach its end, so learning rates are missing. "
+            "Train again (overwrite=True replaces what is there)."
+        )
+    try:
+        arrays_path = path / f"arrays-{index['revision']}.safetensors"
+        arrays, metadata = read_tensors(arrays_path)
+        if metadata.get("trajectory") != index["trajectory"]:
+            raise ValueError(f"{arrays_path}: the file belongs to another trajectory. Restore it.")
+        stages = [_load_stage(entry, arrays) for entry in index["stages"]]
+        checkpoints = []
+        for entry in index["checkpoints"]:
+            if not _OWN_NAMES.fullmatch(entry["file"]):  # an index must not lead out of its directory
+                raise ValueError(f"{path / INDEX}: {entry['file']!r} is no name of a checkpoint file.")
+            identity = {"trajectory": index["trajectory"], "stage": str(entry["stage"]), "step": str(entry["step"])}
+            file = CheckpointFile(path / entry["file"], identity)
+            file.parameter_shapes()  # a truncated or foreign file is named now, not in the middle of a computation
+            checkpoints.append(Checkpoint.from_file(entry["step"], entry["stage"], entry["digest"], file))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path / INDEX}: the index is damaged ({error!r}). Restore it or record again.") from error
+    return checkpoints, stages
+
+
+def _load_stage(entry, arrays):
+    def array(name):
+        return arrays[f"{entry['index']}:{name}"].numpy()
+
+    groups = tuple({key: _restore(key, value) for key, value in group.items()} for group in entry["groups"])
+    hyper = {name: array(f"hyper:{name}") for name in HYPER_PARAMETERS}
+    has_hashes = f"{entry['index']}:row_hashes" in arrays
+    hashes = array("row_hashes").view(np.uint64) if has_hashes else None
+    fixed = {key: entry[key] for key in _FIXED}
+    return Stage(**fixed, groups=groups, hyper=hyper, rows=array("rows"), row_hashes=hashes)
+
+
+def _restore(key, value):
+    return (
+        tuple(value) if isinstance(value, list) and key != "params" else value
+    )  # JSON turns (beta1, beta2) into a list
+
+
+def _read_json(path):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected the index of a trajectory, but it cannot be read ({error}). Give the directory that "
+            "Trajectory.save or TrajectoryRecorder(dirname=...) wrote."
+        ) from error
+    return content if isinstance(content, dict) else {}

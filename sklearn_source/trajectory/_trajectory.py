@@ -1,0 +1,311 @@
+"""What a training did, in the form that every attribution method reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ._checkpoint import Checkpoint
+from ._from_checkpoints import record_from_checkpoints
+from ._from_net import record_from_net
+from ._stage import Stage
+from ._store import TrajectoryDirectory, load_directory
+
+__all__ = ["Checkpoint", "Stage", "Trajectory"]
+
+
+class Trajectory:
+    """The recorded training of a network: checkpoints, and learning rates of every step.
+
+    Make one with :meth:`from_net`, :meth:`load` or :meth:`from_checkpoints`.
+
+    Parameters
+    ----------
+    checkpoints : sequence of Checkpoint
+        In order of their steps; a stage that began at the last weights of the stage before has no initial checkpoint of
+        its own.
+    stages : sequence of Stage
+        Consecutive, from step 0 on.
+
+    Attributes
+    ----------
+    checkpoints : tuple of Checkpoint
+    stages : tuple of Stage
+    n_steps : int
+        Steps taken over all stages.
+    parameter_names : tuple of str
+        The parameters of the trained network.
+    """
+
+    def __init__(self, checkpoints, stages):
+        self.checkpoints = tuple(checkpoints)
+        self.stages = tuple(stages)
+        if not self.stages or not self.checkpoints:
+            raise ValueError("A trajectory needs at least one stage and one checkpoint.")
+        starts = [0, *(stage.end for stage in self.stages)]
+        if [stage.start for stage in self.stages] != starts[:-1]:
+            raise ValueError("Expected stages that follow each other from step 0 on.")
+        self._shapes = self.checkpoints[-1].parameter_shapes
+
+    @property
+    def n_steps(self) -> int:
+        """Steps taken over all stages."""
+        return self.stages[-1].end
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The parameters of the trained network, in the order of its module."""
+        return tuple(self._shapes)
+
+    @classmethod
+    def from_net(cls, net) -> Trajectory:
+        """Read what the :class:`TrajectoryRecorder` of a trained skorch net recorded.
+
+        The trajectory ends at the weights that the net has now: when early stopping or a checkpoint callback restored
+        those of an earlier epoch, the steps after it are left out, and the last checkpoint may lack optimizer state.
+
+        Parameters
+        ----------
+        net : skorch.NeuralNet
+            Not modified.
+
+        Returns
+        -------
+        trajectory : Trajectory
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the net is not initialized.
+        TypeError
+            If it is no skorch net.
+        ValueError
+            If it has no recorder, the recorder saw no step, or the present weights are none that it saw.
+        """
+        return cls(*record_from_net(net))
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        state_dicts,
+        steps,
+        learning_rates,
+        *,
+        module,
+        optimizer="SGD",
+        momentum=0.0,
+        dampening=0.0,
+        nesterov=False,
+        weight_decay=0.0,
+        n_rows,
+        rows=None,
+        X=None,
+        y=None,
+        optimizer_states=None,
+        optimizer_options=None,
+        groups=None,
+    ) -> Trajectory:
+        """Describe a training that no recorder watched.
+
+        Parameters
+        ----------
+        state_dicts : sequence of dict or path
+            ``module.state_dict()`` (copied at the time) or a safetensors file of it, in order.
+        steps : sequence of int
+            Steps taken when each was saved. 0 is the initial network; without it only ``quadrature="right"`` works.
+        learning_rates : float, array (T,) or (T, n_groups)
+            The rate of every step up to the last checkpoint, ``T = steps[-1]``.
+        module : torch.nn.Module
+            The network: tells parameters from buffers, and their shapes. Not modified.
+        optimizer : str or type, default="SGD"
+            Class, or name of the class.
+        momentum, dampening, weight_decay : float, array (T,) or (T, n_groups)
+        nesterov : bool
+        n_rows : int
+            Number of training rows.
+        rows : array of int, optional
+            Indices of those really trained on. Default: all.
+        X, y : optional
+            The training rows; their fingerprints are kept, so that other rows are refused later.
+        optimizer_states : sequence of dict, optional
+            For each checkpoint ``optimizer.state_dict()``, or a dict of parameter name to state, or None.
+        optimizer_options : dict, optional
+            Hyper-parameters that stayed the same: ``{"betas": (0.9, 0.999), "eps": 1e-8}``. Taken from
+            ``optimizer_states`` where these have them.
+        groups : list of list of str, optional
+            The names of the parameters in each group, in the optimizer's order. Default: one group of all.
+
+        Returns
+        -------
+        trajectory : Trajectory
+
+        Raises
+        ------
+        ValueError
+            On a learning rate missing for any step, names or shapes that differ from the module's, state dicts that
+            share memory (saved without a copy), or a file that cannot be read.
+        """
+        return cls(
+            *record_from_checkpoints(
+                state_dicts,
+                steps,
+                learning_rates,
+                module=module,
+                optimizer=optimizer,
+                hyper={"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay},
+                options={"nesterov": bool(nesterov), **(optimizer_options or {})},
+                n_rows=n_rows,
+                rows=rows,
+                X=X,
+                y=y,
+                optimizer_states=optimizer_states,
+                groups=groups,
+            )
+        )
+
+    def save(self, path, *, overwrite=False) -> None:
+        """Write the trajectory to a directory: safetensors and JSON.
+
+        Parameters
+        ----------
+        path : path-like
+            A directory, created when missing.
+        overwrite : bool, default=False
+            Replace a trajectory that is there. Other files are never touched.
+
+        Raises
+        ------
+        ValueError
+            If the directory holds a trajectory and `overwrite` is False, or if it is the one this trajectory lives in.
+        """
+        path = Path(path).resolve()
+        if any(checkpoint.path is not None and checkpoint.path.parent == path for checkpoint in self.checkpoints):
+            raise ValueError(f"{path}: this trajectory already lives in this directory. Choose another one.")
+        directory = TrajectoryDirectory(path, overwrite)
+        directory.write_index(self.stages, [directory.write(checkpoint) for checkpoint in self.checkpoints])
+
+    @classmethod
+    def load(cls, path) -> Trajectory:
+        """Open a trajectory that :meth:`save` or ``TrajectoryRecorder(dirname=...)`` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            The directory. Runs no code from it. The tensors stay on disk and are read when asked for.
+
+        Returns
+        -------
+        trajectory : Trajectory
+
+        Raises
+        ------
+        ValueError
+            Naming the file that is missing, truncated, foreign or of a later version.
+        """
+        return cls(*load_directory(path))
+
+    def stage_checkpoints(self, stage) -> list[Checkpoint]:
+        """List the checkpoints of one stage, from its start (inclusive) to its end.
+
+        Parameters
+        ----------
+        stage : int or Stage
+
+        Returns
+        -------
+        checkpoints : list of Checkpoint
+            The first is at the start of the stage, where the initial weights were recorded: the stage's own, or the
+            last of the stage before.
+        """
+        index = stage.index if isinstance(stage, Stage) else range(len(self.stages))[stage]
+        own = [checkpoint for checkpoint in self.checkpoints if checkpoint.stage == index]
+        start = self.stages[index].start
+        if own[0].step > start:
+            own = [point for point in self.checkpoints if point.stage < index and point.step == start][-1:] + own
+        return own
+
+    def integrated_learning_rate(self, start, end, *, per="terminal") -> dict[str, float]:
+        r"""Sum the learning rates of the steps in ``(start, end]``.
+
+        Parameters
+        ----------
+        start, end : int
+            Steps, counted over all stages.
+        per : {"terminal", "plain"}
+            ``"terminal"``: :math:`\sum_k \eta_k (1 - \text{dampening}_k) / (1 - \text{momentum}_k)`, the way that a
+            constant gradient goes in the long run ([1]_, appendix D). ``"plain"``: :math:`\sum_k \eta_k`.
+
+        Returns
+        -------
+        rates : dict of parameter name to float
+            0 for a parameter that no group of the optimizer held.
+
+        References
+        ----------
+        .. [1] Bae, Lin, Lorraine, Grosse, "Training Data Attribution via Approximate Unrolled Differentiation", 2024.
+        """
+        if per not in ("terminal", "plain"):
+            raise ValueError(f"per must be 'terminal' or 'plain', got {per!r}.")
+        return self._sum_rates(per, start, end)
+
+    def mean_weight_decay(self, start, end) -> dict[str, float]:
+        """Average the weight decay of the steps in ``(start, end]``, each weighted by its learning rate.
+
+        Parameters
+        ----------
+        start, end : int
+            Steps, counted over all stages.
+
+        Returns
+        -------
+        weight_decay : dict of parameter name to float
+            0 where the learning rates sum to 0.
+        """
+        rates, decays = (self._sum_rates(kind, start, end) for kind in ("terminal", "decay"))
+        return {name: decays[name] / rate if rate != 0.0 else 0.0 for name, rate in rates.items()}
+
+    def _sum_rates(self, kind, start, end):
+        if not 0 <= start <= end <= self.n_steps:
+            raise ValueError(f"Expected steps 0 <= start <= end <= {self.n_steps}, got start={start}, end={end}.")
+        held = (name for stage in self.stages for group in stage.groups for name in group["params"])
+        totals = dict.fromkeys([*self._shapes, *held], 0.0)
+        for stage in self.stages:
+            if stage.end <= start or stage.start >= end:
+                continue
+            for group, total in zip(stage.groups, stage.rate_sums(kind, start, end).tolist()):
+                for name in group["params"]:
+                    totals[name] += total
+        return totals
+
+    def __sklearn_clone__(self):
+        # A record of what happened has nothing to unlearn: clones of an estimator share it.
+        return self
+
+    def __repr__(self):
+        n_parameters = sum(int(np.prod(shape)) for shape in self._shapes.values())
+        lines = [
+            f"Trajectory: {_count(self.n_steps, 'step')}, {_count(len(self.stages), 'stage')}, "
+            f"{_count(len(self.checkpoints), 'checkpoint')}, {_count(n_parameters, 'parameter')}"
+        ]
+        for stage in self.stages:
+            steps = [str(checkpoint.step) for checkpoint in self.stage_checkpoints(stage)]
+            if len(steps) > 8:
+                steps = [*steps[:4], "...", *steps[-3:]]
+            named = [(name.replace("_", " "), stage.hyper[name]) for name in ("lr", "momentum", "weight_decay")]
+            hyper = ", ".join(f"{name} {_range(values)}" for name, values in named if name == "lr" or values.any())
+            lines.append(
+                f"  stage {stage.index}: {stage.optimizer} ({hyper}), {len(stage.rows)} of "
+                f"{_count(stage.n_rows, 'row')}, "
+                f"checkpoints after steps {', '.join(steps)}"
+            )
+        return "\n".join(lines)
+
+
+def _count(n, noun):
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def _range(values):
+    low, high = (f"{extreme:.4g}" for extreme in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
