@@ -15,7 +15,7 @@ class _Forward(nn.Module):
     def __init__(self, module, forward):
         super().__init__()
         self.module = module
-        self._forward = forward
+        object.__setattr__(self, "_forward", forward)  # a forward that is itself a module is not registered twice
 
     def forward(self, x):
         return self._forward(x)

@@ -149,7 +149,7 @@ def from_matrices(block, module, matrices):
     lead = matrices.shape[:-3]
     if block.kind != "factored":
         name = block.parameters[0]
-        return {name: matrices.reshape(*lead, *module.get_parameter(name).shape)}
+        return {name: matrices.reshape((*lead, *module.get_parameter(name).shape))}
     layer = module.get_submodule(block.module)
     values = {}
     if block.part in ("both", "weight"):

@@ -81,6 +81,8 @@ class Capture:
             return Factored(zeros((n_rows, groups, 1, width)), zeros((n_rows, groups, 1, out)))
         g = [block.rule.outputs(layer, grad, n_rows) for _, grad in pairs]
         g = g[0] if len(g) == 1 else torch.cat(g, dim=2)
+        if block.part == "bias":  # every position's input is one: the sum is the gradient itself, and exact as such
+            g = g.sum(2, keepdim=True)
         if i not in self._inputs:
             if block.part == "bias":
                 a = g.new_ones((*g.shape[:3], 1))
@@ -106,7 +108,8 @@ class _Forward(nn.Module):
     def __init__(self, module, forward):
         super().__init__()
         self.module = module
-        self._forward = forward
+        # Not as an attribute: a forward that is itself a module would register its parameters a second time.
+        object.__setattr__(self, "_forward", forward)
 
     def forward(self, x):
         return self._forward(x)
@@ -256,7 +259,7 @@ class GradientEngine:
             cotangent = torch.randn(shape, generator=generator, dtype=torch.float64).to(capture.output)
             try:
                 gradients = capture.pull(cotangent)
-            except RuntimeError:  # a layer whose shapes no rule fits: let each be judged alone
+            except Exception:  # a layer that no rule fits (its shapes, its arguments): let each be judged alone
                 gradients = [self._pull_or_none(capture, cotangent, block) for block in self.blocks]
             wrong = []
             for row in range(min(shape[0], 2)):
@@ -280,7 +283,7 @@ class GradientEngine:
         alone._set_blocks([block])
         try:
             return Capture(alone, capture._x, capture.output, capture._calls).pull(cotangent)[0]
-        except RuntimeError:
+        except Exception:
             return None
 
 

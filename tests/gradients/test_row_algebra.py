@@ -1,0 +1,129 @@
+"""The algebra of per-row gradients against explicit einsums, for drawn shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklearn_source.gradients import Dense, Factored, _rowgrad, rotate_matrices, squared_in_basis, weighted_sum
+
+sizes = st.integers(1, 5)
+
+
+@st.composite
+def problems(draw, n_columns=1):
+    """rows, groups, positions, out, in; which sides are rotated; a generator."""
+    rows, groups, out, inp = (draw(sizes) for _ in range(4))
+    positions = draw(st.integers(1, 9))  # far more than out or in, too: every branch of the cost rules
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    a = normal(rows, groups, positions, inp)
+    gs = [normal(rows, groups, positions, out) for _ in range(draw(st.integers(1, n_columns)))]
+    left = normal(groups, out, out) if draw(st.booleans()) else None
+    right = normal(groups, inp, inp) if draw(st.booleans()) else None
+    if draw(st.booleans()):  # as gradients come from autograd: not contiguous
+        a, gs = a.transpose(2, 3).contiguous().transpose(2, 3), [g.flip(0).flip(0).mT.contiguous().mT for g in gs]
+    return a, gs, left, right, normal
+
+
+def explicit(a, g, left=None, right=None):
+    G = torch.einsum("bgto,bgti->bgoi", g, a)
+    if left is not None:
+        G = torch.einsum("gpo,bgpi->bgoi", left, G)
+    if right is not None:
+        G = torch.einsum("bgoj,gji->bgoi", G, right)
+    return G
+
+
+def forms(a, g):
+    return Factored(a, g), Dense(explicit(a, g))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_one_gradient(problem):
+    a, (g,), left, right, normal = problem
+    expected, G = explicit(a, g, left, right), explicit(a, g)
+    rows, groups, out, inp = G.shape
+    queries = normal(3, G[0].numel())
+    own = normal(rows, G[0].numel())
+    start = normal(3, rows)
+    torch.testing.assert_close(rotate_matrices(G, left, right), expected)
+    for gradient in forms(a, g):
+        assert len(gradient) == rows
+        assert gradient.shape == (groups, out, inp)
+        torch.testing.assert_close(gradient.matrix(), G)
+        torch.testing.assert_close(gradient.matrix(out=torch.empty_like(G)), G)
+        torch.testing.assert_close(gradient[1:].matrix(), G[1:])
+        torch.testing.assert_close(gradient.rotate(left, right).matrix(), expected)
+        torch.testing.assert_close(gradient.rotate_tokens(left, right).matrix(), expected)
+        torch.testing.assert_close(gradient.squared_norm(), torch.einsum("bgoi,bgoi->b", G, G))
+        torch.testing.assert_close(gradient.rowwise_inner(own), torch.einsum("bk,bk->b", own, G.flatten(1)))
+        total = start.clone()
+        result = gradient.inner_(queries, total)
+        assert result is total
+        torch.testing.assert_close(total, start + torch.einsum("qk,bk->qb", queries, G.flatten(1)))
+    factored, dense = forms(a, g)
+    torch.testing.assert_close(factored.input_moment(), torch.einsum("bgti,bgtj->gij", a, a))
+    torch.testing.assert_close(factored.output_moment(), torch.einsum("bgto,bgtp->gop", g, g))
+    torch.testing.assert_close(dense.input_moment(), torch.einsum("bgoi,bgoj->gij", G, G))
+    torch.testing.assert_close(dense.output_moment(), torch.einsum("bgoi,bgpi->gop", G, G))
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(n_columns=3))
+def test_squares_in_a_basis_summed_over_rows_and_columns(problem):
+    a, gs, left, right, _ = problem
+    expected = sum(explicit(a, g, left, right).square().sum(0) for g in gs)
+    factored, dense = zip(*[forms(a, g) for g in gs])
+    torch.testing.assert_close(squared_in_basis(list(factored), left, right), expected)
+    torch.testing.assert_close(squared_in_basis(list(dense), left, right), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.lists(st.floats(0.01, 2), min_size=1, max_size=4))
+def test_weighted_sums_over_checkpoints(problem, weights):
+    a, (g,), left, right, normal = problem
+    pairs = [(a, g)] + [(normal(*a.shape), normal(*g.shape)) for _ in weights[1:]]
+    expected = sum(w * explicit(x, y, left, right) for w, (x, y) in zip(weights, pairs))
+    before = [(x.clone(), y.clone()) for x, y in pairs]
+    factored, dense = zip(*[forms(x, y) for x, y in pairs])
+    kept = [d.G.clone() for d in dense]
+    for gradients in (factored, dense):
+        summed = weighted_sum(list(gradients), weights)
+        torch.testing.assert_close(summed.rotate_tokens(left, right).matrix(), expected)
+        torch.testing.assert_close(summed.rotate(left, right).matrix(), expected)
+    for (x, y), (x0, y0), d, d0 in zip(pairs, before, dense, kept):  # the gradients are used again by the next segment
+        assert torch.equal(x, x0)
+        assert torch.equal(y, y0)
+        assert torch.equal(d.G, d0)
+
+
+@pytest.mark.parametrize("groups, out, inp, positions", [(1, 7, 5, 1), (1, 7, 5, 4), (2, 4, 3, 3)])
+def test_slabs_and_chunks_change_nothing(monkeypatch, groups, out, inp, positions):
+    """The same numbers whatever the byte budget: slabs of lines, chunks of rows, both uneven."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(11, groups, positions, inp, generator=generator, dtype=torch.float64)
+    g = torch.randn(11, groups, positions, out, generator=generator, dtype=torch.float64)
+    queries = torch.randn(4, groups * out * inp, generator=generator, dtype=torch.float64)
+    left = torch.randn(groups, out, out, generator=generator, dtype=torch.float64)
+    G = explicit(a, g)
+    for budget, rows in (
+        (1, 512),
+        (8 * inp * 11 * 2, 512),
+        (8 * inp * 3, 3),
+        (8 * groups * out * inp * 4, 4),
+        (2**20, 5),
+    ):
+        monkeypatch.setattr(_rowgrad, "CHUNK_BYTES", budget)
+        monkeypatch.setattr(_rowgrad, "CHUNK_ROWS", rows)
+        out_ = torch.zeros(4, 11, dtype=torch.float64)
+        torch.testing.assert_close(Factored(a, g).inner_(queries, out_), queries @ G.flatten(1).T)
+        torch.testing.assert_close(
+            squared_in_basis([Factored(a, g)], left, None), explicit(a, g, left).square().sum(0)
+        )  # fmt: skip
