@@ -8,7 +8,7 @@ import joblib
 import numpy as np
 import torch
 
-from ..gradients import FisherStream, GradientEngine, choose_fisher
+from ..gradients import FisherStream, GradientEngine, choose_fisher, held_bytes
 from ..network import resolve_measurement
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
@@ -92,7 +92,7 @@ class GradientAttribution(BaseAttribution):
 
     def _choose_batch(self):
         """Rows whose inputs and output gradients fit the budget."""
-        per_row = sum(g.nbytes for g in self._probe) / len(self._probe[0])
+        per_row = held_bytes(self._probe) / len(self._probe[0])
         return int(np.clip(_BATCH_BYTES // max(per_row, 1), 8, _MAX_BATCH))
 
     def _state(self, checkpoint):

@@ -23,7 +23,7 @@ def moments(stream, c):
     for batch in stream.columns(c):
         for i, (block, columns) in enumerate(zip(blocks, batch)):
             factored = isinstance(columns[0], Factored)
-            counts[i] += columns[0].a.shape[0] * columns[0].a.shape[2] if factored else len(columns[0])
+            counts[i] += len(columns[0]) * (columns[0].n_positions if factored else 1)
             if block.shape[2] <= MAX_BASIS:
                 # The columns of one row share its inputs: they count once.
                 for column in columns[:1] if factored else columns:

@@ -51,7 +51,7 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
 
         with torch.no_grad():
             output = forward(parameters)
-        roots = torch.stack(list(network.curvature_roots(output, y)))  # (columns, B, ...)
+        roots = torch.stack(list(network.curvature_roots(output, y, x)))  # (columns, B, ...)
         _, pull = torch.func.vjp(forward, parameters)
 
         def product(tangent, forward=forward, roots=roots, pull=pull):

@@ -3,7 +3,7 @@
 from ._blocks import Block, from_matrices, select_parameters, to_matrices
 from ._engine import Capture, GradientEngine
 from ._fisher import FisherStream, choose_fisher, loss_cotangent, row_uniforms
-from ._rowgrad import Dense, Factored, rotate_matrices, squared_in_basis, weighted_sum
+from ._rowgrad import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
 
 __all__ = [
     "Block",
@@ -14,6 +14,7 @@ __all__ = [
     "GradientEngine",
     "choose_fisher",
     "from_matrices",
+    "held_bytes",
     "loss_cotangent",
     "rotate_matrices",
     "row_uniforms",

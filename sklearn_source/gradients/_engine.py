@@ -12,7 +12,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_map
 
 from ._blocks import plan_blocks, select_parameters, to_matrices
-from ._rowgrad import Dense, Factored
+from ._rowgrad import Dense, Factored, Inputs
 from ._rules import leaf_gradients
 
 # Rows of the check that the quick ways agree with autograd: three, which divides few position counts.
@@ -84,13 +84,18 @@ class Capture:
         if block.part == "bias":  # every position's input is one: the sum is the gradient itself, and exact as such
             g = g.sum(2, keepdim=True)
         if i not in self._inputs:
-            if block.part == "bias":
-                a = g.new_ones((*g.shape[:3], 1))
-            else:
-                a = [block.rule.inputs(layer, x, n_rows, block.part == "both") for x, _ in pairs]
-                a = a[0] if len(a) == 1 else torch.cat(a, dim=2)
-            self._inputs[i] = a
+            self._inputs[i] = self._lay_out(block, layer, [x for x, _ in pairs], g)
         return Factored(self._inputs[i], g)
+
+    def _lay_out(self, block, layer, sources, g):
+        if block.part == "bias":
+            return g.new_ones((*g.shape[:3], 1))
+
+        def lay_out(sources, rule=block.rule, n_rows=g.shape[0], bias=block.part == "both"):
+            a = [rule.inputs(layer, x, n_rows, bias) for x in sources]
+            return a[0] if len(a) == 1 else torch.cat(a, dim=2)
+
+        return Inputs(lay_out, [x.detach() for x in sources], (*g.shape[:3], block.shape[2]))
 
     def _leaf(self, name, pairs, n_rows):
         parts = self._engine.leaf_parts[name]

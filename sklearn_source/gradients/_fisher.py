@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ._rowgrad import Factored
+from ._rowgrad import held_bytes
 
 _GOLDEN, _MIX1, _MIX2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
@@ -108,7 +108,7 @@ class FisherStream:
                 kept = self._kept.get((c, start))
                 if kept is None:
                     kept = self._compute(c, start)
-                    size = _size(kept)
+                    size = held_bytes([column for columns in kept for column in columns])
                     if size <= self._budget:
                         self._budget -= size
                         self._kept[c, start] = kept
@@ -124,7 +124,7 @@ class FisherStream:
     def _cotangents(self, c, output, x, y, index):
         output = output.detach()
         if self.fisher == "exact":
-            yield from self.network.curvature_roots(output, y)
+            yield from self.network.curvature_roots(output, y, x)
         elif self.fisher == "empirical":
             yield loss_cotangent(self.network, output, y, x)
         else:
@@ -132,17 +132,5 @@ class FisherStream:
             for draw in range(self.n_samples):
                 number = self.checkpoints[c].step * self.n_samples + draw
                 uniforms = row_uniforms(self.keys[index], shape, seed=self.seed, draw=number)
-                root = self.network.sampled_root(output, y, uniforms.to(output.device))
+                root = self.network.sampled_root(output, y, uniforms.to(output.device), x)
                 yield root / self.n_samples**0.5
-
-
-def _size(batch):
-    """Bytes held by a batch of columns, inputs shared by the columns counted once."""
-    total = 0
-    for columns in batch:
-        if isinstance(columns[0], Factored):
-            total += columns[0].a.numel() * columns[0].a.element_size()
-            total += sum(c.g.numel() * c.g.element_size() for c in columns)
-        else:
-            total += sum(c.nbytes for c in columns)
-    return total

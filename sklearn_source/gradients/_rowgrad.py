@@ -17,8 +17,10 @@ import torch
 
 # Bytes of one materialised chunk of gradient matrices. Large enough for the matrix product that reads it to run at its
 # full rate, small enough to stay in a shared last-level cache.
-CHUNK_BYTES = 16 * 2**20
-CHUNK_ROWS = 512
+CHUNK_BYTES = 8 * 2**20
+CHUNK_ROWS = 1024
+# Least width of a tile of a symmetric product: narrower ones lose more rate than the mirror saves.
+_TILE = 128
 
 
 def _rotate_vectors(x, basis):
@@ -30,9 +32,18 @@ def _rotate_vectors(x, basis):
 
 
 def _second_moment(x):
-    """Sum over rows and positions of ``x x^T``: x (B, G, T, d) -> (G, d, d)."""
+    """Sum over rows and positions of ``x x^T``: x (B, G, T, d) -> (G, d, d), a triangle of tiles and its mirror."""
     flat = x.permute(1, 0, 2, 3).reshape(x.shape[1], -1, x.shape[3])  # (G, B*T, d)
-    return flat.transpose(1, 2) @ flat
+    width = flat.shape[2]
+    tiles = min(8, width // _TILE)
+    if tiles < 2:
+        return flat.transpose(1, 2) @ flat
+    moment = flat.new_empty((flat.shape[0], width, width))
+    bounds = [width * i // tiles for i in range(tiles + 1)]
+    for low, high in zip(bounds, bounds[1:]):
+        moment[:, low:high, :high] = flat[:, :, low:high].transpose(1, 2) @ flat[:, :, :high]
+        moment[:, :low, low:high] = moment[:, low:high, :low].transpose(1, 2)
+    return moment
 
 
 def rotate_matrices(matrices, left, right):
@@ -51,24 +62,54 @@ def rotate_matrices(matrices, left, right):
     return matrices
 
 
+class Inputs:
+    """A layer's inputs, laid out as ``a`` (B, groups, T, in) only while a product needs them.
+
+    Unfolding a convolution's input repeats every value once per place of the kernel: kept as they came, gradients of
+    many more rows fit into the same memory.
+    """
+
+    def __init__(self, lay_out, sources, shape):
+        self._lay_out, self._sources, self.shape = lay_out, sources, tuple(shape)
+
+    def __call__(self):
+        return self._lay_out(self._sources)
+
+    @property
+    def sources(self):
+        """The tensors held, which layers reading the same activations share."""
+        return self._sources
+
+
 @dataclass(frozen=True)
 class Factored:
-    """``G_n = sum_t g_nt a_nt^T`` with ``a`` (B, groups, T, in) and ``g`` (B, groups, T, out)."""
+    """``G_n = sum_t g_nt a_nt^T`` with ``a`` (B, groups, T, in) and ``g`` (B, groups, T, out).
 
-    a: torch.Tensor
+    ``inputs`` is ``a`` itself or the :class:`Inputs` that lay it out.
+    """
+
+    inputs: torch.Tensor | Inputs
     g: torch.Tensor
 
+    @property
+    def a(self):
+        return self.inputs() if isinstance(self.inputs, Inputs) else self.inputs
+
     def __len__(self):
-        return self.a.shape[0]
+        return self.g.shape[0]
+
+    @property
+    def n_positions(self):
+        return self.g.shape[2]
 
     @property
     def shape(self):
         """(groups, out, in) of one row's matrix."""
-        return (self.a.shape[1], self.g.shape[3], self.a.shape[3])
+        return (self.g.shape[1], self.g.shape[3], self.inputs.shape[3])
 
-    @property
-    def nbytes(self):
-        return self.a.numel() * self.a.element_size() + self.g.numel() * self.g.element_size()
+    def tensors(self):
+        """The tensors held, for counting memory."""
+        return [*(self.inputs.sources if isinstance(self.inputs, Inputs) else [self.inputs]), self.g]
 
     def __getitem__(self, rows):
         return Factored(self.a[rows], self.g[rows])
@@ -78,7 +119,7 @@ class Factored:
         groups, out, inp = self.shape
         return (
             groups
-            * self.a.shape[2]
+            * self.n_positions
             * ((inp * inp if right is not None else 0) + (out * out if left is not None else 0))
         )
 
@@ -86,14 +127,14 @@ class Factored:
         """Multiplications per row to form the matrix and to rotate it."""
         groups, out, inp = self.shape
         rotation = (inp if right is not None else 0) + (out if left is not None else 0)
-        return groups * out * inp * (rotation + self.a.shape[2])
+        return groups * out * inp * (rotation + self.n_positions)
 
     def rotate(self, left, right):
         """The gradient in another basis, ``left^T G right``, by the cheaper of the two ways."""
         if left is None and right is None:
             return self
         groups, out, inp = self.shape
-        tokens = self.token_rotation_cost(left, right) + groups * out * inp * self.a.shape[2]
+        tokens = self.token_rotation_cost(left, right) + groups * out * inp * self.n_positions
         if tokens > self.product_rotation_cost(left, right):
             return Dense(rotate_matrices(self.matrix(), left, right))
         return self.rotate_tokens(left, right)
@@ -101,22 +142,23 @@ class Factored:
     def rotate_tokens(self, left, right):
         """The gradient in another basis, still factored: no matrix per row is held."""
         return Factored(
-            self.a if right is None else _rotate_vectors(self.a, right),
+            self.inputs if right is None else _rotate_vectors(self.a, right),
             self.g if left is None else _rotate_vectors(self.g, left),
         )
 
     def matrix(self, out=None):
         """(B, groups, out, in); written into ``out`` where one is given."""
-        if self.a.shape[2] == 1:  # a broadcast product streams; a batched rank-one matmul does not
+        if self.n_positions == 1:  # a broadcast product streams; a batched rank-one matmul does not
             return torch.mul(self.g.transpose(2, 3), self.a, out=out)
         return torch.matmul(self.g.transpose(2, 3), self.a, out=out)
 
     def squared_norm(self):
         """(B,) squared Frobenius norms, through the (T, T) Gram matrices where those are smaller."""
         groups, out, inp = self.shape
-        positions = self.a.shape[2]
+        positions = self.n_positions
         if positions * (out + inp) < out * inp:
-            grams = (self.a @ self.a.transpose(2, 3)) * (self.g @ self.g.transpose(2, 3))
+            a = self.a
+            grams = (a @ a.transpose(2, 3)) * (self.g @ self.g.transpose(2, 3))
             return grams.sum((1, 2, 3)).clamp_min(0)
         return Dense(self.matrix()).squared_norm()
 
@@ -128,13 +170,14 @@ class Factored:
         """
         groups, n_out, n_in = self.shape
         rows = min(len(self), CHUNK_ROWS)
-        lines = max(1, CHUNK_BYTES // (rows * groups * n_in * self.a.element_size()))
+        lines = max(1, CHUNK_BYTES // (rows * groups * n_in * self.g.element_size()))
         if groups > 1 or lines >= n_out:  # a group's lines are not one stretch of the queries
             lines = n_out
-            rows = max(1, min(len(self), CHUNK_BYTES // (groups * n_out * n_in * self.a.element_size())))
-        buffer = self.a.new_empty(rows * groups * lines * n_in)
+            rows = max(1, min(len(self), CHUNK_BYTES // (groups * n_out * n_in * self.g.element_size())))
+        buffer = self.g.new_empty(rows * groups * lines * n_in)
+        whole = self.a
         for start in range(0, len(self), rows):
-            a, g = self.a[start : start + rows], self.g[start : start + rows]
+            a, g = whole[start : start + rows], self.g[start : start + rows]
             target = out[:, start : start + rows]
             for line in range(0, n_out, lines):
                 part = Factored(a, g[..., line : line + lines])
@@ -169,9 +212,8 @@ class Dense:
     def shape(self):
         return tuple(self.G.shape[1:])
 
-    @property
-    def nbytes(self):
-        return self.G.numel() * self.G.element_size()
+    def tensors(self):
+        return [self.G]
 
     def __getitem__(self, rows):
         return Dense(self.G[rows])
@@ -219,7 +261,7 @@ def weighted_sum(gradients, weights):
         return Dense(total)
     if len(gradients) == 1:
         only = gradients[0]
-        return only if weights[0] == 1 else Factored(only.a, only.g * weights[0])
+        return only if weights[0] == 1 else Factored(only.inputs, only.g * weights[0])
     return Factored(
         torch.cat([gradient.a for gradient in gradients], dim=2),
         torch.cat([gradient.g * weight for gradient, weight in zip(gradients, weights)], dim=2),
@@ -237,27 +279,31 @@ def squared_in_basis(columns, left, right):
         The eigenbases; None stands for the identity.
     """
     first = columns[0]
-    if isinstance(first, Factored) and first.a.shape[2] == 1:
+    if isinstance(first, Dense):
+        return sum(column.rotate(left, right).G.square().sum(0) for column in columns)
+    groups, out, inp = first.shape
+    if first.n_positions == 1:
         # One position: (g a^T)^2 = g^2 (a^2)^T, so rows and columns are summed by one matrix product per group.
         a = first.a if right is None else _rotate_vectors(first.a, right)
         squares = sum((c.g if left is None else _rotate_vectors(c.g, left)).square() for c in columns)
         return squares[:, :, 0].permute(1, 2, 0) @ a[:, :, 0].square().transpose(0, 1)
-    total = 0
-    if isinstance(first, Factored):
-        groups, out, inp = first.shape
-        step = max(1, CHUNK_BYTES // (groups * out * inp * first.a.element_size()))
-        by_tokens = first.token_rotation_cost(left, right) + groups * out * inp * first.a.shape[2]
-        tokens = by_tokens <= first.product_rotation_cost(left, right)
-        a = _rotate_vectors(first.a, right) if tokens and right is not None else first.a
-        for column in columns:
-            g = _rotate_vectors(column.g, left) if tokens and left is not None else column.g
-            rotated = Factored(a, g)
-            for start in range(0, len(column), step):
-                matrices = rotated[start : start + step].matrix()
-                if not tokens:
-                    matrices = rotate_matrices(matrices, left, right)
-                total = total + matrices.square().sum(0)
-        return total
+    by_tokens = first.token_rotation_cost(left, right) + groups * out * inp * first.n_positions
+    tokens = by_tokens <= first.product_rotation_cost(left, right)
+    a = _rotate_vectors(first.a, right) if tokens and right is not None else first.a
+    step = max(1, CHUNK_BYTES // (groups * out * inp * a.element_size()))
+    total = a.new_zeros((groups, out, inp))
     for column in columns:
-        total = total + column.rotate(left, right).G.square().sum(0)
+        g = _rotate_vectors(column.g, left) if tokens and left is not None else column.g
+        rotated = Factored(a, g)
+        for start in range(0, len(column), step):
+            matrices = rotated[start : start + step].matrix()
+            if not tokens:
+                matrices = rotate_matrices(matrices, left, right)
+            total += matrices.square_().sum(0)
     return total
+
+
+def held_bytes(gradients):
+    """Bytes of all the tensors that some gradients hold, those sharing memory counted once."""
+    held = {t.data_ptr(): t.numel() * t.element_size() for gradient in gradients for t in gradient.tensors()}
+    return sum(held.values())
