@@ -44,7 +44,7 @@ class InfluenceFunctions(GradientAttribution):
     damping_ : dict of str to float
         Per block of parameters.
     n_iter_ : int
-        Iterations of the last ``solver="cg"`` solution; set by :meth:`transform`.
+        Always 1: ``fit`` does not iterate, ``solver="cg"`` does so for every batch of queries.
     net_ : skorch.NeuralNet
         The network.
     n_train_, n_features_in_, feature_names_in_
@@ -80,6 +80,7 @@ class InfluenceFunctions(GradientAttribution):
         "cache_size": [Interval(Integral, 0, None, closed="left")],
         "memory": "no_validation",
     }
+    has_unit = True
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class InfluenceFunctions(GradientAttribution):
         layers=None,
         batch_size=None,
         n_samples=1,
-        cache_size=512,
+        cache_size=1024,
         random_state=None,
         memory=None,
         verbose=0,
@@ -129,6 +130,7 @@ class InfluenceFunctions(GradientAttribution):
         else:
             self._dampings = [float(self.damping) for _ in blocks]
         self.damping_ = {block.name: d for block, d in zip(self._engine.blocks, self._dampings)}
+        self.n_iter_ = 1  # transform leaves the fitted estimator as it is, so its iterations have no place here
         credited = np.zeros(self.n_train_, dtype=bool)
         credited[index] = True
         self._mask = None if credited.all() else credited
@@ -160,7 +162,5 @@ class InfluenceFunctions(GradientAttribution):
             return self._curvature.apply(self._inverse, vectors)
 
         self._network.load(self._final.parameters, self._final.buffers)
-        solution, self.n_iter_ = conjugate_gradient(
-            damped, gradients, precondition, tol=self.tol, max_iter=self.max_iter
-        )  # fmt: skip
+        solution, _ = conjugate_gradient(damped, gradients, precondition, tol=self.tol, max_iter=self.max_iter)
         return solution

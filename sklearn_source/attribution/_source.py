@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from numbers import Integral
+from os import PathLike
 
 import numpy as np
 import torch
 
 from ..base import GradientAttribution, State, Term
 from ..curvature import CURVATURES, meeting_place
-from ..trajectory import Trajectory, split_segments
+from ..trajectory import Trajectory, TrajectoryRecorder, split_segments
 from ..utils._compat import Interval, StrOptions
 from ._optimizer import require_rates, require_sgd, stage_position
 from ._statistics import cached_curvature
@@ -111,7 +112,7 @@ class SourceAttribution(GradientAttribution):
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
     n_samples : int, default=1
         Draws per row for ``fisher="sampled"``.
-    cache_size : int, default=512
+    cache_size : int, default=1024
         Megabytes for keeping per-row statistics between the two passes of EK-FAC.
     random_state : int, RandomState instance or None, default=None
         Seeds sampled Fisher draws, and training where ``fit`` trains. None: fresh entropy.
@@ -182,11 +183,12 @@ class SourceAttribution(GradientAttribution):
         "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
         "averaging": [StrOptions({"statistics", "parameters"})],
         "quadrature": [StrOptions({"trapezoid", "right"})],
-        "trajectory": [None, str, Trajectory],
+        "trajectory": [None, str, PathLike, Trajectory],
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "cache_size": [Interval(Integral, 0, None, closed="left")],
         "memory": "no_validation",
     }
+    has_unit = True
     _needs_trajectory = True
 
     def __init__(
@@ -204,7 +206,7 @@ class SourceAttribution(GradientAttribution):
         trajectory=None,
         batch_size=None,
         n_samples=1,
-        cache_size=512,
+        cache_size=1024,
         random_state=None,
         memory=None,
         verbose=0,
@@ -225,6 +227,9 @@ class SourceAttribution(GradientAttribution):
         self.random_state = random_state
         self.memory = memory
         self.verbose = verbose
+
+    def _recorder(self):
+        return TrajectoryRecorder(n_checkpoints=max(6, 2 * self.n_segments))
 
     def _treatment(self):
         """Weight and bias share a block only where the optimizer treated them alike in every segment."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os import PathLike
+
 import numpy as np
 
 from ..base import GradientAttribution, Term
@@ -47,8 +49,9 @@ class TracIn(GradientAttribution):
     _parameter_constraints = {
         **GradientAttribution._parameter_constraints,
         "quadrature": [StrOptions({"trapezoid", "right"})],
-        "trajectory": [None, str, Trajectory],
+        "trajectory": [None, str, PathLike, Trajectory],
     }
+    has_unit = True
     _needs_trajectory = True
 
     def __init__(

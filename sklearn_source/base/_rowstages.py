@@ -6,116 +6,117 @@ import warnings
 
 import numpy as np
 
+_ADVICE = (
+    "Pass the X and y given to net.fit, scaled as then, all of them; any order will do. Inside cross-validation a "
+    "frozen net meets subsets of its rows: keep all rows in every fold, or pass the net unfrozen to have it retrained"
+)
 
-def credited_rows(trajectory, hashes, n_rows, stage=None):
+
+def credited_rows(trajectory, hashes, n_rows, stage=None, *, every_stage=True):
     """Per stage of the trajectory, the positions (in the given data) of the rows it trained on.
 
     Parameters
     ----------
     trajectory : Trajectory or None
-        None: every row belongs to one stage.
+        None: nothing is known, every row belongs to one stage.
     hashes : ndarray of uint64 (n_rows,) or None
         Fingerprints of the rows given to ``fit``.
     n_rows : int
     stage : array-like of int (n_rows,), optional
         The stage each row is credited in.
+    every_stage : bool, default=True
+        False: the rows of a stage may be missing altogether, as long as those of another are there. Methods that look
+        at the last weights alone need no more.
 
     Returns
     -------
     index : list of int64 arrays, one per stage
+
+    Raises
+    ------
+    ValueError
+        When rows are missing or foreign.
     """
+    labels = None if stage is None else _checked(stage, n_rows, trajectory)
     if trajectory is None:
         return [np.arange(n_rows)]
-    if stage is not None:
-        return _by_labels(trajectory, hashes, n_rows, stage)
-    found = []
+    found, known = [], np.zeros(n_rows, dtype=bool)
     for recorded in trajectory.stages:
+        positions = np.arange(n_rows) if labels is None else np.flatnonzero(labels == recorded.index)
         if recorded.row_hashes is None or hashes is None:
-            if recorded.n_rows != n_rows:
+            if len(positions) != recorded.n_rows:
                 raise ValueError(
-                    f"the network was trained on {recorded.n_rows} rows (stage {recorded.index}), fit got {n_rows}: pass the "
-                    "rows given to net.fit, all of them and in the same order"
+                    f"stage {recorded.index} of the training had {recorded.n_rows} rows, but fit got "
+                    f"{len(positions)} for it. Pass the data given to net.fit, all of it and in the same order"
                 )
-            found.append(np.asarray(recorded.rows))
+            rows, foreign = positions[np.asarray(recorded.rows)], np.zeros(len(positions), dtype=bool)
         else:
-            found.append(_match(recorded, hashes, np.arange(n_rows), several=len(trajectory.stages) > 1))
-    used = np.zeros(n_rows, dtype=bool)
-    for index in found:
-        used[index] = True
-    _tell_unused(used, trajectory, hashes)
+            rows, foreign = _match(recorded, hashes[positions], positions, every_stage)
+        known[positions[~foreign]] = True
+        found.append(rows)
+    if not known.all() or not any(map(len, found)):
+        sizes = ", ".join(str(recorded.n_rows) for recorded in trajectory.stages)
+        raise ValueError(
+            f"these are not the rows that the network was trained on ({sizes} rows): of the {n_rows} given, "
+            f"{int((~known).sum())} were not among them. {_ADVICE}"
+        )
     return found
 
 
-def _by_labels(trajectory, hashes, n_rows, stage):
+def warn_unused(found, n_rows):
+    """Say how many of the given rows no stage trained on."""
+    unused = n_rows - len(np.unique(np.concatenate(found)))
+    if unused:
+        warnings.warn(
+            f"{unused} of the {n_rows} rows were held out by the net's train_split and never trained on: their scores "
+            "are 0",
+            UserWarning,
+            stacklevel=7,
+        )
+
+
+def _checked(stage, n_rows, trajectory):
     stage = np.asarray(stage)
     if stage.shape != (n_rows,) or stage.dtype.kind not in "iu":
         raise ValueError(
             f"stage must hold one integer per row, shape ({n_rows},); got {stage.dtype} of shape {stage.shape}"
         )
-    known = [recorded.index for recorded in trajectory.stages]
+    known = [0] if trajectory is None else [recorded.index for recorded in trajectory.stages]
     foreign = sorted(set(stage.tolist()) - set(known))
-    if foreign:
-        raise ValueError(f"stage names {foreign}, but the trajectory has stages {known}")
-    found = []
-    for recorded in trajectory.stages:
-        rows = np.flatnonzero(stage == recorded.index)
-        if recorded.row_hashes is None or hashes is None:
-            if len(rows) != recorded.n_rows:
-                raise ValueError(
-                    f"stage {recorded.index} trained on {recorded.n_rows} rows, but stage= gives it {len(rows)}: pass all rows of "
-                    "every stage"
-                )
-            found.append(rows[np.asarray(recorded.rows)])
-        else:
-            found.append(_match(recorded, hashes[rows], rows, several=False))
-    return found
+    if foreign and trajectory is not None:
+        raise ValueError(f"stage names {foreign}, but the training had the stages {known}: number them as they ran")
+    return stage
 
 
-def _match(recorded, hashes, positions, several):
-    """Positions of the rows that ``recorded`` trained on; k-th duplicate to k-th duplicate."""
-    given = np.asarray(hashes)
+def _match(recorded, hashes, positions, required):
+    """Positions of the rows that ``recorded`` trained on (k-th duplicate to k-th duplicate), and which are foreign."""
     trained = np.zeros(recorded.n_rows, dtype=bool)
     trained[np.asarray(recorded.rows)] = True
-    if len(given) == recorded.n_rows and np.array_equal(given, recorded.row_hashes):
-        return positions[trained]
-    order_given = np.argsort(given, kind="stable")
-    order_known = np.argsort(recorded.row_hashes, kind="stable")
-    a, b = given[order_given], recorded.row_hashes[order_known]
-    rank_a = np.arange(len(a)) - np.searchsorted(a, a)
-    rank_b = np.arange(len(b)) - np.searchsorted(b, b)
-    known = {(h, r): j for h, r, j in zip(b.tolist(), rank_b.tolist(), order_known.tolist())}
-    partner = np.array([known.get((h, r), -1) for h, r in zip(a.tolist(), rank_a.tolist())], dtype=np.int64)
-    unknown = int((partner < 0).sum())
-    seen = np.zeros(recorded.n_rows, dtype=bool)
-    seen[partner[partner >= 0]] = True
-    missing = int((trained & ~seen).sum())
-    if missing or (unknown and not several):
+    partner = _partners(hashes, recorded.row_hashes, trained)
+    foreign = partner < 0
+    met = np.zeros(recorded.n_rows, dtype=bool)
+    met[partner[~foreign]] = True
+    missing = int((trained & ~met).sum())  # held-out rows may be left away
+    if missing and (required or not foreign.all()):
         raise ValueError(
-            f"these are not the rows that the network was trained on (stage {recorded.index}, {recorded.n_rows} rows): of the "
-            f"{len(given)} given, {unknown} were not among them, and {missing} that it trained on are missing. Pass the X and y "
-            "given to net.fit, scaled as then; any order will do. Inside cross-validation a frozen net meets subsets of "
-            "its rows: keep all rows in every fold, or pass the net unfrozen to have it retrained"
+            f"these are not the rows that the network was trained on (stage {recorded.index}, {recorded.n_rows} rows): "
+            f"of the {len(hashes)} given, {int(foreign.sum())} were not among them, and {missing} that it trained on "
+            f"are missing. {_ADVICE}"
         )
-    result = np.zeros(len(given), dtype=bool)
-    result[order_given] = (partner >= 0) & trained[np.maximum(partner, 0)]
-    return positions[result]
+    return positions[~foreign & trained[np.maximum(partner, 0)]], foreign
 
 
-def _tell_unused(used, trajectory, hashes):
-    unused = int((~used).sum())
-    if not unused:
-        return
-    known = None
-    if hashes is not None and all(s.row_hashes is not None for s in trajectory.stages):
-        known = np.isin(hashes, np.concatenate([s.row_hashes for s in trajectory.stages]))
-    foreign = 0 if known is None else int((~known & ~used).sum())
-    if foreign:
-        raise ValueError(
-            f"{foreign} of the {len(used)} rows were in no stage of the network's training: pass only rows given to net.fit or "
-            "net.partial_fit, scaled as then"
-        )
-    warnings.warn(
-        f"{unused} of the {len(used)} rows were held out by the net's train_split and never trained on: their scores are 0",
-        UserWarning,
-        stacklevel=5,
-    )
+def _partners(given, recorded, trained):
+    """For every given hash the recorded row with the same one, each recorded row at most once; -1: none."""
+    if np.array_equal(given, recorded):
+        return np.arange(len(given))
+    # Of equal rows, those trained on are met first, and else each in its order of appearance.
+    order_given, order_known = np.argsort(given, kind="stable"), np.lexsort((~trained, recorded))
+    a, b = given[order_given], recorded[order_known]
+    # The r-th of equal values in a sits r places after their first place in b, if b has that many.
+    place = np.searchsorted(b, a) + np.arange(len(a)) - np.searchsorted(a, a)
+    inside = np.minimum(place, len(b) - 1)
+    met = (place < len(b)) & (b[inside] == a)
+    partner = np.empty(len(a), dtype=np.int64)
+    partner[order_given] = np.where(met, order_known[inside], -1)
+    return partner

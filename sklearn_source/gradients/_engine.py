@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections import defaultdict
 
 import torch
@@ -91,10 +92,8 @@ class Capture:
         if block.part == "bias":
             return g.new_ones((*g.shape[:3], 1))
 
-        def lay_out(sources, rule=block.rule, n_rows=g.shape[0], bias=block.part == "both"):
-            a = [rule.inputs(layer, x, n_rows, bias) for x in sources]
-            return a[0] if len(a) == 1 else torch.cat(a, dim=2)
-
+        # A partial, not a closure: a fitted estimator keeps some gradients, and is pickled.
+        lay_out = functools.partial(_laid_out, block.rule, layer, g.shape[0], block.part == "both")
         return Inputs(lay_out, [x.detach() for x in sources], (*g.shape[:3], block.shape[2]))
 
     def _leaf(self, name, pairs, n_rows):
@@ -102,9 +101,14 @@ class Capture:
         layer = self._engine.module.get_submodule(name)
         if not pairs:
             return {part: self.output.new_zeros((n_rows, *getattr(layer, part).shape)) for part in parts}
-        with self._engine.paused():
+        with self._engine.paused(), torch.no_grad():
             found = [leaf_gradients(layer, parts, x, grad) for x, grad in pairs]
         return {part: sum(f[part] for f in found) for part in parts}
+
+
+def _laid_out(rule, layer, n_rows, bias, sources):
+    a = [rule.inputs(layer, x, n_rows, bias) for x in sources]
+    return a[0] if len(a) == 1 else torch.cat(a, dim=2)
 
 
 class _Forward(nn.Module):
@@ -222,7 +226,7 @@ class GradientEngine:
             row = tree_map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, torch.Tensor) else leaf, row)
             return (torch.func.functional_call(wrapped, p, (row,)).squeeze(0) * c).sum()
 
-        with self.paused():
+        with self.paused(), torch.no_grad():  # the other parameters would keep the whole graph alive
             pull = torch.func.grad(value)
             cotangent = cotangent.detach()
             try:

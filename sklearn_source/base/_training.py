@@ -1,0 +1,100 @@
+"""Training a clone of an unfrozen net."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from skorch import NeuralNetBinaryClassifier, NeuralNetRegressor
+
+from ..trajectory import TrajectoryRecorder
+from ..utils._random import seeded
+
+
+def train_clone(net, X, y, *, seed, recorder=None):
+    """Train a clone of ``net`` on ``X, y``.
+
+    Arrays are brought into the dtype of the module and targets into the shape of its output. Global random states are
+    put back as they were.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Not modified.
+    X, y : what ``net.fit`` takes
+    seed : int
+    recorder : TrajectoryRecorder, optional
+        Added to the callbacks unless the net has one.
+
+    Returns
+    -------
+    net : skorch.NeuralNet
+        The trained clone.
+    X, y
+        As it was trained on them.
+
+    Raises
+    ------
+    ValueError
+        When the net was built from a module instance and trained: a clone would start from the trained weights.
+    """
+    if isinstance(net.module, torch.nn.Module) and getattr(net, "initialized_", False) and len(net.history):
+        raise ValueError(
+            f"this {type(net).__name__} holds a module instance that is trained already, so that training it anew "
+            "would start from those weights: build the net from the module's class (module=MLP, module__hidden=...), "
+            "or freeze it, FrozenEstimator(net), to use it as it is"
+        )
+    fresh = clone(net)
+    if recorder is not None:
+        _add_recorder(fresh, recorder)
+    with seeded(seed, fresh.device):
+        X, y = _suited(fresh, X, y)
+    with seeded(seed, fresh.device):
+        fresh.fit(X, y)
+    return fresh, X, y
+
+
+def _add_recorder(net, recorder):
+    given = net.callbacks
+    given = list(given) if given not in (None, "disable") else []
+    if not any(isinstance(c[1] if isinstance(c, tuple) else c, TrajectoryRecorder) for c in given):
+        net.set_params(callbacks=[*given, ("trajectory_recorder", recorder)])
+
+
+def _suited(net, X, y):
+    """Arrays in the dtype of the net's module, targets in the shape of its output."""
+    if not isinstance(X, np.ndarray) and not sparse.issparse(X):
+        return X, y
+    trial = clone(net).set_params(callbacks="disable", verbose=0).initialize()
+    dtype = next((p.dtype for p in trial.module_.parameters() if p.is_floating_point()), torch.float32)
+    dtype = torch.empty((), dtype=dtype if dtype != torch.bfloat16 else torch.float32).numpy().dtype
+    output = None
+    if X.dtype.kind in "iub":
+        # Integers are codes to a module that embeds them and numbers to any other: the module decides.
+        output = _output(trial, X)
+    if output is None:
+        X = X.astype(dtype, copy=False)
+        X = sparse.csr_matrix(X) if sparse.issparse(X) else X  # skorch cannot take single rows of sparse arrays
+        output = _output(trial, X)
+    if not isinstance(y, np.ndarray):
+        return X, y
+    if y.dtype.kind == "f" or isinstance(net, (NeuralNetRegressor, NeuralNetBinaryClassifier)):
+        y = y.astype(dtype, copy=False)
+        shape = output.shape[1:] if output is not None else (1,) if isinstance(net, NeuralNetRegressor) else ()
+        if y.shape[1:] != shape and y[0].size == int(np.prod(shape)):
+            y = y.reshape(len(y), *shape)
+    return X, y
+
+
+def _output(net, X):
+    """What an initialized net puts out for two rows; None where it fails, which training will report."""
+    rows = X[:2].toarray() if sparse.issparse(X) else np.ascontiguousarray(X[:2])
+    net.module_.eval()
+    try:
+        with torch.no_grad():
+            output = net.infer(torch.from_numpy(rows).to(net.device))
+    except Exception:  # modules fail in their own ways, some because a callback is to shape them first
+        return None
+    output = output[0] if isinstance(output, tuple) else output
+    return output if isinstance(output, torch.Tensor) else None

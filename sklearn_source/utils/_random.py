@@ -1,0 +1,33 @@
+"""Randomness that leaves the global generators as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import numpy as np
+import torch
+
+
+@contextlib.contextmanager
+def seeded(seed, device="cpu"):
+    """Seed the global generators of Python, NumPy and torch for as long as the context lasts.
+
+    Parameters
+    ----------
+    seed : int
+    device : torch.device or str
+        A CUDA device includes the generators of all CUDA devices.
+    """
+    cuda = torch.device(device).type == "cuda"
+    python, numpy_ = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
+        # Not torch.manual_seed for the CPU alone: it would seed the CUDA generators too, for good.
+        (torch.manual_seed if cuda else torch.default_generator.manual_seed)(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_)

@@ -1,0 +1,41 @@
+"""scikit-learn's own checks on every method, which trains the net it holds (the third way in)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch import NeuralNetClassifier, NeuralNetRegressor
+
+from sklearn_source import GradientSimilarity, InfluenceFunctions, RepresentationSimilarity, SourceAttribution, TracIn
+from sklearn_source.datasets import MLP
+
+# The checks' tables differ in width: the module reads it from its first batch.
+OPTIONS = {
+    "module__hidden": (4,),
+    "optimizer": torch.optim.SGD,
+    "lr": 0.01,
+    "max_epochs": 3,
+    "batch_size": 32,
+    "train_split": None,
+    "verbose": 0,
+}
+REGRESSOR = NeuralNetRegressor(MLP, **OPTIONS)
+CLASSIFIER = NeuralNetClassifier(MLP, module__n_outputs=5, criterion=torch.nn.CrossEntropyLoss, **OPTIONS)
+METHODS = [SourceAttribution, InfluenceFunctions, TracIn, GradientSimilarity, RepresentationSimilarity]
+
+
+@pytest.fixture(autouse=True)
+def single_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@parametrize_with_checks(
+    [method(REGRESSOR) for method in METHODS]
+    + [SourceAttribution(CLASSIFIER), InfluenceFunctions(REGRESSOR, solver="cg")]
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
