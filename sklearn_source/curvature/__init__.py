@@ -1,5 +1,7 @@
 """Curvatures: estimate H from Fisher columns, then apply ``phi(H)`` to vectors."""
 
+from __future__ import annotations
+
 from ._cg import conjugate_gradient
 from ._eigen import Basis, EigenCurvature
 from ._fit import fit_diagonal, fit_ekfac, fit_identity, fit_kfac, moments

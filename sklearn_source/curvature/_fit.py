@@ -7,7 +7,8 @@ import torch
 from ..gradients import Factored, squared_in_basis
 from ._eigen import Basis, EigenCurvature
 
-# Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and gigabytes.
+# Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and
+# gigabytes.
 MAX_BASIS = 12_288
 
 
@@ -36,7 +37,7 @@ def moments(stream, c):
         a = None if a is None else a / count
         s = None if s is None else s / stream.n_rows
         for name, value in (("input", a), ("output-gradient", s)):
-            _require_finite(value, f"the {name} covariance", block, stream.checkpoints[c])
+            require_finite(value, f"the {name} covariance", block, stream.checkpoints[c])
         result.append((a, s))
     return result
 
@@ -46,10 +47,11 @@ def _add(total, part):
     return part if total is None else total.add_(part)
 
 
-def _require_finite(value, what, block, checkpoint):
+def require_finite(value, what, block, checkpoint):
     if value is not None and not bool(torch.isfinite(value).all()):
         raise ValueError(
-            f"{what} of layer {block.name!r} at step {checkpoint.step} is not finite: the gradients there overflow or the "
+            f"{what} of layer {block.name!r} at step {checkpoint.step} is not finite: the gradients there overflow or "
+            f"the "
             "weights are not finite. Look at this checkpoint's loss; attribute a shorter trajectory or leave the layer "
             "out with layers="
         )
@@ -106,7 +108,7 @@ def corrected_eigenvalues(stream, bases):
             for i, (basis, columns) in enumerate(zip(bases, batch)):
                 here[i] = here[i] + squared_in_basis(columns, basis.left, basis.right).double()
         for i, (block, value) in enumerate(zip(stream.blocks, here)):
-            _require_finite(value, "the curvature", block, stream.checkpoints[c])
+            require_finite(value, "the curvature", block, stream.checkpoints[c])
             totals[i] = totals[i] + value * (float(weight) / stream.n_rows)
     return totals
 
@@ -133,7 +135,8 @@ def fit_kfac(stream, compute=moments):
     for block, (s_values, a_values) in zip(stream.blocks, values):
         if s_values is None or a_values is None:
             raise ValueError(
-                f"curvature='kfac' needs both covariances of {block.name!r}, whose {block.shape[1]} x {block.shape[2]} matrix "
+                f"curvature='kfac' needs both covariances of {block.name!r}, whose {block.shape[1]} x "
+                f"{block.shape[2]} matrix "
                 f"has a side wider than {MAX_BASIS}: use curvature='ekfac' or 'diagonal', or leave it out with layers="
             )
         product = s_values[:, :, None] * a_values[:, None, :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ._eigen import Basis
+from ._fit import require_finite
 
 # Rows of the stacked root whose Gram matrix is decomposed: beyond this the cube of it is out of reach.
 MAX_ROOT_ROWS = 12_000
@@ -62,7 +63,8 @@ class GramCurvature:
         for i in range(1, len(self._shapes)):
             if not torch.allclose(phi(probe, i), at, rtol=1e-10, atol=0):
                 raise ValueError(
-                    "curvature='exact' couples all parameters and needs one damping and one weight_decay * rate for all of "
+                    "curvature='exact' couples all parameters and needs one damping and one weight_decay * rate for "
+                    "all of "
                     "them; this network's parameter groups differ. Use a block-diagonal curvature such as 'ekfac'"
                 )
         flat = torch.cat([v.flatten(1) for v in encoded], dim=1).double()  # (n, P)
@@ -99,9 +101,8 @@ def fit_exact(stream, compute=None):
                     f"{MAX_ROOT_ROWS}; it is meant for small problems. Use curvature='ekfac'"
                 )
             parts = [torch.cat([g.matrix().flatten(1) for g in columns]) for columns in batch]
+            for block, part in zip(stream.blocks, parts):
+                require_finite(part, "a gradient", block, stream.checkpoints[c])
             rows.append(torch.cat(parts, dim=1).double() * (float(weight) / stream.n_rows) ** 0.5)
     root = torch.cat(rows) if rows else torch.zeros(0, n_parameters, dtype=torch.float64)
-    if not bool(torch.isfinite(root).all()):
-        steps = [checkpoint.step for checkpoint in stream.checkpoints]
-        raise ValueError(f"the per-row gradients at the checkpoints of steps {steps} are not finite")
     return GramCurvature(root, [block.shape for block in stream.blocks], stream.network.dtype)
