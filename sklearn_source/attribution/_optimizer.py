@@ -9,8 +9,9 @@ def require_sgd(trajectory, method):
         if stage.optimizer != "SGD":
             raise ValueError(
                 f"stage {stage.index} was trained with {stage.optimizer}; {method} covers torch.optim.SGD (momentum, "
-                "dampening, Nesterov, weight decay) for now, and its formula would be wrong for an adaptive optimizer. Train "
-                "with SGD, or use InfluenceFunctions or GradientSimilarity, which do not depend on the optimizer"
+                "dampening, Nesterov, weight decay) for now, and its formula would be wrong for an adaptive "
+                "optimizer. Train with SGD, or use InfluenceFunctions or GradientSimilarity, which do not depend on "
+                "the optimizer"
             )
         if any(group.get("maximize") for group in stage.groups):
             raise ValueError(
@@ -28,6 +29,6 @@ def require_rates(rates, names, stage):
     missing = [name for name in names if name not in rates]
     if missing:
         raise ValueError(
-            f"the optimizer of stage {stage} did not hold the parameters {missing}, which have requires_grad=True: give it all "
-            "of them, set requires_grad=False, or leave them out with layers="
+            f"the optimizer of stage {stage} did not hold the parameters {missing}, which have requires_grad=True: "
+            "give it all of them, set requires_grad=False, or leave them out with layers="
         )

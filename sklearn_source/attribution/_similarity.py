@@ -36,7 +36,8 @@ class GradientSimilarity(GradientAttribution):
 
     References
     ----------
-    .. [1] Charpiat, Girard, Felardos, Tarabalka (2019), "Input Similarity from the Neural Network Perspective", NeurIPS.
+    .. [1] Charpiat, Girard, Felardos, Tarabalka (2019), "Input Similarity from the Neural Network Perspective",
+    NeurIPS.
     """
 
     _parameter_constraints = {

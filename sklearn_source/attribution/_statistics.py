@@ -50,9 +50,7 @@ def _key(stream):
     return joblib.hash(
         (
             np.asarray(stream.keys)[stream.index],
-            repr(network.module),
-            network.loss_signature(),
-            str(network.dtype),
+            network.signature(),
             [(block.name, block.kind, block.parameters, block.shape) for block in stream.blocks],
             stream.fisher,
             (stream.n_samples, stream.seed) if stream.fisher == "sampled" else None,

@@ -51,9 +51,8 @@ def require_finite(value, what, block, checkpoint):
     if value is not None and not bool(torch.isfinite(value).all()):
         raise ValueError(
             f"{what} of layer {block.name!r} at step {checkpoint.step} is not finite: the gradients there overflow or "
-            f"the "
-            "weights are not finite. Look at this checkpoint's loss; attribute a shorter trajectory or leave the layer "
-            "out with layers="
+            "the weights are not finite. Look at this checkpoint's loss; attribute a shorter trajectory or leave the "
+            "layer out with layers="
         )
 
 
@@ -136,8 +135,8 @@ def fit_kfac(stream, compute=moments):
         if s_values is None or a_values is None:
             raise ValueError(
                 f"curvature='kfac' needs both covariances of {block.name!r}, whose {block.shape[1]} x "
-                f"{block.shape[2]} matrix "
-                f"has a side wider than {MAX_BASIS}: use curvature='ekfac' or 'diagonal', or leave it out with layers="
+                f"{block.shape[2]} matrix has a side wider than {MAX_BASIS}: use curvature='ekfac' or 'diagonal', or "
+                "leave it out with layers="
             )
         product = s_values[:, :, None] * a_values[:, None, :]
         if block.kind != "factored":

@@ -1,5 +1,7 @@
 """Per-row gradients as blocks: factored where a layer allows, dense otherwise."""
 
+from __future__ import annotations
+
 from ._blocks import Block, from_matrices, select_parameters, to_matrices
 from ._engine import Capture, GradientEngine
 from ._fisher import FisherStream, choose_fisher, loss_cotangent, row_uniforms

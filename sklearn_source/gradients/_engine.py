@@ -253,8 +253,8 @@ class GradientEngine:
             if left:
                 raise ValueError(
                     f"per-row gradients of {[b.name for b in left]} cannot be taken apart by rows: the network's "
-                    f"output for "
-                    "one row seems to depend on other rows of the batch. Use layers= to leave these parameters out"
+                    "output for one row seems to depend on other rows of the batch. Use layers= to leave these "
+                    "parameters out"
                 )
         return wrong
 

@@ -142,8 +142,8 @@ FACTORED_RULES = (LinearRule(), ConvRule())
 def leaf_gradients(module, names, x, grad):
     """Per-row gradients of a leaf module's own parameters, by ``torch.func`` on that module alone.
 
-    Returns dict name -> (B, *parameter shape). It suits every layer that maps row ``n`` of its input to row ``n`` of its
-    output (norms, embeddings, custom layers) and costs one small backward of that layer.
+    Returns dict name -> (B, *parameter shape). It suits every layer that maps row ``n`` of its input to row ``n`` of
+    its output (norms, embeddings, custom layers) and costs one small backward of that layer.
     """
     parameters = {name: getattr(module, name).detach() for name in names}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
+import joblib
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
@@ -247,6 +249,27 @@ class Network:
 
     # --- curvature of the criterion -----------------------------------------------------------------------------
 
+    def signature(self):
+        """str: a digest of the module's code and structure and of the loss, without the parameters' values.
+
+        Two networks with the same signature and parameters give the same gradients; caches use it.
+        """
+        net, criterion = self._shell.net, self._loss.criterion
+        settings = {k: v for k, v in vars(criterion).items() if not k.startswith("_")} if criterion is not None else {}
+        tensors = dict(criterion.named_buffers()) if isinstance(criterion, torch.nn.Module) else {}
+        return joblib.hash(
+            (
+                repr(self.module),
+                _source(type(self.module)),
+                str(self.dtype),
+                _source(type(net).get_loss),
+                _source(type(criterion)),
+                {k: str(v) for k, v in settings.items()},
+                {k: v.detach().cpu().numpy() for k, v in tensors.items()},
+                self._loss.calibration,
+            )
+        )
+
     def n_roots(self, output):
         """Number of tensors that :meth:`curvature_roots` yields: the elements of one row's output."""
         return output.shape[1:].numel()
@@ -298,6 +321,14 @@ class Network:
 
     def _curvature(self, output, y, x):
         return curvature_of(self._loss, self.predictive, self._closed, output.detach(), y, x)
+
+
+def _source(thing):
+    """Its source where Python can find it, so that an edited ``forward`` is another network."""
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        return repr(thing)
 
 
 def _check_same(own, given, what):

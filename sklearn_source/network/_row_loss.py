@@ -140,6 +140,12 @@ class RowLoss:
             raise ValueError("every training label is ignored or has class weight zero: there is no loss to attribute")
         self._mean_weight = total / n_rows
 
+    @property
+    def calibration(self):
+        """What training fixes in the row losses: (mean weight per row, number of rows, batch size)."""
+        net = self.shell.net
+        return self._mean_weight, self._n_rows, net.get_params_for("iterator_train").get("batch_size", net.batch_size)
+
     def _coefficient(self, rule, n_elements, y):
         if rule == "mean":
             return 1 / n_elements
