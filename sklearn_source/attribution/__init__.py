@@ -1,5 +1,7 @@
 """Attribution methods, one file each."""
 
+from __future__ import annotations
+
 from ._influence import InfluenceFunctions
 from ._similarity import GradientSimilarity, RepresentationSimilarity
 from ._source import SegmentSummary, SourceAttribution

@@ -39,8 +39,8 @@ class SegmentSummary:
     weight_decay : dict of str to float
         Per parameter, the mean weight decay.
     h_sigma_quantiles : dict of float to float
-        Quantiles over all curvature directions of integrated learning rate times (eigenvalue + weight decay). Nearly all
-        above about 10: the segment acts like an influence function averaged over it. All far below 1: like TracIn.
+        Quantiles over all curvature directions of integrated learning rate times (eigenvalue + weight decay). Nearly
+        all above about 10: the segment acts like an influence function averaged over it. All far below 1: like TracIn.
     """
 
     stage: int
@@ -55,7 +55,8 @@ class SegmentSummary:
 
 @dataclass
 class _Fitted:
-    """A segment ready to be walked: ``curvature`` of P^(1/2) H P^(1/2), its rate ``h`` and decay ``shift`` per block."""
+    """A segment ready to be walked: ``curvature`` of P^(1/2) H P^(1/2), its rate ``h`` and decay ``shift`` per
+    block."""
 
     states: list
     weights: np.ndarray
@@ -260,8 +261,8 @@ class SourceAttribution(GradientAttribution):
         h = max(rates[name] for name in names)
         if not h > 0:
             raise ValueError(
-                f"the learning rates of steps {segment.start + 1}..{segment.end} are all zero for the attributed parameters: "
-                "nothing was learned there. Use fewer segments"
+                f"the learning rates of steps {segment.start + 1}..{segment.end} are all zero for the attributed "
+                "parameters: nothing was learned there. Use fewer segments"
             )
         metric = [max(rates[name] / h, _METRIC_FLOOR) for name in names]
         states, weights = self._segment_states(segment)

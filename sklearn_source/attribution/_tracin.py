@@ -35,8 +35,8 @@ class TracIn(GradientAttribution):
 
     Notes
     -----
-    ``tau[q, m] = -(1/N) sum_c h_c < grad f_q(theta_c), grad l_m(theta_c) >`` with ``h_c`` the integrated learning rate of
-    the steps that checkpoint c stands for: the unit of the measurement, positive where having the row raised it.
+    ``tau[q, m] = -(1/N) sum_c h_c < grad f_q(theta_c), grad l_m(theta_c) >`` with ``h_c`` the integrated learning rate
+    of the steps that checkpoint c stands for: the unit of the measurement, positive where having the row raised it.
     What the later training did to a row's effect is left out. Cost of ``transform``: one forward and backward pass and
     one product n_query x n_train x n_parameters per checkpoint.
 
@@ -117,13 +117,13 @@ def _checkpoint_rates(trajectory, quadrature):
         checkpoints = trajectory.stage_checkpoints(stage.index)
         if quadrature == "trapezoid" and checkpoints[0].step != stage.start:
             raise ValueError(
-                f"quadrature='trapezoid' needs the weights at the start of stage {stage.index} (step {stage.start}), which "
-                "were not recorded: use quadrature='right'"
+                f"quadrature='trapezoid' needs the weights at the start of stage {stage.index} (step {stage.start}), "
+                "which were not recorded: use quadrature='right'"
             )
-        shares = [dict() for _ in checkpoints]
+        shares = [{} for _ in checkpoints]
         bounds = [c.step for c in checkpoints]
         if bounds[0] != stage.start:
-            bounds, shares = [stage.start, *bounds], [dict(), *shares]
+            bounds, shares = [stage.start, *bounds], [{}, *shares]
         for left in range(len(bounds) - 1):
             rates = trajectory.integrated_learning_rate(bounds[left], bounds[left + 1])
             for name, rate in rates.items():

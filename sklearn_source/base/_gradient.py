@@ -56,8 +56,8 @@ class Queries:
 class GradientAttribution(BaseAttribution):
     """Base of the methods built on per-row gradients.
 
-    A method gives :meth:`_terms`: which query vectors meet the training gradients at which checkpoints. Everything else,
-    the walk over the training rows and queries, is here.
+    A method gives :meth:`_terms`: which query vectors meet the training gradients at which checkpoints. Everything
+    else, the walk over the training rows and queries, is here.
     """
 
     _parameter_constraints = {**BaseAttribution._parameter_constraints, "layers": [None, str, list, tuple]}
@@ -197,11 +197,13 @@ class GradientAttribution(BaseAttribution):
                 if not bool(torch.isfinite(gradient.squared_norm()).all()):
                     where = "the trained weights" if state.step < 0 else f"the checkpoint of step {state.step}"
                     raise ValueError(
-                        f"non-finite gradients of training rows in layer {block.name!r} at {where}: look for rows whose "
+                        f"non-finite gradients of training rows in layer {block.name!r} at {where}: look for rows "
+                        f"whose "
                         "loss overflows there, or attribute a shorter trajectory"
                     )
         raise ValueError(
-            "scores are not finite although all training gradients are: the queries' gradients overflow. Check the queries for "
+            "scores are not finite although all training gradients are: the queries' gradients overflow. Check the "
+            "queries for "
             "extreme values"
         )
 
