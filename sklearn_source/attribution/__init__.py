@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ._influence import InfluenceFunctions
+from ._segment import SegmentSummary
 from ._similarity import GradientSimilarity, RepresentationSimilarity
-from ._source import SegmentSummary, SourceAttribution
+from ._source import SourceAttribution
 from ._tracin import TracIn
 
 __all__ = [

@@ -2,80 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from numbers import Integral
 from os import PathLike
 
 import numpy as np
-import torch
 
-from ..base import GradientAttribution, State, Term
+from ..base import GradientAttribution, Term
 from ..curvature import CURVATURES, meeting_place
 from ..trajectory import Trajectory, TrajectoryRecorder, split_segments
 from ..utils._compat import Interval, StrOptions
 from ._optimizer import require_rates, require_sgd, stage_position
+from ._segment import FittedSegment, SegmentSummary, mean_state, relative_rates
 from ._statistics import cached_curvature
-
-_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# Rates are compared with the largest one; a parameter that did not move in a segment still needs a positive metric.
-_METRIC_FLOOR = 1e-24
-
-
-@dataclass(frozen=True)
-class SegmentSummary:
-    """What SOURCE used of one segment of the training.
-
-    Attributes
-    ----------
-    stage : int
-    start, end : int
-        The segment holds the optimizer steps ``start + 1 .. end``.
-    checkpoints : tuple of int
-        The steps of its checkpoints.
-    weights : ndarray
-        Their quadrature weights, summing to one.
-    integrated_learning_rate : dict of str to float
-        Per parameter, the sum over the steps of ``lr (1 - dampening) / (1 - momentum)``.
-    weight_decay : dict of str to float
-        Per parameter, the mean weight decay.
-    h_sigma_quantiles : dict of float to float
-        Quantiles over all curvature directions of integrated learning rate times (eigenvalue + weight decay). Nearly
-        all above about 10: the segment acts like an influence function averaged over it. All far below 1: like TracIn.
-    """
-
-    stage: int
-    start: int
-    end: int
-    checkpoints: tuple
-    weights: np.ndarray
-    integrated_learning_rate: dict = field(repr=False)
-    weight_decay: dict = field(repr=False)
-    h_sigma_quantiles: dict
-
-
-@dataclass
-class _Fitted:
-    """A segment ready to be walked: ``curvature`` of P^(1/2) H P^(1/2), its rate ``h`` and decay ``shift`` per
-    block."""
-
-    states: list
-    weights: np.ndarray
-    curvature: object
-    h: float
-    metric: list
-    shift: list
-    credited: np.ndarray
-    n_rows: int
-
-    def propagate(self, values, block):
-        """``exp(-h (sigma + rho))``: what is left of a change after the segment."""
-        return torch.exp(-self.h * (values + self.shift[block]))
-
-    def integrate(self, values, block):
-        """``(1 - exp(-h s)) / s`` with s = sigma + rho, which is ``h`` at s = 0."""
-        s = values + self.shift[block]
-        small = s * self.h < 1e-12
-        return torch.where(small, self.h, -torch.expm1(-self.h * s) / torch.where(small, 1.0, s))
 
 
 class SourceAttribution(GradientAttribution):
@@ -258,13 +196,7 @@ class SourceAttribution(GradientAttribution):
         decays = trajectory.mean_weight_decay(segment.start, segment.end)
         names = [block.parameters[0] for block in engine.blocks]
         require_rates(rates, engine.names, segment.stage)
-        h = max(rates[name] for name in names)
-        if not h > 0:
-            raise ValueError(
-                f"the learning rates of steps {segment.start + 1}..{segment.end} are all zero for the attributed "
-                "parameters: nothing was learned there. Use fewer segments"
-            )
-        metric = [max(rates[name] / h, _METRIC_FLOOR) for name in names]
+        h, metric = relative_rates([rates[name] for name in names])
         states, weights = self._segment_states(segment)
         index = self._credited[stage_position(trajectory, segment.stage)]
         stream = self._fisher_stream(states, weights, index)
@@ -272,9 +204,8 @@ class SourceAttribution(GradientAttribution):
         credited = np.zeros(self.n_train_, dtype=bool)
         credited[index] = True
         shift = [decays[name] * p for name, p in zip(names, metric)]
-        fitted = _Fitted(
-            states, weights, curvature, h, metric, shift, None if credited.all() else credited, len(index)
-        )  # fmt: skip
+        credited = None if credited.all() else credited
+        fitted = FittedSegment(states, weights, curvature, h, metric, shift, credited, len(index))
         summary = SegmentSummary(
             segment.stage,
             segment.start,
@@ -283,7 +214,7 @@ class SourceAttribution(GradientAttribution):
             np.asarray(segment.weights),
             {name: rates[name] for name in engine.names},
             {name: decays[name] for name in engine.names},
-            _quantiles(fitted),
+            fitted.quantiles(),
         )
         return fitted, summary
 
@@ -296,7 +227,7 @@ class SourceAttribution(GradientAttribution):
             states.append(self._states[key])
         if self.averaging == "statistics":
             return states, np.asarray(segment.weights)
-        return [_mean_state(states, segment.weights)], np.ones(1)
+        return [mean_state(states, segment.weights)], np.ones(1)
 
     def _copies_per_query(self):
         return self.n_segments * len(self.trajectory_.stages) + 1
@@ -324,26 +255,3 @@ class SourceAttribution(GradientAttribution):
                 encoded = [v / p**0.5 for v, p in zip(encoded, segment.metric)]
             previous = segment
         return terms
-
-
-def _mean_state(states, weights):
-    """FAST-SOURCE's network: floating values averaged, counters taken from the last checkpoint."""
-
-    def mean(dicts):
-        out = {}
-        for name, last in dicts[-1].items():
-            if last.is_floating_point():
-                out[name] = sum(d[name] * float(w) for d, w in zip(dicts, weights))
-            else:
-                out[name] = last
-        return out
-
-    digest = "mean:" + ",".join(f"{s.digest}*{float(w):.17g}" for s, w in zip(states, weights))
-    return State(states[-1].step, mean([s.parameters for s in states]), mean([s.buffers for s in states]), digest)
-
-
-def _quantiles(fitted):
-    spectrum = fitted.curvature.spectrum()
-    values = [fitted.h * (v.flatten() + fitted.shift[i]) for i, v in enumerate(spectrum)]
-    values = np.concatenate([v.numpy() for v in values])
-    return {q: float(v) for q, v in zip(_QUANTILES, np.quantile(values, _QUANTILES))}
