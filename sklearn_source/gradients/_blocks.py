@@ -124,7 +124,7 @@ def _factored_blocks(layer_name, layer, rule, own, prefix, treatment):
     if "weight" in own:
         parts.append(Block(weight, "factored", (weight,), (groups, out, width), layer_name, rule, "weight"))
     if "bias" in own:
-        parts.append(Block(bias, "factored", (bias,), (groups, out, 1), layer_name, rule, "bias"))
+        parts.append(Block(bias, "factored", (bias,), (1, groups * out, 1), layer_name, rule, "bias"))
     return parts
 
 

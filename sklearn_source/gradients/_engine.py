@@ -83,7 +83,7 @@ class Capture:
         g = [block.rule.outputs(layer, grad, n_rows) for _, grad in pairs]
         g = g[0] if len(g) == 1 else torch.cat(g, dim=2)
         if block.part == "bias":  # every position's input is one: the sum is the gradient itself, and exact as such
-            g = g.sum(2, keepdim=True)
+            g = g.sum(2).reshape(n_rows, 1, 1, -1)  # the groups of a convolution are no groups of its bias
         if i not in self._inputs:
             self._inputs[i] = self._lay_out(block, layer, [x for x, _ in pairs], g)
         return Factored(self._inputs[i], g)

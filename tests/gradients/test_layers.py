@@ -329,6 +329,7 @@ def test_a_weight_and_a_bias_treated_differently_are_two_blocks(name, per_row):
     found, expected, engine = per_row(module, x, treatment=treatment)
     assert all(len(block.parameters) == 1 and block.kind == "factored" for block in engine.blocks)
     assert engine.demoted == []
+    assert all(b.shape[::2] == (1, 1) for b in engine.blocks if b.name.endswith("bias"))  # a vector, whatever the layer
     for key in expected:
         torch.testing.assert_close(found[key], expected[key], rtol=1e-10, atol=1e-12)
     together = per_row(module, x, treatment=dict.fromkeys(treatment, "same"))[2]
