@@ -1,0 +1,60 @@
+"""Everything about a net and the global state that attribution must leave as it is."""
+
+from __future__ import annotations
+
+import random
+
+import joblib
+import numpy as np
+import torch
+
+
+def fingerprint(net):
+    """Aspect -> value, to be compared before and after."""
+    found = {
+        "torch's random state": joblib.hash(torch.get_rng_state().numpy()),
+        "NumPy's random state": joblib.hash(np.random.get_state()),
+        "Python's random state": hash(random.getstate()),
+        "torch's grad mode": torch.is_grad_enabled(),
+        "torch's default dtype": torch.get_default_dtype(),
+        "the attributes of the net": {key: id(value) for key, value in vars(net).items()},
+        "the net's history": repr(net.history) if hasattr(net, "history_") else None,
+    }
+    for name, callback in getattr(net, "callbacks_", ()):
+        found[f"the attributes of the net's callback {name!r}"] = {k: id(v) for k, v in vars(callback).items()}
+    if not getattr(net, "initialized_", False):
+        return found
+    found["the optimizer's state"] = _digest(net.optimizer_.state_dict())
+    for part, root in (("module", net.module_), ("criterion", net.criterion_)):
+        for name, module in root.named_modules():
+            where = f"of {part}_{'.' + name if name else ''}"
+            found[f"the training mode {where}"] = module.training
+            found[f"the attributes {where}"] = sorted(vars(module))
+            found[f"the hooks {where}"] = {
+                key: [id(hook) for hook in value.values()]
+                for key, value in vars(module).items()
+                if key.endswith("hooks") and value
+            }
+    for name, parameter in net.module_.named_parameters():
+        found[f"the values of parameter {name}"] = _digest(parameter)
+        found[f"requires_grad of parameter {name}"] = parameter.requires_grad
+        found[f"the gradient of parameter {name}"] = _digest(parameter.grad)
+        found[f"the memory of parameter {name}"] = parameter.data_ptr()
+    for name, buffer in net.module_.named_buffers():
+        found[f"the values of buffer {name}"] = _digest(buffer)
+    return found
+
+
+def changed(before, after):
+    """Names of the aspects that differ."""
+    return [key for key in {**before, **after} if before.get(key) != after.get(key)]
+
+
+def _digest(value):
+    if isinstance(value, torch.Tensor):
+        return joblib.hash(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    if isinstance(value, dict):
+        return {key: _digest(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_digest(item) for item in value]
+    return value
