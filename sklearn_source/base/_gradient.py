@@ -27,6 +27,7 @@ class Queries:
     def __init__(self, method, rows, index, measure, n_met=None):
         self._method, self._rows, self._index, self._measure = method, rows, index, measure
         self.n_met = method.n_train_ if n_met is None else n_met
+        self._targets = {}
 
     def __len__(self):
         return len(self._index)
@@ -34,6 +35,8 @@ class Queries:
     def gradients(self, state):
         """Per block, the gradients of the queries' measurements at ``state``, in the form the layer gives them."""
         method = self._method
+        if state is not method._final:
+            self._fix_targets()
         parts = []
         with method._engine.attached():
             method._network.load(state.parameters, state.buffers)
@@ -41,11 +44,24 @@ class Queries:
                 x, y = self._rows.batch(self._index[start : start + method._batch])
                 capture = method._engine.capture(x)
                 leaf = capture.output.detach().requires_grad_()
+                if start not in self._targets:
+                    self._targets[start] = self._measure.target(leaf.detach(), y)
                 with torch.enable_grad():
-                    values = self._measure(leaf, self._measure.target(leaf.detach(), y))
+                    values = self._measure(leaf, self._targets[start])
                     cotangent = torch.autograd.grad(values.sum(), leaf)[0]
                 parts.append(capture.pull(cotangent))
         return parts
+
+    def _fix_targets(self):
+        """Measure at every checkpoint what is measured at the trained weights: the class predicted there."""
+        method = self._method
+        starts = [start for start in range(0, len(self), method._batch) if start not in self._targets]
+        if starts:
+            method._network.load(method._final.parameters, method._final.buffers)
+        for start in starts:
+            x, y = self._rows.batch(self._index[start : start + method._batch])
+            with torch.no_grad():
+                self._targets[start] = self._measure.target(method._network.forward(x), y)
 
     def encoded(self, state, encode):
         """``encode(gradients)`` batch by batch: per block one tensor (n_query, groups, out, in)."""
