@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from _tasks import Task
 from skorch import NeuralNetClassifier
+
 from sklearn_source import InfluenceFunctions, SourceAttribution, Trajectory
 
 

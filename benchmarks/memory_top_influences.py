@@ -15,6 +15,7 @@ import warnings
 import numpy as np
 import torch
 from skorch import NeuralNetRegressor
+
 from sklearn_source import SourceAttribution, TrajectoryRecorder
 from sklearn_source.datasets import MLP
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from skorch import NeuralNetClassifier
-from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
 from torch import nn
+
+from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
 
 pytestmark = [
     pytest.mark.gpu,
