@@ -37,7 +37,7 @@ class GradientSimilarity(GradientAttribution):
     References
     ----------
     .. [1] Charpiat, Girard, Felardos, Tarabalka (2019), "Input Similarity from the Neural Network Perspective",
-    NeurIPS.
+       NeurIPS.
     """
 
     _parameter_constraints = {
