@@ -27,14 +27,16 @@ def read(estimator, net, X, y, *, reset):
     reset : bool
         Whether this is ``fit``, which fixes the number and names of features.
     """
+    if reset:  # what an earlier fit on a table learned
+        for name in ("n_features_in_", "feature_names_in_"):
+            vars(estimator).pop(name, None)
     if not _is_array(net, X):
-        if reset:  # what an earlier fit on a table learned
-            for name in ("n_features_in_", "feature_names_in_"):
-                vars(estimator).pop(name, None)
-        if getattr(X, "ndim", 0) >= 2:
+        if getattr(X, "ndim", 0) == 2:
             validate_data(estimator, X, skip_check_array=True, reset=reset)
         return X, _targets(net, _plain(y))
     options = {"allow_nd": True, "dtype": "numeric", "accept_sparse": "csr", "reset": reset}
+    # Only tables have features; of images and sequences the network knows which sizes it can read.
+    options["ensure_2d"] = getattr(X, "ndim", 2) <= 2
     y = _plain(y)
     if isinstance(y, (Mapping, tuple)):
         return validate_data(estimator, X, y=_NOTHING, **options), y

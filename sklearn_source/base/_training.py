@@ -59,14 +59,16 @@ def _add_recorder(net, recorder):
     given = net.callbacks
     given = list(given) if given not in (None, "disable") else []
     if not any(isinstance(c[1] if isinstance(c, tuple) else c, TrajectoryRecorder) for c in given):
-        net.set_params(callbacks=[*given, ("trajectory_recorder", recorder)])
+        net.callbacks = [*given, ("trajectory_recorder", recorder)]  # set_params stumbles over "disable"
 
 
 def _suited(net, X, y):
     """Arrays in the dtype of the net's module, targets in the shape of its output."""
     if not isinstance(X, np.ndarray) and not sparse.issparse(X):
         return X, y
-    trial = clone(net).set_params(callbacks="disable", verbose=0).initialize()
+    trial = clone(net)
+    trial.callbacks, trial.verbose = "disable", 0
+    trial.initialize()
     dtype = next((p.dtype for p in trial.module_.parameters() if p.is_floating_point()), torch.float32)
     dtype = torch.empty((), dtype=dtype if dtype != torch.bfloat16 else torch.float32).numpy().dtype
     output = None
