@@ -107,7 +107,7 @@ def test_wrong_calls_say_how_to_call(net):
         SourceAttribution().fit(X, Y, net=net.module_)
     with pytest.raises(TypeError, match="got a StandardScaler"):
         SourceAttribution(StandardScaler()).fit(X, Y)
-    with pytest.raises(ValueError, match="'net' parameter"):
+    with pytest.raises(TypeError, match="skorch NeuralNet, got a int"):
         SourceAttribution(3).fit(X, Y)
 
 

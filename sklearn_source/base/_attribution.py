@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from ..utils._progress import progress
 from ._doors import net_first
 from ._estimator import NetworkEstimator
-from ._inputs import like_training, read, require_readable
+from ._inputs import like_training, read
+from ._readable import require_readable
 from ._terms import merge_top
 
 _ORDERS = ("supporting", "opposing")

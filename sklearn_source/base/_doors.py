@@ -23,9 +23,10 @@ def net_first(method):
             net, *args = args
             kwargs["net"] = net
         if len(args) > 2:
+            first = "a class" if isinstance(args[0], type) else f"a {type(args[0]).__name__}"
             raise TypeError(
                 f"expected {method.__name__}(X, y) or {method.__name__}(net, X, y) with net a skorch NeuralNet, the "
-                f"rest by name; got {len(args)} positional arguments, the first of them a {type(args[0]).__name__}"
+                f"rest by name; got {len(args)} positional arguments, the first of them {first}"
             )
         return method(self, *args, **kwargs)
 

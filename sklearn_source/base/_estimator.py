@@ -14,10 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..network import Network, resolve_measurement
 from ..trajectory import TrajectoryRecorder, row_hashes
-from ..utils._compat import FrozenEstimator, HasMethods, Interval, StrOptions, fit_context
+from ..utils._compat import Interval, StrOptions, fit_context
 from ._doors import net_first, require_all_rows, require_trained, trajectory_of, unwrap
-from ._inputs import read, row_form
+from ._inputs import read
 from ._portable import PortableNet
+from ._readable import read_training_rows, row_form
 from ._rowstages import credited_rows, warn_unused
 from ._training import train_clone
 
@@ -31,7 +32,7 @@ class NetworkEstimator(BaseEstimator):
     """
 
     _parameter_constraints = {
-        "net": [None, FrozenEstimator, HasMethods(["fit", "get_params"])],
+        "net": "no_validation",  # fit says what it needs, and why
         "measurement": [StrOptions({"auto", "log_odds", "prediction", "neg_loss"}), callable],
         "output": [None, Interval(Integral, 0, None, closed="left")],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
@@ -94,13 +95,18 @@ class NetworkEstimator(BaseEstimator):
         self._network = Network.from_net(net)
         self._rows = self._network.prepare(X, y)
         self.n_train_ = len(self._rows)
+        if not self._rows.has_y:
+            raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
         self._credit(X, y, as_is, stage)
+        x, targets = self._rows.batch(slice(0, 4))
+        output = read_training_rows(self._network, x)
+        self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
         self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
-        self._form = row_form(self._rows.batch(slice(0, 1))[0])
-        self._y_shape = y.shape[1:] if isinstance(y, np.ndarray) else None
         self._measure = resolve_measurement(
             getattr(self, "measurement", "auto"), self._network, output=getattr(self, "output", None)
         )
+        if isinstance(getattr(self, "measurement", None), str):  # what cannot be measured is said before the work
+            self._measure(output, self._measure.target(output, targets), x)
         self._lock = threading.RLock()
         self._fit_method()
 

@@ -105,7 +105,7 @@ def like_training(X, y, form, y_shape):
     Parameters
     ----------
     X, y : from :func:`read`
-    form : from :func:`row_form`, of the training rows
+    form : from :func:`._readable.row_form`, of the training rows
     y_shape : tuple or None
         Shape of one training target, where targets were an array.
     """
@@ -121,39 +121,3 @@ def like_training(X, y, form, y_shape):
         if y[0].size == int(np.prod(y_shape)):
             y = y.reshape(len(y), *y_shape)
     return X, y
-
-
-def row_form(batch):
-    """Shape and kind of one row: (shape, whether floating) for a tensor, the same in dicts and lists."""
-    if isinstance(batch, Mapping):
-        return {key: row_form(value) for key, value in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        return [row_form(value) for value in batch]
-    return (tuple(batch.shape[1:]), batch.is_floating_point()) if isinstance(batch, torch.Tensor) else type(batch)
-
-
-def require_readable(network, x, form):
-    """Refuse query rows, of another form than the training rows, on which the network fails.
-
-    Another form alone is no error: sequences differ in length.
-    """
-    if row_form(x) == form:
-        return
-    try:
-        with torch.no_grad():
-            network.forward(x)
-    except (RuntimeError, TypeError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(
-            f"the network cannot read these queries: expected rows like those of fit, {_told(form)}, got "
-            f"{_told(row_form(x))} ({error})"
-        ) from error
-
-
-def _told(form):
-    if isinstance(form, dict):
-        return "{" + ", ".join(f"{key!r}: {_told(value)}" for key, value in form.items()) + "}"
-    if isinstance(form, list):
-        return "[" + ", ".join(map(_told, form)) + "]"
-    if isinstance(form, tuple):
-        return f"{'floats' if form[1] else 'integers'} of shape {form[0]}"
-    return form.__name__

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import clone
-from skorch import NeuralNetBinaryClassifier, NeuralNetRegressor
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 
 from ..trajectory import TrajectoryRecorder
 from ..utils._random import seeded
@@ -81,6 +81,12 @@ def _suited(net, X, y):
         output = _output(trial, X)
     if not isinstance(y, np.ndarray):
         return X, y
+    if isinstance(net, NeuralNetClassifier) and output is not None and output.ndim == 2 and y.ndim == 1:
+        if y.min() < 0 or y.max() >= output.shape[1]:
+            raise ValueError(
+                f"expected class labels 0 to {output.shape[1] - 1}, as the network has {output.shape[1]} outputs, got "
+                f"{y.min()} to {y.max()}: encode them (LabelEncoder does), or give the network more outputs"
+            )
     if y.dtype.kind == "f" or isinstance(net, (NeuralNetRegressor, NeuralNetBinaryClassifier)):
         y = y.astype(dtype, copy=False)
         shape = output.shape[1:] if output is not None else (1,) if isinstance(net, NeuralNetRegressor) else ()

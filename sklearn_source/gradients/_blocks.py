@@ -54,6 +54,8 @@ def select_parameters(module, layers=None):
     if layers is None:
         return trainable
     layers = [layers] if isinstance(layers, str) else list(layers)
+    if not layers:
+        raise ValueError("layers: an empty list chooses no parameter; None stands for all of them")
     chosen = set()
     for layer in layers:
         below = [name for name in trainable if name == layer or name.startswith(f"{layer}.") or layer == ""]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sklearn.base import _fit_context as fit_context
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
-__all__ = ["FrozenEstimator", "HasMethods", "Interval", "StrOptions", "fit_context", "validate_data"]
+__all__ = ["FrozenEstimator", "Interval", "StrOptions", "fit_context", "validate_data"]

@@ -1,0 +1,92 @@
+"""Whether the network can read the rows that come, each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch.utils._pytree import tree_map
+
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+_FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError)
+
+
+def row_form(batch):
+    """Shape and kind of one row: (shape, whether floating) for a tensor, the same in dicts and lists."""
+    if isinstance(batch, Mapping):
+        return {key: row_form(value) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return [row_form(value) for value in batch]
+    return (tuple(batch.shape[1:]), batch.is_floating_point()) if isinstance(batch, torch.Tensor) else type(batch)
+
+
+def read_training_rows(network, x):
+    """Outputs of some training rows.
+
+    Raises
+    ------
+    ValueError
+        When the network fails on them, or the output of a row depends on the others or on chance.
+    """
+    with torch.no_grad():
+        try:
+            output = network.forward(x)
+            alone = network.forward(tree_map(lambda leaf: leaf[:1] if isinstance(leaf, torch.Tensor) else leaf, x))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except _FAILURES as error:
+            raise ValueError(
+                f"the network cannot read X, {_told(row_form(x))} per row: pass the X given to net.fit ({error})"
+            ) from error
+    tolerance = _TOLERANCE.get(output.dtype, 2e-2)
+    if torch.isfinite(output).all() and not torch.allclose(
+        alone[0], output[0], tolerance, tolerance * output.abs().max()
+    ):
+        raise ValueError(
+            "the network's output for a row changes with the other rows of its batch, or from call to call: no "
+            "gradient belongs to one row. Statistics over a batch and random numbers must stop in evaluation mode, as "
+            "those of BatchNorm and Dropout do"
+        )
+    return output
+
+
+def require_readable(network, x, form):
+    """Refuse query rows, of another form than the training rows, on which the network fails.
+
+    Another form alone is no error: sequences differ in length.
+    """
+    found = row_form(x)
+    if found == form:
+        return
+    reason = "another number of axes"
+    if _axes(found) == _axes(form):
+        try:
+            with torch.no_grad():
+                network.forward(x)
+            return
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except _FAILURES as error:
+            reason = str(error)
+    raise ValueError(
+        f"the network cannot read these queries: expected rows like those of fit, {_told(form)}, got {_told(found)} "
+        f"({reason})"
+    )
+
+
+def _axes(form):
+    if isinstance(form, dict):
+        return {key: _axes(value) for key, value in form.items()}
+    return [_axes(value) for value in form] if isinstance(form, list) else len(form[0]) if _is_leaf(form) else form
+
+
+def _is_leaf(form):
+    return isinstance(form, tuple)
+
+
+def _told(form):
+    if isinstance(form, dict):
+        return "{" + ", ".join(f"{key!r}: {_told(value)}" for key, value in form.items()) + "}"
+    if isinstance(form, list):
+        return "[" + ", ".join(map(_told, form)) + "]"
+    return f"{'floats' if form[1] else 'integers'} of shape {form[0]}" if _is_leaf(form) else form.__name__
