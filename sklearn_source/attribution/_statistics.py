@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import joblib
@@ -23,7 +24,7 @@ def cached_curvature(name, stream, memory, identified=True):
     identified : bool
         Whether the stream's row keys are fingerprints of the rows' contents. Without them nothing can be reused safely.
     """
-    memory = check_memory(memory)
+    memory = check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
     fit = CURVATURES[name]
     if memory.location is None:
         return fit(stream)

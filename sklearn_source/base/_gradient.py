@@ -96,7 +96,8 @@ class GradientAttribution(BaseAttribution):
 
     def _fit_method(self):
         network = self._network
-        self._final = State(-1, network.parameters(), network.buffers(), digest=_digest(network))
+        parameters, buffers = network.parameters(), network.buffers()
+        self._final = State(-1, parameters, buffers, _digest(parameters, buffers))
         self._engine = GradientEngine(network.module, network.forward, self.layers, self._treatment())
         probe, _ = self._rows.batch(np.arange(min(4, self.n_train_)))
         self._engine.verify(probe)
@@ -117,7 +118,8 @@ class GradientAttribution(BaseAttribution):
             checkpoint.step,
             {name: value.to(self._network.device) for name, value in checkpoint.parameters.items()},
             {name: value.to(self._network.device) for name, value in checkpoint.buffers.items()},
-            checkpoint.digest,
+            # A checkpoint's own digest is of its parameters alone; gradients depend on the buffers too.
+            f"{checkpoint.digest}-{_digest(checkpoint.buffers)}",
         )
 
     def _fisher_stream(self, states, weights, index):
@@ -224,9 +226,6 @@ class GradientAttribution(BaseAttribution):
         )
 
 
-def _digest(network):
-    return joblib.hash([value.detach().cpu().contiguous().view(torch.uint8).numpy() for value in _tensors(network)])
-
-
-def _tensors(network):
-    return [v.reshape(-1) for v in (*network.parameters().values(), *network.buffers().values())]
+def _digest(*dicts):
+    tensors = [value.detach().cpu().reshape(-1).contiguous() for values in dicts for value in values.values()]
+    return joblib.hash([value.view(torch.uint8).numpy() for value in tensors])

@@ -49,8 +49,9 @@ def _add(total, part):
 
 def require_finite(value, what, block, checkpoint):
     if value is not None and not bool(torch.isfinite(value).all()):
+        where = f"at step {checkpoint.step}" if checkpoint.step >= 0 else "at the trained weights"
         raise ValueError(
-            f"{what} of layer {block.name!r} at step {checkpoint.step} is not finite: the gradients there overflow or "
+            f"{what} of layer {block.name!r} {where} is not finite: the gradients there overflow or "
             "the weights are not finite. Look at this checkpoint's loss; attribute a shorter trajectory or leave the "
             "layer out with layers="
         )

@@ -130,7 +130,7 @@ class FisherStream:
         else:
             shape = self.network.uniforms_shape(output)
             for draw in range(self.n_samples):
-                number = self.checkpoints[c].step * self.n_samples + draw
+                number = (self.checkpoints[c].step + 1) * self.n_samples + draw  # step -1: the trained weights
                 uniforms = row_uniforms(self.keys[index], shape, seed=self.seed, draw=number)
                 root = self.network.sampled_root(output, y, uniforms.to(output.device), x)
                 yield root / self.n_samples**0.5
