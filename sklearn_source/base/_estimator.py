@@ -103,7 +103,7 @@ class NetworkEstimator(BaseEstimator):
         self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
         self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
         self._measure = resolve_measurement(
-            getattr(self, "measurement", "auto"), self._network, output=getattr(self, "output", None)
+            getattr(self, "measurement", "prediction"), self._network, output=getattr(self, "output", None)
         )
         if isinstance(getattr(self, "measurement", None), str):  # what cannot be measured is said before the work
             self._measure(output, self._measure.target(output, targets), x)
@@ -112,17 +112,13 @@ class NetworkEstimator(BaseEstimator):
 
     def _credit(self, X, y, as_is, stage):
         """Recognise the rows: which stage of the training used which of them."""
-        trajectory = trajectory_of(
-            self.net_, needed=self._needs_trajectory, given=getattr(self, "trajectory", None)
-        )  # fmt: skip
+        trajectory = trajectory_of(self.net_, needed=self._needs_trajectory, given=getattr(self, "trajectory", None))
         if trajectory is None and as_is:
             require_all_rows(self.net_, self.n_train_)
         if self._needs_trajectory:
             self.trajectory_ = trajectory
         hashes = row_hashes(X, y)
-        self._credited = credited_rows(
-            trajectory, hashes, self.n_train_, stage, every_stage=self._needs_trajectory
-        )  # fmt: skip
+        self._credited = credited_rows(trajectory, hashes, self.n_train_, stage, every_stage=self._needs_trajectory)
         if self.has_unit:
             warn_unused(self._credited, self.n_train_)
         elif not self._needs_trajectory:
