@@ -1,5 +1,7 @@
 """Which training rows made a network predict something, and by how much would the answer change without them?"""
 
+from __future__ import annotations
+
 from importlib.metadata import version
 
 from .attribution import (

@@ -11,7 +11,7 @@ from ..base import GradientAttribution, Term
 from ..curvature import CURVATURES, meeting_place
 from ..trajectory import Trajectory, TrajectoryRecorder, split_segments
 from ..utils._compat import Interval, StrOptions
-from ._optimizer import require_rates, require_sgd, stage_position
+from ._optimizer import require_rates, require_sgd, stage_position, warn_of_unequal_steps
 from ._segment import FittedSegment, SegmentSummary, mean_state, relative_rates
 from ._statistics import cached_curvature
 
@@ -183,6 +183,8 @@ class SourceAttribution(GradientAttribution):
 
     def _fit_gradients(self):
         require_sgd(self.trajectory_, "SourceAttribution")
+        if self.trajectory is None:
+            warn_of_unequal_steps(self.net_, self._credited)
         self._states = {}
         self._fitted, self.segments_ = [], []
         for segment in self._split:

@@ -9,7 +9,7 @@ import numpy as np
 from ..base import GradientAttribution, Term
 from ..trajectory import Trajectory
 from ..utils._compat import StrOptions
-from ._optimizer import require_rates, require_sgd, stage_position
+from ._optimizer import require_rates, require_sgd, stage_position, warn_of_unequal_steps
 
 
 class TracIn(GradientAttribution):
@@ -89,6 +89,8 @@ class TracIn(GradientAttribution):
     def _fit_gradients(self):
         trajectory = self.trajectory_
         require_sgd(trajectory, "TracIn")
+        if self.trajectory is None:
+            warn_of_unequal_steps(self.net_, self._credited)
         self._parts = []
         for stage, checkpoint, rates in self._weights:
             require_rates(rates, self._engine.names, stage)

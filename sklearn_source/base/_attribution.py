@@ -116,7 +116,11 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
         ------
         ValueError
             If ``k`` is not between 1 and ``n_train_``, or ``order`` is unknown.
+        TypeError
+            If ``k`` is passed by position.
         """
+        if isinstance(y, Integral):
+            raise TypeError(f"the second argument of top_influences is y, the queries' targets; pass k={y} by name")
         with self._alone():
             if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= self.n_train_:
                 raise ValueError(

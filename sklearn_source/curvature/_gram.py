@@ -91,14 +91,14 @@ def fit_exact(stream, compute=None):
     """The exact matrix. Cost: dense per-row gradients of all columns, then the cube of their number."""
     n_parameters = sum(block.size for block in stream.blocks)
     rows = []
-    total = 0
     for c, weight in enumerate(stream.weights):
         for batch in stream.columns(c):
-            total += len(batch[0]) * len(batch[0][0])
+            total = stream.n_rows * len(batch[0]) * len(stream.weights)
             if total > MAX_ROOT_ROWS:
                 raise ValueError(
-                    f"curvature='exact' decomposes the Gram matrix of rows x outputs x checkpoints, here more than "
-                    f"{MAX_ROOT_ROWS}; it is meant for small problems. Use curvature='ekfac'"
+                    f"curvature='exact' decomposes the Gram matrix of rows x Fisher columns x checkpoints, "
+                    f"{stream.n_rows} x {len(batch[0])} x {len(stream.weights)} = {total}, and takes at most "
+                    f"{MAX_ROOT_ROWS}: it is meant for small problems. Use curvature='ekfac'"
                 )
             parts = [torch.cat([g.matrix().flatten(1) for g in columns]) for columns in batch]
             for block, part in zip(stream.blocks, parts):

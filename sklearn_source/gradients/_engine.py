@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import warnings
 from collections import defaultdict
 
 import torch
@@ -230,7 +231,10 @@ class GradientEngine:
             pull = torch.func.grad(value)
             cotangent = cotangent.detach()
             try:
-                grads = torch.func.vmap(pull, in_dims=(None, 0, 0))(parameters, x, cotangent)
+                # A layer without a batching rule is slower, which the user cannot mend: torch's warning of it is dropped.
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message="There is a performance drop")
+                    grads = torch.func.vmap(pull, in_dims=(None, 0, 0))(parameters, x, cotangent)
             except RuntimeError:
                 # Some layers (recurrent ones, data-dependent branches) have no batching rule: row by row.
                 rows = [pull(parameters, _row(x, n), cotangent[n]) for n in range(cotangent.shape[0])]
