@@ -62,8 +62,8 @@ def warn_of_unequal_steps(net, credited):
         elif left and any(len(rows) > size for rows in credited):
             share = size / left[-1]
             reasons.append(
-                f"without shuffling, the last {left[-1]} rows always shared a smaller batch and weighed {share:.2g} times "
-                "as much as the others: set iterator_train__shuffle=True, or a batch_size that divides the rows"
+                f"without shuffling, the last {left[-1]} rows always shared a smaller batch and weighed {share:.2g} "
+                "times as much as the others: set iterator_train__shuffle=True, or a batch_size that divides the rows"
             )
     clipping = [c for _, c in getattr(net, "callbacks_", ()) if isinstance(c, GradientNormClipping)]
     if any(callback.gradient_clip_value is not None for callback in clipping):

@@ -231,7 +231,7 @@ class GradientEngine:
             pull = torch.func.grad(value)
             cotangent = cotangent.detach()
             try:
-                # A layer without a batching rule is slower, which the user cannot mend: torch's warning of it is dropped.
+                # A layer without a batching rule is slower, which the user cannot mend: torch's warning is dropped.
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", message="There is a performance drop")
                     grads = torch.func.vmap(pull, in_dims=(None, 0, 0))(parameters, x, cotangent)
