@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -111,10 +111,10 @@ class Run:
         self.train()
         self.trajectory = Trajectory.from_net(self.net)
         self.at = {(c.stage, c.step): c for c in self.trajectory.checkpoints}
+        self._params, self._gradients, self._blocks = {}, {}, {}
         self.module64 = self.make().double().eval()
         self.names = [name for name, _ in self.module64.named_parameters()]
         self.layout = make_layout(self.module64, self.params(self.trajectory.n_steps))
-        self._gradients = {}
 
     def train(self):
         self.net.fit(self.X, self.y)
@@ -127,9 +127,11 @@ class Run:
 
     def params(self, step):
         """Parameters and buffers recorded at a step; of two stages that meet there, the trained ones."""
-        point = next(c for (_, s), c in sorted(self.at.items()) if s == step)
-        values = {**point.parameters, **point.buffers}
-        return {name: as_double(value) for name, value in values.items()}
+        if step not in self._params:
+            point = next(c for (_, s), c in sorted(self.at.items()) if s == step)
+            values = {**point.parameters, **point.buffers}
+            self._params[step] = {name: as_double(value) for name, value in values.items()}
+        return self._params[step]
 
     def gradients(self, step):
         """(N, P) training gradients at a recorded step."""
@@ -193,14 +195,16 @@ class Run:
         if kind == "exact":
             return sum(w * ggn(self.module64, params, self.loss_fn, X, y) for params, w in checkpoints)
         columns = empirical_columns(self.loss_fn) if fisher == "empirical" else self.exact_columns
-        blocks = []
-        for names in self.treated_alike():
-            part = make_layout(self.module64, checkpoints[0][0], names)
-            where = torch.cat([self.layout.indices(name).flatten() for name in part.names])
-            for block in block_factors(self.module64, checkpoints, columns, X, y, kind, names=names):
-                block.index = where[block.index]
-                blocks.append(block)
-        return blocks
+        key = (kind, fisher, None if rows is None else tuple(rows.tolist()), *((id(p), w) for p, w in checkpoints))
+        if key not in self._blocks:
+            blocks = []
+            for names in self.treated_alike():
+                part = make_layout(self.module64, checkpoints[0][0], names)
+                where = torch.cat([self.layout.indices(name).flatten() for name in part.names])
+                for block in block_factors(self.module64, checkpoints, columns, X, y, kind, names=names):
+                    blocks.append(replace(block, index=where[block.index]))
+            self._blocks[key] = (checkpoints, blocks)  # the checkpoints are held, so that their ids stay theirs
+        return [replace(block) for block in self._blocks[key][1]]
 
     def treated_alike(self):
         """Names in groups: a weight and its bias share a matrix only where the optimizer treats them alike."""
