@@ -15,7 +15,7 @@ from ._attribution import BaseAttribution
 from ._terms import State, TrainingGradients, meet
 
 # Bytes that the inputs and output gradients of one batch may take, for batch_size=None.
-_BATCH_BYTES = 64 * 2**20
+_BATCH_BYTES = 128 * 2**20
 _MAX_BATCH = 2048
 # Bytes of query vectors kept at a time; more queries take further passes over the training rows.
 _QUERY_BYTES = 512 * 2**20

@@ -21,6 +21,8 @@ CHUNK_BYTES = 8 * 2**20
 CHUNK_ROWS = 1024
 # Least width of a tile of a symmetric product: narrower ones lose more rate than the mirror saves.
 _TILE = 128
+# Outputs of a product below which matrix libraries leave threads idle along the sum.
+_FEW_OUTPUTS = 10_000
 
 
 def _rotate_vectors(x, basis):
@@ -44,6 +46,18 @@ def _second_moment(x):
         moment[:, low:high, :high] = flat[:, :, low:high].transpose(1, 2) @ flat[:, :, :high]
         moment[:, :low, low:high] = moment[:, low:high, :low].transpose(1, 2)
     return moment
+
+
+def _add_product(out, queries, matrices):
+    """``out += queries @ matrices^T`` in place; long sums of few outputs are cut, so that all threads get a part."""
+    width = queries.shape[1]
+    parts = next((p for p in (4, 3, 2) if width % p == 0), 1)
+    if parts == 1 or out.numel() > _FEW_OUTPUTS or width < parts * 1024:
+        out.addmm_(queries, matrices.T)
+        return
+    left = queries.unflatten(1, (parts, -1)).transpose(0, 1)  # (parts, n_query, width / parts)
+    right = matrices.unflatten(1, (parts, -1)).permute(1, 2, 0)
+    out.add_(torch.bmm(left, right).sum(0))
 
 
 def rotate_matrices(matrices, left, right):
@@ -183,7 +197,7 @@ class Factored:
                 part = Factored(a, g[..., line : line + lines])
                 matrices = part.matrix(out=buffer[: len(a) * groups * part.g.shape[3] * n_in].view(len(a), *part.shape))
                 columns = slice(line * n_in, line * n_in + matrices[0].numel())
-                target.addmm_(queries[:, columns], matrices.view(len(a), -1).T)
+                _add_product(target, queries[:, columns], matrices.view(len(a), -1))
         return out
 
     def rowwise_inner(self, vectors):
@@ -235,7 +249,8 @@ class Dense:
         return self.G.flatten(1).square().sum(1)
 
     def inner_(self, queries, out):
-        return out.addmm_(queries, self.G.flatten(1).T)
+        _add_product(out, queries, self.G.flatten(1))
+        return out
 
     def rowwise_inner(self, vectors):
         return (self.G.flatten(1) * vectors).sum(1)
