@@ -5,17 +5,8 @@ from __future__ import annotations
 import functools
 
 import pytest
-import torch
 
 from tests.attribution._runs import Hyper, Run
-
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @functools.cache

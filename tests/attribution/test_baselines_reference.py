@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetRegressor
 from torch import nn
 
@@ -70,7 +71,7 @@ def test_conjugate_gradients_reach_the_dense_solution(kind, preconditioner, run,
     r = run(kind, **HYPER)
     H = r.curvature([(r.params(STEPS), 1.0)], "exact")
     expected = influence_scores(H, r.queries(), r.gradients(STEPS), 0.01)
-    method = InfluenceFunctions(curvature=preconditioner, damping=0.01, solver="cg", tol=1e-10, max_iter=1000)
+    method = InfluenceFunctions(curvature=preconditioner, damping=0.01, solver="cg", cg_tol=1e-10, cg_max_iter=1000)
     assert relative(scores(r, method), expected) < 1e-7
     assert 1 < len(products) < 1000
     products.clear()
@@ -88,7 +89,7 @@ def test_conjugate_gradients_with_one_damping_per_layer(run):
         where = block.index.flatten()
         damped[where, where] += damping
     expected = -r.queries() @ torch.linalg.solve(damped, r.gradients(STEPS).T) / len(r.X)
-    assert relative(scores(r, InfluenceFunctions(solver="cg", tol=1e-10, max_iter=1000)), expected) < 1e-7
+    assert relative(scores(r, InfluenceFunctions(solver="cg", cg_tol=1e-10, cg_max_iter=1000)), expected) < 1e-7
 
 
 def test_no_damping_leaves_out_what_no_row_moves(run):
@@ -215,3 +216,10 @@ def test_self_influence_is_the_score_of_a_row_for_itself(run):
         own = InfluenceFunctions(damping=0.03).fit(r.net, r.X, r.y).self_influence()
         assert relative(own, expected) < 1e-7
         assert (own > 0).all()  # a positive definite form of the row's own gradient
+
+
+def test_conjugate_gradients_say_when_they_did_not_converge(run):
+    r = run()
+    method = InfluenceFunctions(solver="cg", cg_tol=1e-10, cg_max_iter=1)
+    with pytest.warns(ConvergenceWarning, match="cg_max_iter=1"):
+        scores(r, method)

@@ -93,7 +93,7 @@ def test_source_is_what_retraining_gives_to_one_percent(name, record_property):
 
 
 def test_on_a_linear_model_ekfac_is_exact_and_the_other_methods_are_told_apart():
-    """One linear output: EK-FAC is the matrix itself. Training short of convergence: neither limit of SOURCE is near."""
+    """One linear output: EK-FAC is the matrix itself. Short of convergence: neither limit of SOURCE is near."""
     X, y, X_query = problem()
     net, initial = trained(X, y, 0.01)
     truth = retrained(net, initial, X, y, X_query, 0.01)
