@@ -59,7 +59,7 @@ def _trained(device):
         SourceAttribution(n_segments=1, curvature="exact"),
         SourceAttribution(n_segments=2, fisher="sampled", random_state=0, averaging="parameters"),
         InfluenceFunctions(),
-        InfluenceFunctions(solver="cg", max_iter=20),
+        InfluenceFunctions(solver="cg", cg_max_iter=20),
         TracIn(),
         GradientSimilarity(),
     ],

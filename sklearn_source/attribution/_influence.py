@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 from ..base import GradientAttribution, Term
 from ..curvature import CURVATURES, conjugate_gradient, gauss_newton_product, meeting_place
@@ -32,9 +34,9 @@ class InfluenceFunctions(GradientAttribution):
         ``curvature="exact"``).
     solver : {"direct", "cg"}, default="direct"
         ``"cg"`` solves with exact Gauss-Newton products by conjugate gradients, the curvature as preconditioner.
-    tol : float, default=1e-6
+    cg_tol : float, default=1e-6
         Relative residual at which ``"cg"`` stops.
-    max_iter : int, default=100
+    cg_max_iter : int, default=100
         Most iterations of ``"cg"``.
     measurement, output, layers, batch_size, n_samples, cache_size, random_state, memory, verbose
         As in :class:`SourceAttribution`.
@@ -43,8 +45,6 @@ class InfluenceFunctions(GradientAttribution):
     ----------
     damping_ : dict of str to float
         Per block of parameters.
-    n_iter_ : int
-        Always 1: ``fit`` does not iterate, ``solver="cg"`` does so for every batch of queries.
     net_ : skorch.NeuralNet
         The network.
     n_train_, n_features_in_, feature_names_in_
@@ -74,8 +74,8 @@ class InfluenceFunctions(GradientAttribution):
         "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
         "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "solver": [StrOptions({"direct", "cg"})],
-        "tol": [Interval(Real, 0, 1, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "cg_tol": [Interval(Real, 0, 1, closed="neither")],
+        "cg_max_iter": [Interval(Integral, 1, None, closed="left")],
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "cache_size": [Interval(Integral, 0, None, closed="left")],
         "memory": "no_validation",
@@ -90,8 +90,8 @@ class InfluenceFunctions(GradientAttribution):
         fisher="auto",
         damping="auto",
         solver="direct",
-        tol=1e-6,
-        max_iter=100,
+        cg_tol=1e-6,
+        cg_max_iter=100,
         measurement="auto",
         output=None,
         layers=None,
@@ -107,8 +107,8 @@ class InfluenceFunctions(GradientAttribution):
         self.fisher = fisher
         self.damping = damping
         self.solver = solver
-        self.tol = tol
-        self.max_iter = max_iter
+        self.cg_tol = cg_tol
+        self.cg_max_iter = cg_max_iter
         self.measurement = measurement
         self.output = output
         self.layers = layers
@@ -130,7 +130,6 @@ class InfluenceFunctions(GradientAttribution):
         else:
             self._dampings = [float(self.damping) for _ in blocks]
         self.damping_ = {block.name: d for block, d in zip(self._engine.blocks, self._dampings)}
-        self.n_iter_ = 1  # transform leaves the fitted estimator as it is, so its iterations have no place here
         credited = np.zeros(self.n_train_, dtype=bool)
         credited[index] = True
         self._mask = None if credited.all() else credited
@@ -162,5 +161,14 @@ class InfluenceFunctions(GradientAttribution):
             return self._curvature.apply(self._inverse, vectors)
 
         self._network.load(self._final.parameters, self._final.buffers)
-        solution, _ = conjugate_gradient(damped, gradients, precondition, tol=self.tol, max_iter=self.max_iter)
+        solution, residual, _ = conjugate_gradient(
+            damped, gradients, precondition, tol=self.cg_tol, max_iter=self.cg_max_iter
+        )
+        if residual > self.cg_tol:
+            warnings.warn(
+                f"conjugate gradients reached a relative residual of {residual:.1g} in cg_max_iter={self.cg_max_iter} "
+                f"iterations, not cg_tol={self.cg_tol:g}: raise cg_max_iter, cg_tol or damping",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return solution

@@ -20,6 +20,8 @@ def conjugate_gradient(product, rhs, precondition, *, tol, max_iter):
     Returns
     -------
     solution : list of tensor (n, ...)
+    residual : float
+        The largest relative residual left.
     n_iter : int
         Iterations used.
 
@@ -32,12 +34,14 @@ def conjugate_gradient(product, rhs, precondition, *, tol, max_iter):
     z = precondition(r)
     p = [v.clone() for v in z]
     rz = _dot(r, z)
-    goal = tol * _dot(rhs, rhs).sqrt()
+    size = _dot(rhs, rhs).sqrt()
+    goal = tol * size
     n_iter = 0
     for n_iter in range(1, max_iter + 1):
         active = _dot(r, r).sqrt() > goal
         if not bool(active.any()):
-            return x, n_iter - 1
+            n_iter -= 1
+            break
         ap = product(p)
         alpha = torch.where(active, rz / _dot(p, ap).clamp_min(torch.finfo(torch.float64).tiny), 0.0)
         x = _axpy(alpha, p, x)
@@ -47,7 +51,8 @@ def conjugate_gradient(product, rhs, precondition, *, tol, max_iter):
         beta = torch.where(active, new / rz.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
         p = _axpy(beta, p, z)
         rz = new
-    return x, n_iter
+    left = _dot(r, r).sqrt() / size.clamp_min(torch.finfo(torch.float64).tiny)
+    return x, float(left.max()), n_iter
 
 
 def _dot(u, v):

@@ -75,7 +75,7 @@ def test_conjugate_gradients_reach_the_dense_solution(kind, preconditioner, run,
     assert relative(scores(r, method), expected) < 1e-7
     assert 1 < len(products) < 1000
     products.clear()
-    exact = InfluenceFunctions(curvature="exact", damping=0.01, solver="cg", tol=1e-10)
+    exact = InfluenceFunctions(curvature="exact", damping=0.01, solver="cg", cg_tol=1e-10)
     assert relative(scores(r, exact), expected) < 1e-7
     assert len(products) <= 2  # its preconditioner is the answer
 

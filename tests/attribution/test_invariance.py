@@ -33,7 +33,7 @@ METHODS = {
     "source-exact": SourceAttribution(n_segments=2, curvature="exact"),
     "influence": InfluenceFunctions(),
     "influence-sampled": InfluenceFunctions(fisher="sampled", random_state=3, n_samples=3),
-    "influence-cg": InfluenceFunctions(solver="cg", damping=0.05, tol=1e-6),
+    "influence-cg": InfluenceFunctions(solver="cg", damping=0.05, cg_tol=1e-6),
     "tracin": TracIn(),
     "gradients": GradientSimilarity(),
     "representations": RepresentationSimilarity(),
@@ -49,8 +49,7 @@ def fitted(name, r, order=None, **changes):
     return method.fit(r.net, r.X[order], r.y[order])
 
 
-@ALL
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("kind, name", [("conv", name) for name in METHODS] + [("mlp", "source")])
 def test_batch_size_of_training_rows_and_queries(name, kind, run):
     r = run(kind, "float64" if name == "influence-cg" else "float32", **HYPER)
     whole = fitted(name, r, batch_size=64)

@@ -254,3 +254,15 @@ def test_rows_of_queries_do_not_matter_to_fit(run):
     whole = estimator.transform(X)
     parts = np.concatenate([estimator.transform(X[i : i + 7]) for i in range(0, 40, 7)])
     assert relative(parts, whole) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["mlp", "regressor"])
+@pytest.mark.parametrize("curvature", ["ekfac", "exact"])
+def test_a_summed_loss_at_a_smaller_rate_is_the_same_training(kind, curvature, run):
+    """Sums over a batch of four at a quarter of the rate and four times the decay: every step is the same."""
+    mean = run(kind, momentum=0.5, weight_decay=0.02)
+    reduced = {"criterion__reduction": "sum", "lr": 0.05 / BATCH, "optimizer__weight_decay": 0.02 * BATCH}
+    total = Run(kind, "float64", mean.hyper, **reduced)
+    for name, value in mean.params(STEPS).items():
+        torch.testing.assert_close(total.params(STEPS)[name], value)
+    assert relative(scores(total, curvature=curvature), scores(mean, curvature=curvature)) < 1e-6

@@ -5,17 +5,8 @@ from __future__ import annotations
 import functools
 
 import pytest
-import torch
 
 from tests.curvature._problems import Problem
-
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

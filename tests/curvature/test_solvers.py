@@ -43,13 +43,13 @@ def test_conjugate_gradients_solve(first, second, n, seed, preconditioned):
         return torch.cat([x.flatten(1) for x in parts], 1)
 
     D = torch.diag(A) if preconditioned else torch.ones(size).double()
-    x, n_iter = conjugate_gradient(
+    x, _, n_iter = conjugate_gradient(
         lambda v: split(join(v) @ A), split(rhs), lambda v: split(join(v) / D), tol=1e-10, max_iter=200
     )
     residual = (join(x) @ A - rhs).norm(dim=1)
     assert (residual <= 1e-9 * rhs.norm(dim=1)).all()
     assert n_iter <= 200
-    one, _ = conjugate_gradient(
+    one, _, _ = conjugate_gradient(
         lambda v: [v[0] @ A], [rhs[:1]], lambda v: [v[0] / D], tol=1e-10, max_iter=200
     )  # fmt: skip
     torch.testing.assert_close(one[0], join(x)[:1], rtol=1e-6, atol=1e-6 * float(rhs[:1].norm()))
@@ -58,8 +58,9 @@ def test_conjugate_gradients_solve(first, second, n, seed, preconditioned):
 def test_a_perfect_preconditioner_needs_one_step_and_the_limit_is_kept():
     A = torch.diag(torch.tensor([1.0, 10.0, 1000.0])).double()
     rhs = [torch.ones(2, 3).double()]
-    x, n_iter = conjugate_gradient(lambda v: [v[0] @ A], rhs, lambda v: [v[0] @ A.inverse()], tol=1e-12, max_iter=50)
+    x, _, n_iter = conjugate_gradient(lambda v: [v[0] @ A], rhs, lambda v: [v[0] @ A.inverse()], tol=1e-12, max_iter=50)
     assert n_iter == 1
     torch.testing.assert_close(x[0], rhs[0] @ A.inverse())
-    _, n_iter = conjugate_gradient(lambda v: [v[0] @ A], rhs, lambda v: v, tol=1e-12, max_iter=2)
+    _, residual, n_iter = conjugate_gradient(lambda v: [v[0] @ A], rhs, lambda v: v, tol=1e-12, max_iter=2)
     assert n_iter == 2
+    assert residual > 1e-12

@@ -8,14 +8,6 @@ import torch
 from sklearn_source.gradients import GradientEngine, from_matrices
 
 
-@pytest.fixture(autouse=True)
-def single_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def autograd_rows(module, x, cotangent, names):
     """dict name -> (B, *shape): ``grad <cotangent_n, module(x_n)>`` for one row at a time, nothing but autograd."""
     parameters = {name: module.get_parameter(name) for name in names}

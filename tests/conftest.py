@@ -1,4 +1,4 @@
-"""One thread for the reference's tests: their tensors are too small to share."""
+"""One thread for all tests: their tensors are too small to share, and other work may run beside them."""
 
 from __future__ import annotations
 
