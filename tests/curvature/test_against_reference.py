@@ -146,7 +146,7 @@ def test_automatic_choice_of_fisher(problem):
     assert choose_fisher("empirical", network, 3) == "empirical"
 
 
-@NAMES
+@pytest.mark.parametrize("name", ["conv", "tied"])
 @pytest.mark.parametrize(
     "kind, fisher", [("ekfac", "exact"), ("ekfac", "sampled"), ("kfac", "exact"), ("exact", "sampled")]
 )
