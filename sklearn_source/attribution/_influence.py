@@ -130,9 +130,7 @@ class InfluenceFunctions(GradientAttribution):
         else:
             self._dampings = [float(self.damping) for _ in blocks]
         self.damping_ = {block.name: d for block, d in zip(self._engine.blocks, self._dampings)}
-        credited = np.zeros(self.n_train_, dtype=bool)
-        credited[index] = True
-        self._mask = None if credited.all() else credited
+        self._mask = self._only(index)
 
     def _inverse(self, values, block):
         damped = values + self._dampings[block]

@@ -203,11 +203,8 @@ class SourceAttribution(GradientAttribution):
         index = self._credited[stage_position(trajectory, segment.stage)]
         stream = self._fisher_stream(states, weights, index)
         curvature = cached_curvature(self.curvature, stream, self.memory, self._identified).in_metric(metric)
-        credited = np.zeros(self.n_train_, dtype=bool)
-        credited[index] = True
         shift = [decays[name] * p for name, p in zip(names, metric)]
-        credited = None if credited.all() else credited
-        fitted = FittedSegment(states, weights, curvature, h, metric, shift, credited, len(index))
+        fitted = FittedSegment(states, weights, curvature, h, metric, shift, self._only(index), len(index))
         summary = SegmentSummary(
             segment.stage,
             segment.start,

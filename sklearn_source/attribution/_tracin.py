@@ -95,10 +95,8 @@ class TracIn(GradientAttribution):
         for stage, checkpoint, rates in self._weights:
             require_rates(rates, self._engine.names, stage)
             index = self._credited[stage_position(trajectory, stage)]
-            credited = np.zeros(self.n_train_, dtype=bool)
-            credited[index] = True
             factors = [-rates[block.parameters[0]] / len(index) for block in self._engine.blocks]
-            self._parts.append((self._state(checkpoint), factors, None if credited.all() else credited))
+            self._parts.append((self._state(checkpoint), factors, self._only(index)))
 
     def _copies_per_query(self):
         return len(self._parts)

@@ -146,40 +146,38 @@ class GradientAttribution(BaseAttribution):
         )
 
     def _queries_at_once(self):
-        per_query = self._copies_per_query() * self._engine.n_parameters * self._final_itemsize()
+        per_query = self._copies_per_query() * self._engine.n_parameters * self._network.dtype.itemsize
         return int(_QUERY_BYTES // max(per_query, 1))
 
-    def _final_itemsize(self):
-        return torch.empty((), dtype=self._network.dtype).element_size()
+    def _only(self, index):
+        """A :class:`Term`'s ``credited`` for the rows ``index``: None where these are all."""
+        credited = np.zeros(self.n_train_, dtype=bool)
+        credited[index] = True
+        return None if credited.all() else credited
 
     def _prepare_queries(self, rows, index, measure):
         return self._terms(Queries(self, rows, index, measure))
 
     def _score_batches(self, terms, n_queries):
-        network, engine = self._network, self._engine
         starts = range(0, self.n_train_, self._batch)
-        with engine.attached():
+        with self._engine.attached():
             for start in progress(starts, verbose=self.verbose, desc="training rows"):
                 columns = slice(start, min(start + self._batch, self.n_train_))
-                yield columns, self._batch_scores(terms, columns, n_queries, network, engine)
+                yield columns, self._batch_scores(terms, columns, n_queries)
 
-    def _batch_scores(self, terms, columns, n_queries, network, engine):
+    def _batch_scores(self, terms, columns, n_queries):
         """Sum of all terms for one batch of training rows: (n_queries, rows)."""
         index = np.arange(columns.start, columns.stop)
-        total = torch.zeros((n_queries, len(index)), dtype=network.dtype, device=network.device)
+        total = torch.zeros((n_queries, len(index)), dtype=self._network.dtype, device=self._network.device)
         used = np.zeros(len(index), dtype=bool)
         for term in terms:
             used |= True if term.credited is None else term.credited[index]
         if not used.any():
             return total
         index = index[used]
-        training = TrainingGradients(network, engine, *self._rows.batch(index))
+        training = TrainingGradients(self._network, self._engine, *self._rows.batch(index))
         for number, term in enumerate(terms):
-            gradients = [training.at(state) for state in term.checkpoints]
-            part = meet(term, gradients)
-            self._require_finite(part, term, gradients)
-            if term.credited is not None:
-                part = part * torch.as_tensor(term.credited[index], device=part.device)
+            part = self._term_scores(term, training, index)
             if used.all():
                 total += part
             else:
@@ -187,6 +185,15 @@ class GradientAttribution(BaseAttribution):
             following = terms[number + 1].checkpoints if number + 1 < len(terms) else []
             training.forget_all_but(following)
         return total
+
+    def _term_scores(self, term, training, index, rowwise=False):
+        """:func:`meet` for the training rows ``index``, zero for those the term does not credit."""
+        gradients = [training.at(state) for state in term.checkpoints]
+        part = meet(term, gradients, rowwise)
+        self._require_finite(part, term, gradients)
+        if term.credited is None:
+            return part
+        return part * torch.as_tensor(term.credited[index], device=part.device)
 
     def _self_batches(self):
         measure = resolve_measurement("neg_loss", self._network)
@@ -199,12 +206,7 @@ class GradientAttribution(BaseAttribution):
             training = TrainingGradients(self._network, self._engine, *self._rows.batch(index))
             with self._engine.attached():
                 for term in terms:
-                    gradients = [training.at(state) for state in term.checkpoints]
-                    part = meet(term, gradients, rowwise=True)
-                    self._require_finite(part, term, gradients)
-                    if term.credited is not None:
-                        part = part * torch.as_tensor(term.credited[index], device=part.device)
-                    total += part
+                    total += self._term_scores(term, training, index, rowwise=True)
             yield columns, total
 
     def _require_finite(self, scores, term, gradients):
@@ -216,13 +218,11 @@ class GradientAttribution(BaseAttribution):
                     where = "the trained weights" if state.step < 0 else f"the checkpoint of step {state.step}"
                     raise ValueError(
                         f"non-finite gradients of training rows in layer {block.name!r} at {where}: look for rows "
-                        f"whose "
-                        "loss overflows there, or attribute a shorter trajectory"
+                        "whose loss overflows there, or attribute a shorter trajectory"
                     )
         raise ValueError(
             "scores are not finite although all training gradients are: the queries' gradients overflow. Check the "
-            "queries for "
-            "extreme values"
+            "queries for extreme values"
         )
 
 

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
-from ..gradients import from_matrices, to_matrices
+from ..gradients import FunctionalForward, from_matrices, to_matrices
 
 # Vectors pushed through one batch together: each holds a copy of the batch's activations.
 _VECTORS_AT_ONCE = 8
-
-
-class _Forward(nn.Module):
-    def __init__(self, module, forward):
-        super().__init__()
-        self.module = module
-        object.__setattr__(self, "_forward", forward)  # a forward that is itself a module is not registered twice
-
-    def forward(self, x):
-        return self._forward(x)
 
 
 def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
@@ -41,7 +30,7 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
     for block, v in zip(engine.blocks, vectors):
         tangents.update(from_matrices(block, module, v))
     parameters = {name: module.get_parameter(name).detach() for name in tangents}
-    wrapped = _Forward(module, network.forward)
+    wrapped = FunctionalForward(module, network.forward)
     total = {name: torch.zeros_like(t) for name, t in tangents.items()}
     for start in range(0, len(index), batch_size):
         x, y = rows.batch(index[start : start + batch_size])

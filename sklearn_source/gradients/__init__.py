@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._blocks import Block, from_matrices, select_parameters, to_matrices
-from ._engine import Capture, GradientEngine
+from ._engine import Capture, FunctionalForward, GradientEngine
 from ._fisher import FisherStream, choose_fisher, loss_cotangent, row_uniforms
 from ._rowgrad import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
 
@@ -13,6 +13,7 @@ __all__ = [
     "Dense",
     "Factored",
     "FisherStream",
+    "FunctionalForward",
     "GradientEngine",
     "choose_fisher",
     "from_matrices",

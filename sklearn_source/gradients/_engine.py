@@ -112,7 +112,7 @@ def _laid_out(rule, layer, n_rows, bias, sources):
     return a[0] if len(a) == 1 else torch.cat(a, dim=2)
 
 
-class _Forward(nn.Module):
+class FunctionalForward(nn.Module):
     """The network's forward as a module of its own, so that ``functional_call`` can give it other parameters."""
 
     def __init__(self, module, forward):
@@ -221,7 +221,7 @@ class GradientEngine:
         """Per-row gradients of parameters through the whole network: dict name -> (B, *shape)."""
         names = self.dense_names if names is None else names
         parameters = {f"module.{n}": self.module.get_parameter(n).detach() for n in names}
-        wrapped = _Forward(self.module, self._forward)
+        wrapped = FunctionalForward(self.module, self._forward)
 
         def value(p, row, c):
             row = tree_map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, torch.Tensor) else leaf, row)

@@ -82,7 +82,6 @@ class ConvRule:
 
     def inputs(self, module, x, n_rows, bias):
         x = x.detach()
-        dims = len(module.kernel_size)
         pads = self._padding(module)
         if any(pads):
             mode = module.padding_mode
@@ -114,7 +113,7 @@ class ConvRule:
             return view.reshape(shape)
         a = _with_ones(shape, x)
         target = a[..., :-1].unflatten(3, (*module.kernel_size, channels)).unflatten(2, windows)
-        target.copy_(view.view_as(target) if dims == 0 else view)
+        target.copy_(view)
         return a
 
     def outputs(self, module, grad, n_rows):
