@@ -22,14 +22,6 @@ from sklearn_source.trajectory import match_rows, row_hashes
 from sklearn_source.utils.estimator_checks import check_attribution_estimator, parametrize_with_attribution_checks
 
 
-@pytest.fixture(autouse=True)
-def single_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @parametrize_with_attribution_checks(
     [
         SourceAttribution(),

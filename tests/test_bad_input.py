@@ -25,6 +25,7 @@ from sklearn_source import (
 )
 from sklearn_source.datasets import MLP
 from sklearn_source.utils.estimator_checks._fingerprint import changed, fingerprint
+from tests._nets import make_net
 
 METHODS = [SourceAttribution, InfluenceFunctions, TracIn, GradientSimilarity, RepresentationSimilarity]
 RECORDED = [SourceAttribution, TracIn]
@@ -39,29 +40,6 @@ QUERIES = RNG.normal(size=(5, 4)).astype(np.float32)
 every_method = pytest.mark.parametrize("method", METHODS)
 recorded_methods = pytest.mark.parametrize("method", RECORDED)
 gradient_methods = pytest.mark.parametrize("method", GRADIENT)
-
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def make_net(cls=NeuralNetRegressor, module=MLP, recorded=True, **options):
-    defaults = {
-        "optimizer": torch.optim.SGD,
-        "lr": 0.05,
-        "batch_size": 8,
-        "max_epochs": 3,
-        "train_split": None,
-        "verbose": 0,
-        "callbacks": [TrajectoryRecorder(n_checkpoints=6)] if recorded else None,
-    }
-    if module is MLP:
-        defaults["module__hidden"] = (6,)
-    return cls(module, **{**defaults, **options})
 
 
 def trained(net, X=X, y=Y):

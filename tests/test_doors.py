@@ -29,6 +29,7 @@ from torch import nn
 import sklearn_source
 from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
 from sklearn_source.datasets import MLP
+from tests._nets import make_net
 
 METHODS = [SourceAttribution(), InfluenceFunctions(), TracIn(), GradientSimilarity()]
 RNG = np.random.RandomState(0)
@@ -36,21 +37,6 @@ X = RNG.normal(size=(20, 4)).astype(np.float32)
 Y = (X[:, :1] - X[:, 1:2] * X[:, 2:3] + 0.1 * RNG.normal(size=(20, 1))).astype(np.float32)
 LABELS = (Y[:, 0] > 0).astype(np.int64)
 QUERIES = RNG.normal(size=(5, 4)).astype(np.float32)
-
-
-def make_net(cls=NeuralNetRegressor, module=MLP, recorded=True, **options):
-    defaults = {
-        "optimizer": torch.optim.SGD,
-        "lr": 0.05,
-        "batch_size": 8,
-        "max_epochs": 3,
-        "train_split": None,
-        "verbose": 0,
-        "callbacks": [TrajectoryRecorder(n_checkpoints=6)] if recorded else None,
-    }
-    if module is MLP:
-        defaults["module__hidden"] = (6,)
-    return cls(module, **{**defaults, **options})
 
 
 def trained(net, X=X, y=Y):

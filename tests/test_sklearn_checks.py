@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch import NeuralNetClassifier, NeuralNetRegressor
@@ -23,14 +22,6 @@ OPTIONS = {
 REGRESSOR = NeuralNetRegressor(MLP, **OPTIONS)
 CLASSIFIER = NeuralNetClassifier(MLP, module__n_outputs=5, criterion=torch.nn.CrossEntropyLoss, **OPTIONS)
 METHODS = [SourceAttribution, InfluenceFunctions, TracIn, GradientSimilarity, RepresentationSimilarity]
-
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @parametrize_with_checks(
