@@ -35,12 +35,10 @@ def test_the_recorded_steps_are_those_the_tests_assume(run):
     assert [c.step for c in run().trajectory.checkpoints] == [0, 4, 8, 12, 16, 20, STEPS]
 
 
-@pytest.mark.parametrize(
-    "kind, dtype, n_segments, quadrature",
-    [(k, "float64", n, q) for k in ("mlp", "conv") for n in (1, 2, 3) for q in ("trapezoid", "right")]
-    + [(k, "float32", n, q) for k in ("mlp", "conv") for n, q in ((3, "trapezoid"), (1, "right"))]
-    + [("regressor", dtype, 3, "trapezoid") for dtype in ("float32", "float64")],
-)
+@KINDS
+@DTYPES
+@pytest.mark.parametrize("n_segments", [1, 2, 3])
+@pytest.mark.parametrize("quadrature", ["trapezoid", "right"])
 def test_segments_and_quadrature(kind, dtype, n_segments, quadrature, run):
     r = run(kind, dtype, momentum=0.5, weight_decay=0.02)
     found = scores(r, n_segments=n_segments, quadrature=quadrature)
@@ -56,7 +54,8 @@ def test_one_network_at_the_mean_parameters(kind, dtype, quadrature, run):
     assert relative(scores(r, n_segments=2, **options), r.source(2, **options)) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("kind, dtype", [("mlp", "float64"), ("conv", "float64"), ("conv", "float32")])
+@KINDS
+@DTYPES
 @pytest.mark.parametrize("curvature", ["kfac", "diagonal", "identity", "exact"])
 def test_curvatures(kind, dtype, curvature, run):
     r = run(kind, dtype, momentum=0.5, weight_decay=0.02)
@@ -89,11 +88,9 @@ HYPERS = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind, dtype, name",
-    [("mlp", "float64", name) for name in HYPERS]
-    + [("conv", "float32", name) for name in ("dampening", "nesterov", "rate cut within a segment")],
-)
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@DTYPES
+@pytest.mark.parametrize("name", HYPERS)
 def test_hyper_parameters(kind, dtype, name, run):
     r = run(kind, dtype, **HYPERS[name])
     assert relative(scores(r), r.source()) < TOLERANCE[dtype]
@@ -106,7 +103,8 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("kind, dtype", [("mlp", "float64"), ("conv", "float32")])
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@DTYPES
 @pytest.mark.parametrize("name", GROUPS)
 def test_parameter_groups(kind, dtype, name):
     r = Run(kind, dtype, Hyper(momentum=0.5, weight_decay=0.2, groups=GROUPS[name]))

@@ -90,6 +90,12 @@ def test_source_is_what_retraining_gives_to_one_percent(name, record_property):
     assert errors["norm"] < 0.01
     assert errors["max"] < 0.01
     assert abs(errors["slope"] - 1) < 0.01
+    # EK-FAC is exact for one linear output, and each method that is not about this training is told from it.
+    same = SourceAttribution(n_segments=25).fit(net, X, y).transform(X_query)
+    np.testing.assert_allclose(same, found, rtol=1e-4, atol=1e-5 * np.abs(found).max())
+    for other in (InfluenceFunctions(curvature="exact", damping=0.0), TracIn()):
+        scores = other.fit(net, X, y).transform(X_query)
+        assert np.linalg.norm(scores - truth) > 0.1 * np.linalg.norm(truth)
 
 
 def test_on_a_linear_model_ekfac_is_exact_and_the_other_methods_are_told_apart():
@@ -106,10 +112,10 @@ def test_on_a_linear_model_ekfac_is_exact_and_the_other_methods_are_told_apart()
 
 def test_what_the_terminal_velocity_leaves_out_goes_away_with_smaller_steps(record_property):
     """With momentum a gradient acts over the next 1 / (1 - momentum) steps, at rates that fell meanwhile: the largest
-    error of these settings. Twice the steps at half of the rate are the same flow, met more closely."""
+    error of these settings. Four times the steps at a quarter of the rate is the same flow, met more closely."""
     X, y, X_query = problem()
     errors = []
-    for factor in (1, 2):
+    for factor in (1, 4):
         settings = {"lr": 0.001 / factor, "schedule": falling, "n_steps": factor * N_STEPS, "momentum": 0.9}
         net, initial = trained(X, y, **settings)
         truth = retrained(net, initial, X, y, X_query, **settings)
@@ -118,4 +124,4 @@ def test_what_the_terminal_velocity_leaves_out_goes_away_with_smaller_steps(reco
     record_property("norm", errors)
     assert errors[0] < 0.02
     assert errors[1] < 0.01
-    assert errors[1] < 0.75 * errors[0]
+    assert errors[1] < 0.6 * errors[0]
