@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from ._blocks import Block, from_matrices, select_parameters, to_matrices
-from ._engine import Capture, FunctionalForward, GradientEngine
+from ._capture import Capture
+from ._engine import GradientEngine
 from ._fisher import FisherStream, choose_fisher, loss_cotangent, row_uniforms
+from ._indexed import Indexed
 from ._rowgrad import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
+from ._slow import FunctionalForward
 
 __all__ = [
     "Block",
@@ -15,6 +18,7 @@ __all__ = [
     "FisherStream",
     "FunctionalForward",
     "GradientEngine",
+    "Indexed",
     "choose_fisher",
     "from_matrices",
     "held_bytes",
