@@ -119,10 +119,12 @@ class GradientEngine:
 
     def _make_hook(self, name):
         def hook(layer, args, kwargs, output):
-            if self._active is not None:
-                call = LayerCall(args, kwargs, output)
-                if call.outputs:
-                    self._active[name].append(call)
+            if self._active is None:
+                return None
+            call = LayerCall(args, kwargs, output)
+            if call.outputs:
+                self._active[name].append(call)
+            return call.output
 
         return hook
 

@@ -57,12 +57,8 @@ def _layers(step, input, hx, weights, has_biases, num_layers, dropout, training,
     return (x if batch_first else x.transpose(0, 1)), states
 
 
-def _unroll(kernel, step):
-    def run(*args, **kwargs):
-        # Packed sequences put their batch sizes second, training draws dropout masks: torch's kernel keeps both.
-        packed = kwargs or len(args) != 9 or isinstance(args[2], torch.Tensor)
-        if packed or (args[6] and args[5]):
-            return kernel(*args, **kwargs)
+def _whole(step):
+    def run(*args):
         hx = args[1] if isinstance(args[1], (list, tuple)) else (args[1],)
         output, states = _layers(step, args[0], hx, *args[2:])
         return (output, *states)
@@ -82,5 +78,18 @@ def _cell(step):
 _STEPS = {
     "lstm": _lstm_step, "gru": _gru_step, "rnn_tanh": _rnn_step(torch.tanh), "rnn_relu": _rnn_step(torch.relu)
 }  # fmt: skip
-UNROLLED = {getattr(torch, name): _unroll(getattr(torch, name), step) for name, step in _STEPS.items()}
-UNROLLED.update({getattr(torch, f"{name}_cell"): _cell(step) for name, step in _STEPS.items()})
+_WHOLE = {getattr(torch, name): _whole(step) for name, step in _STEPS.items()}
+_CELLS = {getattr(torch, f"{name}_cell"): _cell(step) for name, step in _STEPS.items()}
+
+
+def unrolled(function, args, kwargs):
+    """What to call in the place of a recurrent kernel with these arguments; None for any other function.
+
+    Packed sequences, which put their batch sizes second, and dropout in training are left to torch's kernels.
+    """
+    if function in _CELLS:
+        return _CELLS[function]
+    if function not in _WHOLE or kwargs or len(args) != 9 or isinstance(args[2], torch.Tensor):
+        return None
+    dropout, training = args[5:7]
+    return None if training and dropout else _WHOLE[function]

@@ -41,12 +41,20 @@ def network_gradients(module, forward, names, x, cotangent):
 
 
 class LayerCall:
-    """One call of one layer: what went in, and where the gradients of its outputs arrive."""
+    """One call of one layer: what went in, and where the gradients of its outputs arrive.
+
+    ``output`` takes the place of the layer's own.
+    """
 
     def __init__(self, args, kwargs, output):
         self.inputs, self.spec = tree_flatten((args, kwargs))
-        flat = tree_flatten(output)[0]
+        flat, spec = tree_flatten(output)
         self.outputs = [i for i, t in enumerate(flat) if isinstance(t, torch.Tensor) and t.requires_grad]
+        if len(self.outputs) > 1:
+            # One output may be computed from another, whose gradient would then arrive at both: they are parted here.
+            flat = [t.clone() if i in self.outputs else t for i, t in enumerate(flat)]
+            output = tree_unflatten(flat, spec)
+        self.output = output
         self.edges = [get_gradient_edge(flat[i]) for i in self.outputs]
         self.shapes = [flat[i].shape for i in self.outputs]
         self.like = flat[self.outputs[0]].new_empty(0) if self.outputs else None
@@ -100,26 +108,32 @@ def _row_by_row(value, parameters, leaves, spec, axes, cotangents):
     ``leaves`` with an axis are cut into rows, each of which keeps an axis of length one there.
     """
     batched = [i for i, axis in enumerate(axes) if axis is not None]
+    inputs = [leaves[i].movedim(axes[i], 0) for i in batched]
 
-    def pull(*row):
-        *parts, cotangent = row
+    def of_row(p, parts, cotangent):
         values = list(leaves)
         for i, part in zip(batched, parts):
             values[i] = part.unsqueeze(axes[i])
-        return torch.func.grad(value)(parameters, tree_unflatten(values, spec), cotangent)
+        return value(p, tree_unflatten(values, spec), cotangent)
 
-    inputs = [leaves[i].movedim(axes[i], 0) for i in batched]
     n_rows = len(cotangents[0]) if isinstance(cotangents, tuple) else len(cotangents)
     size = sum(p.numel() * p.element_size() for p in parameters.values())
-    with torch.no_grad():
-        try:
-            # A layer without a batching rule is slower, which the user cannot mend: torch's warning is dropped.
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="There is a performance drop")
-                chunk = max(1, CHUNK_BYTES // max(size, 1))
-                pulled = torch.func.vmap(pull, chunk_size=chunk if chunk < n_rows else None)
-                return pulled(*inputs, cotangents)
-        except RuntimeError:
-            # Some layers (packed sequences, data-dependent branches) have no batching rule.
-            rows = [pull(*[t[n] for t in inputs], tree_map(lambda c, n=n: c[n], cotangents)) for n in range(n_rows)]
-            return {name: torch.stack([row[name] for row in rows]) for name in parameters}
+    chunk = max(1, CHUNK_BYTES // max(size, 1))
+    try:
+        # A layer without a batching rule is slower, which the user cannot mend: torch's warning is dropped.
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            pull = torch.func.vmap(
+                torch.func.grad(of_row), in_dims=(None, 0, 0), chunk_size=chunk if chunk < n_rows else None
+            )
+            return pull(parameters, inputs, cotangents)
+    except RuntimeError:
+        # Some layers (packed sequences, data-dependent branches) have no batching rule: one row after another.
+        rows = []
+        for n in range(n_rows):
+            own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+            with torch.enable_grad():
+                found = of_row(own, [t[n] for t in inputs], tree_map(lambda c, n=n: c[n], cotangents))
+            rows.append(torch.autograd.grad(found, list(own.values()), materialize_grads=True))
+        stacked = [torch.stack([g.to_dense() for g in grads]) for grads in zip(*rows)]
+        return dict(zip(parameters, stacked))

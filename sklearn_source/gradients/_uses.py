@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from ._recurrent import UNROLLED
+from ._recurrent import unrolled
 
 
 class Use:
@@ -167,9 +167,10 @@ class Recorder(TorchFunctionMode):
         if func in OPENED:
             with self:
                 return OPENED[func](*args, **kwargs)
-        if func in UNROLLED and self._recurs_over_watched(args):
+        steps = unrolled(func, args, kwargs)
+        if steps is not None and self._watches_any(args):
             with self:
-                return UNROLLED[func](*args, **kwargs)
+                return steps(*args, **kwargs)
         output = func(*args, **kwargs)
         if func in READERS and isinstance(output, torch.Tensor) and output.requires_grad:
             op, x, weight, bias, settings = READERS[func](*args, **kwargs)
@@ -178,7 +179,7 @@ class Recorder(TorchFunctionMode):
                 self.uses.append(Use(op, x, weight, bias, settings, output))
         return output
 
-    def _recurs_over_watched(self, args):
+    def _watches_any(self, args):
         return any(id(w) in self._watched for arg in args for w in (arg if isinstance(arg, (list, tuple)) else [arg]))
 
     def _resolve(self, tensor):
