@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..gradients import Factored, squared_in_basis
+from ..gradients import Dense, squared_in_basis
 from ._eigen import Basis, EigenCurvature
 
 # Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and
@@ -16,16 +16,17 @@ def moments(stream, c):
     """Second moments at checkpoint ``c``: per block (input moment, output moment), float64, not yet in a basis.
 
     For a factored block: ``A`` averaged over rows and positions, ``S`` summed over positions and Fisher columns and
-    averaged over rows. For a dense one ``E[G^T G]`` and ``E[G G^T]``. Sides wider than ``MAX_BASIS`` are None.
+    averaged over rows. For a dense one ``E[G^T G]`` and ``E[G G^T]``. Sides wider than ``MAX_BASIS`` are None. Of an
+    embedding's ``A`` the diagonal (groups, in) alone: of one-hot vectors nothing else is there.
     """
     blocks = stream.blocks
     sums = [[None, None] for _ in blocks]
     counts = [0] * len(blocks)
     for batch in stream.columns(c):
         for i, (block, columns) in enumerate(zip(blocks, batch)):
-            factored = isinstance(columns[0], Factored)
+            factored = not isinstance(columns[0], Dense)
             counts[i] += len(columns[0]) * (columns[0].n_positions if factored else 1)
-            if block.shape[2] <= MAX_BASIS:
+            if block.shape[2] <= MAX_BASIS or block.kind == "indexed":
                 # The columns of one row share its inputs: they count once.
                 for column in columns[:1] if factored else columns:
                     sums[i][0] = _add(sums[i][0], column.input_moment())
@@ -86,6 +87,8 @@ def _eigh(moment, dtype):
     """Eigenvectors in the working dtype, decomposed in float64 (a float32 decomposition loses small directions)."""
     if moment is None:
         return None, None
+    if moment.dim() == 2:  # a diagonal
+        return moment, None
     if moment.shape[1] == 1:  # a basis of one direction is the identity
         return moment[:, :, 0].clamp_min(0), None
     moment = (moment + moment.transpose(1, 2)) / 2
@@ -140,7 +143,7 @@ def fit_kfac(stream, compute=moments):
                 "leave it out with layers="
             )
         product = s_values[:, :, None] * a_values[:, None, :]
-        if block.kind != "factored":
+        if block.kind not in ("factored", "indexed"):
             trace = s_values.sum(1)[:, None, None]
             product = product / trace.clamp_min(torch.finfo(trace.dtype).tiny)
         eigenvalues.append(product.to(dtype))

@@ -30,8 +30,9 @@ class Block:
         (groups, out, in), the bias's column included.
     module : str
         The owning layer's name.
-    rows_first : bool
-        Whether rows are the first axis of what the layer sees, or the second, as in (T, B, d).
+    rows : {"first", "second", "shared"}
+        Whether rows are the first axis of what the layer sees, the second, as in (T, B, d), or none, as where positions
+        are embedded that are the same for all rows.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Block:
     shape: tuple[int, int, int]
     module: str = ""
     rule: object = None
-    rows_first: bool = True
+    rows: str = "first"
 
     @property
     def size(self):
@@ -82,6 +83,15 @@ def matrix_shape(parameter):
     return (1, parameter.shape[0], parameter.numel() // parameter.shape[0])
 
 
+# Where rows are looked for, one after the other.
+ROWS = ("first", "second", "shared")
+
+
+def _ways(op):
+    """How many of :data:`ROWS` there are for a kind of use."""
+    return 3 if op in ("linear", "embedding") else 2
+
+
 def plan_blocks(module, names, *, treatment=None, levels=None, uses=()):
     """Split the chosen parameters into blocks.
 
@@ -93,8 +103,8 @@ def plan_blocks(module, names, *, treatment=None, levels=None, uses=()):
     treatment : dict of str to hashable, optional
         What the optimizer did with each parameter; a weight and a bias treated differently become two blocks.
     levels : dict of str to int, optional
-        How often the quick way was found wrong for an owner in this network: once, its rows are looked for in the
-        second axis; twice, all its parameters go the dense way.
+        How often the quick way was found wrong for an owner in this network: then its rows are looked for elsewhere
+        (:data:`ROWS`), and in the end all its parameters go the dense way.
     uses : sequence of Use, optional
         What one forward pass used, for parameters that belong to no layer of a known kind.
     """
@@ -140,32 +150,32 @@ class _Plan:
         for owner, claim, weight, bias in self._claims:
             level = self.levels.get(owner, 0)
             left = [n if n in self.chosen - done and len(kinds[n]) == 1 else None for n in (weight, bias)]
-            if level > 1 or left == [None, None]:
+            if level >= _ways(claim.op) or left == [None, None]:
                 continue
             done.update(n for n in left if n is not None)
-            blocks += self._of_claim(owner, claim, *left, level == 0)
+            blocks += self._of_claim(owner, claim, *left, ROWS[level])
         return blocks
 
-    def _of_claim(self, owner, claim, weight, bias, rows_first):
+    def _of_claim(self, owner, claim, weight, bias, rows):
         shapes = [None if n is None else tuple(self.parameters[n].shape) for n in (weight, bias)]
         rule = None if weight is None else rule_of(claim.op, shapes[0], claim.groups)
-        if claim.op == "norm":
+        if claim.op in ("norm", "broadcast"):
             name, shape = (weight, shapes[0]) if bias is None else (bias, shapes[1])
             rule = rule if bias is None else VectorRule(shape)
-            return [Block(name, "affine", (name,), matrix_shape(self.parameters[name]), owner, rule, rows_first)]
+            return [Block(name, "affine", (name,), matrix_shape(self.parameters[name]), owner, rule, rows)]
         alone = all(self.owners[id(self.parameters[n])] == 1 for n in (weight, bias) if n is not None)
         alike = self.treatment.get(weight) == self.treatment.get(bias)
         if weight is not None and bias is not None and rule.joins_bias and alone and alike:
             groups, out, width = rule.shape
             name = owner if claim.weight == "weight" and owner else weight
-            return [Block(name, "factored", (weight, bias), (groups, out, width + 1), owner, rule, rows_first)]
+            return [Block(name, "factored", (weight, bias), (groups, out, width + 1), owner, rule, rows)]
         parts = []
         if weight is not None:
             kind = "indexed" if claim.op == "embedding" else "factored"
-            parts.append(Block(weight, kind, (weight,), rule.shape, owner, rule, rows_first))
+            parts.append(Block(weight, kind, (weight,), rule.shape, owner, rule, rows))
         if bias is not None:
             parts.append(
-                Block(bias, "factored", (bias,), (1, *shapes[1], 1), owner, VectorRule(shapes[1]), rows_first)
+                Block(bias, "factored", (bias,), (1, *shapes[1], 1), owner, VectorRule(shapes[1]), rows)
             )
         return parts
 
@@ -178,7 +188,7 @@ class _Plan:
         # A parameter that several layers own is one parameter: only the dense way sees all its uses.
         if below - {"parametrizations"} or level > 1 or self.owners[id(parameter)] > 1:
             return Block(name, "dense", (name,), matrix_shape(parameter))
-        return Block(name, "leaf", (name,), matrix_shape(parameter), host, None, level == 0)
+        return Block(name, "leaf", (name,), matrix_shape(parameter), host, None, ROWS[level])
 
 
 def to_matrices(block, module, values):

@@ -41,33 +41,29 @@ class Capture:
         gradients : list of Factored, Indexed or Dense, one per block
             Repeated pulls share the inputs ``a``.
         """
-        engine = self._engine
-        sources = [(use, [use.edge], [use.shape]) for use in self._uses]
-        sources += [(call, call.edges, call.shapes) for name in engine.leaf_names for call in self._calls.get(name, ())]
-        edges = [edge for _, found, _ in sources for edge in found]
+        engine, n_rows = self._engine, len(self.output)
+        calls = [call for name in engine.leaf_names for call in self._calls.get(name, ())]
+        edges = [use.edge for use in self._uses] + [edge for call in calls for edge in call.edges]
         pulled = iter(())
         if edges:
-            pulled = iter(
-                torch.autograd.grad(self.output, edges, cotangent, retain_graph=True, allow_unused=True)
-            )  # fmt: skip
-        grads = {}
-        for source, _, shapes in sources:
-            found = [(next(pulled), shape) for shape in shapes]
-            grads[source] = [source.like.new_zeros(shape) if g is None else g.detach() for g, shape in found]
+            pulled = torch.autograd.grad(self.output, edges, cotangent, retain_graph=True, allow_unused=True)
+            pulled = iter(pulled)
+        grads = {use: use.rows_of(next(pulled), n_rows) for use in self._uses}
+        grads.update({call: call.materialized([next(pulled) for _ in call.edges]) for call in calls})
         leaves = {name: self._layer(name, grads) for name in engine.leaf_names}
         dense = engine.dense_gradients(self._x, cotangent) if engine.dense_names else {}
         result = []
         for i, block in enumerate(engine.blocks):
             if block.kind in ("leaf", "dense"):
                 found = (leaves[block.module] if block.kind == "leaf" else dense)[block.parameters[0]]
-                result.append(Dense(found.reshape(len(self.output), *block.shape)))
+                result.append(Dense(found.reshape(n_rows, *block.shape)))
             else:
-                pairs = [(use, grads[use][0]) for use in self._uses if _uses_block(use, block)]
+                pairs = [(use, grads[use]) for use in self._uses if _uses_block(use, block)]
                 result.append(self._quick(i, block, pairs))
         return result
 
     def _quick(self, i, block, pairs):
-        n_rows, rule, rows_first = len(self.output), block.rule, block.rows_first
+        n_rows, rule, rows_first = len(self.output), block.rule, block.rows != "second"
         zeros = self.output.new_zeros
         if isinstance(rule, VectorRule):
             found = [rule.gradient(use, grad, n_rows, rows_first) for use, grad in pairs]
@@ -92,7 +88,7 @@ class Capture:
         return Factored(self._shared[i], g)
 
     def _inputs(self, block, uses, n_rows, g):
-        rule, rows_first = block.rule, block.rows_first
+        rule, rows_first = block.rule, block.rows != "second"
         if block.kind == "indexed":
             return torch.cat([rule.tokens(use, n_rows, rows_first) for use in uses], dim=1)
         ones = [None] * len(uses)
@@ -119,10 +115,9 @@ class Capture:
 
 def _uses_block(use, block):
     """Whether this use is one of those that the block's gradient is the sum of."""
-    if isinstance(block.rule, VectorRule) and block.rule.part == "bias":
+    if block.rule.op == "bias":
         return use.bias is not None and use.bias[0] == block.parameters[0]
-    of_kind = use.op == ("norm" if block.kind == "affine" else block.rule.op)
-    return of_kind and use.weight is not None and use.weight[0] == block.parameters[0]
+    return use.op == block.rule.op and use.weight is not None and use.weight[0] == block.parameters[0]
 
 
 def _laid_out(rule, settings, n_rows, rows_first, ones, sources):

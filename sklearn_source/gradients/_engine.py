@@ -51,7 +51,7 @@ class GradientEngine:
         self.names = select_parameters(module, layers)
         self._treatment = treatment
         self._active = None
-        self._levels, self._observed, self._axes = {}, (), {}
+        self._levels, self._observed, self._axes, self._expansions = {}, (), {}, {}
         self._plan()
 
     def _plan(self):
@@ -71,12 +71,19 @@ class GradientEngine:
             if b.kind not in ("leaf", "dense")
             for name in b.parameters
         }
+        # Bare parameters have their rows where they are broadcast: in the first or the second axis.
+        self._spread = {
+            b.parameters[0]: (0 if b.rows == "first" else 1,)
+            for b in blocks
+            if b.kind == "affine" and b.rule.op == "broadcast"
+        }
+        self._shared = {name for b in blocks if b.rows == "shared" for name in b.parameters}
 
     def leaf_parts(self, name):
         """Names, within the layer, of the parameters that ``torch.func`` finds on the layer; and if rows come first."""
         own = [b for b in self.blocks if b.kind == "leaf" and b.module == name]
         skip = len(name) + 1 if name else 0
-        return [b.parameters[0][skip:] for b in own], own[0].rows_first
+        return [b.parameters[0][skip:] for b in own], own[0].rows == "first"
 
     def row_axes(self, name, number, call, n_rows, rows_first):
         """The rows' axis in each input and output of a layer's call, settled the first time: lengths may coincide."""
@@ -133,18 +140,18 @@ class GradientEngine:
 
         Memory: the activations of the batch, inputs and output gradients of every tapped layer.
         """
-        output, uses, calls = self._run(x, self._watched)
+        output, uses, calls, _ = self._run(x, self._watched, self._spread, self._shared, self._expansions)
         return Capture(self, x, output, uses, calls)
 
-    def _run(self, x, watched):
+    def _run(self, x, *watched):
         calls = defaultdict(list)
         self._active = calls
         try:
-            with torch.enable_grad(), mha_fastpath_off(), Recorder(watched) as recorder:
+            with torch.enable_grad(), mha_fastpath_off(), Recorder(*watched) as recorder:
                 output = self._forward(x)
         finally:
             self._active = None
-        return output, recorder.uses, calls
+        return output, recorder.uses, calls, recorder.expansions
 
     def dense_gradients(self, x, cotangent, names=None):
         """Per-row gradients of parameters through the whole network: dict name -> (B, *shape)."""
@@ -162,12 +169,14 @@ class GradientEngine:
         """
         x = tree_map(lambda leaf: leaf[:_CHECK_ROWS] if isinstance(leaf, torch.Tensor) else leaf, x)
         self._observe(x)
+        tried = set()
         while True:
             wrong = self._disagreeing(x)
-            owners = {block.module for block in wrong if block.kind != "dense"}
-            if not owners:
+            quick = [block for block in wrong if block.kind != "dense"]
+            if not quick:
                 break
-            for owner in owners:
+            tried.update((block.module, name) for block in quick for name in block.parameters)
+            for owner in {block.module for block in quick}:
                 self._levels[owner] = self._levels.get(owner, 0) + 1
             self._plan()
         if wrong:
@@ -176,22 +185,25 @@ class GradientEngine:
                 "output for one row seems to depend on other rows of the batch. Use layers= to leave these "
                 "parameters out"
             )
-        return sorted(owner for owner, level in self._levels.items() if level > 1)
+        return sorted({owner for owner, name in tried if name in self.dense_names})
 
     def _observe(self, x):
         """See what functions use the parameters that belong to no layer of a known kind."""
         if all(block.kind not in ("leaf", "dense") for block in self.blocks):
             return
+        watched = {id(self.module.get_parameter(name)): name for name in self.names}
+        loose = {b.parameters[0]: (0, 1) for b in self.blocks if b.kind in ("leaf", "dense")}
         with self.attached(), _failing_clearly():
-            self._observed = self._run(x, {id(self.module.get_parameter(name)): name for name in self.names})[1]
+            self._observed = self._run(x, watched, loose)[1]
         for use in self._observed:  # kept for their kinds alone
-            use.x = use.edge = None
+            use.x = use.edge = use.like = None
         self._plan()
 
     def _disagreeing(self, x):
         with self.attached():
             with _failing_clearly():
-                capture = self.capture(x)
+                output, uses, calls, self._expansions = self._run(x, self._watched, self._spread, self._shared)
+                capture = Capture(self, x, output, uses, calls)
             generator = torch.Generator().manual_seed(0)
             shape = capture.output.shape
             cotangent = torch.randn(shape, generator=generator, dtype=torch.float64).to(capture.output)

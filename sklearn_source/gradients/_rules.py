@@ -189,25 +189,29 @@ class EmbeddingRule:
 class VectorRule:
     """A parameter that is added to every position, or multiplies it: its gradient is a sum over positions.
 
-    ``part`` is ``"bias"``, or ``"weight"`` for the scale of a normalised input.
+    ``op`` is ``"bias"``, ``"norm"`` for the scale of a normalised input, or ``"broadcast"``.
     """
 
     weight: tuple[int, ...]
-    part: str = "bias"
+    op: str = "bias"
 
     def gradient(self, use, grad, n_rows, rows_first):
         """(B, *weight)."""
-        if self.part == "weight":
+        if self.op == "broadcast":
+            return grad
+        if self.op == "norm":
             if callable(use.x):  # once for all pulls of this capture
                 with torch.no_grad():
                     use.x = use.x()
             grad = grad * use.x
         if use.op in ("conv", "conv_transpose") or use.settings == ("channel",):
             grad = grad.reshape(*grad.shape[:2], -1).sum(2)
+        elif use.op == "linear":
+            grad = grad.reshape(-1, grad.shape[-1])
         else:
-            grad = grad.reshape(-1, *grad.shape[grad.dim() - len(self.weight) :])
+            grad = grad.reshape(-1, *self.weight)
         grad = split_rows(grad, n_rows, rows_first).sum(1)
-        return _at_lines(grad, use.bias[1], self.weight[0]) if self.part == "bias" and use.op == "linear" else grad
+        return _at_lines(grad, use.bias[1], self.weight[0]) if use.op == "linear" else grad
 
 
 def _pads(kernel, padding, dilation):
@@ -244,8 +248,8 @@ def _windows(x, groups, kernel, stride, dilation, windows=None):
 
 def rule_of(op, weight, groups=1):
     """The rule for a weight of this shape; ``groups`` matters to convolutions."""
-    if op == "norm":
-        return VectorRule(tuple(weight), "weight")
+    if op in ("norm", "broadcast"):
+        return VectorRule(tuple(weight), op)
     if op == "conv":
         return ConvRule(tuple(weight), groups)
     if op == "conv_transpose":

@@ -59,6 +59,9 @@ class LayerCall:
         self.shapes = [flat[i].shape for i in self.outputs]
         self.like = flat[self.outputs[0]].new_empty(0) if self.outputs else None
 
+    def materialized(self, grads):
+        return [self.like.new_zeros(s) if g is None else g.detach() for g, s in zip(grads, self.shapes)]
+
     def axes(self, n_rows, rows_first):
         """The axis of the rows in every input and output; None where there seems to be none."""
         order = (0, 1) if rows_first else (1, 0)
