@@ -174,9 +174,7 @@ class _Plan:
             kind = "indexed" if claim.op == "embedding" else "factored"
             parts.append(Block(weight, kind, (weight,), rule.shape, owner, rule, rows))
         if bias is not None:
-            parts.append(
-                Block(bias, "factored", (bias,), (1, *shapes[1], 1), owner, VectorRule(shapes[1]), rows)
-            )
+            parts.append(Block(bias, "factored", (bias,), (1, *shapes[1], 1), owner, VectorRule(shapes[1]), rows))
         return parts
 
     def slow_block(self, name):

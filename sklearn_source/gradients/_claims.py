@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_NORMS = (
+    nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,4 +63,3 @@ def observed_claims(uses, names):
         bias = next(iter(partners[weight])) if len(partners[weight]) == 1 else None
         claims.append(Claim(op, weight, bias if bias and partners[bias] == {weight} else None, groups))
     return claims
-

@@ -23,11 +23,11 @@ class GradientEngine:
     """Per-row gradients of the chosen parameters of a module, as blocks.
 
     Weights that torch's functions for linear maps, convolutions, lookups and norms use, in whichever module and as
-    often as they do, give their gradients from what went into these functions and what comes back; recurrent layers and
-    attention are looked into. Other layers go through ``torch.func`` layer by layer; all else through ``torch.func`` over the whole
-    network. What none of the quick ways can see (a weight used by some other function, an output that mixes rows with
-    positions) is found by :meth:`verify`, which compares some rows with autograd and sends the parameters the dense
-    way.
+    often as they do, give their gradients from what went into these functions and what comes back; attention and
+    recurrent layers are looked into, and a parameter that is broadcast over the batch is parted by rows. Other layers
+    go through ``torch.func`` layer by layer; all else through ``torch.func`` over the whole network. What none of the
+    quick ways can see (a weight used by some other function, an output that mixes rows with positions) is found by
+    :meth:`verify`, which compares some rows with autograd and sends the parameters the dense way.
 
     Parameters
     ----------
@@ -220,7 +220,8 @@ class GradientEngine:
                     capture.output, list(parameters.values()), masked, retain_graph=True, allow_unused=True
                 )
                 exact = {
-                    n: torch.zeros_like(p) if e is None else e.to_dense() for (n, p), e in zip(parameters.items(), exact)
+                    name: torch.zeros_like(p) if e is None else e.to_dense()
+                    for (name, p), e in zip(parameters.items(), exact)
                 }
                 for block, gradient in zip(self.blocks, gradients):
                     if block in wrong:

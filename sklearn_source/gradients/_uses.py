@@ -245,19 +245,21 @@ class Recorder(TorchFunctionMode):
     def _note_spread(self, operand, output):
         """Note an expansion along the axis of the rows that the network does by itself."""
         base, axes = self._without_rows(operand)
+        if not axes:
+            return
+        name = self._name_without_rows(base)
+        log = self.expansions.setdefault(name, [])
+        # To one row, it leaves the shape as it is, like an expansion of other axes, which a later one follows.
+        known = self._known.get(name, [])[len(log) : len(log) + 1] == [True]
         for axis in axes:
             spread = spread_of(operand, base, tuple(output.shape), axis)
-            if spread is None:
+            if spread is None or not (output.shape[axis] > 1 or known):
                 continue
-            name = self._name_without_rows(base)
-            log = self.expansions.setdefault(name, [])
-            # To one row, it leaves the shape as it is, like an expansion of other axes, which a later one follows.
-            along = output.shape[axis] > 1 or self._known.get(name, [])[len(log) : len(log) + 1] == [True]
-            along = along and all(size in (1, given) for size, given in zip(spread.sizes, output.shape))
-            log.append(along)
-            if along:
+            if all(size in (1, given) for size, given in zip(spread.sizes, output.shape)):
                 self._note(base, output, spread)
-            return
+                log.append(True)
+                return
+        log.append(False)
 
     def _name_without_rows(self, base):
         if id(base) not in self._rowless:

@@ -16,6 +16,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even"),
 ]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_per_row_gradients_are_those_of_autograd(name, per_row):
     module, x, kinds = make(name)

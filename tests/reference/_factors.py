@@ -46,7 +46,7 @@ def factored_layers(module, layout, dense) -> dict[str, list[str]]:
     for name, submodule in module.named_modules():
         if not isinstance(submodule, FACTORED) or f"{name}.weight" not in layout.names:
             continue
-        if {f"{name}.weight", f"{name}.bias"} & set(dense) :
+        if {f"{name}.weight", f"{name}.bias"} & set(dense):
             continue
         sharing = [other.rpartition(".")[0] for other in owners[id(submodule.weight)]]
         if all(type(module.get_submodule(other)) is type(submodule) for other in sharing):
