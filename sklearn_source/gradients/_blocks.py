@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 
@@ -51,11 +52,21 @@ class Block:
 def select_parameters(module, layers=None):
     """Names of the trainable parameters that ``layers`` chooses, in ``named_parameters`` order.
 
-    ``layers`` is None (all), a name or a list of names, each of a layer (all below it) or of a parameter.
+    ``layers`` is None (all), a name or a list of names, each of a layer (all below it) or of a parameter. What
+    ``torch.compile`` puts into names (``_orig_mod``) may be left out.
     """
-    trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    trainable, left_out = [], []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (trainable if parameter.is_floating_point() else left_out).append(name)
     if not trainable:
-        raise ValueError("the network has no parameter with requires_grad=True: there is nothing to attribute to")
+        raise ValueError("the network has no real parameter with requires_grad=True: there is nothing to attribute to")
+    if left_out and layers is None:
+        warnings.warn(
+            f"complex parameters have no real curvature and are left out of the attribution: {left_out}",
+            UserWarning,
+            stacklevel=2,
+        )
     if layers is None:
         return trainable
     layers = [layers] if isinstance(layers, str) else list(layers)
@@ -63,7 +74,7 @@ def select_parameters(module, layers=None):
         raise ValueError("layers: an empty list chooses no parameter; None stands for all of them")
     chosen = set()
     for layer in layers:
-        below = [name for name in trainable if name == layer or name.startswith(f"{layer}.") or layer == ""]
+        below = [name for name in trainable if _is_below(name, layer) or _is_below(_uncompiled(name), layer)]
         if not below:
             known = [name for name, _ in module.named_modules() if name] + [
                 name for name, _ in module.named_parameters()
@@ -74,6 +85,14 @@ def select_parameters(module, layers=None):
             raise ValueError(f"layers: the network has no layer or parameter {layer!r}; did you mean one of {near}?")
         chosen.update(below)
     return [name for name in trainable if name in chosen]
+
+
+def _is_below(name, layer):
+    return layer == "" or name == layer or name.startswith(f"{layer}.")
+
+
+def _uncompiled(name):
+    return name.replace("_orig_mod.", "")
 
 
 def matrix_shape(parameter):

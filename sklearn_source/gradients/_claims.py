@@ -63,3 +63,15 @@ def observed_claims(uses, names):
         bias = next(iter(partners[weight])) if len(partners[weight]) == 1 else None
         claims.append(Claim(op, weight, bias if bias and partners[bias] == {weight} else None, groups))
     return claims
+
+
+def refuse_frequencies(module, names):
+    """An embedding that divides gradients by frequencies in the batch follows no row's loss."""
+    for owner, layer in module.named_modules():
+        name = f"{owner}.weight" if owner else "weight"
+        if name in names and getattr(layer, "scale_grad_by_freq", False):
+            raise ValueError(
+                f"{name!r} was trained with scale_grad_by_freq=True: its steps divided the gradient of a token by how "
+                "often it occurs in the batch, so that they belong to no row's loss. Train with "
+                "scale_grad_by_freq=False, or leave it out with layers="
+            )

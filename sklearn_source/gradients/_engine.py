@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 from ..network import mha_fastpath_off
 from ._blocks import plan_blocks, select_parameters, to_matrices
 from ._capture import Capture
+from ._claims import refuse_frequencies
 from ._slow import LayerCall, network_gradients
 from ._uses import Recorder
 
@@ -49,6 +50,7 @@ class GradientEngine:
     def __init__(self, module, forward, layers=None, treatment=None):
         self.module, self._forward = module, forward
         self.names = select_parameters(module, layers)
+        refuse_frequencies(module, self.names)
         self._treatment = treatment
         self._active = None
         self._levels, self._observed, self._axes, self._expansions = {}, (), {}, {}
