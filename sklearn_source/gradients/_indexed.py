@@ -118,6 +118,15 @@ class Indexed:
         flat = self.g.flatten(0, 1)
         return (flat.T @ flat).unsqueeze(0)
 
+    def moments(self, wanted_input, wanted_output):
+        """Sums over rows of ``G^T G`` (its diagonal, (1, V)) and of ``G G^T`` (1, d, d), None where not wanted."""
+        once = self.merged()
+        a = None
+        if wanted_input:
+            a = once.g.new_zeros((1, self.n_tokens))
+            a[0].index_add_(0, once.tokens.flatten(), once.g.square().sum(2).flatten())
+        return a, once.output_moment() if wanted_output else None
+
     def add_squares_(self, total, left):
         """``total`` (1, d, V) plus the sum over rows of ``(left^T G)^2``, in place."""
         once = self.merged().rotate(left, None)

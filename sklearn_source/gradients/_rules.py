@@ -67,6 +67,26 @@ class LinearRule:
 
 
 @dataclass(frozen=True)
+class MatmulRule(LinearRule):
+    """A weight (in, out), as in ``x @ weight``; its matrix is (1, out, in) all the same."""
+
+    op = "matmul"
+
+    @property
+    def shape(self):
+        return (1, self.weight[1], self.weight[0])
+
+    def outputs(self, use, grad, n_rows, rows_first):
+        return split_rows(grad.reshape(-1, grad.shape[-1]), n_rows, rows_first).unsqueeze(1)
+
+    def to_matrix(self, weight):
+        return weight.transpose(-1, -2).unsqueeze(-3)
+
+    def from_matrix(self, matrix):
+        return matrix.squeeze(-3).transpose(-1, -2)
+
+
+@dataclass(frozen=True)
 class ConvRule:
     """A convolution in one, two or three dimensions, with stride, zero padding, dilation and groups."""
 
@@ -206,7 +226,7 @@ class VectorRule:
             grad = grad * use.x
         if use.op in ("conv", "conv_transpose") or use.settings == ("channel",):
             grad = grad.reshape(*grad.shape[:2], -1).sum(2)
-        elif use.op == "linear":
+        elif use.op in ("linear", "matmul"):
             grad = grad.reshape(-1, grad.shape[-1])
         else:
             grad = grad.reshape(-1, *self.weight)
@@ -254,4 +274,4 @@ def rule_of(op, weight, groups=1):
         return ConvRule(tuple(weight), groups)
     if op == "conv_transpose":
         return ConvTransposeRule(tuple(weight), groups)
-    return {"linear": LinearRule, "embedding": EmbeddingRule}[op](tuple(weight))
+    return {"linear": LinearRule, "matmul": MatmulRule, "embedding": EmbeddingRule}[op](tuple(weight))

@@ -19,8 +19,8 @@ class Use:
     Attributes
     ----------
     op : str
-        ``"linear"``, ``"conv"``, ``"conv_transpose"``, ``"embedding"``, ``"norm"``, or ``"broadcast"`` for an
-        elementwise operation.
+        ``"linear"``, ``"matmul"``, ``"conv"``, ``"conv_transpose"``, ``"embedding"``, ``"norm"``, or
+        ``"broadcast"`` for an elementwise operation.
     x : Tensor
         The function's input; of an embedding the indices, of a norm the normalised input.
     weight, bias : (str, int) or None
@@ -54,9 +54,16 @@ def _linear(input, weight, bias=None):
 
 
 def _matmul(input, other):
-    # x @ W.T is F.linear(x, W) without a bias; any other product of a parameter is left to the dense way.
-    transposed = isinstance(other, torch.Tensor) and other.dim() == 2 and other.stride(0) == 1
-    return "linear", input, other.t() if transposed else None, None, ()
+    if not isinstance(other, torch.Tensor) or other.dim() != 2 or input.dim() < 2:
+        return "matmul", input, None, None, ()
+    if other._base is not None:  # x @ W.T is F.linear(x, W) without a bias
+        return "linear", input, other.t(), None, ()
+    return "matmul", input, other, None, ()
+
+
+def _addmm(input, mat1, mat2, *, beta=1, alpha=1):
+    plain = beta == 1 and alpha == 1 and mat2._base is None
+    return "matmul", mat1, mat2 if plain else None, input if plain else None, ()
 
 
 def _bilinear(input1, input2, weight, bias=None):
@@ -129,7 +136,8 @@ def _instance_norm(
 
 READERS = {
     F.linear: _linear, F.bilinear: _bilinear,
-    torch.matmul: _matmul, torch.Tensor.matmul: _matmul, torch.Tensor.__matmul__: _matmul,
+    torch.matmul: _matmul, torch.mm: _matmul, torch.Tensor.matmul: _matmul, torch.Tensor.__matmul__: _matmul,
+    torch.addmm: _addmm, torch.Tensor.addmm: _addmm,
     F.conv1d: _conv, F.conv2d: _conv, F.conv3d: _conv,
     F.conv_transpose1d: _conv_transpose, F.conv_transpose2d: _conv_transpose, F.conv_transpose3d: _conv_transpose,
     F.embedding: _embedding, F.embedding_bag: _embedding_bag,
@@ -200,7 +208,7 @@ class Recorder(TorchFunctionMode):
             weight, bias = self._resolve(weight), self._resolve(bias)
             if weight is not None or bias is not None:
                 use = Use(op, x, weight, bias, settings, output)
-                if op in ("linear", "embedding") and (weight or bias)[0] in self._shared:
+                if op in ("linear", "matmul", "embedding") and (weight or bias)[0] in self._shared:
                     self._rowless[id(output)] = (output, use)
                 else:
                     self.uses.append(use)

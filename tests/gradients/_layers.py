@@ -217,6 +217,20 @@ class OwnLinear(nn.Module):
         return nn.functional.linear(h, self.w, self.b) @ self.out.T
 
 
+class OwnMatmul(nn.Module):
+    """Bare weights that multiply from the right, as in the layers of GPT-2."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Tanh()
+        self.w, self.b = nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(4))
+        self.v, self.c = nn.Parameter(torch.zeros(4, 2)), nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        h = self.inner(x @ self.w + self.b)
+        return torch.addmm(self.c, h.view(-1, 4), self.v).view(*x.shape[:-1], 2)
+
+
 class DecodesByHand(nn.Module):
     """A layer's weight used in its forward, and outside it without the bias."""
 
@@ -477,6 +491,7 @@ CASES = {
     "position-table": (PositionTable, (4, 4), ["affine"] * 3 + ["factored"]),
     "own-norm": (OwnNorm, (4, 3), ["affine"] + ["factored"]),
     "own-linear": (OwnLinear, (4, 3), ["factored"] * 2),
+    "own-matmul": (OwnMatmul, (4, 3), ["factored"] * 2 + ["affine"]),
     "decodes-by-hand": (DecodesByHand, (4, 3), ["factored"]),
     "custom": (UsesCustom, (3,), ["factored"] + ["leaf"] + ["affine"]),
     "cross-attention": (CrossAttention, (4, 4), ["factored"] * 3),

@@ -61,6 +61,10 @@ def test_one_gradient(problem):
     torch.testing.assert_close(torch.diag(gradient.input_moment()[0]), one_hot.T @ one_hot)
     flat = gradient.g.flatten(0, 1)
     torch.testing.assert_close(gradient.output_moment(), (flat.T @ flat).unsqueeze(0))
+    a, s = gradient.moments(True, True)
+    torch.testing.assert_close(a, torch.einsum("bgoi,bgoi->gi", G, G))
+    torch.testing.assert_close(s, torch.einsum("bgoi,bgpi->gop", G, G))
+    assert gradient.moments(False, False) == (None, None)
 
 
 @settings(max_examples=40, deadline=None)

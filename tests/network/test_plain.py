@@ -50,7 +50,9 @@ def test_renormalised_embeddings_give_the_same_values_and_gradients_and_keep_the
     assert not torch.equal(net.module_.embed.weight, before)
     expected.sin().sum().backward()
     torch.testing.assert_close(output, expected, rtol=1e-6, atol=1e-6)  # torch adds 1e-7 to the norm it divides by
-    torch.testing.assert_close(network.module.embed.weight.grad / 2, net.module_.embed.weight.grad, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        network.module.embed.weight.grad / 2, net.module_.embed.weight.grad, rtol=1e-6, atol=1e-6
+    )
 
 
 def test_the_most_that_a_line_may_be_long_is_part_of_the_signature():
