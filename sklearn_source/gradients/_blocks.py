@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ._claims import claims_of, observed_claims
-from ._rules import VectorRule, rule_of
+from ._rules import EmbeddingRule, VectorRule, rule_of
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class _Plan:
             return [Block(name, "factored", (weight, bias), (groups, out, width + 1), owner, rule, rows)]
         parts = []
         if weight is not None:
-            kind = "indexed" if claim.op == "embedding" else "factored"
+            kind = "indexed" if isinstance(rule, EmbeddingRule) else "factored"
             parts.append(Block(weight, kind, (weight,), rule.shape, owner, rule, rows))
         if bias is not None:
             parts.append(Block(bias, "factored", (bias,), (1, *shapes[1], 1), owner, VectorRule(shapes[1]), rows))

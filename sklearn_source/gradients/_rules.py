@@ -193,7 +193,7 @@ class EmbeddingRule:
         padding, share = use.settings
         if share is not None:  # a bag's output is a sum of its members, each with its share
             grad = grad.unsqueeze(1) * share.unsqueeze(-1)
-        g = split_rows(grad.reshape(-1, self.weight[1]), n_rows, rows_first)
+        g = split_rows(grad.reshape(-1, self.shape[1]), n_rows, rows_first)
         if padding is not None:
             g = g.masked_fill((self.tokens(use, n_rows, rows_first) == padding).unsqueeze(-1), 0)
         return g
@@ -203,6 +203,23 @@ class EmbeddingRule:
 
     def from_matrix(self, matrix):
         return matrix.squeeze(-3).transpose(-1, -2)
+
+
+@dataclass(frozen=True)
+class TransposedEmbeddingRule(EmbeddingRule):
+    """A table (d, V) of which the columns are looked up, as low-rank adapters of embeddings do."""
+
+    op = "embedding_transposed"
+
+    @property
+    def shape(self):
+        return (1, *self.weight)
+
+    def to_matrix(self, weight):
+        return weight.unsqueeze(-3)
+
+    def from_matrix(self, matrix):
+        return matrix.squeeze(-3)
 
 
 @dataclass(frozen=True)
@@ -274,4 +291,7 @@ def rule_of(op, weight, groups=1):
         return ConvRule(tuple(weight), groups)
     if op == "conv_transpose":
         return ConvTransposeRule(tuple(weight), groups)
-    return {"linear": LinearRule, "matmul": MatmulRule, "embedding": EmbeddingRule}[op](tuple(weight))
+    return _RULES[op](tuple(weight))
+
+
+_RULES = {rule.op: rule for rule in (LinearRule, MatmulRule, EmbeddingRule, TransposedEmbeddingRule)}

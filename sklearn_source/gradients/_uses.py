@@ -19,8 +19,8 @@ class Use:
     Attributes
     ----------
     op : str
-        ``"linear"``, ``"matmul"``, ``"conv"``, ``"conv_transpose"``, ``"embedding"``, ``"norm"``, or
-        ``"broadcast"`` for an elementwise operation.
+        ``"linear"``, ``"matmul"``, ``"conv"``, ``"conv_transpose"``, ``"embedding"``,
+        ``"embedding_transposed"``, ``"norm"``, or ``"broadcast"`` for an elementwise operation.
     x : Tensor
         The function's input; of an embedding the indices, of a norm the normalised input.
     weight, bias : (str, int) or None
@@ -88,7 +88,10 @@ def _each(value, dims):
 
 
 def _embedding(input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False):
-    return "embedding", input, weight, None, (None if padding_idx is None else padding_idx % len(weight), None)
+    settings = (None if padding_idx is None else padding_idx % len(weight), None)
+    if weight.dim() == 2 and weight._base is not None:
+        return "embedding_transposed", input, weight.t(), None, settings
+    return "embedding", input, weight, None, settings
 
 
 def _embedding_bag(

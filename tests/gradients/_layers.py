@@ -231,6 +231,18 @@ class OwnMatmul(nn.Module):
         return torch.addmm(self.c, h.view(-1, 4), self.v).view(*x.shape[:-1], 2)
 
 
+class LowRankTable(nn.Module):
+    """An embedding as a product of two matrices, the first looked up by its columns."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Tanh()
+        self.low, self.up = nn.Parameter(torch.zeros(2, 7)), nn.Parameter(torch.zeros(3, 2))
+
+    def forward(self, x):
+        return self.inner(nn.functional.embedding(x, self.low.T, padding_idx=3) @ self.up.T)
+
+
 class DecodesByHand(nn.Module):
     """A layer's weight used in its forward, and outside it without the bias."""
 
@@ -492,6 +504,7 @@ CASES = {
     "own-norm": (OwnNorm, (4, 3), ["affine"] + ["factored"]),
     "own-linear": (OwnLinear, (4, 3), ["factored"] * 2),
     "own-matmul": (OwnMatmul, (4, 3), ["factored"] * 2 + ["affine"]),
+    "low-rank-table": (LowRankTable, 7, ["indexed", "factored"]),
     "decodes-by-hand": (DecodesByHand, (4, 3), ["factored"]),
     "custom": (UsesCustom, (3,), ["factored"] + ["leaf"] + ["affine"]),
     "cross-attention": (CrossAttention, (4, 4), ["factored"] * 3),

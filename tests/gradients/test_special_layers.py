@@ -158,5 +158,4 @@ def test_low_rank_adapters():
     found, cotangent = pulled(engine, x)
     for key, expected in autograd_rows(module, x, cotangent, engine.names).items():
         torch.testing.assert_close(found[key], expected, rtol=1e-10, atol=1e-12)
-    kinds = {block.name: block.kind for block in engine.blocks}
-    assert {kinds[name] for name in kinds if "embed" not in name} == {"factored"}
+    assert sorted({block.kind for block in engine.blocks}) == ["factored", "indexed"]
