@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from ._measurement import Measurement, resolve_measurement
 from ._network import Network
-from ._rows import Rows
+from ._rows import ArrayRows, Rows, prepare_rows
 
-__all__ = ["Measurement", "Network", "Rows", "resolve_measurement"]
+__all__ = ["ArrayRows", "Measurement", "Network", "Rows", "prepare_rows", "resolve_measurement"]
