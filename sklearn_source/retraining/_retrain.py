@@ -312,6 +312,7 @@ def _row_indices(rows, n_rows, what):
     rows = np.asarray(rows)
     if rows.dtype == bool and rows.shape == (n_rows,):
         return np.flatnonzero(rows)
+    rows = rows if rows.size else rows.astype(np.int64)
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < n_rows):
         raise ValueError(
             f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} training rows, got "

@@ -72,7 +72,8 @@ class StackedTrainer:
                     total = loss(stacks.state(), x, y, weights).sum()
                     gradients = torch.autograd.grad(total, trained, allow_unused=True)
                 for leaf, gradient in zip(trained, gradients):
-                    leaf.grad = gradient
+                    # Fused optimizers misread gradients that were expanded (the gradient of a sum, say).
+                    leaf.grad = None if gradient is None else gradient.contiguous()
                 clock.step()
             clock.end_epoch()
         return stacks.split()

@@ -9,7 +9,7 @@ from sklearn.utils import Bunch
 def additive_world(seed, n_subsets, n_query, n_train=40, n_repeats=3, reliability=0.8, quality=1.0, shared=0.5):
     """Rows with additive effects, seen through noise; scores that are the effects and an error.
 
-    `reliability` is that of the mean over repeats. A share of the noise's variance is common to the queries of a network.
+    `reliability` is that of the mean over repeats. A share of the noise is common to the queries of a network.
     """
     rng = np.random.default_rng(seed)
     effects = rng.normal(size=(n_query, n_train))
