@@ -8,7 +8,7 @@ import joblib
 import numpy as np
 import torch
 
-from ..gradients import FisherStream, GradientEngine, choose_fisher, held_bytes
+from ..gradients import Dense, FisherStream, GradientEngine, choose_fisher, held_bytes, to_matrices
 from ..network import resolve_measurement
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
@@ -17,6 +17,8 @@ from ._terms import State, TrainingGradients, meet
 # Bytes that the inputs and output gradients of one batch may take, for batch_size=None.
 _BATCH_BYTES = 128 * 2**20
 _MAX_BATCH = 2048
+# Bytes that the dense per-row gradients of one batch may take, all Fisher columns together: then it is cut further.
+_DENSE_BYTES = 512 * 2**20
 # Bytes of query vectors kept at a time; more queries take further passes over the training rows.
 _QUERY_BYTES = 512 * 2**20
 
@@ -110,7 +112,13 @@ class GradientAttribution(BaseAttribution):
     def _choose_batch(self):
         """Rows whose inputs and output gradients fit the budget."""
         per_row = held_bytes(self._probe) / len(self._probe[0])
-        return int(np.clip(_BATCH_BYTES // max(per_row, 1), 8, _MAX_BATCH))
+        rows = int(np.clip(_BATCH_BYTES // max(per_row, 1), 8, _MAX_BATCH))
+        return min(rows, self._dense_rows(1))
+
+    def _dense_rows(self, n_columns):
+        """Rows whose dense gradients fit their budget, at least one."""
+        dense = held_bytes([gradient for gradient in self._probe if isinstance(gradient, Dense)]) / len(self._probe[0])
+        return max(1, int(_DENSE_BYTES // max(dense * n_columns, 1)))
 
     def _state(self, checkpoint):
         """A recorded checkpoint on the network's device."""
@@ -122,13 +130,15 @@ class GradientAttribution(BaseAttribution):
             f"{checkpoint.digest}-{_digest(checkpoint.buffers)}",
         )
 
-    def _fisher_stream(self, states, weights, index):
-        """Fisher columns of some rows at some weights, as the estimator's parameters say."""
+    def _fisher_stream(self, states, weights, index, metric=None):
+        """Fisher columns of some rows at some weights, as the estimator's parameters say, in a metric where given."""
         network = self._network
         probe, _ = self._rows.batch(index[:1])
         network.load(states[-1].parameters, states[-1].buffers)
         with torch.no_grad():
             n_roots = network.n_roots(network.forward(probe))
+        fisher = choose_fisher(self.fisher, network, n_roots)
+        n_columns = {"exact": n_roots, "sampled": self.n_samples}.get(fisher, 1)
         return FisherStream(
             network,
             self._engine,
@@ -136,14 +146,21 @@ class GradientAttribution(BaseAttribution):
             index,
             states,
             weights,
-            fisher=choose_fisher(self.fisher, network, n_roots),
+            fisher=fisher,
             n_samples=self.n_samples,
             keys=self._keys,
             seed=self._seed,
-            batch_size=self._batch,
+            batch_size=min(self._batch, self._dense_rows(n_columns)),
             cache_bytes=self.cache_size * 2**20,
             progress=lambda iterable, desc: progress(iterable, verbose=self.verbose, desc=desc),
+            metric=metric,
         )
+
+    def _matrices(self, values):
+        """Numbers per parameter element, a dict of CPU tensors, as one matrix per block on the network's device."""
+        network = self._network
+        values = {name: values[name].to(network.device, network.dtype) for name in self._engine.names}
+        return [to_matrices(block, network.module, values) for block in self._engine.blocks]
 
     def _queries_at_once(self):
         per_query = self._copies_per_query() * self._engine.n_parameters * self._network.dtype.itemsize
