@@ -5,7 +5,8 @@ from __future__ import annotations
 from ._blocks import Block, from_matrices, select_parameters, to_matrices
 from ._capture import Capture
 from ._engine import GradientEngine
-from ._fisher import FisherStream, choose_fisher, loss_cotangent, row_uniforms
+from ._fisher import FisherStream, Metric, choose_fisher, loss_cotangent, row_uniforms
+from ._formed import Formed, scaled
 from ._indexed import Indexed
 from ._rowgrad import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
 from ._slow import FunctionalForward
@@ -16,15 +17,18 @@ __all__ = [
     "Dense",
     "Factored",
     "FisherStream",
+    "Formed",
     "FunctionalForward",
     "GradientEngine",
     "Indexed",
+    "Metric",
     "choose_fisher",
     "from_matrices",
     "held_bytes",
     "loss_cotangent",
     "rotate_matrices",
     "row_uniforms",
+    "scaled",
     "select_parameters",
     "squared_in_basis",
     "to_matrices",

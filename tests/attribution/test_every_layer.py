@@ -7,7 +7,9 @@ import pytest
 from sklearn_source import InfluenceFunctions, SourceAttribution
 from tests.attribution._layers import LAYERS
 from tests.attribution._runs import Hyper, make_net, relative
+from tests.attribution.test_adaptive_reference import adaptive_run, metric_segment
 from tests.reference import influence_scores
+from tests.reference._metric import metric_operators, walk
 
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")
 
@@ -44,3 +46,12 @@ def test_a_compiled_net_has_the_scores_of_the_same_net_uncompiled(run):
             for fitted in (net, r.net)
         )
         assert relative(found, expected) < 1e-9
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_in_the_metric_of_adamw(kind):
+    r = adaptive_run(kind, "float64", "AdamW")
+    segments = [metric_segment(r, "AdamW", a, a + 12) for a in (0, 12)]
+    expected = walk(segments, [metric_operators(s) for s in segments], r.queries())
+    found = SourceAttribution(n_segments=2).fit(r.net, r.X, r.y).transform(r.X_query)
+    assert relative(found, expected) < 1e-7
