@@ -166,7 +166,10 @@ class GradientEngine:
         demoted : list of str
             Layers, or parameters of no layer, whose quick way was wrong for this network.
         """
-        x = tree_map(lambda leaf: leaf[:_CHECK_ROWS] if isinstance(leaf, torch.Tensor) else leaf, x)
+        # Fewer rows come again: one row alone would not tell rows from positions.
+        x = tree_map(
+            lambda leaf: leaf[torch.arange(_CHECK_ROWS) % len(leaf)] if isinstance(leaf, torch.Tensor) else leaf, x
+        )
         self._observe(x)
         tried = set()
         while True:

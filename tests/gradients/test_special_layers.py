@@ -41,6 +41,16 @@ def test_other_numbers_of_rows_than_were_checked(name, n_rows):
         torch.testing.assert_close(found[key], expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["sequence-first", "attention", "position-ids", "position-table"])
+def test_one_row_is_enough_to_check_with(name):
+    module, x, _ = make(name)
+    engine = GradientEngine(module, module)
+    engine.verify(x[:1])
+    found, cotangent = pulled(engine, x)
+    for key, expected in autograd_rows(module, x, cotangent, engine.names).items():
+        torch.testing.assert_close(found[key], expected, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["bare-parameters", "custom", "lstm", "rnn-packed", "tied-embedding"])
 def test_chunks_of_rows_change_nothing(name, monkeypatch):
     module, x, _ = make(name)
