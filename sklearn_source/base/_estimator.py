@@ -106,7 +106,7 @@ class NetworkEstimator(BaseEstimator):
             getattr(self, "measurement", "prediction"), self._network, output=getattr(self, "output", None)
         )
         if isinstance(getattr(self, "measurement", None), str):  # what cannot be measured is said before the work
-            self._measure(output, self._measure.target(output, targets), x)
+            self._measure(output, self._measure.target(output, targets, x), x)
         self._lock = threading.RLock()
         self._fit_method()
 

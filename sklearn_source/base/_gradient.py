@@ -45,9 +45,9 @@ class Queries:
                 capture = method._engine.capture(x)
                 leaf = capture.output.detach().requires_grad_()
                 if start not in self._targets:
-                    self._targets[start] = self._measure.target(leaf.detach(), y)
+                    self._targets[start] = self._measure.target(leaf.detach(), y, x)
                 with torch.enable_grad():
-                    values = self._measure(leaf, self._targets[start])
+                    values = self._measure(leaf, self._targets[start], x)
                     cotangent = torch.autograd.grad(values.sum(), leaf)[0]
                 parts.append(capture.pull(cotangent))
         return parts
@@ -61,7 +61,7 @@ class Queries:
         for start in starts:
             x, y = self._rows.batch(self._index[start : start + method._batch])
             with torch.no_grad():
-                self._targets[start] = self._measure.target(method._network.forward(x), y)
+                self._targets[start] = self._measure.target(method._network.forward(x), y, x)
 
     def encoded(self, state, encode):
         """``encode(gradients)`` batch by batch: per block one tensor (n_query, groups, out, in)."""

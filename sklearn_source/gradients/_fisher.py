@@ -44,7 +44,7 @@ def choose_fisher(fisher, network, n_roots, limit=16):
         return fisher
     if n_roots <= limit:
         return "exact"
-    return "empirical" if network.predictive == "unknown" else "sampled"
+    return "sampled" if network.can_draw(n_roots) else "empirical"
 
 
 class FisherStream:
