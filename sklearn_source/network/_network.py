@@ -169,6 +169,8 @@ class Network:
         """What integer targets become: class labels int64, numbers the module's dtype, else as they are."""
         if self.predictive.startswith("categorical"):
             return torch.int64
+        if self._loss.overridden:  # its targets are what it takes, whatever criterion stands beside it
+            return None
         return self.dtype if self.predictive in ("bernoulli", "gaussian", "laplace") else None
 
     def forward(self, x):

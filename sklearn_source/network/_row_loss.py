@@ -182,7 +182,7 @@ class RowLoss(AskedLoss):
 
     def _rows_with_loss(self, rows, indices, forward):
         """Up to four training rows that have a loss: those before may have nothing but masked tokens."""
-        found = None
+        first = found = None
         for part in islice(_parts(indices, 4), _TRIES):
             x, y = rows.batch(part)
             with torch.no_grad():
@@ -190,14 +190,21 @@ class RowLoss(AskedLoss):
             check_targets(self, output, y)
             if self.known:
                 return part, x, y, output
-            live = live_rows(self, output, y, x)
-            if len(live) == len(part):
-                return part, x, y, output
-            if len(live) and (found is None or len(live) > len(found[0])):
+            live, first = live_rows(self, output, y, x), first or (part, x, y, output)
+            if len(live):
                 found = part[live.cpu().numpy()], *(take(tree, live) for tree in (x, y, output))
             if len(live) > 1:
                 return found
-        return (part, x, y, output) if found is None else found
+        if found is None and torch.isfinite(first[3]).all() and not self._is_finite(*first[1:]):
+            raise ValueError(
+                f"no training row has a loss (of the first {4 * _TRIES}): all their targets are ignored or masked, and "
+                "the criterion gives no number"
+            )
+        return first if found is None else found
+
+    @torch.no_grad()
+    def _is_finite(self, x, y, output):
+        return bool(torch.isfinite(torch.as_tensor(self.get_loss(self.shell, output, y, x))).all())
 
     def _weigh_labels(self, target_batches, output):
         """Take the mean weight per row from the training labels, and check them against ``output``."""

@@ -84,6 +84,7 @@ class RowWeights:
             weights = counted(loss, self._counted, output, y, x)
         else:
             y_one, x_one, shape = self._reference
+            x_one = None if x is None else x_one
             if _form(x, y) != _form(x_one, y_one) or output.shape[1:] != shape:
                 raise ValueError(
                     "the criterion weighs rows by more than a count of tokens, so that rows have to be compared, which "
