@@ -92,10 +92,7 @@ def find_structure(losses, output, *, laplace=False):
             candidates.append(Structure("categorical_probs", axis))
     candidates += [Structure("laplace")] if laplace else []
     candidates.append(Structure("diagonal"))
-    try:
-        return next((c for c in candidates if _holds(c, losses, output)), None)
-    except FAILURES:  # a loss without a second derivative: it may still be had by other ways
-        return None
+    return next((c for c in candidates if _holds(c, losses, output)), None)
 
 
 def gradient(losses, output):
@@ -117,6 +114,13 @@ def hessian_product(losses, output, vector):
 
 
 def _holds(structure, losses, output):
+    try:
+        return _fits(structure, losses, output)
+    except FAILURES:  # probabilities asked for as logits, a loss without a second derivative
+        return False
+
+
+def _fits(structure, losses, output):
     axis, kind = structure.axis, structure.kind
     other = 0.5 * output + 0.5 * _elsewhere(output, axis, kind)
     generator = torch.Generator().manual_seed(0)

@@ -48,6 +48,12 @@ def shares(loss, output, y, x):
         Zero for rows without influence on the loss (every token masked), whose own loss may then be anything. None
         where some row's gradient is not a multiple of its own.
     """
+    found = _shares(loss, output, y, x)
+    return None if found is None else found[0]
+
+
+def _shares(loss, output, y, x):
+    """:func:`shares`, and which rows have no influence, but a loss of their own (a sample weight of zero, say)."""
     leaf = output.detach().clone().requires_grad_()
     with torch.enable_grad():
         try:
@@ -57,13 +63,14 @@ def shares(loss, output, y, x):
         except FAILURES:
             return None
     silent = (together == 0).all(1)
+    idle = silent & torch.isfinite(alone).all(1)
     alone = alone.where(~silent[:, None], 0)
     square = alone.square().sum(1)
     found = (together * alone).sum(1) / square.where(~silent, 1)
     tolerance = TOLERANCE.get(output.dtype, 2e-2)
     rest = (together - found[:, None] * alone).abs().amax(1)
     good = torch.isfinite(found).all() and (found >= 0).all() and (rest <= tolerance * together.abs().amax(1)).all()
-    return found if good else None
+    return (found, idle) if good else None
 
 
 def is_weighted_mean(loss, output, y, x, value):
@@ -89,9 +96,19 @@ def is_weighted_mean(loss, output, y, x, value):
 
 
 def weights_beside(loss, output, y, x):
-    """Weights of all rows but the last, in units of the last row's: (B - 1,), or None as :func:`shares`."""
-    found = shares(loss, stand_in(output), y, x)
-    return None if found is None or not found[-1] > 0 else found[:-1] / found[-1]
+    """Weights of all rows but the last, in units of the last row's: (B - 1,), or None as :func:`shares`.
+
+    Rows without influence may be counted all the same, as in the mean of weighed losses: what the shares lack to one
+    is theirs.
+    """
+    pair = _shares(loss, stand_in(output), y, x)
+    if pair is None or not pair[0][-1] > 0:
+        return None
+    found, idle = pair
+    left = 1 - found.sum()
+    if idle.any() and left > TOLERANCE.get(output.dtype, 2e-2):
+        found = found.where(~idle, left / idle.sum())
+    return found[:-1] / found[-1]
 
 
 def joined(first, second):
