@@ -13,6 +13,7 @@ from ..network import resolve_measurement
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
 from ._terms import State, TrainingGradients, meet
+from ._trained import mark_trained
 
 # Bytes that the inputs and output gradients of one batch may take, for batch_size=None.
 _BATCH_BYTES = 128 * 2**20
@@ -96,6 +97,8 @@ class GradientAttribution(BaseAttribution):
 
     def _fit_method(self):
         network = self._network
+        if self._needs_trajectory:
+            mark_trained(network.module, self.trajectory_)
         parameters, buffers = network.parameters(), network.buffers()
         self._final = State(-1, parameters, buffers, _digest(parameters, buffers))
         self._engine = GradientEngine(network.module, network.forward, self.layers, self._treatment())
