@@ -63,12 +63,12 @@ class AskedLoss:
             return value.reshape(())
 
         if not self._loop:
-            try:
+            with contextlib.suppress(*FAILURES):
                 return torch.func.vmap(one, in_dims=_dims(output, y, x))(output, y, x)
-            except FAILURES:  # a criterion that looks at values (if loss > 0:) cannot be vectorised
-                self._loop = True
         rows = [(o, take(y, slice(i, i + 1)), take(x, slice(i, i + 1))) for i, o in enumerate(output)]
-        return torch.stack([self.get_loss(self.shell, o[None], t, r).reshape(()) for o, t, r in rows])
+        losses = [self.get_loss(self.shell, o[None], t, r).reshape(()) for o, t, r in rows]
+        self._loop = True  # a criterion that looks at values (if loss > 0:) cannot be vectorised
+        return torch.stack(losses)
 
     def get_loss(self, shell, output, y, x):
         """What the net's own ``get_loss`` gives for a batch, by ``shell`` or ``unreduced``."""
@@ -76,6 +76,11 @@ class AskedLoss:
         try:
             with self._parameters_constant():
                 return shell.net.get_loss(handed, y, X=x, training=True)
+        except KeyError as error:
+            raise ValueError(
+                f"the net's get_loss reads {error} of X, which these rows do not have: pass rows with all that it "
+                "reads, as in training"
+            ) from error
         except (TypeError, AttributeError) as error:
             if not self.overridden or (self.n_extra is None and x is not None):
                 raise
