@@ -224,3 +224,37 @@ def test_parameter_groups_of_skorch():
     net.partial_fit(X, Y)
     rates = {"backbone.weight": 0.001, "head.weight": 0.01, "head.bias": 0.01}
     check(net, initial, [(X, Y, [(STEPS, rates)], 0)], (X, Y))
+
+
+def test_lora_adapters():
+    """peft freezes the pretrained layers: only the adapters are attributed, with the gradients that autograd gives."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    module = peft.get_peft_model(
+        base, peft.LoraConfig(r=2, target_modules=["0", "2"], init_lora_weights=False, lora_dropout=0.1)
+    )
+    net = NeuralNetRegressor(
+        module, optimizer=torch.optim.SGD, lr=0.02, batch_size=8, max_epochs=4, train_split=None, verbose=0,
+        callbacks=[TrajectoryRecorder()],
+    ).initialize()  # fmt: skip
+    before = {name: p.detach().clone() for name, p in net.module_.named_parameters()}
+    net.partial_fit(X, Y)
+    adapters = [name for name in before if "lora_" in name]
+    assert [n for n, p in net.module_.named_parameters() if not torch.equal(before[n], p)] == adapters
+    x, y, q = (torch.from_numpy(v) for v in (X, Y, QUERIES))
+    net.module_.eval()
+    wanted = [net.module_.get_parameter(name) for name in adapters]
+
+    def gradients(values):
+        return torch.stack([torch.cat([g.flatten() for g in torch.autograd.grad(v, wanted)]) for v in values])
+
+    losses = gradients([(net.module_(x[m : m + 1]) - y[m]).square().sum() for m in range(N)])
+    queries = gradients([net.module_(q[i : i + 1]).sum() for i in range(N_QUERIES)])
+    similarity = GradientSimilarity(metric="dot").fit(net, X, Y)
+    np.testing.assert_allclose(similarity.transform(QUERIES), -(queries @ losses.T).numpy(), rtol=1e-5, atol=1e-7)
+    for method in (SourceAttribution(n_segments=2), TracIn(), InfluenceFunctions(), similarity):
+        est = method.fit(net, X, Y)
+        assert est._engine.names == adapters
+        assert np.isfinite(est.transform(QUERIES)).all()
+    assert not any(kind == "dense" for kind in (block.kind for block in est._engine.blocks))
