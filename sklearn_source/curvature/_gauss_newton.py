@@ -40,14 +40,12 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
 
         with torch.no_grad():
             output = forward(parameters)
-        roots = torch.stack(list(network.curvature_roots(output, y, x)))  # (columns, B, ...)
+        hessian = network.output_hessian(output, y, x)
         _, pull = torch.func.vjp(forward, parameters)
 
-        def product(tangent, forward=forward, roots=roots, pull=pull):
+        def product(tangent, forward=forward, hessian=hessian, pull=pull):
             pushed = torch.func.jvp(forward, (parameters,), (tangent,))[1]  # (B, ...)
-            coefficients = (roots * pushed).flatten(2).sum(2)  # (columns, B)
-            curved = (roots * coefficients.view(*coefficients.shape, *[1] * (pushed.dim() - 1))).sum(0)
-            return pull(curved)[0]
+            return pull(hessian.product(pushed))[0]
 
         part = torch.func.vmap(product, chunk_size=_VECTORS_AT_ONCE)(tangents)
         for name in total:

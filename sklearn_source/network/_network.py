@@ -305,7 +305,7 @@ class Network:
         Tensor like ``output``
             One column for all rows at once, detached; ``n_roots(output)`` of them.
         """
-        return self._curvature(output, y, x).columns()
+        return self.output_hessian(output, y, x).columns()
 
     def can_draw(self, n_roots):
         """bool: whether :meth:`sampled_root` is what the loss implies, at about the cost of its gradient."""
@@ -336,7 +336,13 @@ class Network:
         expected = (len(output), *self.uniforms_shape(output))
         if tuple(uniforms.shape) != expected:
             raise ValueError(f"expected uniforms of shape {expected} for these outputs, got {tuple(uniforms.shape)}")
-        return self._curvature(output, y, x).draw(uniforms.to(output.device))
+        return self.output_hessian(output, y, x).draw(uniforms.to(output.device))
 
-    def _curvature(self, output, y, x):
+    def output_hessian(self, output, y, x=None):
+        """The matrices of :meth:`curvature_roots`, for several columns, draws or products of one batch.
+
+        Returns
+        -------
+        An object with ``columns()``, ``draw(uniforms)``, and ``product(vector)`` for vectors like ``output``.
+        """
         return curvature_of(self._loss, output.detach(), y, x)

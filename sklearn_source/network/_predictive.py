@@ -126,6 +126,17 @@ class SoftmaxRoots:
                     b[:, c, t] = root / (p[:, c, t] + eps) if self.kind == "categorical_probs" else root
                 yield b.reshape(self.p.shape).movedim(1, self.axis)
 
+    def product(self, vector):
+        """The matrix times a vector like the output."""
+        v, scale = vector.movedim(self.axis, 1), self.scale.unsqueeze(1)
+        if self.kind == "categorical":
+            found = scale * (self.p * v - self.p * (self.p * v).sum(1, keepdim=True))
+        elif self.kind == "categorical_probs":
+            found = scale * self.p / (self.p + torch.finfo(self.p.dtype).eps) ** 2 * v
+        else:
+            found = scale * self.p * v
+        return found.movedim(1, self.axis)
+
     def draw(self, uniforms):
         return self._drawn(uniforms).movedim(1, self.axis)
 
@@ -152,6 +163,10 @@ class DiagonalRoots:
             b = torch.zeros_like(root)
             b[:, c] = root[:, c]
             yield b.reshape(self.diagonal.shape)
+
+    def product(self, vector):
+        """The matrix times a vector like the output."""
+        return self.diagonal * vector
 
     def draw(self, uniforms):
         return self.diagonal.sqrt() * _signs(uniforms, self.diagonal.dtype)
@@ -189,6 +204,11 @@ class MatrixRoots:
     def columns(self):
         for c in range(self.roots.shape[2]):
             yield self.roots[:, :, c].reshape(self.shape)
+
+    def product(self, vector):
+        """The matrix times a vector like the output."""
+        flat = vector.reshape(len(self.roots), -1, 1)
+        return (self.roots @ (self.roots.mT @ flat)).reshape(self.shape)
 
     def draw(self, uniforms):
         signs = _signs(uniforms, self.roots.dtype).reshape(len(self.roots), -1, 1)

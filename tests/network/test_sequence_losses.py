@@ -141,6 +141,9 @@ def test_roots_square_to_the_hessian(build, name):
     mean = definition(name, output, y, mask)[1].mean()
     expected = dense_hessians(name, output, y, mask, LOSSES[name][4], mean)
     torch.testing.assert_close(torch.einsum("cbi,cbj->bij", roots, roots), expected, rtol=1e-7, atol=1e-9)
+    v = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    product = network.output_hessian(output, y, x).product(v).reshape(N, -1, 1)
+    torch.testing.assert_close(product, expected @ v.reshape(N, -1, 1), rtol=1e-7, atol=1e-9)
 
 
 def test_draws_are_of_tokens_and_average_to_the_hessian(build, name):
@@ -150,7 +153,7 @@ def test_draws_are_of_tokens_and_average_to_the_hessian(build, name):
     assert network.uniforms_shape(output) == (T,)
     n = 2000
     uniforms = torch.rand((n, N, T), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    curvature = network._curvature(output, y, x)
+    curvature = network.output_hessian(output, y, x)
     b = torch.stack([curvature.draw(u) for u in uniforms]).reshape(n, N, -1)
     torch.testing.assert_close(network.sampled_root(output, y, uniforms[0], x).reshape(N, -1), b[0])
     square = torch.einsum("nbi,nbj->nbij", b, b)
