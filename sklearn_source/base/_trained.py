@@ -28,7 +28,7 @@ def mark_trained(module, trajectory):
             if parameter.requires_grad:
                 never.append(name)
             parameter.requires_grad_(False)
-        elif not at_last[name]:
+        elif not at_last.get(name):
             parameter.requires_grad_(True)
     if never:
         shown = ", ".join(never[:6]) + (", ..." if len(never) > 6 else "")

@@ -58,17 +58,17 @@ def _shares(loss, output, y, x):
     with torch.enable_grad():
         try:
             value = loss.get_loss(loss.shell, leaf, y, x)
-            together = torch.autograd.grad(value.reshape(()), leaf)[0].flatten(1).double()
-            alone = torch.autograd.grad(loss.rows_alone(leaf, y, x).sum(), leaf)[0].flatten(1).double()
+            together = torch.autograd.grad(value.reshape(()), leaf)[0].flatten(1)
+            alone = torch.autograd.grad(loss.rows_alone(leaf, y, x).sum(), leaf)[0].flatten(1)
         except FAILURES:
             return None
     silent = (together == 0).all(1)
     idle = silent & torch.isfinite(alone).all(1)
     alone = alone.where(~silent[:, None], 0)
-    square = alone.square().sum(1)
-    found = (together * alone).sum(1) / square.where(~silent, 1)
+    square = alone.square().sum(1, dtype=torch.float64)
+    found = (together * alone).sum(1, dtype=torch.float64) / square.where(~silent, 1)
     tolerance = TOLERANCE.get(output.dtype, 2e-2)
-    rest = (together - found[:, None] * alone).abs().amax(1)
+    rest = (together - found[:, None].to(alone.dtype) * alone).abs().amax(1)
     good = torch.isfinite(found).all() and (found >= 0).all() and (rest <= tolerance * together.abs().amax(1)).all()
     return (found, idle) if good else None
 

@@ -290,3 +290,43 @@ def test_a_general_hessian_of_many_outputs_is_refused(make_net, rng):
     assert choose_fisher("auto", network, 5000) == "empirical"
     with pytest.raises(ValueError, match='5000 x 5000 per row are too many .* use fisher="empirical"'):
         next(network.curvature_roots(network.forward(x), y))
+
+
+class TwoTasks(NeuralNet):
+    """Targets by name: a class, and a number where it is known."""
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        there = y_true["known"]
+        number = ((y_pred[:, C] - y_true["number"]) ** 2 * there).sum() / there.sum()
+        return F.cross_entropy(y_pred[:, :C], y_true["label"]) + number if self.both else number
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_targets_by_name(make_net, rng, both):
+    y = {"label": rng.integers(0, C, N), "number": rng.normal(size=N), "known": (rng.random(N) < 0.6).astype(float)}
+    net = make_net(TwoTasks, n_out=C + 1)
+    net.both = both
+    if both:  # one mean is over rows and one over those that are known: no weight of a row serves both
+        with pytest.raises(ValueError, match="couples rows"):
+            calibrated(net, rng.normal(size=(N, 5)), y)
+        return
+    network, x, t, output = calibrated(net, rng.normal(size=(N, 5)), y)
+    known = t["known"].double()
+    expected = known * (output[:, C] - t["number"].double()) ** 2 / known.mean()
+    torch.testing.assert_close(network.row_losses(output, t, x), expected)
+    roots = torch.stack(list(network.curvature_roots(output, t, x)))
+    hessian = torch.zeros(N, C + 1, C + 1, dtype=torch.float64)
+    hessian[:, C, C] = 2 * known / known.mean()
+    torch.testing.assert_close(torch.einsum("cbi,cbj->bij", roots, roots), hessian)
+
+
+def test_a_batch_changed_in_place_is_another_batch(make_net, rng):
+    net = make_net(WeightedMean, nn.MSELoss, n_out=C, criterion__reduction="none")
+    X = {"x": rng.normal(size=(N, 5)), "sample_weight": rng.uniform(0.5, 2, N)}
+    network, x, y, output = calibrated(net, X, targets("number", rng))
+    before = network.row_losses(output, y, x)
+    torch.testing.assert_close(network.row_losses(output, y, x), before)
+    y.neg_()
+    torch.testing.assert_close(network.row_losses(output, y, x), network.row_losses(output, y.clone(), x))
+    other = {**x, "sample_weight": 2 * x["sample_weight"]}
+    torch.testing.assert_close(network.row_losses(output, y, other), 2 * network.row_losses(output, y, x))
