@@ -212,6 +212,31 @@ def test_a_class_at_every_pixel():
         scores = est.transform(IMAGES[:M], labels[:M])
         assert (scores[range(M), range(M)] > 0).all()
         assert est.transform(IMAGES[:M]).shape == (M, N)
+    labels[0] = -100  # an image without one label: it has no part in the training, and that is all
+    net = trained(
+        make_net(module=Pixels, cls=NeuralNet, module__n_out=3, criterion=nn.CrossEntropyLoss), IMAGES, labels
+    )
+    est = SourceAttribution(random_state=0).fit(net, IMAGES, labels)
+    assert not est.transform(IMAGES[1:M], labels[1:M])[:, 0].any()
+    with pytest.raises(ValueError, match="leave out sequences whose targets are all ignored"):
+        est.transform(IMAGES[:M], labels[:M])
+
+
+def test_distributions_as_targets():
+    """A loss on log-probabilities classifies: its log-odds are those of the predicted class."""
+
+    class LogSoftmax(Two):
+        def forward(self, a, b):
+            return super().forward(a, b).log_softmax(1)
+
+    y = RNG.dirichlet(np.ones(3), N).astype(np.float32)
+    net = make_net(NeuralNet, module=LogSoftmax, module__n_out=3, criterion=nn.KLDivLoss)
+    net = trained(net.set_params(criterion__reduction="batchmean"), {"a": A, "b": B}, y)
+    est = SourceAttribution().fit(net, {"a": A, "b": B}, y)
+    assert est._network.predictive == "categorical_logprobs"
+    assert est.transform({"a": QA, "b": QB}).any()
+    with pytest.raises(ValueError, match="leave y out to take the predicted class"):
+        est.transform({"a": QA, "b": QB}, y[:M])
 
 
 def test_a_number_at_every_pixel():
@@ -220,6 +245,13 @@ def test_a_number_at_every_pixel():
     est = SourceAttribution(measurement="neg_loss", random_state=0).fit(net, IMAGES, y)
     scores = est.transform(IMAGES[:M], y[:M])
     np.testing.assert_allclose(scores[range(M), range(M)], est.self_influence()[:M], rtol=1e-4)
+    pixel = SourceAttribution(output=(0, 2, 3)).fit(net, IMAGES, y)
+    by_hand = SourceAttribution(measurement=lambda o, t: o[:, 0, 2, 3]).fit(net, IMAGES, y)
+    np.testing.assert_allclose(pixel.transform(IMAGES[:M]), by_hand.transform(IMAGES[:M]))
+    with pytest.raises(
+        ValueError, match=r"expected output= to index a row's outputs of shape \(1, 4, 4\), got \(0, 9, 3\)"
+    ):
+        SourceAttribution(output=(0, 9, 3)).fit(net, IMAGES, y)
 
 
 # --- what cannot be read ------------------------------------------------------------------------------------------

@@ -9,7 +9,14 @@ from skorch import NeuralNetRegressor
 from skorch.callbacks import Freezer, ParamMapper, Unfreezer
 from torch import nn
 
-from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
+from sklearn_source import (
+    GradientSimilarity,
+    InfluenceFunctions,
+    SourceAttribution,
+    TracIn,
+    Trajectory,
+    TrajectoryRecorder,
+)
 
 N, STEPS, N_QUERIES = 24, 150, 4
 
@@ -224,6 +231,18 @@ def test_parameter_groups_of_skorch():
     net.partial_fit(X, Y)
     rates = {"backbone.weight": 0.001, "head.weight": 0.01, "head.bias": 0.01}
     check(net, initial, [(X, Y, [(STEPS, rates)], 0)], (X, Y))
+
+
+def test_a_frozen_group_is_written_and_read(tmp_path):
+    net = make_net(callbacks=[Freezer("backbone*")], optimizer__param_groups=[("backbone*", {"lr": 0.5})])
+    net.partial_fit(X, Y)
+    trajectory = Trajectory.from_net(net)
+    trajectory.save(tmp_path / "run")
+    rates = Trajectory.load(tmp_path / "run").integrated_learning_rate(0, STEPS)
+    assert rates == trajectory.integrated_learning_rate(0, STEPS)
+    assert rates == {"backbone.weight": 0.0, **dict.fromkeys(HEAD, pytest.approx(STEPS * 0.01))}
+    scores = SourceAttribution(trajectory=tmp_path / "run").fit(net, X, Y).transform(QUERIES)
+    np.testing.assert_array_equal(scores, SourceAttribution().fit(net, X, Y).transform(QUERIES))
 
 
 def test_lora_adapters():
