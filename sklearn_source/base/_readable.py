@@ -53,13 +53,17 @@ def read_training_rows(network, x):
 def require_readable(network, x, form):
     """Refuse query rows, of another form than the training rows, on which the network fails.
 
-    Another form alone is no error: sequences differ in length.
+    Another form alone is no error: sequences differ in length, and what only the loss reads may be missing.
     """
     found = row_form(x)
     if found == form:
         return
     reason = "another number of axes"
-    if _axes(found) == _axes(form):
+    expected = form
+    if isinstance(found, dict) and isinstance(form, dict) and set(found) < set(form):
+        expected = {key: form[key] for key in found}
+        reason = "inputs are missing"
+    if _axes(found) == _axes(expected):
         try:
             with torch.no_grad():
                 network.forward(x)
