@@ -74,7 +74,7 @@ class RowLoss(AskedLoss):
         y, x = take(y, live), take(x, live)
 
         def losses(output):
-            zeros = 0 * output.flatten(1).sum(1)
+            zeros = 0 * output.reshape(len(output), -1).sum(1)
             if not len(live):
                 return zeros
             return zeros.index_add(0, live, self.rows_alone(output[live], y, x) * weights[live].to(output.dtype))

@@ -118,7 +118,7 @@ class RowWeights:
 def counted(loss, structure, output, y, x):
     """One over the scale of every row's own loss at a position that counts: the number of these. None: no such loss."""
     try:
-        scale = structure.scale(lambda o: loss.rows_alone(o, y, x), stand_in(output)).flatten(1).double()
+        scale = structure.scale(lambda o: loss.rows_alone(o, y, x), stand_in(output)).reshape(len(output), -1).double()
     except FAILURES:
         return None
     most = torch.nan_to_num(scale).amax(1)  # 0 / 0 where no position counts

@@ -83,12 +83,12 @@ def find_structure(losses, output, *, laplace=False):
     Structure or None
     """
     output = output.detach()
-    axes = [1] if output.ndim == 2 else [1, output.ndim - 1]
-    candidates = [Structure(kind, axis) for axis in axes for kind in ("categorical",) if output.shape[axis] > 1]
+    axes = [axis for axis in sorted({1, output.ndim - 1}) if 0 < axis < output.ndim and output.shape[axis] > 1]
+    candidates = [Structure("categorical", axis) for axis in axes]
     for axis in axes:
-        if output.shape[axis] > 1 and _normalised(output.exp(), axis):
+        if _normalised(output.exp(), axis):
             candidates.append(Structure("categorical_logprobs", axis))
-        if output.shape[axis] > 1 and (output >= 0).all() and _normalised(output, axis):
+        if (output >= 0).all() and _normalised(output, axis):
             candidates.append(Structure("categorical_probs", axis))
     candidates += [Structure("laplace")] if laplace else []
     candidates.append(Structure("diagonal"))

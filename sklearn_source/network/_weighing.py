@@ -33,7 +33,7 @@ def live_rows(loss, output, y, x):
             grad = torch.autograd.grad(value, leaf)[0]
     except (*FAILURES, AttributeError):  # what is wrong with it is said by the check that follows
         return torch.arange(len(output), device=output.device)
-    return torch.nonzero((grad != 0).flatten(1).any(1) & torch.isfinite(value)).flatten()
+    return torch.nonzero(_by_row(grad != 0).any(1) & torch.isfinite(value)).flatten()
 
 
 def shares(loss, output, y, x):
@@ -58,8 +58,8 @@ def _shares(loss, output, y, x):
     with torch.enable_grad():
         try:
             value = loss.get_loss(loss.shell, leaf, y, x)
-            together = torch.autograd.grad(value.reshape(()), leaf)[0].flatten(1)
-            alone = torch.autograd.grad(loss.rows_alone(leaf, y, x).sum(), leaf)[0].flatten(1)
+            together = _by_row(torch.autograd.grad(value.reshape(()), leaf)[0])
+            alone = _by_row(torch.autograd.grad(loss.rows_alone(leaf, y, x).sum(), leaf)[0])
         except FAILURES:
             return None
     silent = (together == 0).all(1)
@@ -109,6 +109,10 @@ def weights_beside(loss, output, y, x):
     if idle.any() and left > TOLERANCE.get(output.dtype, 2e-2):
         found = found.where(~idle, left / idle.sum())
     return found[:-1] / found[-1]
+
+
+def _by_row(tensor):
+    return tensor.reshape(len(tensor), -1)
 
 
 def joined(first, second):

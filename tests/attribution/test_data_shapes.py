@@ -303,3 +303,30 @@ def test_inputs_of_different_lengths_and_names():
         est.transform({"b": QB})
     with pytest.raises(ValueError, match="X with 20 rows and y with 19"):
         InfluenceFunctions().fit(net, {"a": A, "b": B}, Y[:19])
+
+
+class Flat(nn.Module):
+    """Tokens of all rows one below the other, as in many a language model; or time before rows."""
+
+    def __init__(self, transposed=False):
+        super().__init__()
+        self.transposed = transposed
+        self.layer = nn.Linear(1, 3)
+
+    def forward(self, x):
+        output = self.layer(x[..., None])
+        return output.transpose(0, 1) if self.transposed else output.reshape(-1, 3)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_outputs_that_are_not_one_per_row(transposed):
+    class Loss(nn.Module):
+        def forward(self, output, y):
+            output = output.transpose(0, 1) if transposed else output
+            return nn.functional.cross_entropy(output.reshape(-1, 3), y.reshape(-1))
+
+    labels = RNG.randint(0, 3, (N, 3))
+    net = trained(make_net(NeuralNet, module=Flat, module__transposed=transposed, criterion=Loss), A, labels)
+    for method in METHODS:
+        with pytest.raises(ValueError, match=r"for 4 rows the module returned .* let it return \(rows, \.\.\.\)"):
+            method().fit(net, A, labels)

@@ -18,7 +18,7 @@ from sklearn_source import (
     TrajectoryRecorder,
 )
 
-N, STEPS, N_QUERIES = 24, 150, 4
+N, STEPS, N_QUERIES = 18, 100, 4
 
 
 class Parts(nn.Module):
@@ -41,7 +41,7 @@ def problem(seed=0, n=N):
 
 
 X, Y = problem()
-X2, Y2 = problem(1, 18)
+X2, Y2 = problem(1, 14)
 QUERIES = problem(2, N_QUERIES)[0]
 BACKBONE, HEAD = ["backbone.weight"], ["head.weight", "head.bias"]
 ALL = BACKBONE + HEAD
@@ -49,7 +49,7 @@ ALL = BACKBONE + HEAD
 
 def make_net(**options):
     torch.manual_seed(0)
-    callbacks = [TrajectoryRecorder(n_checkpoints=15), *options.pop("callbacks", [])]
+    callbacks = [TrajectoryRecorder(n_checkpoints=10), *options.pop("callbacks", [])]
     options = {"lr": 0.01, "optimizer": torch.optim.SGD, **options}
     return NeuralNetRegressor(
         Parts(), batch_size=-1, max_epochs=STEPS, train_split=None, verbose=0, callbacks=callbacks, **options
@@ -89,7 +89,7 @@ def start_of(net):
     return {name: p.detach().clone() for name, p in net.module_.named_parameters()}
 
 
-def check(net, initial, stages, data, stage=None, tolerance=0.015, names=ALL, n_segments=15, **options):
+def check(net, initial, stages, data, stage=None, tolerance=0.015, names=ALL, n_segments=10, **options):
     """SOURCE with the exact curvature, and TracIn's and SOURCE's choice of parameters."""
     theta, effects = exact(initial, stages)
     for name, p in net.module_.named_parameters():
@@ -161,18 +161,18 @@ def test_trained_in_the_first_stage_and_frozen_in_the_second():
 
 
 def test_unfrozen_on_the_way():
-    net = make_net(callbacks=[Freezer("backbone*"), Unfreezer("backbone*", at=76)])
+    net = make_net(callbacks=[Freezer("backbone*"), Unfreezer("backbone*", at=51)])
     initial = start_of(net)
     net.partial_fit(X, Y)
-    phases = [(75, dict.fromkeys(HEAD, 0.01)), (75, dict.fromkeys(ALL, 0.01))]
+    phases = [(50, dict.fromkeys(HEAD, 0.01)), (50, dict.fromkeys(ALL, 0.01))]
     check(net, initial, [(X, Y, phases, 0)], (X, Y), tolerance=0.02)
 
 
 def test_a_mapper_that_freezes_on_the_way():
-    net = make_net(callbacks=[ParamMapper("backbone*", lambda p: p.requires_grad_(False), at=101)])
+    net = make_net(callbacks=[ParamMapper("backbone*", lambda p: p.requires_grad_(False), at=61)])
     initial = start_of(net)
     net.partial_fit(X, Y)
-    phases = [(100, dict.fromkeys(ALL, 0.01)), (50, dict.fromkeys(HEAD, 0.01))]
+    phases = [(60, dict.fromkeys(ALL, 0.01)), (40, dict.fromkeys(HEAD, 0.01))]
     check(net, initial, [(X, Y, phases, 0)], (X, Y), tolerance=0.02)
 
 

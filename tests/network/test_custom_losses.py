@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 from torch.nn import functional as F
 
@@ -45,6 +45,14 @@ class PerClass(InDict, NeuralNetClassifier):
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         loss = F.cross_entropy(y_pred, y_true, reduction="none")
+        return (X["sample_weight"] * loss).sum() / X["sample_weight"].sum()
+
+
+class BinaryWeighted(InDict, NeuralNetBinaryClassifier):
+    """One output, squeezed to (B,)."""
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        loss = super().get_loss(y_pred, y_true, X, training)
         return (X["sample_weight"] * loss).sum() / X["sample_weight"].sum()
 
 
@@ -125,6 +133,7 @@ CASES = {
 def targets(kind, rng):
     made = {
         "number": lambda: 2 * rng.normal(size=(N, C)), "one": lambda: rng.normal(size=(N, 1)),
+        "binary": lambda: rng.integers(0, 2, N) * 1.0,
         "count": lambda: rng.poisson(2.0, (N, C)).astype(float), "multi": lambda: rng.integers(0, 2, (N, C)) * 1.0,
         "label": lambda: rng.integers(0, C, N), "probs": lambda: rng.dirichlet(np.ones(C), N),
         "missing": lambda: np.where(rng.random((N, C)) < 0.3, -1.0, rng.integers(0, 2, (N, C)) * 1.0),
@@ -201,6 +210,7 @@ WEIGHED = {
     "weighted l1": (WeightedMean, nn.L1Loss, C, "number"),
     "weighted ce": (WeightedMean, nn.CrossEntropyLoss, C, "label"),
     "classifier": (PerClass, nn.NLLLoss, C, "label"),
+    "binary": (BinaryWeighted, nn.BCEWithLogitsLoss, 1, "binary"),
 }
 
 
@@ -221,6 +231,7 @@ def test_sample_weights(make_net, rng, which, even):
         nn.L1Loss: lambda o: (o - y).abs().mean(1),
         nn.CrossEntropyLoss: lambda o: F.cross_entropy(o, y, reduction="none"),
         nn.NLLLoss: lambda o: F.cross_entropy(o, y, reduction="none"),
+        nn.BCEWithLogitsLoss: lambda o: -y * F.logsigmoid(o) - (1 - y) * F.logsigmoid(-o),
     }[criterion]
     w = torch.from_numpy(weight) / (1 if which.startswith("mean") else weight.mean())
     torch.testing.assert_close(network.row_losses(output, y, x), w * plain(output))
@@ -228,8 +239,12 @@ def test_sample_weights(make_net, rng, which, even):
     part = {k: v[index] for k, v in x.items()}
     torch.testing.assert_close(network.row_losses(output[index], y[index], part), (w * plain(output))[index])
     roots = torch.stack(list(network.curvature_roots(output, y, x)))
+    roots = roots.reshape(*roots.shape[:2], -1)
     found = torch.einsum("cbi,cbj->bij", roots, roots)
-    if criterion is nn.L1Loss:
+    if criterion is nn.BCEWithLogitsLoss:
+        assert output.shape == (N,)
+        hessian = (output.sigmoid() * (-output).sigmoid())[:, None, None]
+    elif criterion is nn.L1Loss:
         hessian = torch.eye(C, dtype=torch.float64).expand(N, C, C) / C
     elif criterion is nn.MSELoss:
         hessian = 2 / C * torch.eye(C, dtype=torch.float64).expand(N, C, C)
