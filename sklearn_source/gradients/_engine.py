@@ -190,9 +190,7 @@ class GradientEngine:
         return sorted({owner for owner, name in tried if name in self.dense_names})
 
     def _observe(self, x):
-        """See what functions use the parameters that belong to no layer of a known kind."""
-        if all(block.kind not in ("leaf", "dense") for block in self.blocks):
-            return
+        """See what functions use the parameters, in the layers of a known kind and elsewhere."""
         loose = {b.parameters[0]: (0, 1) for b in self.blocks if b.kind in ("leaf", "dense")}
         with self.attached(), _failing_clearly():
             self._observed = self._run(x, self.names, loose)[1]
