@@ -160,6 +160,19 @@ class VectorRule:
         return _at_lines(grad, use.bias[1], self.weight[0]) if use.op == "linear" else grad
 
 
+@dataclass(frozen=True)
+class MixedRule:
+    """A matrix that is used in several of these ways, as an embedding that is tied to the output's weight: a sum."""
+
+    weight: tuple[int, ...]
+    rules: tuple[object, ...]
+    op = "mixed"
+
+
+# What adds up to one matrix, if only as one.
+MIXABLE = ("linear", "matmul", "embedding", "embedding_transposed")
+
+
 def rule_of(op, weight, groups=1):
     """The rule for a weight of this shape; ``groups`` matters to convolutions."""
     if op in ("norm", "broadcast"):
