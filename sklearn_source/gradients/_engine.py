@@ -107,9 +107,18 @@ class Capture:
         return {part: sum(f[part] for f in found) for part in parts}
 
 
-def _laid_out(rule, layer, n_rows, bias, sources):
-    a = [rule.inputs(layer, x, n_rows, bias) for x in sources]
+def _laid_out(rule, layer, n_rows, bias, sources, rows):
+    """``a`` of the rows of a slice: the inputs of all calls, one after the other along the positions."""
+    a = [rule.inputs(layer, _some_rows(x, n_rows, rows), rows.stop - rows.start, bias) for x in sources]
     return a[0] if len(a) == 1 else torch.cat(a, dim=2)
+
+
+def _some_rows(x, n_rows, rows):
+    """The part of a layer's input that belongs to some rows, also where rows and positions were flattened together."""
+    each = x.shape[0] // n_rows
+    if each * n_rows == x.shape[0]:
+        return x[rows.start * each : rows.stop * each]
+    return x.reshape(n_rows, -1, x.shape[-1])[rows]
 
 
 class FunctionalForward(nn.Module):
