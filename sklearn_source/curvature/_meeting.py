@@ -30,18 +30,13 @@ def meeting_place(curvature, encoded, probe, *, n_rows, n_checkpoints=1):
     values, bases = [], []
     for basis, vectors, gradient in zip(curvature.bases, encoded, probe):
         n_query, groups, out, inp = vectors.shape
-        times = n_checkpoints if isinstance(gradient, Factored) else 1
-
-        def decoded(left, right):
-            """One side, if its queries are cheaper to turn than the rows are."""
-            width = inp if left is None else out
-            queries = n_query * groups * out * inp * width
-            return queries <= n_rows * times * gradient.token_rotation_cost(left, right)
-
-        left = None if basis.left is None or not decoded(basis.left, None) else basis.left
-        right = None if basis.right is None or not decoded(None, basis.right) else basis.right
-        vectors = Basis(left, right).inverse().encode(vectors)
-        kept = Basis(None if left is not None else basis.left, None if right is not None else basis.right)
+        size = n_query * groups * out * inp
+        rows = n_rows * (n_checkpoints if isinstance(gradient, Factored) else 1)
+        left = size * out <= rows * gradient.token_rotation_cost(basis.left, None)
+        right = size * inp <= rows * gradient.token_rotation_cost(None, basis.right)
+        decoded = Basis(basis.left if left else None, basis.right if right else None)
+        kept = Basis(None if left else basis.left, None if right else basis.right)
+        vectors = decoded.inverse().encode(vectors)
         bases.append(None if kept.trivial else kept)
         values.append(vectors.reshape(n_query, -1))
     return values, bases

@@ -95,7 +95,8 @@ class Capture:
 
         # A partial, not a closure: a fitted estimator keeps some gradients, and is pickled.
         lay_out = functools.partial(_laid_out, block.rule, layer, g.shape[0], block.part == "both")
-        return Inputs(lay_out, [x.detach() for x in sources], (*g.shape[:3], block.shape[2]))
+        overlap = block.rule.overlap(layer, sources[0]) if len(sources) == 1 else None
+        return Inputs(lay_out, [x.detach() for x in sources], (*g.shape[:3], block.shape[2]), overlap=overlap)
 
     def _leaf(self, name, pairs, n_rows):
         parts = self._engine.leaf_parts[name]

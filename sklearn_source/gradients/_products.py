@@ -19,9 +19,9 @@ LAYOUT_BYTES = 8 * 2**20
 # Entries of a matrix from which squares are summed one matrix at a time, each read once.
 _LARGE = 2**14
 # Least width of a tile of a symmetric product: narrower ones lose more rate than the mirror saves.
-_TILE = 128
+TILE = 128
 # Widths of a product's output are padded to multiples of this: unaligned lines are written at two thirds of the rate.
-_ALIGNED = 8
+ALIGNED = 8
 # Outputs of a product below which matrix libraries leave threads idle along the sum.
 _FEW_OUTPUTS = 10_000
 
@@ -70,9 +70,9 @@ def rotate_matrices(matrices, left, right):
 
 def aligned(basis):
     """``basis`` (G, d, d) with zero columns appended, so that what it rotates has aligned lines; None stays None."""
-    if basis is None or basis.shape[2] < _TILE or basis.shape[2] % _ALIGNED == 0:
+    if basis is None or basis.shape[2] < TILE or basis.shape[2] % ALIGNED == 0:
         return basis
-    return F.pad(basis, (0, -basis.shape[2] % _ALIGNED))
+    return F.pad(basis, (0, -basis.shape[2] % ALIGNED))
 
 
 def add_product(out, queries, matrices):
@@ -94,21 +94,3 @@ def add_squares(total, matrices):
         return
     for matrix in matrices:
         total.addcmul_(matrix, matrix)
-
-
-def second_moment(chunks):
-    """Sum over chunks, rows and positions of ``x x^T``: every x (b, G, T, d) -> (G, d, d), a triangle and its mirror."""
-    moment = bounds = None
-    for x in chunks:
-        flat = x.permute(1, 0, 2, 3).reshape(x.shape[1], -1, x.shape[3])  # (G, b*T, d)
-        width = flat.shape[2]
-        if moment is None:
-            moment = flat.new_zeros((flat.shape[0], width, width + -width % _ALIGNED))[..., :width]
-            tiles = max(1, min(8, width // _TILE))
-            bounds = [width * i // tiles for i in range(tiles + 1)]
-        for low, high in zip(bounds, bounds[1:]):
-            for total, rows in zip(moment, flat):
-                total[low:high, :high].addmm_(rows[:, low:high].T, rows[:, :high])
-    for low, high in zip(bounds, bounds[1:]):
-        moment[:, :low, low:high] = moment[:, low:high, :low].transpose(1, 2)
-    return moment

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ._moments import overlapping_moment, second_moment
 from ._products import (
     CHUNK_BYTES,
     LAYOUT_BYTES,
@@ -25,7 +26,6 @@ from ._products import (
     even_chunks,
     rotate_matrices,
     rotate_vectors,
-    second_moment,
     slab_plan,
 )
 
@@ -42,10 +42,14 @@ class Inputs:
         ``lay_out(sources, rows)``: ``a`` of the rows of a slice with bounds.
     sources : list of tensor
     shape : (B, groups, T, in)
+    rows : slice, optional
+        Which of the sources' rows; None: all.
+    overlap : Overlap, optional
+        Of a convolution's windows.
     """
 
-    def __init__(self, lay_out, sources, shape, rows=None):
-        self._lay_out, self._sources, self.shape = lay_out, sources, tuple(shape)
+    def __init__(self, lay_out, sources, shape, rows=None, overlap=None):
+        self._lay_out, self._sources, self.shape, self.overlap = lay_out, sources, tuple(shape), overlap
         self._rows = slice(0, self.shape[0]) if rows is None else rows
 
     def __call__(self):
@@ -54,7 +58,7 @@ class Inputs:
     def __getitem__(self, rows):
         start, stop, _ = rows.indices(self.shape[0])
         rows = slice(self._rows.start + start, self._rows.start + max(start, stop))
-        return Inputs(self._lay_out, self._sources, (rows.stop - rows.start, *self.shape[1:]), rows)
+        return Inputs(self._lay_out, self._sources, (rows.stop - rows.start, *self.shape[1:]), rows, self.overlap)
 
     @property
     def sources(self):
@@ -208,7 +212,9 @@ class Factored:
 
     def input_moment(self):
         """Sum over rows and positions of ``a a^T`` (groups, in, in)."""
-        return second_moment(part.a for _, part in self.pieces())
+        chunks = (part.a for _, part in self.pieces())
+        overlap = getattr(self.inputs, "overlap", None)
+        return overlapping_moment(chunks, overlap) if overlap is not None and overlap.pays else second_moment(chunks)
 
     def output_moment(self):
         """Sum over rows and positions of ``g g^T`` (groups, out, out)."""

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ._moments import Overlap
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -37,6 +39,9 @@ class LinearRule:
 
     def outputs(self, module, grad, n_rows):
         return grad.reshape(n_rows, 1, -1, module.out_features)
+
+    def overlap(self, module, x):
+        return None
 
     def shape(self, module):
         return (1, module.out_features, module.in_features)
@@ -115,6 +120,14 @@ class ConvRule:
         target = a[..., :-1].unflatten(3, (*module.kernel_size, channels)).unflatten(2, windows)
         target.copy_(view)
         return a
+
+    def overlap(self, module, x):
+        """How the windows overlap along the first axis; None where no step in the kernel is a step of windows."""
+        kernel, stride, dilation = module.kernel_size[0], module.stride[0], module.dilation[0]
+        if dilation % stride:
+            return None
+        size = x.shape[2] + sum(self._padding(module)[-2:])
+        return Overlap(kernel, (size - dilation * (kernel - 1) - 1) // stride + 1, dilation // stride)
 
     def outputs(self, module, grad, n_rows):
         groups = module.groups
