@@ -33,7 +33,7 @@ def even_chunks(n, size):
     return [slice(low, high) for low, high in zip(bounds, bounds[1:])]
 
 
-def slab_plan(shape, n_positions, n_queries, itemsize):
+def slab_plan(n_rows, shape, n_positions, n_queries, itemsize):
     """How many rows by how many of their matrices' lines meet the queries at a time: (rows, lines).
 
     All queries are read once for every ``rows`` rows, all inputs once for every ``lines`` lines: with the product of
@@ -41,11 +41,13 @@ def slab_plan(shape, n_positions, n_queries, itemsize):
     """
     groups, n_out, n_in = shape
     fit = max(1, CHUNK_BYTES // (groups * n_in * itemsize))  # lines, over all rows
-    rows = max(1, min(CHUNK_ROWS, round(math.sqrt(fit * n_queries / n_positions))))
-    lines = fit // rows
+    most = rows = min(n_rows, CHUNK_ROWS)
+    if n_positions > 1:  # a single position's input weighs no more than one line
+        rows = max(1, min(most, round(math.sqrt(fit * n_queries / n_positions))))
+    lines = max(1, fit // rows)
     if groups > 1 or lines >= n_out:  # a group's lines are not one stretch of the queries
-        return max(1, min(CHUNK_ROWS, fit // n_out)), n_out
-    return rows, max(1, lines)
+        return max(1, min(most, fit // n_out)), n_out
+    return rows, lines
 
 
 def rotate_vectors(x, basis):

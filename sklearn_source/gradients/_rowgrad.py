@@ -191,9 +191,10 @@ class Factored:
         The matrices are formed a slab at a time, some rows by some of their ``out`` lines, in one buffer: the product
         that reads it keeps many rows (its rate falls below some dozens) whatever the layer's size.
         """
-        n_rows, n_lines = slab_plan(self.shape, self.n_positions, len(queries), self.g.element_size())
+        itemsize = self.g.element_size()
+        n_rows, n_lines = slab_plan(len(self), self.shape, self.n_positions, len(queries), itemsize)
         groups, n_out, n_in = self.shape
-        buffer = self.g.new_empty(min(n_rows, len(self)) * groups * n_lines * n_in)
+        buffer = self.g.new_empty(n_rows * groups * n_lines * n_in)
         for rows in even_chunks(len(self), n_rows):
             part = self[rows]
             if n_lines < n_out:  # the inputs are read again for every slab
