@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import torch
-from sklearn.base import clone
 
-from ..utils._random import seeded
 from ._applicable import why_not_vectorized
-from ._clones import ALONE, start, train
+from ._clones import initialized, start, train
 from ._stacked import StackedTrainer
 
 # For parameters, gradients and two moments of networks trained together: what a cache holds, or what fills a GPU.
@@ -88,9 +86,9 @@ def choose(engine, task, units, chunk_size):
     one_by_one = JoblibEngine(task)
     if engine == "joblib":
         return one_by_one, "asked for"
-    with ALONE, seeded(0, task.template.device):
-        initialized = clone(task.template).initialize()
-    reason = why_not_vectorized(initialized, task.reader.network, task.rows) or _lost_batches(task.plan, units)
+    reason = why_not_vectorized(initialized(task.template), task.reader.network, task.rows) or _lost_batches(
+        task.plan, units
+    )
     if reason is None:
         vectorized = VectorizedEngine(task, chunk_size)
         reason = _trial(vectorized, one_by_one, units, task.plan.trial(_N_TRIAL))
