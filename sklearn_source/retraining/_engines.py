@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ._applicable import why_not_vectorized
-from ._clones import initialized, start, train
+from ._clones import ALONE, initialized, start, train
 from ._stacked import StackedTrainer
 
 # For parameters, gradients and two moments of networks trained together: what a cache holds, or what fills a GPU.
@@ -37,7 +37,9 @@ class JoblibEngine:
 
     def __call__(self, units):
         """Outputs for the queries of each unit's network: list of ndarray (n_query,)."""
-        return [self.task.reader.read(*state) for state in self.states(units, self.task.plan)]
+        states = self.states(units, self.task.plan)
+        with ALONE:  # threads share the network that the reader loads with one state after the other
+            return [self.task.reader.read(*state) for state in states]
 
 
 class VectorizedEngine(JoblibEngine):

@@ -43,9 +43,9 @@ def test_chunks_change_nothing(reference, chunk_size):
 def test_threads_change_nothing(reference):
     one = retrain(engine="joblib")
     np.testing.assert_allclose(one.outputs, reference.outputs, atol=1e-5)
-    with parallel_config("threading", n_jobs=2):
+    with parallel_config("threading", n_jobs=3):
         np.testing.assert_array_equal(retrain(engine="joblib").outputs, one.outputs)
-        np.testing.assert_allclose(retrain(engine="vectorized", chunk_size=4).outputs, reference.outputs, atol=1e-6)
+        np.testing.assert_allclose(retrain(engine="vectorized", chunk_size=2).outputs, reference.outputs, atol=1e-6)
 
 
 def test_more_begins_with_the_same(reference):
