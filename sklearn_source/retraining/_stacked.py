@@ -89,7 +89,10 @@ class StackedTrainer:
     def _optimizer(self, named):
         args, options = self.net.get_params_for_optimizer("optimizer", named)
         if self.net.optimizer in _FUSED and not {"foreach", "fused", "capturable", "differentiable"} & set(options):
-            options["fused"] = True  # one pass over memory, the same numbers
+            try:
+                return self.net.optimizer(*args, **options, fused=True)  # one pass over memory, the same numbers
+            except (RuntimeError, TypeError):  # an older torch, or numbers that its fused optimizers do not take
+                pass
         return self.net.optimizer(*args, **options)
 
     def _loss_of(self, module):
