@@ -13,7 +13,7 @@ from ..utils._compat import Interval, StrOptions, fit_context
 
 PADDING, UNKNOWN, EDGE = 0, 1, 2
 _SPECIAL = ("", "<?>", "")  # how padding, unknown and edge read in inverse_transform
-_N_SPECIAL = len(_SPECIAL)
+_SHAPES = ("<with digit>", "<CAPITALS>", "<Capital>")  # unknown tokens by their shape, tokens 3, 4 and 5
 IGNORED = -100  # the default ignore_index of torch's criteria
 
 
@@ -21,7 +21,8 @@ class TextEncoder(TransformerMixin, BaseEstimator):
     """Turn texts into padded rows of integer tokens, one row per text.
 
     Token 0 is padding, 1 stands for whatever is not in the vocabulary, 2 marks both ends of a text if `edges`, and the
-    vocabulary follows, most frequent first. Padding is always at the end.
+    vocabulary follows, most frequent first; with `shapes`, tokens 3, 4 and 5 come before it. Padding is always at the
+    end.
 
     Parameters
     ----------
@@ -33,6 +34,10 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         How often a token must occur in the texts of `fit` to enter the vocabulary.
     lowercase : bool, default=False
         Whether to write texts in lower case first.
+    shapes : bool, default=False
+        Whether to tell words that are not in the vocabulary apart by what they look like: with a digit (token 3),
+        several capitals (4), a capital at the beginning (5), anything else (1). "What is DSL ?" and "What is ouzo ?"
+        stay different questions though both words are rare.
     edges : bool, default=False
         Whether to begin and end every text with token 2, so that a language model learns where texts begin and end.
 
@@ -43,7 +48,7 @@ class TextEncoder(TransformerMixin, BaseEstimator):
     max_length_ : int
         The width of the rows.
     n_tokens_ : int
-        How many tokens there are, the three special ones included.
+        How many tokens there are, the special ones included.
 
     See Also
     --------
@@ -65,14 +70,16 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         "max_length": [None, Interval(Integral, 1, None, closed="left")],
         "min_count": [Interval(Integral, 1, None, closed="left")],
         "lowercase": ["boolean"],
+        "shapes": ["boolean"],
         "edges": ["boolean"],
     }
 
-    def __init__(self, level="word", *, max_length=None, min_count=1, lowercase=False, edges=False):
+    def __init__(self, level="word", *, max_length=None, min_count=1, lowercase=False, shapes=False, edges=False):
         self.level = level
         self.max_length = max_length
         self.min_count = min_count
         self.lowercase = lowercase
+        self.shapes = shapes
         self.edges = edges
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -98,11 +105,12 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         texts = self._split(X)
         if not texts:
             raise ValueError("expected at least one text to learn the vocabulary from, got none.")
-        counts = Counter(token for text in texts for token in text)
+        counts = Counter(self._key(token) for text in texts for token in text)
         # The most frequent first; equally frequent ones in the order of their first occurrence.
         known = [token for token, count in counts.most_common() if count >= self.min_count]
-        self.vocabulary_ = {token: number for number, token in enumerate(known, _N_SPECIAL)}
-        self.n_tokens_ = _N_SPECIAL + len(known)
+        n_special = len(self._special())
+        self.vocabulary_ = {token: number for number, token in enumerate(known, n_special)}
+        self.n_tokens_ = n_special + len(known)
         longest = max(map(len, texts)) + 2 * self.edges
         self.max_length_ = max(1, longest) if self.max_length is None else self.max_length
         return self
@@ -122,7 +130,7 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         tokens = np.full((len(X), self.max_length_), PADDING, dtype=np.int64)
         for row, text in zip(tokens, self._split(X), strict=True):
-            numbers = [self.vocabulary_.get(token, UNKNOWN) for token in text]
+            numbers = [self._number(token) for token in text]
             if self.edges:
                 numbers = [EDGE, *numbers, EDGE]
             numbers = numbers[: self.max_length_]
@@ -139,10 +147,10 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         Returns
         -------
         texts : list of str
-            Words joined by single blanks; `<?>` for unknown tokens.
+            Words joined by single blanks; `<?>` for unknown tokens, or the name of their shape.
         """
         check_is_fitted(self)
-        names = [*_SPECIAL, *self.vocabulary_]
+        names = [*self._special(), *self.vocabulary_]
         glue = " " if self.level == "word" else ""
         return [glue.join(names[token] for token in row if token not in (PADDING, EDGE)) for row in np.asarray(X)]
 
@@ -151,9 +159,21 @@ class TextEncoder(TransformerMixin, BaseEstimator):
             raise ValueError("expected a sequence of texts, got a single str: pass a list with it.")
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("expected every text to be a str.")
-        if self.lowercase:
-            texts = [text.lower() for text in texts]
         return [text.split() if self.level == "word" else list(text) for text in texts]
+
+    def _special(self):
+        return (*_SPECIAL, *_SHAPES) if self.shapes else _SPECIAL
+
+    def _key(self, token):
+        return token.lower() if self.lowercase else token
+
+    def _number(self, token):
+        number = self.vocabulary_.get(self._key(token), UNKNOWN)
+        if number != UNKNOWN or not self.shapes:
+            return number
+        n_capitals = sum(character.isupper() for character in token)
+        shape = (any(character.isdigit() for character in token), n_capitals > 1, token[0].isupper())
+        return len(_SPECIAL) + shape.index(True) if any(shape) else UNKNOWN
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
