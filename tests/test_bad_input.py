@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 
@@ -126,13 +127,34 @@ def test_not_a_skorch_net(method):
         method().fit(X, Y)
 
 
+class Mine(torch.optim.Adam):
+    """A user's own optimizer: nothing is known of its steps."""
+
+
 @recorded_methods
-@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop"])
-def test_adaptive_optimizers(method, optimizer):
-    net = make_net(optimizer=getattr(torch.optim, optimizer), lr=0.01)
-    with pytest.raises(ValueError, match=f"trained with {optimizer}; {method.__name__} covers torch.optim.SGD.*Train"):
-        method().fit(trained(net), X, Y)
-    assert InfluenceFunctions().fit(trained(net), X, Y).transform(QUERIES).any()
+@pytest.mark.parametrize("optimizer", [torch.optim.Adadelta, torch.optim.Rprop, Mine])
+def test_optimizers_that_are_not_covered(method, optimizer):
+    net = trained(make_net(optimizer=optimizer, lr=0.01))
+    with pytest.raises(ValueError, match=f"with {optimizer.__name__}, whose steps are not known.*Covered: SGD, Adam"):
+        method().fit(net, X, Y)
+    assert InfluenceFunctions().fit(net, X, Y).transform(QUERIES).any()
+
+
+@recorded_methods
+def test_an_adaptive_optimizer_without_its_state(method):
+    recorder = TrajectoryRecorder(optimizer_state=False)
+    net = trained(make_net(optimizer=torch.optim.AdamW, lr=0.01, callbacks=[recorder]))
+    with pytest.raises(ValueError, match="AdamW, whose steps depend on a state that was not recorded.*optimizer_state"):
+        method().fit(net, X, Y)
+
+
+@recorded_methods
+def test_the_state_of_another_optimizer(method):
+    net = trained(make_net(optimizer=torch.optim.AdamW, lr=0.01))
+    trajectory = Trajectory.from_net(net)
+    wrong = Trajectory(trajectory.checkpoints, [dataclasses.replace(s, optimizer="RMSprop") for s in trajectory.stages])
+    with pytest.raises(ValueError, match=r"lacks \['square_avg'\], which RMSprop keeps"):
+        method(trajectory=wrong).fit(net, X, Y)
 
 
 def test_too_few_checkpoints(net):

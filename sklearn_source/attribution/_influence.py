@@ -15,7 +15,7 @@ from ..utils._compat import Interval, StrOptions
 from ._statistics import cached_curvature
 
 # Grosse et al. (2023), Section 3.2.1: a tenth of the mean eigenvalue of the layer.
-_AUTO_DAMPING = 0.1
+AUTO_DAMPING = 0.1
 
 
 class InfluenceFunctions(GradientAttribution):
@@ -27,6 +27,8 @@ class InfluenceFunctions(GradientAttribution):
         The network. Frozen: used as it is. Bare: a clone is trained on the data of ``fit``. None: given to ``fit``.
     curvature : {"ekfac", "kfac", "diagonal", "identity", "exact"}, default="ekfac"
         How the Gauss-Newton matrix is represented.
+    basis : {"kfac", "shampoo"}, default="kfac"
+        Where the eigenbases of ``"ekfac"`` and ``"kfac"`` come from; see :class:`SourceAttribution`.
     fisher : {"auto", "exact", "sampled", "empirical"}, default="auto"
         Which gradients it is an average of; see :class:`SourceAttribution`.
     damping : float or "auto", default="auto"
@@ -71,6 +73,7 @@ class InfluenceFunctions(GradientAttribution):
     _parameter_constraints = {
         **GradientAttribution._parameter_constraints,
         "curvature": [StrOptions(set(CURVATURES))],
+        "basis": [StrOptions({"kfac", "shampoo"})],
         "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
         "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "solver": [StrOptions({"direct", "cg"})],
@@ -87,6 +90,7 @@ class InfluenceFunctions(GradientAttribution):
         net=None,
         *,
         curvature="ekfac",
+        basis="kfac",
         fisher="auto",
         damping="auto",
         solver="direct",
@@ -104,6 +108,7 @@ class InfluenceFunctions(GradientAttribution):
     ):
         self.net = net
         self.curvature = curvature
+        self.basis = basis
         self.fisher = fisher
         self.damping = damping
         self.solver = solver
@@ -123,10 +128,10 @@ class InfluenceFunctions(GradientAttribution):
         index = np.unique(np.concatenate(self._credited))
         self._index = index
         stream = self._fisher_stream([self._final], np.ones(1), index)
-        self._curvature = cached_curvature(self.curvature, stream, self.memory, self._identified)
+        self._curvature = cached_curvature(self.curvature, stream, self.memory, self._identified, self.basis)
         blocks = range(len(self._engine.blocks))
         if self.damping == "auto":
-            self._dampings = [_AUTO_DAMPING * self._curvature.mean_eigenvalue(i) for i in blocks]
+            self._dampings = [AUTO_DAMPING * self._curvature.mean_eigenvalue(i) for i in blocks]
         else:
             self._dampings = [float(self.damping) for _ in blocks]
         self.damping_ = {block.name: d for block, d in zip(self._engine.blocks, self._dampings)}

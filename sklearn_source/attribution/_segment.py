@@ -27,8 +27,11 @@ class SegmentSummary:
         The steps of its checkpoints.
     weights : ndarray
         Their quadrature weights, summing to one.
+    optimizer : str
+        Its class name. The curvature of an adaptive one is that in its own metric.
     integrated_learning_rate : dict of str to float
-        Per parameter, the sum over the steps of ``lr (1 - dampening) / (1 - momentum)``.
+        Per parameter, the sum over the steps of ``lr (1 - dampening) / (1 - momentum)``, with what an adaptive
+        optimizer makes of the rate beside its preconditioner.
     weight_decay : dict of str to float
         Per parameter, the mean weight decay.
     h_sigma_quantiles : dict of float to float
@@ -41,6 +44,7 @@ class SegmentSummary:
     end: int
     checkpoints: tuple
     weights: np.ndarray
+    optimizer: str
     integrated_learning_rate: dict = field(repr=False)
     weight_decay: dict = field(repr=False)
     h_sigma_quantiles: dict
@@ -50,8 +54,9 @@ class SegmentSummary:
 class FittedSegment:
     """A segment ready to be walked.
 
-    ``curvature`` is that of ``P^(1/2) H P^(1/2)`` with ``P = metric`` the blocks' rates relative to the largest, ``h``;
-    ``shift`` is what weight decay adds to its eigenvalues, per block.
+    ``curvature`` is that of ``P^(1/2) H P^(1/2)``, ``P`` the product of ``metric``, the blocks' rates relative to the
+    largest, ``h``, and of ``roots`` squared, the optimizer's preconditioner, where there is one. ``shift`` is what
+    weight decay adds to its eigenvalues, per block.
     """
 
     states: list
@@ -62,10 +67,15 @@ class FittedSegment:
     shift: list
     credited: np.ndarray
     n_rows: int
+    roots: list | None = None
 
     def propagate(self, values, block):
         """``exp(-h (sigma + rho))``: what is left of a change after the segment."""
         return torch.exp(-self.h * (values + self.shift[block]))
+
+    def lose(self, values, block):
+        """``exp(-h (sigma + rho)) - 1``."""
+        return torch.expm1(-self.h * (values + self.shift[block]))
 
     def integrate(self, values, block):
         """``(1 - exp(-h s)) / s`` with s = sigma + rho, which is ``h`` at s = 0."""
@@ -73,12 +83,75 @@ class FittedSegment:
         small = s * self.h < 1e-12
         return torch.where(small, self.h, -torch.expm1(-self.h * s) / torch.where(small, 1.0, s))
 
+    def step(self, vectors):
+        """``F v`` and ``S v`` of query gradients, all in parameter coordinates: lists of (n, groups, out, in)."""
+        curvature = self.curvature
+        roots = self._roots()
+        encoded = curvature.encode([v * root for v, root in zip(vectors, roots)])
+        scored = [v * root for v, root in zip(curvature.decode(curvature.scale(self.integrate, encoded)), roots)]
+        lost = curvature.decode(curvature.scale(self.lose, encoded))
+        left = []
+        for v, change, root, shift in zip(vectors, lost, roots, self.shift):
+            still = root == 0  # no gradient reached it: only decay beside the step does
+            change = change / torch.where(still, 1.0, root)
+            left.append(torch.where(still, v * float(np.exp(-self.h * shift)), v + change))
+        return scored, left
+
+    def _roots(self):
+        """``P^(1/2)`` of every block as a tensor."""
+        own = [torch.tensor(p**0.5, dtype=self.dtype, device=self.device) for p in self.metric]
+        return own if self.roots is None else [p * root for p, root in zip(own, self.roots)]
+
+    @property
+    def dtype(self):
+        return next(iter(self.states[0].parameters.values())).dtype
+
+    @property
+    def device(self):
+        return next(iter(self.states[0].parameters.values())).device
+
     def quantiles(self):
         """Of ``h (sigma + rho)`` over all directions."""
         spectrum = self.curvature.spectrum()
-        values = [self.h * (v.flatten() + self.shift[i]) for i, v in enumerate(spectrum)]
-        values = np.concatenate([v.numpy() for v in values])
-        return {q: float(v) for q, v in zip(_QUANTILES, np.quantile(values, _QUANTILES))}
+        return quantiles(self.h * (v.flatten() + self.shift[i]) for i, v in enumerate(spectrum))
+
+
+@dataclass
+class DiagonalSegment:
+    """A segment as the authors of SOURCE walk one of an adaptive optimizer ([1]_, page 36).
+
+    ``S = exp(-h (P diag(H) + rho))`` element by element, ``F = (H + damping)^-1 (1 - S)``, where ``rates`` are the
+    exponents, of parameters' shapes, ``curvature`` is that of H in no metric, and ``damping`` is that of influence
+    functions, which an inverse cannot do without.
+
+    References
+    ----------
+    .. [1] Bae, Lin, Lorraine, Grosse (2024), arXiv:2405.12186.
+    """
+
+    states: list
+    weights: np.ndarray
+    curvature: object
+    rates: list
+    damping: list
+    credited: np.ndarray
+    n_rows: int
+
+    def step(self, vectors):
+        """``F v`` and ``S v``: see :meth:`FittedSegment.step`."""
+        moved = [-torch.expm1(-rate) * v for rate, v in zip(self.rates, vectors)]
+        scored = self.curvature.apply(lambda values, i: 1.0 / (values + self.damping[i]), moved)
+        return scored, [v - part for v, part in zip(vectors, moved)]
+
+    def quantiles(self):
+        """Of the exponents."""
+        return quantiles(rate.double().cpu().flatten() for rate in self.rates)
+
+
+def quantiles(parts):
+    """What users see of a spectrum."""
+    values = np.concatenate([part.numpy() for part in parts])
+    return {q: float(v) for q, v in zip(_QUANTILES, np.quantile(values, _QUANTILES))}
 
 
 def relative_rates(rates):

@@ -7,13 +7,16 @@ from os import PathLike
 
 import numpy as np
 
-from ..base import GradientAttribution, Term
-from ..curvature import CURVATURES, meeting_place
-from ..trajectory import Trajectory, TrajectoryRecorder, split_segments
+from ..base import GradientAttribution
+from ..curvature import CURVATURES
+from ..gradients import Metric
+from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments
 from ..utils._compat import Interval, StrOptions
-from ._optimizer import require_rates, require_sgd, stage_position, warn_of_unequal_steps
-from ._segment import FittedSegment, SegmentSummary, mean_state, relative_rates
+from ._influence import AUTO_DAMPING
+from ._optimizer import require_rates, stage_position, warn_of_unequal_steps
+from ._segment import DiagonalSegment, FittedSegment, SegmentSummary, mean_state, relative_rates
 from ._statistics import cached_curvature
+from ._walk import walk_in_eigencoordinates, walk_in_parameters
 
 
 class SourceAttribution(GradientAttribution):
@@ -31,6 +34,10 @@ class SourceAttribution(GradientAttribution):
         Segments per training stage. Each needs at least one recorded checkpoint of its own.
     curvature : {"ekfac", "kfac", "diagonal", "identity", "exact"}, default="ekfac"
         How the Gauss-Newton matrix is represented. ``"exact"`` is for small problems.
+    basis : {"kfac", "shampoo"}, default="kfac"
+        Where the eigenbases of ``"ekfac"`` and ``"kfac"`` come from: covariances of a layer's inputs and of its output
+        gradients, or ``E[G^T G]`` and ``E[G G^T]`` of whole per-row gradients G, as always where a layer has no such
+        factors and for adaptive optimizers.
     fisher : {"auto", "exact", "sampled", "empirical"}, default="auto"
         Which gradients it is an average of: exact columns of the Gauss-Newton root, targets sampled from the model, or
         the true targets. ``"auto"``: exact for at most 16 outputs per row, else sampled.
@@ -38,6 +45,9 @@ class SourceAttribution(GradientAttribution):
         Average the statistics of a segment's checkpoints, or use one network at their mean weights (FAST-SOURCE).
     quadrature : {"trapezoid", "right"}, default="trapezoid"
         Weights of a segment's checkpoints: the trapezoid rule with the segment's start, or those after it, equally.
+    adam : {"metric", "paper"}, default="metric"
+        How the segments of an adaptive optimizer are solved: in the metric of its preconditioner, or as the authors of
+        SOURCE do ([1]_, page 36), with the diagonal of H in the exponential and a damped inverse of H.
     measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
         What is attributed; its unit is the unit of the scores. ``"auto"``: log-odds of the predicted or given class for
         classifiers, the output for regressors. A callable maps ``(output, target)`` to one number per row, in torch.
@@ -118,6 +128,8 @@ class SourceAttribution(GradientAttribution):
     _parameter_constraints = {
         **GradientAttribution._parameter_constraints,
         "n_segments": [Interval(Integral, 1, None, closed="left")],
+        "basis": [StrOptions({"kfac", "shampoo"})],
+        "adam": [StrOptions({"metric", "paper"})],
         "curvature": [StrOptions(set(CURVATURES))],
         "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
         "averaging": [StrOptions({"statistics", "parameters"})],
@@ -136,9 +148,11 @@ class SourceAttribution(GradientAttribution):
         *,
         n_segments=3,
         curvature="ekfac",
+        basis="kfac",
         fisher="auto",
         averaging="statistics",
         quadrature="trapezoid",
+        adam="metric",
         measurement="auto",
         output=None,
         layers=None,
@@ -153,9 +167,11 @@ class SourceAttribution(GradientAttribution):
         self.net = net
         self.n_segments = n_segments
         self.curvature = curvature
+        self.basis = basis
         self.fisher = fisher
         self.averaging = averaging
         self.quadrature = quadrature
+        self.adam = adam
         self.measurement = measurement
         self.output = output
         self.layers = layers
@@ -172,50 +188,76 @@ class SourceAttribution(GradientAttribution):
 
     def _treatment(self):
         """Weight and bias share a block only where the optimizer treated them alike in every segment."""
-        self._split = split_segments(self.trajectory_, self.n_segments, self.quadrature)
+        trajectory = self.trajectory_
+        self._split = split_segments(trajectory, self.n_segments, self.quadrature)
+        self._flows = [
+            segment_flow(trajectory, s.start, s.end, stage_position(trajectory, s.stage), s.checkpoints, s.weights)
+            for s in self._split
+        ]
         signature = {}
-        for segment in self._split:
-            rates = self.trajectory_.integrated_learning_rate(segment.start, segment.end)
-            decays = self.trajectory_.mean_weight_decay(segment.start, segment.end)
-            for name, rate in rates.items():
-                signature[name] = (*signature.get(name, ()), rate, decays[name])
+        for flow in self._flows:
+            for name, rate in flow.rates.items():
+                signature[name] = (*signature.get(name, ()), rate, flow.coupled[name], flow.decoupled[name])
         return signature
 
     def _fit_gradients(self):
-        require_sgd(self.trajectory_, "SourceAttribution")
         if self.trajectory is None:
             warn_of_unequal_steps(self.net_, self._credited)
         self._states = {}
         self._fitted, self.segments_ = [], []
-        for segment in self._split:
-            fitted, summary = self._fit_segment(segment)
+        for segment, flow in zip(self._split, self._flows):
+            fitted = self._fit_segment(segment, flow)
             self._fitted.append(fitted)
+            names = self._engine.names
+            decays = {name: flow.coupled[name] + flow.decoupled[name] for name in names}
+            summary = SegmentSummary(
+                segment.stage,
+                segment.start,
+                segment.end,
+                tuple(c.step for c in segment.checkpoints),
+                np.asarray(segment.weights),
+                flow.optimizer,
+                {name: flow.rates[name] for name in names},
+                decays,
+                fitted.quantiles(),
+            )
             self.segments_.append(summary)
 
-    def _fit_segment(self, segment):
+    def _fit_segment(self, segment, flow):
         trajectory, engine = self.trajectory_, self._engine
-        rates = trajectory.integrated_learning_rate(segment.start, segment.end)
-        decays = trajectory.mean_weight_decay(segment.start, segment.end)
+        require_rates(flow.rates, engine.names, segment.stage)
         names = [block.parameters[0] for block in engine.blocks]
-        require_rates(rates, engine.names, segment.stage)
-        h, metric = relative_rates([rates[name] for name in names])
+        h, relative = relative_rates([flow.rates[name] for name in names])
         states, weights = self._segment_states(segment)
         index = self._credited[stage_position(trajectory, segment.stage)]
-        stream = self._fisher_stream(states, weights, index)
-        curvature = cached_curvature(self.curvature, stream, self.memory, self._identified).in_metric(metric)
-        shift = [decays[name] * p for name, p in zip(names, metric)]
-        fitted = FittedSegment(states, weights, curvature, h, metric, shift, self._only(index), len(index))
-        summary = SegmentSummary(
-            segment.stage,
-            segment.start,
-            segment.end,
-            tuple(c.step for c in segment.checkpoints),
-            np.asarray(segment.weights),
-            {name: rates[name] for name in engine.names},
-            {name: decays[name] for name in engine.names},
-            fitted.quantiles(),
+        if flow.preconditioner is None:
+            shift = [flow.coupled[name] * p for name, p in zip(names, relative)]
+            curvature = self._curvature(self.curvature, states, weights, index)
+            return FittedSegment(
+                states, weights, curvature.in_metric(relative), h, relative, shift, self._only(index), len(index)
+            )
+        preconditioner = self._matrices(flow.preconditioner)
+        coupled, decoupled = ([decays[name] for name in names] for decays in (flow.coupled, flow.decoupled))
+        if self.adam == "paper":
+            diagonal = self._curvature("diagonal", states, weights, index).eigenvalues
+            rates = [
+                h * p * ((values + c) * P + d)
+                for p, values, P, c, d in zip(relative, diagonal, preconditioner, coupled, decoupled)
+            ]
+            curvature = self._curvature(self.curvature, states, weights, index)
+            damping = [AUTO_DAMPING * curvature.mean_eigenvalue(i) for i in range(len(names))]
+            return DiagonalSegment(states, weights, curvature, rates, damping, self._only(index), len(index))
+        roots = [P.sqrt() for P in preconditioner]
+        penalty = [c * P if c else None for c, P in zip(coupled, preconditioner)]
+        curvature = self._curvature(self.curvature, states, weights, index, Metric(roots, penalty))
+        shift = [d * p for d, p in zip(decoupled, relative)]
+        return FittedSegment(
+            states, weights, curvature.in_metric(relative), h, relative, shift, self._only(index), len(index), roots
         )
-        return fitted, summary
+
+    def _curvature(self, kind, states, weights, index, metric=None):
+        stream = self._fisher_stream(states, weights, index, metric)
+        return cached_curvature(kind, stream, self.memory, self._identified, self.basis)
 
     def _segment_states(self, segment):
         states = []
@@ -229,28 +271,9 @@ class SourceAttribution(GradientAttribution):
         return [mean_state(states, segment.weights)], np.ones(1)
 
     def _copies_per_query(self):
-        return self.n_segments * len(self.trajectory_.stages) + 1
+        return self.n_segments * len(self.trajectory_.stages) + 2
 
     def _terms(self, queries):
-        """The walk back from the trained weights: score a segment with F, pass it with S, score the one before."""
-        terms = []
-        encoded = previous = None
-        for segment in reversed(self._fitted):
-            curvature = segment.curvature
-            if previous is None:
-                encoded = queries.encoded(self._final, curvature.encode)
-            else:
-                encoded = previous.curvature.change(curvature, encoded)
-            encoded = [v * p**0.5 for v, p in zip(encoded, segment.metric)]
-            scored = curvature.scale(segment.integrate, encoded)
-            factors = [-(p**0.5) / segment.n_rows for p in segment.metric]
-            scored = [v.mul_(f) for v, f in zip(scored, factors)]
-            values, bases = meeting_place(
-                curvature, scored, self._probe, n_rows=queries.n_met, n_checkpoints=len(segment.states)
-            )
-            terms.append(Term(segment.states, segment.weights, values, bases, segment.credited))
-            if segment is not self._fitted[0]:
-                encoded = curvature.scale(segment.propagate, encoded)
-                encoded = [v / p**0.5 for v, p in zip(encoded, segment.metric)]
-            previous = segment
-        return terms
+        if all(isinstance(segment, FittedSegment) and segment.roots is None for segment in self._fitted):
+            return walk_in_eigencoordinates(self._fitted, queries, self._final, self._probe)
+        return walk_in_parameters(self._fitted, queries, self._final)

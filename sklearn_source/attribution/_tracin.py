@@ -7,9 +7,9 @@ from os import PathLike
 import numpy as np
 
 from ..base import GradientAttribution, Term
-from ..trajectory import Trajectory
+from ..trajectory import Trajectory, segment_flow
 from ..utils._compat import StrOptions
-from ._optimizer import require_rates, require_sgd, stage_position, warn_of_unequal_steps
+from ._optimizer import require_rates, stage_position, warn_of_unequal_steps
 
 
 class TracIn(GradientAttribution):
@@ -37,7 +37,8 @@ class TracIn(GradientAttribution):
     -----
     ``tau[q, m] = -(1/N) sum_c h_c < grad f_q(theta_c), grad l_m(theta_c) >`` with ``h_c`` the integrated learning rate
     of the steps that checkpoint c stands for: the unit of the measurement, positive where having the row raised it.
-    What the later training did to a row's effect is left out. Cost of ``transform``: one forward and backward pass and
+    For an adaptive optimizer the gradients meet through its preconditioner at that checkpoint. What the later training
+    did to a row's effect is left out. Cost of ``transform``: one forward and backward pass and
     one product n_query x n_train x n_parameters per checkpoint.
 
     References
@@ -88,14 +89,17 @@ class TracIn(GradientAttribution):
 
     def _fit_gradients(self):
         trajectory = self.trajectory_
-        require_sgd(trajectory, "TracIn")
         if self.trajectory is None:
             warn_of_unequal_steps(self.net_, self._credited)
         self._parts = []
         for stage, checkpoint, rates in self._weights:
             require_rates(rates, self._engine.names, stage)
-            index = self._credited[stage_position(trajectory, stage)]
+            position = stage_position(trajectory, stage)
+            index = self._credited[position]
             factors = [-rates[block.parameters[0]] / len(index) for block in self._engine.blocks]
+            here = segment_flow(trajectory, checkpoint.step, checkpoint.step, position, [checkpoint], [1.0])
+            if here.preconditioner is not None:
+                factors = [f * P for f, P in zip(factors, self._matrices(here.preconditioner))]
             self._parts.append((self._state(checkpoint), factors, self._only(index)))
 
     def _copies_per_query(self):
@@ -105,7 +109,7 @@ class TracIn(GradientAttribution):
         terms = []
         for state, factors, credited in self._parts:
             gradients = queries.encoded(state, lambda blocks: [g.matrix() for g in blocks])
-            values = [v.flatten(1) * f for v, f in zip(gradients, factors)]
+            values = [(v * f).flatten(1) for v, f in zip(gradients, factors)]
             terms.append(Term([state], np.ones(1), values, None, credited))
         return terms
 
@@ -125,8 +129,8 @@ def _checkpoint_rates(trajectory, quadrature):
         if bounds[0] != stage.start:
             bounds, shares = [stage.start, *bounds], [{}, *shares]
         for left in range(len(bounds) - 1):
-            rates = trajectory.integrated_learning_rate(bounds[left], bounds[left + 1])
-            for name, rate in rates.items():
+            flow = segment_flow(trajectory, bounds[left], bounds[left + 1], stage_position(trajectory, stage.index))
+            for name, rate in flow.rates.items():
                 if quadrature == "trapezoid":
                     shares[left][name] = shares[left].get(name, 0.0) + rate / 2
                     shares[left + 1][name] = shares[left + 1].get(name, 0.0) + rate / 2

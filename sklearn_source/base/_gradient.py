@@ -8,7 +8,7 @@ import joblib
 import numpy as np
 import torch
 
-from ..gradients import FisherStream, GradientEngine, choose_fisher, held_bytes
+from ..gradients import FisherStream, GradientEngine, choose_fisher, held_bytes, to_matrices
 from ..network import resolve_measurement
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
@@ -122,8 +122,8 @@ class GradientAttribution(BaseAttribution):
             f"{checkpoint.digest}-{_digest(checkpoint.buffers)}",
         )
 
-    def _fisher_stream(self, states, weights, index):
-        """Fisher columns of some rows at some weights, as the estimator's parameters say."""
+    def _fisher_stream(self, states, weights, index, metric=None):
+        """Fisher columns of some rows at some weights, as the estimator's parameters say, in a metric where given."""
         network = self._network
         probe, _ = self._rows.batch(index[:1])
         network.load(states[-1].parameters, states[-1].buffers)
@@ -143,7 +143,14 @@ class GradientAttribution(BaseAttribution):
             batch_size=self._batch,
             cache_bytes=self.cache_size * 2**20,
             progress=lambda iterable, desc: progress(iterable, verbose=self.verbose, desc=desc),
+            metric=metric,
         )
+
+    def _matrices(self, values):
+        """Numbers per parameter element, a dict of CPU tensors, as one matrix per block on the network's device."""
+        network = self._network
+        values = {name: values[name].to(network.device, network.dtype) for name in self._engine.names}
+        return [to_matrices(block, network.module, values) for block in self._engine.blocks]
 
     def _queries_at_once(self):
         per_query = self._copies_per_query() * self._engine.n_parameters * self._network.dtype.itemsize

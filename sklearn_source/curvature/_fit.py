@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
-from ..gradients import Factored, squared_in_basis
+from ..gradients import Factored, Formed, rotate_matrices, squared_in_basis
 from ._eigen import Basis, EigenCurvature
 
 # Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and
@@ -12,26 +14,30 @@ from ._eigen import Basis, EigenCurvature
 MAX_BASIS = 12_288
 
 
-def moments(stream, c):
+def moments(stream, c, basis="kfac"):
     """Second moments at checkpoint ``c``: per block (input moment, output moment), float64, not yet in a basis.
 
     For a factored block: ``A`` averaged over rows and positions, ``S`` summed over positions and Fisher columns and
-    averaged over rows. For a dense one ``E[G^T G]`` and ``E[G G^T]``. Sides wider than ``MAX_BASIS`` are None.
+    averaged over rows. For a dense one, for any in a metric, and with ``basis="shampoo"``: ``E[G^T G]`` and
+    ``E[G G^T]``. Sides wider than ``MAX_BASIS`` are None.
     """
     blocks = stream.blocks
     sums = [[None, None] for _ in blocks]
     counts = [0] * len(blocks)
     for batch in stream.columns(c):
         for i, (block, columns) in enumerate(zip(blocks, batch)):
-            factored = isinstance(columns[0], Factored)
-            counts[i] += len(columns[0]) * (columns[0].n_positions if factored else 1)
-            if block.shape[2] <= MAX_BASIS:
+            wanted = [block.shape[2] <= MAX_BASIS, block.shape[1] <= MAX_BASIS]
+            if isinstance(columns[0], Factored) and basis == "kfac":
+                counts[i] += len(columns[0]) * columns[0].n_positions
                 # The columns of one row share its inputs: they count once.
-                for column in columns[:1] if factored else columns:
-                    sums[i][0] = _add(sums[i][0], column.input_moment())
-            if block.shape[1] <= MAX_BASIS:
-                for column in columns:
-                    sums[i][1] = _add(sums[i][1], column.output_moment())
+                a = columns[0].input_moment() if wanted[0] else None
+                parts = [(a, None), *((None, column.output_moment()) for column in columns if wanted[1])]
+            else:
+                counts[i] += len(columns[0])
+                formed = (Formed(column) if isinstance(column, Factored) else column for column in columns)
+                parts = (column.moments(*wanted) for column in formed)
+            for part in parts:
+                sums[i] = [_add(total, new) for total, new in zip(sums[i], part)]
     result = []
     for block, (a, s), count in zip(blocks, sums, counts):
         a = None if a is None else a / count
@@ -43,6 +49,8 @@ def moments(stream, c):
 
 
 def _add(total, part):
+    if part is None:
+        return total
     part = part.double()
     return part if total is None else total.add_(part)
 
@@ -57,8 +65,8 @@ def require_finite(value, what, block, checkpoint):
         )
 
 
-def averaged_moments(stream, compute=moments):
-    """:func:`moments` averaged over the stream's checkpoints with their weights."""
+def averaged_moments(stream, compute):
+    """:func:`moments` averaged over the stream's checkpoints with their weights, those of a penalty added."""
     total = None
     for c, weight in enumerate(stream.weights):
         found = compute(stream, c)
@@ -69,7 +77,20 @@ def averaged_moments(stream, compute=moments):
             for side in (0, 1):
                 if pair[side] is not None:
                     pair[side].add_(new[side], alpha=float(weight))
+    for (a, s), penalty in zip(total, _penalties(stream)):
+        if penalty is not None:  # a diagonal matrix is the second moment of rows with one entry each
+            if a is not None:
+                a.diagonal(dim1=1, dim2=2).add_(penalty.sum(1))
+            if s is not None:
+                s.diagonal(dim1=1, dim2=2).add_(penalty.sum(2))
     return total
+
+
+def _penalties(stream):
+    """The penalty of every block in float64, or None."""
+    if stream.metric is None:
+        return [None for _ in stream.blocks]
+    return [None if d is None else d.double() for d in stream.metric.penalty]
 
 
 def eigenbases(pairs, dtype):
@@ -110,26 +131,35 @@ def corrected_eigenvalues(stream, bases):
         for i, (block, value) in enumerate(zip(stream.blocks, here)):
             require_finite(value, "the curvature", block, stream.checkpoints[c])
             totals[i] = totals[i] + value * (float(weight) / stream.n_rows)
+    for i, (basis, penalty) in enumerate(zip(bases, _penalties(stream))):
+        if penalty is not None:
+            squares = [None if q is None else q.double().square() for q in (basis.left, basis.right)]
+            totals[i] = totals[i] + rotate_matrices(penalty[None], *squares)[0]
     return totals
 
 
-def fit_ekfac(stream, compute=moments):
+def fit_ekfac(stream, compute=None, basis="kfac"):
     """Eigenvalue-corrected Kronecker factorisation (George et al. 2018), one for all checkpoints of the stream.
+
+    ``compute`` stands for :func:`moments` where these are kept somewhere.
 
     Cost: one forward pass and one backward pass per Fisher column for every checkpoint, twice where the gradients do
     not fit into the stream's cache; two eigendecompositions per layer.
     """
     dtype = _dtype(stream)
+    compute = compute or functools.partial(moments, basis=basis)
     bases, _ = eigenbases(averaged_moments(stream, compute), dtype)
     return EigenCurvature(bases, [v.to(dtype) for v in corrected_eigenvalues(stream, bases)])
 
 
-def fit_kfac(stream, compute=moments):
+def fit_kfac(stream, compute=None, basis="kfac"):
     """Kronecker factorisation (Martens & Grosse 2015; positions as in K-FAC-expand, Eschenhagen et al. 2023).
 
-    A block without a factored form has ``E[GG^T] (x) E[G^T G] / E[|G|^2]``, which has its trace.
+    Moments of whole gradients make ``E[GG^T] (x) E[G^T G] / E[|G|^2]``, which has the block's trace.
     """
     dtype = _dtype(stream)
+    compute = compute or functools.partial(moments, basis=basis)
+    whole = basis != "kfac" or stream.metric is not None
     bases, values = eigenbases(averaged_moments(stream, compute), dtype)
     eigenvalues = []
     for block, (s_values, a_values) in zip(stream.blocks, values):
@@ -140,25 +170,28 @@ def fit_kfac(stream, compute=moments):
                 "leave it out with layers="
             )
         product = s_values[:, :, None] * a_values[:, None, :]
-        if block.kind != "factored":
+        if whole or block.kind != "factored":
             trace = s_values.sum(1)[:, None, None]
             product = product / trace.clamp_min(torch.finfo(trace.dtype).tiny)
         eigenvalues.append(product.to(dtype))
     return EigenCurvature(bases, eigenvalues)
 
 
-def fit_diagonal(stream, compute=None):
+def fit_diagonal(stream, compute=None, basis=None):
     """The diagonal of the Fisher matrix. Cost: one pass over the rows for every checkpoint."""
     bases = [Basis() for _ in stream.blocks]
     dtype = _dtype(stream)
     return EigenCurvature(bases, [v.to(dtype) for v in corrected_eigenvalues(stream, bases)])
 
 
-def fit_identity(stream, compute=None):
-    """``H = I``: no pass over the rows."""
+def fit_identity(stream, compute=None, basis=None):
+    """``H = I``, ``P`` in a metric: no pass over the rows."""
     network = stream.network
-    ones = [torch.ones(block.shape, dtype=network.dtype, device=network.device) for block in stream.blocks]
-    return EigenCurvature([Basis() for _ in ones], ones)
+    values = [torch.ones(block.shape, dtype=network.dtype, device=network.device) for block in stream.blocks]
+    if stream.metric is not None:
+        values = [one * root.square() for one, root in zip(values, stream.metric.roots)]
+        values = [v if d is None else v + d for v, d in zip(values, stream.metric.penalty)]
+    return EigenCurvature([Basis() for _ in values], values)
 
 
 def _dtype(stream):

@@ -87,22 +87,34 @@ class GramCurvature:
         return [torch.cat([self._values.cpu(), torch.zeros(null, dtype=torch.float64)])]
 
 
-def fit_exact(stream, compute=None):
-    """The exact matrix. Cost: dense per-row gradients of all columns, then the cube of their number."""
+def fit_exact(stream, compute=None, basis=None):
+    """The exact matrix. Cost: dense per-row gradients of all columns, then the cube of their number.
+
+    A penalty is a root of its own: one further row for every parameter.
+    """
     n_parameters = sum(block.size for block in stream.blocks)
+    penalty = [] if stream.metric is None else [d for d in stream.metric.penalty if d is not None]
+    extra = n_parameters if penalty else 0
     rows = []
     for c, weight in enumerate(stream.weights):
         for batch in stream.columns(c):
-            total = stream.n_rows * len(batch[0]) * len(stream.weights)
+            total = stream.n_rows * len(batch[0]) * len(stream.weights) + extra
             if total > MAX_ROOT_ROWS:
                 raise ValueError(
                     f"curvature='exact' decomposes the Gram matrix of rows x Fisher columns x checkpoints, "
-                    f"{stream.n_rows} x {len(batch[0])} x {len(stream.weights)} = {total}, and takes at most "
-                    f"{MAX_ROOT_ROWS}: it is meant for small problems. Use curvature='ekfac'"
+                    f"{stream.n_rows} x {len(batch[0])} x {len(stream.weights)}"
+                    + (f", and {extra} parameters with decay in a metric," if extra else "")
+                    + f" = {total}, and takes at most {MAX_ROOT_ROWS}: it is meant for small problems. Use "
+                    "curvature='ekfac'"
                 )
             parts = [torch.cat([g.matrix().flatten(1) for g in columns]) for columns in batch]
             for block, part in zip(stream.blocks, parts):
                 require_finite(part, "a gradient", block, stream.checkpoints[c])
             rows.append(torch.cat(parts, dim=1).double() * (float(weight) / stream.n_rows) ** 0.5)
+    if penalty:
+        diagonals = [
+            torch.zeros(block.shape) if d is None else d for block, d in zip(stream.blocks, stream.metric.penalty)
+        ]
+        rows.append(torch.cat([d.to(rows[0]).flatten() for d in diagonals]).sqrt().diag())
     root = torch.cat(rows) if rows else torch.zeros(0, n_parameters, dtype=torch.float64)
     return GramCurvature(root, [block.shape for block in stream.blocks], stream.network.dtype)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ._blocks import Block, from_matrices, select_parameters, to_matrices
 from ._engine import Capture, FunctionalForward, GradientEngine
-from ._fisher import FisherStream, choose_fisher, loss_cotangent, row_uniforms
+from ._fisher import FisherStream, Metric, choose_fisher, loss_cotangent, row_uniforms
+from ._formed import Formed, scaled
 from ._rowgrad import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
 
 __all__ = [
@@ -13,14 +14,17 @@ __all__ = [
     "Dense",
     "Factored",
     "FisherStream",
+    "Formed",
     "FunctionalForward",
     "GradientEngine",
+    "Metric",
     "choose_fisher",
     "from_matrices",
     "held_bytes",
     "loss_cotangent",
     "rotate_matrices",
     "row_uniforms",
+    "scaled",
     "select_parameters",
     "squared_in_basis",
     "to_matrices",

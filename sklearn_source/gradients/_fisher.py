@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
+from ._formed import scaled
 from ._rowgrad import held_bytes
 
 _GOLDEN, _MIX1, _MIX2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -47,6 +50,26 @@ def choose_fisher(fisher, network, n_roots, limit=16):
     return "empirical" if network.predictive == "unknown" else "sampled"
 
 
+@dataclass(frozen=True)
+class Metric:
+    """Coordinates in which a preconditioned descent is a plain one: H becomes ``P^(1/2) H P^(1/2) + penalty``.
+
+    Attributes
+    ----------
+    roots : list of tensor (groups, out, in), one per block
+        ``P^(1/2)``, elementwise.
+    penalty : list of tensor (groups, out, in) or None, one per block
+        A diagonal that belongs to the curvature beside that of the rows: a weight decay that was preconditioned too.
+    """
+
+    roots: list
+    penalty: list
+
+    def enter(self, batch):
+        """Every column in these coordinates."""
+        return [[scaled(column, root) for column in columns] for columns, root in zip(batch, self.roots)]
+
+
 class FisherStream:
     """Fisher columns of some training rows at some checkpoints, in as many passes as a curvature needs.
 
@@ -72,17 +95,20 @@ class FisherStream:
         Budget for keeping factored gradients between passes: what fits is not computed again.
     progress : callable, optional
         Wraps the iterator over batches.
+    metric : Metric, optional
+        The coordinates that the columns are given in: see :class:`Metric`.
     """
 
     def __init__(
         self, network, engine, rows, index, checkpoints, weights, *, fisher, keys, seed, batch_size, cache_bytes,
-        n_samples=1, progress=None,
+        n_samples=1, progress=None, metric=None,
     ):  # fmt: skip
         self.network, self.engine, self.rows = network, engine, rows
         self.index, self.checkpoints, self.weights = np.asarray(index), list(checkpoints), np.asarray(weights, float)
         self.fisher, self.n_samples, self.keys, self.seed = fisher, n_samples, keys, seed
         self.batch_size, self._budget = batch_size, cache_bytes
         self._progress = progress or (lambda iterable, **_: iterable)
+        self.metric = metric
         self._kept = {}
 
     @property
@@ -112,7 +138,7 @@ class FisherStream:
                     if size <= self._budget:
                         self._budget -= size
                         self._kept[c, start] = kept
-                yield kept
+                yield kept if self.metric is None else self.metric.enter(kept)
 
     def _compute(self, c, start):
         index = self.index[start : start + self.batch_size]

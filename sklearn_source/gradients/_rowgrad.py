@@ -245,6 +245,14 @@ class Dense:
     def matrix(self, out=None):
         return self.G if out is None else out.copy_(self.G)
 
+    def chunks(self):
+        """Itself: it is formed."""
+        yield self
+
+    def scaled(self, root):
+        """``root * G_n`` element by element, ``root`` (groups, out, in)."""
+        return Dense(self.G * root)
+
     def squared_norm(self):
         return self.G.flatten(1).square().sum(1)
 
@@ -262,6 +270,10 @@ class Dense:
     def output_moment(self):
         """Sum over rows of ``G G^T``."""
         return _second_moment(self.G.transpose(2, 3))
+
+    def moments(self, wanted_input, wanted_output):
+        """:meth:`input_moment` and :meth:`output_moment`, None where not wanted."""
+        return self.input_moment() if wanted_input else None, self.output_moment() if wanted_output else None
 
 
 def weighted_sum(gradients, weights):
@@ -288,14 +300,15 @@ def squared_in_basis(columns, left, right):
 
     Parameters
     ----------
-    columns : list of Factored or of Dense
+    columns : list of Factored, or of Dense or Formed
         The gradients of the same rows for each column of the Fisher's root; factored ones share their inputs ``a``.
     left, right : tensor of shape (groups, out, out) and (groups, in, in), or None
         The eigenbases; None stands for the identity.
     """
     first = columns[0]
-    if isinstance(first, Dense):
-        return sum(column.rotate(left, right).G.square().sum(0) for column in columns)
+    if not isinstance(first, Factored):
+        chunks = (chunk for column in columns for chunk in column.chunks())
+        return sum(chunk.rotate(left, right).G.square().sum(0) for chunk in chunks)
     groups, out, inp = first.shape
     if first.n_positions == 1:
         # One position: (g a^T)^2 = g^2 (a^2)^T, so rows and columns are summed by one matrix product per group.

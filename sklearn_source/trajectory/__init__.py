@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from ._fingerprint import match_rows, row_hashes
+from ._flow import Flow, segment_flow
+from ._preconditioner import FAMILIES
 from ._recorder import TrajectoryRecorder
 from ._segments import Segment, split_segments
 from ._trajectory import Checkpoint, Stage, Trajectory
 
 __all__ = [
+    "FAMILIES",
     "Checkpoint",
+    "Flow",
     "Segment",
     "Stage",
     "Trajectory",
     "TrajectoryRecorder",
     "match_rows",
     "row_hashes",
+    "segment_flow",
     "split_segments",
 ]

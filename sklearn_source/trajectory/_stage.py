@@ -66,6 +66,10 @@ class Stage:
         """Number of steps taken."""
         return self.end - self.start
 
+    def step_rates(self, start, end) -> np.ndarray:
+        """The rates that ``rate_sums("terminal", start, end)`` sums, one row per step: (end - start, n_groups)."""
+        return np.diff(self._sums["terminal"][start - self.start : end - self.start + 1], axis=0)
+
     def rate_sums(self, kind, start, end) -> np.ndarray:
         """Sum a rate over the steps of this stage in ``(start, end]``.
 

@@ -66,6 +66,8 @@ class Hyper:
     weight_decay: float = 0.0
     schedule: object = None
     groups: dict = field(default_factory=dict)  # {pattern: {"lr": ..., "weight_decay": ...}}
+    optimizer: str = "SGD"
+    options: tuple = ()  # (name, value) of an adaptive optimizer's own
 
 
 def make_module(kind, dtype):
@@ -88,12 +90,16 @@ def make_net(kind, dtype, hyper, **settings):
         callbacks.append(("scheduler", scheduler))
     cls = NeuralNetClassifier if KINDS[kind][2] else NeuralNetRegressor
     options = {
-        "criterion": nn.CrossEntropyLoss if KINDS[kind][2] else nn.MSELoss, "optimizer": torch.optim.SGD,
-        "optimizer__momentum": hyper.momentum, "optimizer__dampening": hyper.dampening,
-        "optimizer__nesterov": hyper.nesterov, "optimizer__weight_decay": hyper.weight_decay,
+        "criterion": nn.CrossEntropyLoss if KINDS[kind][2] else nn.MSELoss,
+        "optimizer": getattr(torch.optim, hyper.optimizer), "optimizer__weight_decay": hyper.weight_decay,
         "lr": hyper.lr, "batch_size": BATCH, "max_epochs": EPOCHS, "train_split": None, "verbose": 0,
         "callbacks": callbacks,
     }  # fmt: skip
+    if hyper.optimizer == "SGD":
+        own = {"momentum": hyper.momentum, "dampening": hyper.dampening, "nesterov": hyper.nesterov}
+    else:
+        own = dict(hyper.options)
+    options |= {f"optimizer__{name}": value for name, value in own.items()}
     if hyper.groups:
         options["optimizer__param_groups"] = list(hyper.groups.items())
     return cls(make_module(kind, getattr(torch, dtype)), **{**options, **settings})

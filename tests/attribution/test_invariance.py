@@ -122,9 +122,12 @@ class Counted:
     def __init__(self, monkeypatch):
         self.moments, self.curvatures = [], []
         moments, curvatures = _statistics.moments, _statistics.CURVATURES
-        monkeypatch.setattr(
-            _statistics, "moments", lambda s, c: self.moments.append(s.checkpoints[c].step) or moments(s, c)
-        )
+
+        def counting(stream, c, basis):
+            self.moments.append(stream.checkpoints[c].step)
+            return moments(stream, c, basis)
+
+        monkeypatch.setattr(_statistics, "moments", counting)
         counted = {k: (lambda *a, f=f, k=k: self.curvatures.append(k) or f(*a)) for k, f in curvatures.items()}
         monkeypatch.setattr(_statistics, "CURVATURES", counted)
 
