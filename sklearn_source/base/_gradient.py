@@ -8,7 +8,7 @@ import joblib
 import numpy as np
 import torch
 
-from ..gradients import FisherStream, GradientEngine, choose_fisher, held_bytes, to_matrices
+from ..gradients import Dense, FisherStream, GradientEngine, choose_fisher, held_bytes, to_matrices
 from ..network import resolve_measurement
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
@@ -17,6 +17,8 @@ from ._terms import State, TrainingGradients, meet
 # Bytes that the inputs and output gradients of one batch may take, for batch_size=None.
 _BATCH_BYTES = 128 * 2**20
 _MAX_BATCH = 2048
+# Bytes that the dense per-row gradients of one batch may take, all Fisher columns together: then it is cut further.
+_DENSE_BYTES = 512 * 2**20
 # Bytes of query vectors kept at a time; more queries take further passes over the training rows.
 _QUERY_BYTES = 512 * 2**20
 
@@ -110,7 +112,13 @@ class GradientAttribution(BaseAttribution):
     def _choose_batch(self):
         """Rows whose inputs and output gradients fit the budget."""
         per_row = held_bytes(self._probe) / len(self._probe[0])
-        return int(np.clip(_BATCH_BYTES // max(per_row, 1), 8, _MAX_BATCH))
+        rows = int(np.clip(_BATCH_BYTES // max(per_row, 1), 8, _MAX_BATCH))
+        return min(rows, self._dense_rows(1))
+
+    def _dense_rows(self, n_columns):
+        """Rows whose dense gradients fit their budget, at least one."""
+        dense = held_bytes([gradient for gradient in self._probe if isinstance(gradient, Dense)]) / len(self._probe[0])
+        return max(1, int(_DENSE_BYTES // max(dense * n_columns, 1)))
 
     def _state(self, checkpoint):
         """A recorded checkpoint on the network's device."""
@@ -129,6 +137,8 @@ class GradientAttribution(BaseAttribution):
         network.load(states[-1].parameters, states[-1].buffers)
         with torch.no_grad():
             n_roots = network.n_roots(network.forward(probe))
+        fisher = choose_fisher(self.fisher, network, n_roots)
+        n_columns = {"exact": n_roots, "sampled": self.n_samples}.get(fisher, 1)
         return FisherStream(
             network,
             self._engine,
@@ -136,11 +146,11 @@ class GradientAttribution(BaseAttribution):
             index,
             states,
             weights,
-            fisher=choose_fisher(self.fisher, network, n_roots),
+            fisher=fisher,
             n_samples=self.n_samples,
             keys=self._keys,
             seed=self._seed,
-            batch_size=self._batch,
+            batch_size=min(self._batch, self._dense_rows(n_columns)),
             cache_bytes=self.cache_size * 2**20,
             progress=lambda iterable, desc: progress(iterable, verbose=self.verbose, desc=desc),
             metric=metric,

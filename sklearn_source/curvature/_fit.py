@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from ..gradients import Factored, Formed, rotate_matrices, squared_in_basis
+from ..gradients import Dense, Factored, Formed, rotate_matrices, squared_in_basis
 from ._eigen import Basis, EigenCurvature
 
 # Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and
@@ -19,15 +19,17 @@ def moments(stream, c, basis="kfac"):
 
     For a factored block: ``A`` averaged over rows and positions, ``S`` summed over positions and Fisher columns and
     averaged over rows. For a dense one, for any in a metric, and with ``basis="shampoo"``: ``E[G^T G]`` and
-    ``E[G G^T]``. Sides wider than ``MAX_BASIS`` are None.
+    ``E[G G^T]``. Sides wider than ``MAX_BASIS`` are None. Of an embedding's input moment the diagonal (groups, in):
+    of one-hot vectors nothing else is there, and of whole gradients nothing else is wanted.
     """
     blocks = stream.blocks
     sums = [[None, None] for _ in blocks]
     counts = [0] * len(blocks)
+    by_factors = basis == "kfac" and stream.metric is None
     for batch in stream.columns(c):
         for i, (block, columns) in enumerate(zip(blocks, batch)):
-            wanted = [block.shape[2] <= MAX_BASIS, block.shape[1] <= MAX_BASIS]
-            if isinstance(columns[0], Factored) and basis == "kfac":
+            wanted = [block.shape[2] <= MAX_BASIS or block.kind == "indexed", block.shape[1] <= MAX_BASIS]
+            if by_factors and not isinstance(columns[0], Dense):
                 counts[i] += len(columns[0]) * columns[0].n_positions
                 # The columns of one row share its inputs: they count once.
                 a = columns[0].input_moment() if wanted[0] else None
@@ -80,7 +82,7 @@ def averaged_moments(stream, compute):
     for (a, s), penalty in zip(total, _penalties(stream)):
         if penalty is not None:  # a diagonal matrix is the second moment of rows with one entry each
             if a is not None:
-                a.diagonal(dim1=1, dim2=2).add_(penalty.sum(1))
+                (a if a.dim() == 2 else a.diagonal(dim1=1, dim2=2)).add_(penalty.sum(1))
             if s is not None:
                 s.diagonal(dim1=1, dim2=2).add_(penalty.sum(2))
     return total
@@ -107,6 +109,8 @@ def _eigh(moment, dtype):
     """Eigenvectors in the working dtype, decomposed in float64 (a float32 decomposition loses small directions)."""
     if moment is None:
         return None, None
+    if moment.dim() == 2:  # a diagonal
+        return moment, None
     if moment.shape[1] == 1:  # a basis of one direction is the identity
         return moment[:, :, 0].clamp_min(0), None
     moment = (moment + moment.transpose(1, 2)) / 2
@@ -170,7 +174,7 @@ def fit_kfac(stream, compute=None, basis="kfac"):
                 "leave it out with layers="
             )
         product = s_values[:, :, None] * a_values[:, None, :]
-        if whole or block.kind != "factored":
+        if whole or block.kind not in ("factored", "indexed"):
             trace = s_values.sum(1)[:, None, None]
             product = product / trace.clamp_min(torch.finfo(trace.dtype).tiny)
         eigenvalues.append(product.to(dtype))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..gradients import Factored
+from ..gradients import Dense
 
 
 def meeting_place(curvature, encoded, probe, *, n_rows, n_checkpoints=1):
@@ -13,7 +13,7 @@ def meeting_place(curvature, encoded, probe, *, n_rows, n_checkpoints=1):
     curvature : EigenCurvature or GramCurvature
     encoded : list of tensor (n_query, groups, out, in)
         The queries' side in eigencoordinates.
-    probe : list of Factored or Dense
+    probe : list of Factored, Indexed or Dense
         Gradients of any rows, for their numbers of positions.
     n_rows : int
         Rows that will be met.
@@ -33,7 +33,7 @@ def meeting_place(curvature, encoded, probe, *, n_rows, n_checkpoints=1):
             bases.append(None)
         else:
             queries = n_query * groups * out * inp * (out * (basis.left is not None) + inp * (basis.right is not None))
-            times = n_checkpoints if isinstance(gradient, Factored) else 1
+            times = 1 if isinstance(gradient, Dense) else n_checkpoints
             rows = n_rows * times * gradient.token_rotation_cost(basis.left, basis.right)
             if queries <= rows:
                 vectors = basis.inverse().encode(vectors)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from ._blocks import Block, from_matrices, select_parameters, to_matrices
-from ._engine import Capture, FunctionalForward, GradientEngine
+from ._capture import Capture
+from ._engine import GradientEngine
 from ._fisher import FisherStream, Metric, choose_fisher, loss_cotangent, row_uniforms
 from ._formed import Formed, scaled
+from ._indexed import Indexed
 from ._rowgrad import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
+from ._slow import FunctionalForward
 
 __all__ = [
     "Block",
@@ -17,6 +20,7 @@ __all__ = [
     "Formed",
     "FunctionalForward",
     "GradientEngine",
+    "Indexed",
     "Metric",
     "choose_fisher",
     "from_matrices",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 
 import torch
 
-from ._rules import FACTORED_RULES
+from ._claims import claims_of, observed_claims
+from ._rules import VectorRule, rule_of
 
 
 @dataclass(frozen=True)
@@ -18,16 +20,20 @@ class Block:
     Attributes
     ----------
     name : str
-        The layer's name, with ``.weight``/``.bias`` where the block holds only that.
-    kind : {"factored", "leaf", "dense"}
-        How its per-row gradient is found: from a layer's inputs and output gradients, by ``torch.func`` on one layer,
-        or by ``torch.func`` through the whole network.
+        The layer's name, or the parameter's where the block holds only that.
+    kind : {"factored", "indexed", "affine", "leaf", "dense"}
+        How its per-row gradient is found: from the inputs and output gradients of the functions that use a weight or a
+        bias; from the indices that looked up an embedding; as a sum over positions, for the affine parameters of a
+        norm; by ``torch.func`` on one layer; or by ``torch.func`` through the whole network.
     parameters : tuple of str
         Names in ``module.named_parameters()``; (weight, bias) is a weight with the bias as its last column.
     shape : tuple of int
         (groups, out, in), the bias's column included.
     module : str
         The owning layer's name.
+    rows : {"first", "second", "shared"}
+        Whether rows are the first axis of what the layer sees, the second, as in (T, B, d), or none, as where positions
+        are embedded that are the same for all rows.
     """
 
     name: str
@@ -36,7 +42,7 @@ class Block:
     shape: tuple[int, int, int]
     module: str = ""
     rule: object = None
-    part: str = "both"
+    rows: str = "first"
 
     @property
     def size(self):
@@ -46,11 +52,21 @@ class Block:
 def select_parameters(module, layers=None):
     """Names of the trainable parameters that ``layers`` chooses, in ``named_parameters`` order.
 
-    ``layers`` is None (all), a name or a list of names, each of a layer (all below it) or of a parameter.
+    ``layers`` is None (all), a name or a list of names, each of a layer (all below it) or of a parameter. What
+    ``torch.compile`` puts into names (``_orig_mod``) may be left out.
     """
-    trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    trainable, left_out = [], []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (trainable if parameter.is_floating_point() else left_out).append(name)
     if not trainable:
-        raise ValueError("the network has no parameter with requires_grad=True: there is nothing to attribute to")
+        raise ValueError("the network has no real parameter with requires_grad=True: there is nothing to attribute to")
+    if left_out and layers is None:
+        warnings.warn(
+            f"complex parameters have no real curvature and are left out of the attribution: {left_out}",
+            UserWarning,
+            stacklevel=2,
+        )
     if layers is None:
         return trainable
     layers = [layers] if isinstance(layers, str) else list(layers)
@@ -58,7 +74,7 @@ def select_parameters(module, layers=None):
         raise ValueError("layers: an empty list chooses no parameter; None stands for all of them")
     chosen = set()
     for layer in layers:
-        below = [name for name in trainable if name == layer or name.startswith(f"{layer}.") or layer == ""]
+        below = [name for name in trainable if _is_below(name, layer) or _is_below(_uncompiled(name), layer)]
         if not below:
             known = [name for name, _ in module.named_modules() if name] + [
                 name for name, _ in module.named_parameters()
@@ -71,6 +87,14 @@ def select_parameters(module, layers=None):
     return [name for name in trainable if name in chosen]
 
 
+def _is_below(name, layer):
+    return layer == "" or name == layer or name.startswith(f"{layer}.")
+
+
+def _uncompiled(name):
+    return name.replace("_orig_mod.", "")
+
+
 def matrix_shape(parameter):
     """A parameter without a factored form as (1, out, in): vectors as one column, the rest by their first axis."""
     if parameter.dim() < 2:
@@ -78,7 +102,16 @@ def matrix_shape(parameter):
     return (1, parameter.shape[0], parameter.numel() // parameter.shape[0])
 
 
-def plan_blocks(module, names, *, treatment=None, demoted=()):
+# Where rows are looked for, one after the other.
+ROWS = ("first", "second", "shared")
+
+
+def _ways(op):
+    """How many of :data:`ROWS` there are for a kind of use."""
+    return 3 if op in ("linear", "embedding") else 2
+
+
+def plan_blocks(module, names, *, treatment=None, levels=None, uses=()):
     """Split the chosen parameters into blocks.
 
     Parameters
@@ -88,75 +121,112 @@ def plan_blocks(module, names, *, treatment=None, demoted=()):
         The chosen parameters.
     treatment : dict of str to hashable, optional
         What the optimizer did with each parameter; a weight and a bias treated differently become two blocks.
-    demoted : collection of str
-        Layers whose quick way was found wrong for this network: all their parameters go the dense way.
+    levels : dict of str to int, optional
+        How often the quick way was found wrong for an owner in this network: then its rows are looked for elsewhere
+        (:data:`ROWS`), and in the end all its parameters go the dense way.
+    uses : sequence of Use, optional
+        What one forward pass used, for parameters that belong to no layer of a known kind.
     """
-    treatment = treatment or {}
-    chosen = set(names)
-    owners = Counter(id(p) for m in module.modules() for p in m.parameters(recurse=False))
-    blocks, done = [], set()
-    for layer_name, layer in module.named_modules():
-        prefix = f"{layer_name}." if layer_name else ""
-        own = {k: p for k, p in layer.named_parameters(recurse=False) if prefix + k in chosen}
-        if not own or layer_name in demoted or any(owners[id(p)] > 1 for p in own.values()):
-            continue  # a parameter that several layers own is one parameter: only the dense way sees all its uses
-        rule = next((r for r in FACTORED_RULES if r.matches(layer)), None)
-        if rule is not None and set(own) <= {"weight", "bias"}:
-            blocks += _factored_blocks(layer_name, layer, rule, own, prefix, treatment)
-        elif rule is None and not list(layer.children()):
-            blocks += [
-                Block(prefix + k, "leaf", (prefix + k,), matrix_shape(p), layer_name, part=k) for k, p in own.items()
-            ]
-        else:
-            continue
-        done.update(prefix + k for k in own)
-    parameters = dict(module.named_parameters())
-    blocks += [Block(n, "dense", (n,), matrix_shape(parameters[n])) for n in names if n not in done]
+    plan = _Plan(module, names, treatment or {}, levels or {})
+    for owner, layer in module.named_modules():
+        for claim in claims_of(layer):
+            own = {part: layer._parameters.get(getattr(claim, part) or "") for part in ("weight", "bias")}
+            plan.claim(owner, claim, *(p if p is None else plan.name_of[id(p)] for p in own.values()))
+    for claim in observed_claims(uses, set(names) - plan.claimed):
+        plan.claim(claim.weight, claim, claim.weight, claim.bias)
+    blocks = plan.quick_blocks()
+    done = {name for block in blocks for name in block.parameters}
+    for name in names:
+        if name not in done:
+            blocks.append(plan.slow_block(name))
     order = {name: i for i, name in enumerate(names)}
     return sorted(blocks, key=lambda block: order[block.parameters[0]])
 
 
-def _factored_blocks(layer_name, layer, rule, own, prefix, treatment):
-    groups, out, width = rule.shape(layer)
-    weight, bias = prefix + "weight", prefix + "bias"
-    together = len(own) == 2 and treatment.get(weight) == treatment.get(bias)
-    if together:
-        return [Block(layer_name or "weight", "factored", (weight, bias), (groups, out, width + 1), layer_name, rule)]
-    parts = []
-    if "weight" in own:
-        parts.append(Block(weight, "factored", (weight,), (groups, out, width), layer_name, rule, "weight"))
-    if "bias" in own:
-        parts.append(Block(bias, "factored", (bias,), (1, groups * out, 1), layer_name, rule, "bias"))
-    return parts
+class _Plan:
+    def __init__(self, module, names, treatment, levels):
+        self.module, self.chosen, self.treatment, self.levels = module, set(names), treatment, levels
+        self.parameters = dict(module.named_parameters())
+        self.name_of = {id(p): name for name, p in self.parameters.items()}
+        self.owners = Counter(id(p) for m in module.modules() for p in m._parameters.values() if p is not None)
+        self._claims = []
+
+    @property
+    def claimed(self):
+        return {name for _, _, *pair in self._claims for name in pair if name is not None}
+
+    def claim(self, owner, claim, weight, bias):
+        self._claims.append((owner, claim, weight, bias))
+
+    def quick_blocks(self):
+        """Blocks of the claims that do not contradict each other, each parameter once."""
+        kinds = {}
+        for _, claim, weight, bias in self._claims:
+            for part, name in (("weight", weight), ("bias", bias)):
+                if name is not None:
+                    kinds.setdefault(name, set()).add((claim.op, claim.groups, part))
+        done, blocks = set(), []
+        for owner, claim, weight, bias in self._claims:
+            level = self.levels.get(owner, 0)
+            left = [n if n in self.chosen - done and len(kinds[n]) == 1 else None for n in (weight, bias)]
+            if level >= _ways(claim.op) or left == [None, None]:
+                continue
+            done.update(n for n in left if n is not None)
+            blocks += self._of_claim(owner, claim, *left, ROWS[level])
+        return blocks
+
+    def _of_claim(self, owner, claim, weight, bias, rows):
+        shapes = [None if n is None else tuple(self.parameters[n].shape) for n in (weight, bias)]
+        rule = None if weight is None else rule_of(claim.op, shapes[0], claim.groups)
+        if claim.op in ("norm", "broadcast"):
+            name, shape = (weight, shapes[0]) if bias is None else (bias, shapes[1])
+            rule = rule if bias is None else VectorRule(shape)
+            return [Block(name, "affine", (name,), matrix_shape(self.parameters[name]), owner, rule, rows)]
+        alone = all(self.owners[id(self.parameters[n])] == 1 for n in (weight, bias) if n is not None)
+        alike = self.treatment.get(weight) == self.treatment.get(bias)
+        if weight is not None and bias is not None and rule.joins_bias and alone and alike:
+            groups, out, width = rule.shape
+            name = owner if claim.weight == "weight" and owner else weight
+            return [Block(name, "factored", (weight, bias), (groups, out, width + 1), owner, rule, rows)]
+        parts = []
+        if weight is not None:
+            kind = "indexed" if claim.op == "embedding" else "factored"
+            parts.append(Block(weight, kind, (weight,), rule.shape, owner, rule, rows))
+        if bias is not None:
+            parts.append(Block(bias, "factored", (bias,), (1, *shapes[1], 1), owner, VectorRule(shapes[1]), rows))
+        return parts
+
+    def slow_block(self, name):
+        """By ``torch.func``: on the layer alone where one layer without others below it owns the parameter."""
+        parameter = self.parameters[name]
+        host = name.rpartition(".")[0].split("parametrizations.")[0].rstrip(".")
+        below = {child.split(".")[0] for child, _ in self.module.get_submodule(host).named_children()}
+        level = self.levels.get(host, 0)
+        # A parameter that several layers own is one parameter: only the dense way sees all its uses.
+        if below - {"parametrizations"} or level > 1 or self.owners[id(parameter)] > 1:
+            return Block(name, "dense", (name,), matrix_shape(parameter))
+        return Block(name, "leaf", (name,), matrix_shape(parameter), host, None, ROWS[level])
 
 
 def to_matrices(block, module, values):
     """Parameter-shaped tensors (lead axes allowed) of one block as (..., groups, out, in)."""
-    if block.kind != "factored":
-        value = values[block.parameters[0]]
+    value = values[block.parameters[0]]
+    if block.kind not in ("factored", "indexed") or isinstance(block.rule, VectorRule):
         lead = value.shape[: value.dim() - module.get_parameter(block.parameters[0]).dim()]
         return value.reshape(*lead, *block.shape)
-    layer = module.get_submodule(block.module)
-    columns = []
-    if block.part in ("both", "weight"):
-        columns.append(block.rule.to_matrix(layer, values[block.parameters[0]]))
-    if block.part in ("both", "bias"):
-        bias = values[block.parameters[-1]]
-        columns.append(bias.reshape(*bias.shape[:-1], block.shape[0], block.shape[1], 1))
-    return torch.cat(columns, dim=-1)
+    matrices = block.rule.to_matrix(value)
+    if len(block.parameters) == 1:
+        return matrices
+    bias = values[block.parameters[1]]
+    return torch.cat([matrices, bias.reshape(*bias.shape[:-1], *block.shape[:2], 1)], dim=-1)
 
 
 def from_matrices(block, module, matrices):
     """The inverse of :func:`to_matrices`: dict of parameter name to tensor, lead axes kept."""
-    lead = matrices.shape[:-3]
-    if block.kind != "factored":
-        name = block.parameters[0]
+    lead, name = matrices.shape[:-3], block.parameters[0]
+    if block.kind not in ("factored", "indexed") or isinstance(block.rule, VectorRule):
         return {name: matrices.reshape((*lead, *module.get_parameter(name).shape))}
-    layer = module.get_submodule(block.module)
-    values = {}
-    if block.part in ("both", "weight"):
-        weight = matrices if block.part == "weight" else matrices[..., :-1]
-        values[block.parameters[0]] = block.rule.from_matrix(layer, weight)
-    if block.part in ("both", "bias"):
-        values[block.parameters[-1]] = matrices[..., -1].reshape(*lead, block.shape[0] * block.shape[1])
-    return values
+    if len(block.parameters) == 1:
+        return {name: block.rule.from_matrix(matrices)}
+    bias = matrices[..., -1].reshape(*lead, block.shape[0] * block.shape[1])
+    return {name: block.rule.from_matrix(matrices[..., :-1]), block.parameters[1]: bias}

@@ -4,134 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
-import warnings
 from collections import defaultdict
 
 import torch
-from torch import nn
-from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_map
 
+from ..network import mha_fastpath_off
 from ._blocks import plan_blocks, select_parameters, to_matrices
-from ._rowgrad import Dense, Factored, Inputs
-from ._rules import leaf_gradients
+from ._capture import Capture
+from ._claims import refuse_frequencies
+from ._slow import LayerCall, network_gradients
+from ._uses import Recorder
 
 # Rows of the check that the quick ways agree with autograd: three, which divides few position counts.
 _CHECK_ROWS = 3
 
 
-class _Call:
-    """One call of one layer: its input and the place in the graph where its output's gradient arrives.
-
-    The edge, not the output, is kept: a later in-place operation rewrites the output but not the edge.
-    """
-
-    __slots__ = ("x", "edge", "shape")
-
-    def __init__(self, x, output):
-        self.x, self.edge, self.shape = x, get_gradient_edge(output), output
-
-
-class Capture:
-    """The graph of one batch: its ``output`` and, for any cotangent, the per-row gradients of every block."""
-
-    def __init__(self, engine, x, output, calls):
-        self._engine, self._x, self.output, self._calls = engine, x, output, calls
-        self._inputs = {}
-
-    def pull(self, cotangent):
-        """Gradients of ``<cotangent_n, output_n>`` for every row n.
-
-        Parameters
-        ----------
-        cotangent : tensor like ``output``
-
-        Returns
-        -------
-        gradients : list of Factored or Dense, one per block
-            Repeated pulls share the inputs ``a``.
-        """
-        engine = self._engine
-        n_rows = self.output.shape[0]
-        calls = [(name, call) for name in engine.tapped for call in self._calls.get(name, ())]
-        grads = defaultdict(list)
-        if calls:
-            edges = [call.edge for _, call in calls]
-            pulled = torch.autograd.grad(self.output, edges, cotangent, retain_graph=True, allow_unused=True)
-            for (name, call), grad in zip(calls, pulled):
-                if grad is None:
-                    grad = call.shape.new_zeros(call.shape.shape)
-                grads[name].append((call.x, grad.detach()))
-        leaves = {name: self._leaf(name, grads[name], n_rows) for name in engine.leaf_parts}
-        dense = engine.dense_gradients(self._x, cotangent) if engine.dense_names else {}
-        result = []
-        for i, block in enumerate(engine.blocks):
-            if block.kind == "factored":
-                result.append(self._factored(i, block, grads[block.module], n_rows))
-            elif block.kind == "leaf":
-                result.append(Dense(leaves[block.module][block.part].reshape(n_rows, *block.shape)))
-            else:
-                result.append(Dense(dense[block.parameters[0]].reshape(n_rows, *block.shape)))
-        return result
-
-    def _factored(self, i, block, pairs, n_rows):
-        layer = self._engine.module.get_submodule(block.module)
-        if not pairs:  # the layer took no part in this output: its gradient is zero
-            zeros = self.output.new_zeros
-            groups, out, width = block.shape
-            return Factored(zeros((n_rows, groups, 1, width)), zeros((n_rows, groups, 1, out)))
-        g = [block.rule.outputs(layer, grad, n_rows) for _, grad in pairs]
-        g = g[0] if len(g) == 1 else torch.cat(g, dim=2)
-        if block.part == "bias":  # every position's input is one: the sum is the gradient itself, and exact as such
-            g = g.sum(2).reshape(n_rows, 1, 1, -1)  # the groups of a convolution are no groups of its bias
-        if i not in self._inputs:
-            self._inputs[i] = self._lay_out(block, layer, [x for x, _ in pairs], g)
-        return Factored(self._inputs[i], g)
-
-    def _lay_out(self, block, layer, sources, g):
-        if block.part == "bias":
-            return g.new_ones((*g.shape[:3], 1))
-
-        # A partial, not a closure: a fitted estimator keeps some gradients, and is pickled.
-        lay_out = functools.partial(_laid_out, block.rule, layer, g.shape[0], block.part == "both")
-        return Inputs(lay_out, [x.detach() for x in sources], (*g.shape[:3], block.shape[2]))
-
-    def _leaf(self, name, pairs, n_rows):
-        parts = self._engine.leaf_parts[name]
-        layer = self._engine.module.get_submodule(name)
-        if not pairs:
-            return {part: self.output.new_zeros((n_rows, *getattr(layer, part).shape)) for part in parts}
-        with self._engine.paused(), torch.no_grad():
-            found = [leaf_gradients(layer, parts, x, grad) for x, grad in pairs]
-        return {part: sum(f[part] for f in found) for part in parts}
-
-
-def _laid_out(rule, layer, n_rows, bias, sources):
-    a = [rule.inputs(layer, x, n_rows, bias) for x in sources]
-    return a[0] if len(a) == 1 else torch.cat(a, dim=2)
-
-
-class FunctionalForward(nn.Module):
-    """The network's forward as a module of its own, so that ``functional_call`` can give it other parameters."""
-
-    def __init__(self, module, forward):
-        super().__init__()
-        self.module = module
-        # Not as an attribute: a forward that is itself a module would register its parameters a second time.
-        object.__setattr__(self, "_forward", forward)
-
-    def forward(self, x):
-        return self._forward(x)
-
-
 class GradientEngine:
     """Per-row gradients of the chosen parameters of a module, as blocks.
 
-    ``nn.Linear`` and ``nn.ConvNd`` give factored gradients from hooks; other layers with parameters of their own go
-    through ``torch.func`` layer by layer; all else through ``torch.func`` over the whole network. What a layer's hook
-    cannot see (a weight used outside its layer's ``forward``, an output that mixes rows with positions) is found by
-    :meth:`verify`, which compares some rows with autograd and sends the layer the dense way.
+    Weights that torch's functions for linear maps, convolutions, lookups and norms use, in whichever module and as
+    often as they do, give their gradients from what went into these functions and what comes back; attention and
+    recurrent layers are looked into, and a parameter that is broadcast over the batch is parted by rows. Other layers
+    go through ``torch.func`` layer by layer; all else through ``torch.func`` over the whole network. What none of the
+    quick ways can see (a weight used by some other function, an output that mixes rows with positions) is found by
+    :meth:`verify`, which compares some rows with autograd and sends the parameters the dense way.
 
     Parameters
     ----------
@@ -143,26 +40,59 @@ class GradientEngine:
         Which parameters: see :func:`select_parameters`.
     treatment : dict, optional
         What the optimizer did with each parameter: see :func:`plan_blocks`.
+
+    Raises
+    ------
+    ValueError
+        When there is nothing to attribute to, or an embedding's gradients were divided by frequencies in the batch.
     """
 
     def __init__(self, module, forward, layers=None, treatment=None):
         self.module, self._forward = module, forward
         self.names = select_parameters(module, layers)
+        refuse_frequencies(module, self.names)
         self._treatment = treatment
         self._active = None
-        self._plan(())
+        self._levels, self._observed, self._axes, self._expansions = {}, (), {}, {}
+        self._plan()
 
-    def _plan(self, demoted):
-        self._set_blocks(plan_blocks(self.module, self.names, treatment=self._treatment, demoted=demoted))
+    def _plan(self):
+        self._set_blocks(
+            plan_blocks(
+                self.module, self.names, treatment=self._treatment, levels=self._levels, uses=self._observed
+            )
+        )  # fmt: skip
 
     def _set_blocks(self, blocks):
         self.blocks = blocks
-        self.tapped = list(dict.fromkeys(b.module for b in self.blocks if b.kind != "dense"))
-        self.leaf_parts = defaultdict(list)
-        for block in self.blocks:
-            if block.kind == "leaf":
-                self.leaf_parts[block.module].append(block.part)
-        self.dense_names = [b.parameters[0] for b in self.blocks if b.kind == "dense"]
+        self.dense_names = [b.parameters[0] for b in blocks if b.kind == "dense"]
+        self.leaf_names = list(dict.fromkeys(b.module for b in blocks if b.kind == "leaf"))
+        self._watched = {
+            id(self.module.get_parameter(name)): name
+            for b in blocks
+            if b.kind not in ("leaf", "dense")
+            for name in b.parameters
+        }
+        # Bare parameters have their rows where they are broadcast: in the first or the second axis.
+        self._spread = {
+            b.parameters[0]: (0 if b.rows == "first" else 1,)
+            for b in blocks
+            if b.kind == "affine" and b.rule.op == "broadcast"
+        }
+        self._shared = {name for b in blocks if b.rows == "shared" for name in b.parameters}
+
+    def leaf_parts(self, name):
+        """Names, within the layer, of the parameters that ``torch.func`` finds on the layer; and if rows come first."""
+        own = [b for b in self.blocks if b.kind == "leaf" and b.module == name]
+        skip = len(name) + 1 if name else 0
+        return [b.parameters[0][skip:] for b in own], own[0].rows == "first"
+
+    def row_axes(self, name, number, call, n_rows, rows_first):
+        """The rows' axis in each input and output of a layer's call, settled the first time: lengths may coincide."""
+        key = (name, number, rows_first)
+        if key not in self._axes:
+            self._axes[key] = call.axes(n_rows, rows_first)
+        return self._axes[key]
 
     @property
     def n_parameters(self):
@@ -185,9 +115,9 @@ class GradientEngine:
         for parameter, _ in flags:
             parameter.requires_grad_(id(parameter) in chosen)
         handles = []
-        for name in self.tapped:
+        for name in self.leaf_names:
             layer = self.module.get_submodule(name)
-            handles.append(layer.register_forward_hook(self._make_hook(name)))
+            handles.append(layer.register_forward_hook(self._make_hook(name), with_kwargs=True))
         try:
             yield self
         finally:
@@ -197,9 +127,13 @@ class GradientEngine:
                 parameter.requires_grad_(flag)
 
     def _make_hook(self, name):
-        def hook(layer, args, output):
-            if self._active is not None and isinstance(output, torch.Tensor) and output.requires_grad and args:
-                self._active[name].append(_Call(args[0], output))
+        def hook(layer, args, kwargs, output):
+            if self._active is None:
+                return None
+            call = LayerCall(args, kwargs, output)
+            if call.outputs:
+                self._active[name].append(call)
+            return call.output
 
         return hook
 
@@ -208,66 +142,70 @@ class GradientEngine:
 
         Memory: the activations of the batch, inputs and output gradients of every tapped layer.
         """
+        output, uses, calls, _ = self._run(x, self._watched, self._spread, self._shared, self._expansions)
+        return Capture(self, x, output, uses, calls)
+
+    def _run(self, x, *watched):
         calls = defaultdict(list)
         self._active = calls
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), mha_fastpath_off(), Recorder(*watched) as recorder:
                 output = self._forward(x)
         finally:
             self._active = None
-        return Capture(self, x, output, calls)
+        return output, recorder.uses, calls, recorder.expansions
 
     def dense_gradients(self, x, cotangent, names=None):
         """Per-row gradients of parameters through the whole network: dict name -> (B, *shape)."""
         names = self.dense_names if names is None else names
-        parameters = {f"module.{n}": self.module.get_parameter(n).detach() for n in names}
-        wrapped = FunctionalForward(self.module, self._forward)
-
-        def value(p, row, c):
-            row = tree_map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, torch.Tensor) else leaf, row)
-            return (torch.func.functional_call(wrapped, p, (row,)).squeeze(0) * c).sum()
-
-        with self.paused(), torch.no_grad():  # the other parameters would keep the whole graph alive
-            pull = torch.func.grad(value)
-            cotangent = cotangent.detach()
-            try:
-                # A layer without a batching rule is slower, which the user cannot mend: torch's warning is dropped.
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", message="There is a performance drop")
-                    grads = torch.func.vmap(pull, in_dims=(None, 0, 0))(parameters, x, cotangent)
-            except RuntimeError:
-                # Some layers (recurrent ones, data-dependent branches) have no batching rule: row by row.
-                rows = [pull(parameters, _row(x, n), cotangent[n]) for n in range(cotangent.shape[0])]
-                grads = {name: torch.stack([row[name] for row in rows]) for name in parameters}
-        return {name.removeprefix("module."): grad for name, grad in grads.items()}
+        with self.paused(), mha_fastpath_off():  # the other parameters would keep the whole graph alive
+            return network_gradients(self.module, self._forward, names, x, cotangent)
 
     def verify(self, x):
-        """Compare the blocks with autograd on some rows, and send what disagrees the dense way.
+        """Compare the blocks with autograd on some rows, and send what disagrees another way, in the end the dense one.
 
         Returns
         -------
         demoted : list of str
-            Layers whose quick way was wrong for this network.
+            Layers, or parameters of no layer, whose quick way was wrong for this network.
         """
         x = tree_map(lambda leaf: leaf[:_CHECK_ROWS] if isinstance(leaf, torch.Tensor) else leaf, x)
-        wrong = sorted({b.module for b in self._disagreeing(x) if b.kind != "dense"})
+        self._observe(x)
+        tried = set()
+        while True:
+            wrong = self._disagreeing(x)
+            quick = [block for block in wrong if block.kind != "dense"]
+            if not quick:
+                break
+            tried.update((block.module, name) for block in quick for name in block.parameters)
+            for owner in {block.module for block in quick}:
+                self._levels[owner] = self._levels.get(owner, 0) + 1
+            self._plan()
         if wrong:
-            self._plan(wrong)
-            left = self._disagreeing(x)
-            if left:
-                raise ValueError(
-                    f"per-row gradients of {[b.name for b in left]} cannot be taken apart by rows: the network's "
-                    "output for one row seems to depend on other rows of the batch. Use layers= to leave these "
-                    "parameters out"
-                )
-        return wrong
+            raise ValueError(
+                f"per-row gradients of {[b.name for b in wrong]} cannot be taken apart by rows: the network's "
+                "output for one row seems to depend on other rows of the batch. Use layers= to leave these "
+                "parameters out"
+            )
+        return sorted({owner for owner, name in tried if name in self.dense_names})
+
+    def _observe(self, x):
+        """See what functions use the parameters that belong to no layer of a known kind."""
+        if all(block.kind not in ("leaf", "dense") for block in self.blocks):
+            return
+        watched = {id(self.module.get_parameter(name)): name for name in self.names}
+        loose = {b.parameters[0]: (0, 1) for b in self.blocks if b.kind in ("leaf", "dense")}
+        with self.attached(), _failing_clearly():
+            self._observed = self._run(x, watched, loose)[1]
+        for use in self._observed:  # kept for their kinds alone
+            use.x = use.edge = use.like = None
+        self._plan()
 
     def _disagreeing(self, x):
         with self.attached():
-            try:
-                capture = self.capture(x)
-            except RuntimeError as error:
-                raise ValueError(f"the network failed on a batch of training rows: {error}") from error
+            with _failing_clearly():
+                output, uses, calls, self._expansions = self._run(x, self._watched, self._spread, self._shared)
+                capture = Capture(self, x, output, uses, calls)
             generator = torch.Generator().manual_seed(0)
             shape = capture.output.shape
             cotangent = torch.randn(shape, generator=generator, dtype=torch.float64).to(capture.output)
@@ -283,7 +221,10 @@ class GradientEngine:
                 exact = torch.autograd.grad(
                     capture.output, list(parameters.values()), masked, retain_graph=True, allow_unused=True
                 )
-                exact = {n: torch.zeros_like(p) if e is None else e for (n, p), e in zip(parameters.items(), exact)}
+                exact = {
+                    name: torch.zeros_like(p) if e is None else e.to_dense()
+                    for (name, p), e in zip(parameters.items(), exact)
+                }
                 for block, gradient in zip(self.blocks, gradients):
                     if block in wrong:
                         continue
@@ -296,13 +237,17 @@ class GradientEngine:
         alone = copy.copy(self)
         alone._set_blocks([block])
         try:
-            return Capture(alone, capture._x, capture.output, capture._calls).pull(cotangent)[0]
+            return Capture(alone, capture._x, capture.output, capture._uses, capture._calls).pull(cotangent)[0]
         except Exception:
             return None
 
 
-def _row(x, n):
-    return tree_map(lambda leaf: leaf[n] if isinstance(leaf, torch.Tensor) else leaf, x)
+@contextlib.contextmanager
+def _failing_clearly():
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(f"the network failed on a batch of training rows: {error}") from error
 
 
 def _close(found, expected):

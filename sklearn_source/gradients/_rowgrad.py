@@ -1,12 +1,13 @@
 """Per-row gradients of one block of parameters as a small algebra.
 
 A block's gradient for row ``n`` is a matrix ``G_n`` of shape ``(groups, out, in)``; ``groups`` is 1 but for grouped
-convolutions, whose curvature is block diagonal over the groups. Two forms share one interface:
+convolutions, whose curvature is block diagonal over the groups. Three forms share one interface:
 
 - :class:`Factored`: ``G_n = sum_t g_nt a_nt^T`` over positions ``t``, never materialised unless that is cheaper;
-- :class:`Dense`: the matrices themselves.
+- :class:`Dense`: the matrices themselves;
+- :class:`Indexed`: the columns of an embedding's table that a row looked up (``_indexed.py``).
 
-Everything that has to be fast about per-row gradients lives in this file and only here.
+Everything that has to be fast about per-row gradients lives in these files and only there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+
+from ._indexed import Indexed
 
 # Bytes of one materialised chunk of gradient matrices. Large enough for the matrix product that reads it to run at its
 # full rate, small enough to stay in a shared last-level cache.
@@ -286,6 +289,12 @@ def weighted_sum(gradients, weights):
         for gradient, weight in zip(gradients[1:], weights[1:]):
             total.add_(gradient.G, alpha=weight)
         return Dense(total)
+    if isinstance(gradients[0], Indexed):
+        return Indexed(
+            torch.cat([gradient.tokens for gradient in gradients], dim=1),
+            torch.cat([gradient.g * weight for gradient, weight in zip(gradients, weights)], dim=1),
+            gradients[0].n_tokens,
+        )
     if len(gradients) == 1:
         only = gradients[0]
         return only if weights[0] == 1 else Factored(only.inputs, only.g * weights[0])
@@ -300,16 +309,21 @@ def squared_in_basis(columns, left, right):
 
     Parameters
     ----------
-    columns : list of Factored, or of Dense or Formed
+    columns : list of Factored, of Indexed, or of Dense or Formed
         The gradients of the same rows for each column of the Fisher's root; factored ones share their inputs ``a``.
     left, right : tensor of shape (groups, out, out) and (groups, in, in), or None
         The eigenbases; None stands for the identity.
     """
     first = columns[0]
+    groups, out, inp = first.shape
+    if isinstance(first, Indexed):
+        total = first.g.new_zeros(first.shape)
+        for column in columns:
+            column.add_squares_(total, left)
+        return total
     if not isinstance(first, Factored):
         chunks = (chunk for column in columns for chunk in column.chunks())
         return sum(chunk.rotate(left, right).G.square().sum(0) for chunk in chunks)
-    groups, out, inp = first.shape
     if first.n_positions == 1:
         # One position: (g a^T)^2 = g^2 (a^2)^T, so rows and columns are summed by one matrix product per group.
         a = first.a if right is None else _rotate_vectors(first.a, right)

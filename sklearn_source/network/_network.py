@@ -12,6 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
+from ._fastpath import mha_fastpath_off
 from ._predictive import curvature_of, kind_of, uniforms_shape_of
 from ._row_loss import RowLoss
 from ._rows import prepare_rows
@@ -181,7 +182,8 @@ class Network:
         -------
         Tensor of shape (B, ...)
         """
-        output = self._shell.net.infer(x)
+        with mha_fastpath_off():
+            output = self._shell.net.infer(x)
         self._loss.n_extra = len(output) - 1 if isinstance(output, tuple) else None
         output = output[0] if isinstance(output, tuple) else output
         if not isinstance(output, torch.Tensor):

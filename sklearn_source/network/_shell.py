@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import torch
 
+from ._plain import Uncompiled, keep_weights, skip_compilation
+
 _HOOKS = (
     "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",
@@ -66,6 +68,7 @@ class NetShell:
             _skip_hooks(module, memo)
             _detach_leftovers(vars(module), memo)
         try:
+            skip_compilation(modules, memo)
             copies = copy.deepcopy(parts, memo)
         except Exception as error:
             raise TypeError(
@@ -73,8 +76,11 @@ class NetShell:
                 "what cannot be copied (locks, open files, generators) from the module's attributes"
             ) from error
         for name, part in zip(names, copies):
+            if isinstance(part, Uncompiled) and name.removesuffix("_") in net._criteria:
+                part = part._orig_mod  # what kind of loss it is can be seen there
             if isinstance(part, torch.nn.Module):
                 part.eval()
+                keep_weights(part)
             state[name] = part
         return cls(type(net), state)
 

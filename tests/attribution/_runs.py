@@ -51,6 +51,9 @@ KINDS = {
     "regressor": (regressor, (3,), 0, nn.functional.mse_loss, mse_columns),
     "conv": (conv, (1, 6, 6), 3, nn.functional.cross_entropy, softmax_columns),
 }
+# Networks that the reference sees through a twin built of layers it knows: name: (module, {its names: the net's}).
+TWINS = {}
+DENSE = {}  # name: parameters that have no factored form in it
 N_ROWS, N_QUERIES, BATCH, EPOCHS = 12, 3, 4, 8
 STEPS = EPOCHS * N_ROWS // BATCH
 
@@ -78,7 +81,10 @@ def make_module(kind, dtype):
 def make_rows(kind, n, dtype, seed):
     _, shape, classes, _, _ = KINDS[kind]
     rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, *shape)).astype(dtype)
+    if shape[0] == "tokens":
+        X = rng.integers(shape[1], size=(n, *shape[2:]))
+    else:
+        X = rng.normal(size=(n, *shape)).astype(dtype)
     y = rng.integers(classes, size=n) if classes else np.sin(2 * X[:, :1]) + 0.1 * rng.normal(size=(n, 1)).astype(dtype)
     return X, y.astype(np.int64) if classes else y.astype(dtype)
 
@@ -118,7 +124,8 @@ class Run:
         self.trajectory = Trajectory.from_net(self.net)
         self.at = {(c.stage, c.step): c for c in self.trajectory.checkpoints}
         self._params, self._gradients, self._blocks = {}, {}, {}
-        self.module64 = self.make().double().eval()
+        twin, self.renamed = TWINS.get(kind, (self.make, {}))
+        self.module64 = twin().double().eval()
         self.names = [name for name, _ in self.module64.named_parameters()]
         self.layout = make_layout(self.module64, self.params(self.trajectory.n_steps))
 
@@ -136,7 +143,10 @@ class Run:
         if step not in self._params:
             point = next(c for (_, s), c in sorted(self.at.items()) if s == step)
             values = {**point.parameters, **point.buffers}
-            self._params[step] = {name: as_double(value) for name, value in values.items()}
+            back = {name: twin for twin, name in self.renamed.items()}
+            values = {back.get(name, name): as_double(value) for name, value in values.items()}
+            own = dict(self.module64.named_parameters())
+            self._params[step] = {n: v.reshape(own[n].shape) if n in own else v for n, v in values.items()}
         return self._params[step]
 
     def gradients(self, step):
@@ -207,7 +217,9 @@ class Run:
             for names in self.treated_alike():
                 part = make_layout(self.module64, checkpoints[0][0], names)
                 where = torch.cat([self.layout.indices(name).flatten() for name in part.names])
-                for block in block_factors(self.module64, checkpoints, columns, X, y, kind, names=names):
+                for block in block_factors(
+                    self.module64, checkpoints, columns, X, y, kind, names=names, dense=DENSE.get(self.kind, ())
+                ):
                     blocks.append(replace(block, index=where[block.index]))
             self._blocks[key] = (checkpoints, blocks)  # the checkpoints are held, so that their ids stay theirs
         return [replace(block) for block in self._blocks[key][1]]

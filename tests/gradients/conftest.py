@@ -19,7 +19,7 @@ def autograd_rows(module, x, cotangent, names):
         value = (module(x[n : n + 1]) * cotangent[n : n + 1]).sum()
         grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
         for (name, p), g in zip(parameters.items(), grads):
-            rows[name].append(torch.zeros_like(p) if g is None else g)
+            rows[name].append(torch.zeros_like(p) if g is None else g.to_dense())
     for name, p in parameters.items():
         p.requires_grad_(flags[name])
     return {name: torch.stack(found) for name, found in rows.items()}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from ._dense import column_gradients, make_layout
-from ._layers import CONVOLUTIONS, layer_gradient_matrices
+from ._layers import FACTORED, joins_bias, layer_gradient_matrices
 
 
 @dataclass
@@ -37,19 +36,22 @@ class Block:
         return self.rotation() @ torch.diag(values if phi is None else phi(values)) @ self.rotation().T
 
 
-def factored_layers(module, layout, dense) -> list[str]:
-    """Linear and ConvNd layers whose weight is differentiated, belongs to one layer only and is not in ``dense``."""
+def factored_layers(module, layout, dense) -> dict[str, list[str]]:
+    """Layers whose weight is differentiated, has a factored form and is not in ``dense``, and the layers it is shared
+    with, which must be of the same kind."""
     owners = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
-    shared = {name for names in owners.values() if len(names) > 1 for name in names}
-    return [
-        name
-        for name, submodule in module.named_modules()
-        if isinstance(submodule, (nn.Linear, *CONVOLUTIONS))
-        and f"{name}.weight" in layout.names
-        and not {f"{name}.weight", f"{name}.bias"} & (shared | set(dense))
-    ]
+    found = {}
+    for name, submodule in module.named_modules():
+        if not isinstance(submodule, FACTORED) or f"{name}.weight" not in layout.names:
+            continue
+        if {f"{name}.weight", f"{name}.bias"} & set(dense):
+            continue
+        sharing = [other.rpartition(".")[0] for other in owners[id(submodule.weight)]]
+        if all(type(module.get_submodule(other)) is type(submodule) for other in sharing):
+            found[name] = [other for other in sharing if other != name]
+    return found
 
 
 def dense_index(layout, name) -> torch.Tensor:
@@ -62,13 +64,15 @@ def block_statistics(module, params, columns_fn, X, y, names, dense):
     """At one checkpoint: ``{label: (index, A, S)}``."""
     layout = make_layout(module, params, names)
     statistics, covered = {}, set()
-    for layer in factored_layers(module, layout, dense):
-        for group in layer_gradient_matrices(module, params, layer, columns_fn, X, y, names):
+    for layer, others in factored_layers(module, layout, dense).items():
+        for group in layer_gradient_matrices(module, params, layer, columns_fn, X, y, names, others):
             a_all = torch.cat(group.inputs)
             A = sum(torch.outer(a, a) for a in a_all) / len(a_all)  # mean over rows and positions
             S = sum(torch.outer(g, g) for columns in group.output_gradients for gs in columns for g in gs)
             statistics[group.label] = (group.index, A, S / len(group.inputs))  # mean over rows, sum over positions
-        covered |= {f"{layer}.weight", f"{layer}.bias"}
+        covered.add(f"{layer}.weight")
+        if not others and joins_bias(module.get_submodule(layer), layer, layout):
+            covered.add(f"{layer}.bias")
     gradients, _ = column_gradients(module, params, columns_fn, X, y, names)
     for name in layout.names:
         if name not in covered:
@@ -104,6 +108,8 @@ def block_factors(module, checkpoints, columns_fn, X, y=None, kind="ekfac", name
         A = sum(w * statistics[label][1] for w, (statistics, _) in zip(weights, per_checkpoint, strict=True))
         S = sum(w * statistics[label][2] for w, (statistics, _) in zip(weights, per_checkpoint, strict=True))
         lambda_A, Q_A = torch.linalg.eigh(A)
+        if torch.equal(A, torch.diag(torch.diag(A))):  # an embedding's: its own coordinates, in their order
+            lambda_A, Q_A = torch.diag(A), torch.eye(len(A), dtype=A.dtype)
         lambda_S, Q_S = torch.linalg.eigh(S)
         if kind in ("diagonal", "identity"):
             A = S = None

@@ -11,6 +11,8 @@ from torch import nn
 from ._dense import call, make_layout, n_rows, one_row
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+FACTORED = (nn.Linear, nn.Embedding, *CONVOLUTIONS, *TRANSPOSED)
 
 
 @dataclass
@@ -89,6 +91,24 @@ def unfold(conv, x, group=0) -> torch.Tensor:
     return torch.stack(rows)
 
 
+def windows(conv, x, g, group=0) -> torch.Tensor:
+    """(input positions, k1 * k2 ... * out/groups) output gradients under each input position of a ConvTranspose."""
+    width = conv.out_channels // conv.groups
+    rows = []
+    for position in itertools.product(*[range(size) for size in x.shape[2:]]):
+        row = []
+        for offset in itertools.product(*[range(k) for k in conv.kernel_size]):
+            where = [
+                p * s + k * d - b
+                for p, s, k, d, b in zip(position, conv.stride, offset, conv.dilation, conv.padding, strict=True)
+            ]
+            inside = all(0 <= w < size for w, size in zip(where, g.shape[2:], strict=True))
+            for channel in range(group * width, (group + 1) * width):
+                row.append(g[(0, channel, *where)] if inside else g.new_zeros(()))
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
 def capture(module, params, layer, x):
     """Run one row; return its output and, per call of ``layer``, the layer's input and a zero added to its output.
 
@@ -110,55 +130,79 @@ def capture(module, params, layer, x):
 
 
 def input_positions(submodule, x, group, with_bias) -> torch.Tensor:
-    """(positions, in[+1]) inputs of one call on one row."""
+    """(positions, in[+1]) inputs of one call on one row; an embedding's are one-hot vectors."""
+    if isinstance(submodule, nn.Embedding):
+        return nn.functional.one_hot(x.reshape(-1), submodule.num_embeddings).double()
+    if isinstance(submodule, TRANSPOSED):
+        width = submodule.in_channels // submodule.groups
+        return x[0, group * width : (group + 1) * width].reshape(width, -1).T
     a = unfold(submodule, x, group) if isinstance(submodule, CONVOLUTIONS) else x.reshape(-1, x.shape[-1])
     return torch.cat([a, a.new_ones(len(a), 1)], dim=1) if with_bias else a
 
 
-def gradient_positions(submodule, g, group) -> torch.Tensor:
+def gradient_positions(submodule, x, g, group) -> torch.Tensor:
     """(positions, out) output gradients of one call on one row, in the order of ``input_positions``."""
+    if isinstance(submodule, TRANSPOSED):
+        return windows(submodule, x, g, group)
     if isinstance(submodule, CONVOLUTIONS):
         out = submodule.out_channels // submodule.groups
         return g[0, group * out : (group + 1) * out].reshape(out, -1).T
-    return g.reshape(-1, g.shape[-1])
+    g = g.expand(*x.shape, -1) if isinstance(submodule, nn.Embedding) else g
+    g = g.reshape(-1, g.shape[-1])
+    if isinstance(submodule, nn.Embedding) and submodule.padding_idx is not None:
+        g = g * (x.reshape(-1, 1) != submodule.padding_idx)
+    return g
 
 
-def layer_index(submodule, layer, layout, group) -> torch.Tensor:
+def joins_bias(submodule, layer, layout):
+    """Whether the layer's bias is the last column of its weight's matrix."""
+    return isinstance(submodule, (nn.Linear, *CONVOLUTIONS)) and f"{layer}.bias" in layout.names
+
+
+def layer_index(submodule, layer, layout, group, with_bias) -> torch.Tensor:
     """(out, in[+1]) flat positions of the layer's (or the group's) weight, and of its bias as the last column."""
     weight = layout.indices(f"{layer}.weight")
+    if isinstance(submodule, nn.Embedding):
+        return weight.T
     groups = getattr(submodule, "groups", 1)
     out = weight.shape[0] // groups
-    index = weight.reshape(weight.shape[0], -1)[group * out : (group + 1) * out]
-    if f"{layer}.bias" in layout.names:
+    part = weight[group * out : (group + 1) * out]
+    if isinstance(submodule, TRANSPOSED):  # (in, out, k...) -> (k... * out, in)
+        return part.movedim(1, -1).reshape(out, -1).T
+    index = part.reshape(out, -1)
+    if with_bias:
         bias = layout.indices(f"{layer}.bias")[group * out : (group + 1) * out]
         index = torch.cat([index, bias[:, None]], dim=1)
     return index
 
 
-def layer_gradient_matrices(module, params, layer, columns_fn, X, y=None, names=None) -> list[LayerGroup]:
-    """The ``LayerGroup`` s of a Linear or ConvNd ``layer``: one, or one per group of a grouped convolution.
+def layer_gradient_matrices(module, params, layer, columns_fn, X, y=None, names=None, others=()) -> list[LayerGroup]:
+    """The ``LayerGroup`` s of a ``layer``: one, or one per group of a grouped convolution.
 
-    A layer called several times in one forward pass has the positions of all its calls. The per-row loss gradient is
-    ``columns_fn = empirical_columns(loss_fn)`` (one column).
+    A layer called several times in one forward pass has the positions of all its calls; a weight that ``others`` share,
+    those of all of them, and then no bias. The per-row loss gradient is ``columns_fn = empirical_columns(loss_fn)``
+    (one column).
     """
     submodule = module.get_submodule(layer)
     layout = make_layout(module, params, names)
-    with_bias = f"{layer}.bias" in layout.names
+    with_bias = not others and joins_bias(submodule, layer, layout)
     result = []
     for group in range(getattr(submodule, "groups", 1)):
         label = layer if getattr(submodule, "groups", 1) == 1 else f"{layer}[{group}]"
-        result.append(LayerGroup(label, layer_index(submodule, layer, layout, group), [], []))
+        result.append(LayerGroup(label, layer_index(submodule, layer, layout, group, with_bias), [], []))
     for n in range(n_rows(X)):
-        output, inputs, zeros = capture(module, params, layer, one_row(X, n))
-        if not zeros:
-            raise ValueError(f"layer {layer!r} was not called in the forward pass: treat its parameters as dense")
-        columns = columns_fn(output.detach(), one_row(y, n))
-        grads = [
-            torch.autograd.grad((output * b).sum(), zeros, retain_graph=True, materialize_grads=True) for b in columns
-        ]
+        found = []  # (input, its output's gradient for every column) of every call
+        for name in (layer, *others):
+            output, inputs, zeros = capture(module, params, name, one_row(X, n))
+            if not zeros:
+                raise ValueError(f"layer {name!r} was not called in the forward pass: treat its parameters as dense")
+            grads = [
+                torch.autograd.grad((output * b).sum(), zeros, retain_graph=True, materialize_grads=True)
+                for b in columns_fn(output.detach(), one_row(y, n))
+            ]
+            found += zip(inputs, zip(*grads))
         for group, matrix in enumerate(result):
-            matrix.inputs.append(torch.cat([input_positions(submodule, x, group, with_bias) for x in inputs]))
-            matrix.output_gradients.append(
-                [torch.cat([gradient_positions(submodule, g, group) for g in calls]) for calls in grads]
-            )
+            matrix.inputs.append(torch.cat([input_positions(submodule, x, group, with_bias) for x, _ in found]))
+            calls = [[gradient_positions(submodule, x, g, group) for g in gs] for x, gs in found]
+            matrix.output_gradients.append([torch.cat(column) for column in zip(*calls)])
     return result

@@ -1,0 +1,125 @@
+"""Per-row gradients of an embedding: which lines of the table were looked up, and the gradients of what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+# Bytes of the gradients of one chunk of rows, over the tokens that occur in it.
+CHUNK_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """``G_n = sum_t g_nt e(token_nt)^T``: a (1, d, V) matrix of which few columns are not zero.
+
+    Attributes
+    ----------
+    tokens : tensor of int64 (B, T)
+        A token may come several times in a row; then its gradients add up.
+    g : tensor (B, T, d)
+    n_tokens : int
+        V, the length of the table.
+
+    Notes
+    -----
+    The input's side keeps its own coordinates: the second moment of one-hot vectors is diagonal.
+    """
+
+    tokens: torch.Tensor
+    g: torch.Tensor
+    n_tokens: int
+
+    def __len__(self):
+        return len(self.g)
+
+    @property
+    def n_positions(self):
+        return self.g.shape[1]
+
+    @property
+    def shape(self):
+        """(1, d, V) of one row's matrix."""
+        return (1, self.g.shape[2], self.n_tokens)
+
+    def tensors(self):
+        return [self.tokens, self.g]
+
+    def __getitem__(self, rows):
+        return Indexed(self.tokens[rows], self.g[rows], self.n_tokens)
+
+    def token_rotation_cost(self, left, right):
+        """Multiplications per row."""
+        return 0 if left is None else self.n_positions * self.g.shape[2] ** 2
+
+    product_rotation_cost = token_rotation_cost
+
+    def rotate(self, left, right):
+        """``left^T G``; ``right`` must be None, as a rotation of the input's side would make the matrix dense."""
+        if right is not None:
+            raise ValueError("an embedding's gradient keeps the coordinates of its input's side: right must be None")
+        return self if left is None else Indexed(self.tokens, self.g @ left[0], self.n_tokens)
+
+    rotate_tokens = rotate
+
+    def scaled(self, root):
+        """Every row's matrix times ``root`` (1, d, V), entry by entry."""
+        return Indexed(self.tokens, self.g * root[0].T[self.tokens], self.n_tokens)
+
+    def merged(self):
+        """The same gradient with every token at most once per row; places left over are zero."""
+        tokens, order = self.tokens.sort(dim=1)
+        fresh = torch.ones_like(tokens)
+        fresh[:, 1:] = (tokens[:, 1:] != tokens[:, :-1]).long()
+        slot = fresh.cumsum(1) - 1  # (B, T): the place of each sorted token among its row's distinct ones
+        places = torch.empty_like(slot).scatter_(1, order, slot)
+        g = torch.zeros_like(self.g).scatter_add_(1, places.unsqueeze(2).expand_as(self.g), self.g)
+        return Indexed(torch.zeros_like(tokens).scatter_(1, slot, tokens), g, self.n_tokens)
+
+    def matrix(self, out=None):
+        """(B, 1, d, V), mostly zeros: for those who must have it."""
+        shape = (len(self), *self.shape)
+        matrices = self.g.new_zeros(shape) if out is None else out.zero_()
+        index = self.tokens[:, None, None, :].expand(-1, 1, self.g.shape[2], -1)
+        return matrices.scatter_add_(3, index, self.g.transpose(1, 2).unsqueeze(1))
+
+    def squared_norm(self):
+        return self.merged().g.square().sum((1, 2))
+
+    def inner_(self, queries, out):
+        """``out += queries @ vec(G)^T`` in place: queries (n_query, d*V), out (n_query, B).
+
+        Some rows at a time meet the columns of the queries that these rows have tokens in.
+        """
+        d = self.g.shape[2]
+        table = queries.view(len(queries), d, self.n_tokens)
+        rows = max(1, int((CHUNK_BYTES / (self.n_positions * d * self.g.element_size())) ** 0.5))
+        for start in range(0, len(self), rows):
+            part = self[start : start + rows]
+            present, places = part.tokens.unique(return_inverse=True)
+            dense = Indexed(places, part.g, len(present)).matrix().flatten(1)  # (rows, d * present)
+            out[:, start : start + rows].addmm_(table[:, :, present].flatten(1), dense.T)
+        return out
+
+    def rowwise_inner(self, vectors):
+        """(B,) inner products of each row's gradient with its own ``vectors[n]`` (d*V)."""
+        d = self.g.shape[2]
+        index = self.tokens.unsqueeze(1).expand(-1, d, -1)
+        found = vectors.view(len(self), d, self.n_tokens).gather(2, index)  # (B, d, T)
+        return (found.transpose(1, 2) * self.g).sum((1, 2))
+
+    def input_moment(self):
+        """Counts of the tokens, (1, V): the diagonal of the second moment of their one-hot vectors."""
+        return torch.bincount(self.tokens.flatten(), minlength=self.n_tokens).to(self.g.dtype).unsqueeze(0)
+
+    def output_moment(self):
+        """Sum over rows and positions of ``g g^T`` (1, d, d)."""
+        flat = self.g.flatten(0, 1)
+        return (flat.T @ flat).unsqueeze(0)
+
+    def add_squares_(self, total, left):
+        """``total`` (1, d, V) plus the sum over rows of ``(left^T G)^2``, in place."""
+        once = self.merged().rotate(left, None)
+        total[0].index_add_(1, once.tokens.flatten(), once.g.flatten(0, 1).square().T)
+        return total

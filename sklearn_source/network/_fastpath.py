@@ -1,0 +1,18 @@
+"""Attention's fast path: fused kernels without gradients, whose padded rows differ from those of training."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+
+@contextlib.contextmanager
+def mha_fastpath_off():
+    """Let attention compute as in training for as long as the context lasts."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
