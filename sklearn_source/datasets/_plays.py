@@ -36,8 +36,8 @@ _SHORTEST_CUT = 64
 def load_plays(*, max_length: int | None = None) -> Bunch:
     """Load speeches from three plays by Shakespeare (text, 168 kB).
 
-    The openings of King Richard III, Romeo and Juliet and The Taming of the Shrew. They come with the package; nothing is
-    downloaded. :func:`fetch_plays` has nine plays.
+    The openings of King Richard III, Romeo and Juliet and The Taming of the Shrew. They come with the package; nothing
+    is downloaded. :func:`fetch_plays` has nine plays.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def _cut(words, width):
     """Pieces of at most ``width`` characters: as many whole lines as fit; lines too long for one cut between words."""
     pieces = []
     for line in words.split("\n"):
-        for part in textwrap.wrap(line, width) if len(line) > width else [line]:
+        for part in textwrap.wrap(line, width, break_on_hyphens=False) if len(line) > width else [line]:
             if pieces and len(pieces[-1]) + 1 + len(part) <= width:
                 pieces[-1] += "\n" + part
             else:

@@ -21,7 +21,13 @@ class _TransformerBlocks(nn.Module):
             nn.init.normal_(embedding.weight, std=0.1)
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
-                width, n_heads, 4 * width if hidden is None else hidden, dropout, "gelu", batch_first=True, norm_first=True
+                width,
+                n_heads,
+                4 * width if hidden is None else hidden,
+                dropout,
+                "gelu",
+                batch_first=True,
+                norm_first=True,
             )
             for _ in range(n_blocks)
         )
@@ -32,8 +38,8 @@ class _TransformerBlocks(nn.Module):
         length = X.shape[1]
         if length > self.max_length:
             raise ValueError(
-                f"expected sequences of at most max_length={self.max_length} tokens, got {length}: cut them, or make the "
-                "network with a larger max_length."
+                f"expected sequences of at most max_length={self.max_length} tokens, got {length}: cut them, or "
+                "make the network with a larger max_length."
             )
         state = self.tokens(X) + self.positions(torch.arange(length, device=X.device))
         for block in self.blocks:
@@ -108,7 +114,7 @@ class TextClassifier(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         """Logits of a batch: `(n_rows, length)` of integer tokens to `(n_rows, n_classes)`."""
         empty = X == self.padding
-        # With nothing to attend to, a softmax is 0/0: an all-padding row attends to its first place, and is not averaged.
+        # With nothing to attend to, a softmax is 0/0: a row of padding attends to its first place, and is not averaged.
         blocked = empty & (torch.arange(X.shape[1], device=X.device) > 0)
         state = self.body(X, src_key_padding_mask=blocked)
         weight = (~empty).unsqueeze(2).to(state.dtype)
