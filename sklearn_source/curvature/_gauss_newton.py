@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..gradients import FunctionalForward, from_matrices, to_matrices
 
@@ -38,19 +39,29 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
         def forward(p, x=x):
             return torch.func.functional_call(wrapped, {f"module.{k}": v for k, v in p.items()}, (x,))
 
-        with torch.no_grad():
-            output = forward(parameters)
+        with sdpa_kernel(SDPBackend.MATH):
+            output, pull = torch.func.vjp(forward, parameters)
         roots = torch.stack(list(network.curvature_roots(output, y, x)))  # (columns, B, ...)
-        _, pull = torch.func.vjp(forward, parameters)
 
         def product(tangent, forward=forward, roots=roots, pull=pull):
-            pushed = torch.func.jvp(forward, (parameters,), (tangent,))[1]  # (B, ...)
+            pushed = _push(forward, parameters, tangent)  # (B, ...)
             coefficients = (roots * pushed).flatten(2).sum(2)  # (columns, B)
             curved = (roots * coefficients.view(*coefficients.shape, *[1] * (pushed.dim() - 1))).sum(0)
             return pull(curved)[0]
 
-        part = torch.func.vmap(product, chunk_size=_VECTORS_AT_ONCE)(tangents)
+        with sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no forward mode
+            part = torch.func.vmap(product, chunk_size=_VECTORS_AT_ONCE)(tangents)
         for name in total:
             total[name] += part[name]
     total = {name: t / len(index) for name, t in total.items()}
     return [to_matrices(block, module, total) for block in engine.blocks]
+
+
+def _push(forward, parameters, tangent):
+    """``J v``: in forward mode, or where a function has none, as the derivative of ``J^T u`` in ``u``."""
+    try:
+        return torch.func.jvp(forward, (parameters,), (tangent,))[1]
+    except NotImplementedError:
+        output, pull = torch.func.vjp(forward, parameters)
+        _, push = torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(output))
+        return push(tangent)[0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ._claims import claims_of, observed_claims
-from ._rules import VectorRule, rule_of
+from ._rules import EmbeddingRule, VectorRule, rule_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def select_parameters(module, layers=None):
     """Names of the trainable parameters that ``layers`` chooses, in ``named_parameters`` order.
 
     ``layers`` is None (all), a name or a list of names, each of a layer (all below it) or of a parameter. What
-    ``torch.compile`` puts into names (``_orig_mod``) may be left out.
+    ``torch.compile`` puts into names (``_orig_mod``) may be left out. A parameter that several layers share goes by
+    its first name, and is chosen by any of them.
     """
     trainable, left_out = [], []
     for name, parameter in module.named_parameters():
@@ -73,8 +74,13 @@ def select_parameters(module, layers=None):
     if not layers:
         raise ValueError("layers: an empty list chooses no parameter; None stands for all of them")
     chosen = set()
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
     for layer in layers:
-        below = [name for name in trainable if _is_below(name, layer) or _is_below(_uncompiled(name), layer)]
+        below = {
+            first[id(parameter)]
+            for name, parameter in module.named_parameters(remove_duplicate=False)
+            if first[id(parameter)] in trainable and (_is_below(name, layer) or _is_below(_uncompiled(name), layer))
+        }
         if not below:
             known = [name for name, _ in module.named_modules() if name] + [
                 name for name, _ in module.named_parameters()
@@ -108,7 +114,7 @@ ROWS = ("first", "second", "shared")
 
 def _ways(op):
     """How many of :data:`ROWS` there are for a kind of use."""
-    return 3 if op in ("linear", "embedding") else 2
+    return 3 if op in ("linear", "matmul", "embedding") else 2
 
 
 def plan_blocks(module, names, *, treatment=None, levels=None, uses=()):
@@ -190,7 +196,7 @@ class _Plan:
             return [Block(name, "factored", (weight, bias), (groups, out, width + 1), owner, rule, rows)]
         parts = []
         if weight is not None:
-            kind = "indexed" if claim.op == "embedding" else "factored"
+            kind = "indexed" if isinstance(rule, EmbeddingRule) else "factored"
             parts.append(Block(weight, kind, (weight,), rule.shape, owner, rule, rows))
         if bias is not None:
             parts.append(Block(bias, "factored", (bias,), (1, *shapes[1], 1), owner, VectorRule(shapes[1]), rows))

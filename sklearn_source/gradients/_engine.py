@@ -67,12 +67,7 @@ class GradientEngine:
         self.blocks = blocks
         self.dense_names = [b.parameters[0] for b in blocks if b.kind == "dense"]
         self.leaf_names = list(dict.fromkeys(b.module for b in blocks if b.kind == "leaf"))
-        self._watched = {
-            id(self.module.get_parameter(name)): name
-            for b in blocks
-            if b.kind not in ("leaf", "dense")
-            for name in b.parameters
-        }
+        self._watched = [name for b in blocks if b.kind not in ("leaf", "dense") for name in b.parameters]
         # Bare parameters have their rows where they are broadcast: in the first or the second axis.
         self._spread = {
             b.parameters[0]: (0 if b.rows == "first" else 1,)
@@ -145,11 +140,13 @@ class GradientEngine:
         output, uses, calls, _ = self._run(x, self._watched, self._spread, self._shared, self._expansions)
         return Capture(self, x, output, uses, calls)
 
-    def _run(self, x, *watched):
+    def _run(self, x, watched, *others):
         calls = defaultdict(list)
+        # By identity, so anew each time: an engine may have been pickled.
+        watched = {id(self.module.get_parameter(name)): name for name in watched}
         self._active = calls
         try:
-            with torch.enable_grad(), mha_fastpath_off(), Recorder(*watched) as recorder:
+            with torch.enable_grad(), mha_fastpath_off(), Recorder(watched, *others) as recorder:
                 output = self._forward(x)
         finally:
             self._active = None
@@ -169,7 +166,10 @@ class GradientEngine:
         demoted : list of str
             Layers, or parameters of no layer, whose quick way was wrong for this network.
         """
-        x = tree_map(lambda leaf: leaf[:_CHECK_ROWS] if isinstance(leaf, torch.Tensor) else leaf, x)
+        # Fewer rows come again: one row alone would not tell rows from positions.
+        x = tree_map(
+            lambda leaf: leaf[torch.arange(_CHECK_ROWS) % len(leaf)] if isinstance(leaf, torch.Tensor) else leaf, x
+        )
         self._observe(x)
         tried = set()
         while True:
@@ -193,10 +193,9 @@ class GradientEngine:
         """See what functions use the parameters that belong to no layer of a known kind."""
         if all(block.kind not in ("leaf", "dense") for block in self.blocks):
             return
-        watched = {id(self.module.get_parameter(name)): name for name in self.names}
         loose = {b.parameters[0]: (0, 1) for b in self.blocks if b.kind in ("leaf", "dense")}
         with self.attached(), _failing_clearly():
-            self._observed = self._run(x, watched, loose)[1]
+            self._observed = self._run(x, self.names, loose)[1]
         for use in self._observed:  # kept for their kinds alone
             use.x = use.edge = use.like = None
         self._plan()

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-# Bytes of the gradients of one chunk of rows, over the tokens that occur in it.
-CHUNK_BYTES = 8 * 2**20
+# Bytes of the formed matrices of some rows at a time, over the tokens that occur in them. More rows read more columns
+# at once, but each meets the tokens of all the others.
+CHUNK_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,17 @@ class Indexed:
     def inner_(self, queries, out):
         """``out += queries @ vec(G)^T`` in place: queries (n_query, d*V), out (n_query, B).
 
-        Some rows at a time meet the columns of the queries that these rows have tokens in.
+        Some rows at a time meet the columns of the queries that these rows have tokens in, as formed matrices.
         """
         d = self.g.shape[2]
-        table = queries.view(len(queries), d, self.n_tokens)
+        lines = queries.reshape(-1, self.n_tokens)  # two axes: torch's fast way to select
         rows = max(1, int((CHUNK_BYTES / (self.n_positions * d * self.g.element_size())) ** 0.5))
         for start in range(0, len(self), rows):
             part = self[start : start + rows]
             present, places = part.tokens.unique(return_inverse=True)
-            dense = Indexed(places, part.g, len(present)).matrix().flatten(1)  # (rows, d * present)
-            out[:, start : start + rows].addmm_(table[:, :, present].flatten(1), dense.T)
+            formed = Indexed(places, part.g, len(present)).matrix().flatten(1)  # (rows, d * present)
+            columns = lines.index_select(1, present).view(len(queries), -1)
+            out[:, start : start + rows].addmm_(columns, formed.T)
         return out
 
     def rowwise_inner(self, vectors):
@@ -117,6 +119,15 @@ class Indexed:
         """Sum over rows and positions of ``g g^T`` (1, d, d)."""
         flat = self.g.flatten(0, 1)
         return (flat.T @ flat).unsqueeze(0)
+
+    def moments(self, wanted_input, wanted_output):
+        """Sums over rows of ``G^T G`` (its diagonal, (1, V)) and of ``G G^T`` (1, d, d), None where not wanted."""
+        once = self.merged()
+        a = None
+        if wanted_input:
+            a = once.g.new_zeros((1, self.n_tokens))
+            a[0].index_add_(0, once.tokens.flatten(), once.g.square().sum(2).flatten())
+        return a, once.output_moment() if wanted_output else None
 
     def add_squares_(self, total, left):
         """``total`` (1, d, V) plus the sum over rows of ``(left^T G)^2``, in place."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from ._readers import READERS
 from ._recurrent import unrolled
 from ._spread import ELEMENTWISE, EXPANSIONS, IN_PLACE, spread_of
 
@@ -19,8 +20,8 @@ class Use:
     Attributes
     ----------
     op : str
-        ``"linear"``, ``"conv"``, ``"conv_transpose"``, ``"embedding"``, ``"norm"``, or ``"broadcast"`` for an
-        elementwise operation.
+        ``"linear"``, ``"matmul"``, ``"conv"``, ``"conv_transpose"``, ``"embedding"``,
+        ``"embedding_transposed"``, ``"norm"``, or ``"broadcast"`` for an elementwise operation.
     x : Tensor
         The function's input; of an embedding the indices, of a norm the normalised input.
     weight, bias : (str, int) or None
@@ -44,98 +45,6 @@ class Use:
         """The gradient with rows in it, from what arrived at the edge (None: nothing did)."""
         grad = self.like.new_zeros(self.shape) if grad is None else grad.detach()
         return grad if self.spread is None else self.spread.per_row(grad, n_rows)
-
-
-# --- how each function names its arguments: (op, x, weight, bias, settings) ------------------------------------------
-
-
-def _linear(input, weight, bias=None):
-    return "linear", input, weight, bias, ()
-
-
-def _matmul(input, other):
-    # x @ W.T is F.linear(x, W) without a bias; any other product of a parameter is left to the dense way.
-    transposed = isinstance(other, torch.Tensor) and other.dim() == 2 and other.stride(0) == 1
-    return "linear", input, other.t() if transposed else None, None, ()
-
-
-def _bilinear(input1, input2, weight, bias=None):
-    return "linear", (input1.unsqueeze(-1) * input2.unsqueeze(-2)).flatten(-2), weight, bias, ()
-
-
-def _conv(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    dims = weight.dim() - 2
-    padding = padding if isinstance(padding, str) else _each(padding, dims)
-    return "conv", input, weight, bias, (_each(stride, dims), padding, _each(dilation, dims), groups)
-
-
-def _conv_transpose(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    dims = weight.dim() - 2
-    settings = (_each(stride, dims), _each(padding, dims), _each(dilation, dims), groups)
-    return "conv_transpose", input, weight, bias, settings
-
-
-def _each(value, dims):
-    value = (value,) if isinstance(value, int) else tuple(value)
-    return value * dims if len(value) == 1 else value
-
-
-def _embedding(input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False):
-    return "embedding", input, weight, None, (None if padding_idx is None else padding_idx % len(weight), None)
-
-
-def _embedding_bag(
-    input, weight, offsets=None, max_norm=None, norm_type=2, scale_grad_by_freq=False, mode="mean", sparse=False,
-    per_sample_weights=None, include_last_offset=False, padding_idx=None,
-):  # fmt: skip
-    if input.dim() != 2 or mode not in ("sum", "mean"):
-        return "embedding", input, None, None, ()
-    padding_idx = None if padding_idx is None else padding_idx % len(weight)
-    share = weight.new_ones(input.shape) if per_sample_weights is None else per_sample_weights.detach()
-    if mode == "mean":
-        kept = torch.ones_like(input) if padding_idx is None else (input != padding_idx)
-        share = share * kept / kept.sum(1, keepdim=True).clamp_min(1)
-    return "embedding", input, weight, None, (padding_idx, share)
-
-
-def _layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
-    return "norm", lambda: F.layer_norm(input, normalized_shape, eps=eps), weight, bias, ("last",)
-
-
-def _rms_norm(input, normalized_shape, weight=None, eps=None):
-    return "norm", lambda: F.rms_norm(input, normalized_shape, eps=eps), weight, None, ("last",)
-
-
-def _group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
-    return "norm", lambda: F.group_norm(input, num_groups, eps=eps), weight, bias, ("channel",)
-
-
-def _batch_norm(
-    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
-):  # fmt: skip
-    if training:  # statistics of the batch: no row's gradient is its own, which the check will say
-        return "norm", input, None, None, ()
-    return "norm", lambda: F.batch_norm(input, running_mean, running_var, eps=eps), weight, bias, ("channel",)
-
-
-def _instance_norm(
-    input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5
-):  # fmt: skip
-    def normalised():
-        return F.instance_norm(input, running_mean, running_var, use_input_stats=use_input_stats, momentum=0, eps=eps)
-
-    return "norm", normalised, weight, bias, ("channel",)
-
-
-READERS = {
-    F.linear: _linear, F.bilinear: _bilinear,
-    torch.matmul: _matmul, torch.Tensor.matmul: _matmul, torch.Tensor.__matmul__: _matmul,
-    F.conv1d: _conv, F.conv2d: _conv, F.conv3d: _conv,
-    F.conv_transpose1d: _conv_transpose, F.conv_transpose2d: _conv_transpose, F.conv_transpose3d: _conv_transpose,
-    F.embedding: _embedding, F.embedding_bag: _embedding_bag,
-    F.layer_norm: _layer_norm, F.rms_norm: _rms_norm, F.group_norm: _group_norm,
-    F.batch_norm: _batch_norm, F.instance_norm: _instance_norm,
-}  # fmt: skip
 
 
 def _opened(function):
@@ -200,7 +109,7 @@ class Recorder(TorchFunctionMode):
             weight, bias = self._resolve(weight), self._resolve(bias)
             if weight is not None or bias is not None:
                 use = Use(op, x, weight, bias, settings, output)
-                if op in ("linear", "embedding") and (weight or bias)[0] in self._shared:
+                if op in ("linear", "matmul", "embedding") and (weight or bias)[0] in self._shared:
                     self._rowless[id(output)] = (output, use)
                 else:
                     self.uses.append(use)

@@ -5,6 +5,14 @@ from __future__ import annotations
 from ._fastpath import mha_fastpath_off
 from ._measurement import Measurement, resolve_measurement
 from ._network import Network
-from ._rows import Rows
+from ._rows import ArrayRows, Rows, prepare_rows
 
-__all__ = ["Measurement", "Network", "Rows", "mha_fastpath_off", "resolve_measurement"]
+__all__ = [
+    "ArrayRows",
+    "Measurement",
+    "Network",
+    "Rows",
+    "mha_fastpath_off",
+    "prepare_rows",
+    "resolve_measurement",
+]

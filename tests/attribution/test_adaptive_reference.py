@@ -39,7 +39,11 @@ def second_moment(name, entry):
 
 def moment_at(run, name, step):
     state = next(c for c in run.trajectory.checkpoints if c.step == step).optimizer_state
-    return run.layout.flatten({n: second_moment(name, state[n]) for n in run.names})
+    named = {n: state.get(run.renamed.get(n, n)) for n in run.names}
+    shapes = run.layout.shapes
+    return run.layout.flatten(
+        {n: second_moment(name, s).reshape(shapes[n]) if s else torch.zeros(shapes[n]) for n, s in named.items()}
+    )
 
 
 def rate(run, name, start, end):
@@ -56,12 +60,15 @@ def metric_segment(run, name, start, end, quadrature="trapezoid", stage_start=0)
     later = [(s, w) for s, w in zip(steps, weights) if s > stage_start and w > 0]
     moment = sum(w * moment_at(run, name, s) for s, w in later) / sum(w for _, w in later)
     columns = [column_gradients(run.module64, run.params(s), run.exact_columns, *run.rows)[0] for s in steps]
-    indices = [block.index for block in run.curvature([(run.params(end), 1.0)], "diagonal")]
+    plain = run.curvature([(run.params(end), 1.0)])
+    indices = [block.index for block in plain]
+    # The inputs of an embedding are one-hot: its table keeps its own coordinates.
+    kept = [torch.equal(block.A, torch.diag(torch.diag(block.A))) for block in plain]
     gradients = [run.gradients(s) for s in steps]
     # Where no gradient ever came the package leaves the weights alone; a tiny rate is as good here.
     preconditioner = torch.where(moment > 0, 1 / (moment.sqrt() + 1e-8), 1e-30)
     h = rate(run, name, start, end)
-    return MetricSegment(h, preconditioner, coupled, decoupled, weights, columns, gradients, indices)
+    return MetricSegment(h, preconditioner, coupled, decoupled, weights, columns, gradients, indices, kept)
 
 
 def scores(run, **options):

@@ -61,6 +61,10 @@ def test_one_gradient(problem):
     torch.testing.assert_close(torch.diag(gradient.input_moment()[0]), one_hot.T @ one_hot)
     flat = gradient.g.flatten(0, 1)
     torch.testing.assert_close(gradient.output_moment(), (flat.T @ flat).unsqueeze(0))
+    a, s = gradient.moments(True, True)
+    torch.testing.assert_close(a, torch.einsum("bgoi,bgoi->gi", G, G))
+    torch.testing.assert_close(s, torch.einsum("bgoi,bgpi->gop", G, G))
+    assert gradient.moments(False, False) == (None, None)
 
 
 @settings(max_examples=40, deadline=None)
@@ -85,13 +89,13 @@ def test_weighted_sums_over_checkpoints(problem, weights):
         assert torch.equal(gradient.g, before)
 
 
-def test_chunks_of_rows_change_nothing(monkeypatch):
+def test_chunks_change_nothing(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(9, (13, 4), generator=generator)
     gradient = Indexed(tokens, torch.randn(13, 4, 3, generator=generator, dtype=torch.float64), 9)
     queries = torch.randn(5, 27, generator=generator, dtype=torch.float64)
     expected = queries @ explicit(gradient).flatten(1).T
-    for budget in (1, 2000, 2**23):
+    for budget in (1, 500, 2000, 2**23):
         monkeypatch.setattr(_indexed, "CHUNK_BYTES", budget)
         torch.testing.assert_close(gradient.inner_(queries, torch.zeros(5, 13).double()), expected)
 

@@ -15,7 +15,8 @@ class MetricSegment:
     """One segment of an adaptive optimizer.
 
     ``preconditioner`` (P,); ``coupled`` and ``decoupled`` decay, numbers or (P,); ``columns[c]`` the Fisher columns of
-    every row at checkpoint c, a list over rows of (n_columns, P); ``indices`` the blocks' flat positions, (out, in).
+    every row at checkpoint c, a list over rows of (n_columns, P); ``indices`` the blocks' flat positions, (out, in);
+    ``kept`` whether a block's input side keeps its own coordinates.
     """
 
     h: float
@@ -26,9 +27,10 @@ class MetricSegment:
     columns: list
     row_gradients: list
     indices: list
+    kept: list
 
 
-def metric_block(segment, index):
+def metric_block(segment, index, kept):
     """EK-FAC of one block of ``P^1/2 H P^1/2 + coupled P``, from whole scaled gradients."""
     P = segment.preconditioner[index]
     penalty = torch.as_tensor(segment.coupled).expand_as(segment.preconditioner)[index] * P
@@ -39,7 +41,7 @@ def metric_block(segment, index):
             for G in row:
                 A = A + weight / len(rows) * G.T @ G
                 S = S + weight / len(rows) * G @ G.T
-    Q_A, Q_S = torch.linalg.eigh(A)[1], torch.linalg.eigh(S)[1]
+    Q_A, Q_S = torch.eye(len(A), dtype=A.dtype) if kept else torch.linalg.eigh(A)[1], torch.linalg.eigh(S)[1]
     values = (Q_S**2).T @ penalty @ Q_A**2
     for weight, rows in zip(segment.weights, scaled, strict=True):
         values = values + weight / len(rows) * sum((Q_S.T @ G @ Q_A) ** 2 for row in rows for G in row)
@@ -48,7 +50,7 @@ def metric_block(segment, index):
 
 def metric_operators(segment):
     """(F, S) acting on query gradients: ``P^1/2 phi_F(M) P^1/2`` and ``P^-1/2 phi_S(M) P^1/2``."""
-    blocks = [metric_block(segment, index) for index in segment.indices]
+    blocks = [metric_block(segment, *block) for block in zip(segment.indices, segment.kept, strict=True)]
     root = torch.diag(segment.preconditioner.sqrt())
     decay = torch.as_tensor(segment.decoupled, dtype=torch.float64).expand_as(segment.preconditioner)
     rho = [float(decay[index].mean()) for index in segment.indices]

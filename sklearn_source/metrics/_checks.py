@@ -1,0 +1,52 @@
+"""What the metrics ask of scores and of ground truth."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+import numpy as np
+
+
+def check_scores(scores, n_query, n_train):
+    """Scores as float64 of shape (n_query, n_train)."""
+    scores = np.asarray(scores)
+    if scores.dtype.kind not in "buif" or scores.shape != (n_query, n_train):
+        raise ValueError(
+            f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), as the truth has them, got "
+            f"{scores.dtype} of shape {scores.shape}: score the same queries and training rows, in the same order, as "
+            "the retraining"
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError("expected finite scores, got NaN or infinity")
+    return scores.astype(np.float64)
+
+
+def check_truth(truth):
+    """Masks (n_subsets, n_train) and outputs (n_subsets, n_repeats, n_query) of a retraining."""
+    try:
+        masks, outputs = np.asarray(truth.masks), np.asarray(truth.outputs)
+    except AttributeError:
+        raise ValueError(
+            "expected truth with attributes masks (n_subsets, n_train) and outputs (n_subsets, n_repeats, n_query), as "
+            f"retrain_on_subsets returns it, got a {type(truth).__name__}"
+        ) from None
+    if masks.dtype != bool or masks.ndim != 2 or outputs.ndim != 3 or len(masks) != len(outputs):
+        raise ValueError(
+            "expected truth.masks as booleans (n_subsets, n_train) and truth.outputs as (n_subsets, n_repeats, "
+            f"n_query), got {masks.dtype} {masks.shape} and {outputs.shape}"
+        )
+    if not np.isfinite(outputs).all():
+        bad = int((~np.isfinite(outputs)).any(axis=2).sum())
+        raise ValueError(
+            f"expected finite outputs in the truth, but {bad} of its networks gave NaN or infinity: their training "
+            "diverged; retrain with a smaller learning rate"
+        )
+    return masks, outputs.astype(np.float64)
+
+
+def check_resampling(n_bootstrap, confidence, smallest=2):
+    """Refuse what no interval can be made of."""
+    if not isinstance(n_bootstrap, Integral) or n_bootstrap < smallest:
+        raise ValueError(f"n_bootstrap must be an integer >= {smallest}, got {n_bootstrap!r}")
+    if not isinstance(confidence, Real) or not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}")

@@ -1,0 +1,68 @@
+"""Rank correlations of the columns of two tables, as they are and under resampling of their rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+from scipy.stats import rankdata
+
+# Numbers held at once while resamples are ranked: bounds the memory to some 100 MB.
+_BUDGET = 4_000_000
+
+
+def column_spearman(a, b):
+    """Spearman correlation of each column of `a` with the same column of `b`.
+
+    Parameters
+    ----------
+    a, b : ndarray of shape (n, n_columns)
+
+    Returns
+    -------
+    correlations : ndarray of shape (n_columns,)
+        0 where a column does not vary: it orders nothing.
+    """
+    return _pearson(rankdata(a, axis=0), rankdata(b, axis=0), np.ones((len(a), 1)))
+
+
+def resampled_spearman(a, b, counts):
+    """Spearman correlation of one column with another, in many resamples of their rows.
+
+    A resample gives row j the multiplicity ``counts[s, j]``. The rank of a row in it is the number of smaller values,
+    plus half of those equal to it, so that ranks of all resamples are one product of matrices.
+
+    Parameters
+    ----------
+    a, b : ndarray of shape (n,)
+    counts : ndarray of shape (n_resamples, n)
+
+    Returns
+    -------
+    correlations : ndarray of shape (n_resamples,)
+    """
+    found = np.empty(len(counts))
+    below = [(v[None] < v[:, None]) + 0.5 * (v[None] == v[:, None]) for v in (a, b)]
+    step = max(1, _BUDGET // len(a))
+    for start in range(0, len(counts), step):
+        weights = counts[start : start + step].T
+        found[start : start + step] = _pearson(below[0] @ weights, below[1] @ weights, weights)
+    return found
+
+
+def resamples(n, n_resamples, rng):
+    """Multiplicities of `n` rows in bootstrap resamples: (n_resamples, n)."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(float)
+
+
+def interval(value, spread, confidence, n):
+    """Interval of a mean of `n` correlations by Student's quantiles, clipped to [-1, 1]."""
+    reach = (stdtrit(n - 1, 0.5 + confidence / 2) if n > 1 else ndtri(0.5 + confidence / 2)) * spread
+    return float(max(-1.0, value - reach)), float(min(1.0, value + reach))
+
+
+def _pearson(a, b, weights):
+    total = weights.sum(0)
+    a = a - (weights * a).sum(0) / total
+    b = b - (weights * b).sum(0) / total
+    covariance, scale = (weights * a * b).sum(0), np.sqrt((weights * a * a).sum(0) * (weights * b * b).sum(0))
+    return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 1e-12 * len(a))

@@ -1,0 +1,8 @@
+"""Ground truth for attribution: the network trained again on other rows."""
+
+from __future__ import annotations
+
+from ._retrain import leave_one_out, retrain_on_subsets, retrain_without
+from ._retraining import Retraining
+
+__all__ = ["Retraining", "leave_one_out", "retrain_on_subsets", "retrain_without"]

@@ -1,0 +1,214 @@
+"""Clones of a skorch net that train as told: from a seed, on given batches, leaving everything else alone."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import threading
+import warnings
+from collections import deque
+from functools import partial
+
+import torch
+from sklearn.base import clone
+from skorch import NeuralNet, callbacks
+from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader
+
+from ..trajectory import TrajectoryRecorder
+from ..utils._compat import FrozenEstimator
+from ..utils._random import seeded
+
+# They only report, or write files that retraining must not overwrite; BatchScoring and EpochScoring stay, as others may
+# monitor what they note down.
+DROPPED = (TrajectoryRecorder, callbacks.PrintLog, callbacks.ProgressBar, callbacks.TrainEndCheckpoint)
+# The global generators are seeded while a network trains: threads take turns.
+ALONE = threading.RLock()
+
+
+def template_of(net):
+    """An unfitted clone of a net, ready to be cloned and trained many times. The net itself is only read.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Trained or not; a frozen one is opened.
+
+    Returns
+    -------
+    template : skorch.NeuralNet
+
+    Raises
+    ------
+    TypeError
+        If it is no skorch net.
+    ValueError
+        If it holds a module instance, or draws its training rows by a sampler.
+    """
+    net = net.estimator if isinstance(net, FrozenEstimator) else net
+    if isinstance(net, type) or not isinstance(net, NeuralNet):
+        came = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
+        raise TypeError(f"expected the network as a skorch NeuralNet, got {came}")
+    if isinstance(net.module, torch.nn.Module):
+        raise ValueError(
+            f"this {type(net).__name__} holds a module instance, so that every retraining would start from the same "
+            "weights, trained ones if it was fitted: build the net from the module's class (module=MLP, "
+            "module__hidden=...)"
+        )
+    options = net.get_params_for("iterator_train")
+    drawn = [name for name in ("sampler", "batch_sampler") if options.get(name) is not None]
+    if drawn:
+        raise ValueError(
+            f"the net draws its training rows by iterator_train__{drawn[0]}, which knows the rows of one data set "
+            "only: retraining on other rows needs iterator_train__shuffle=True or no shuffling"
+        )
+    if not (isinstance(net.iterator_train, type) and issubclass(net.iterator_train, DataLoader)):
+        raise ValueError(
+            "expected iterator_train to be torch.utils.data.DataLoader or a subclass, which takes the batches of a "
+            f"retraining by batch_sampler, got {net.iterator_train!r}"
+        )
+    template = clone(net)
+    template.verbose = 0
+    given = template.callbacks
+    if given not in (None, "disable"):
+        template.callbacks = [entry for entry in given if not _is_dropped(entry)]
+    if _takes_rows_away(template.train_split):
+        warnings.warn(
+            "train_split takes rows away from training; retraining uses all rows of a subset "
+            "instead (train_split=None)",
+            UserWarning,
+            stacklevel=3,
+        )
+        template.train_split = None
+    return template
+
+
+def _is_dropped(entry):
+    callback = entry[1] if isinstance(entry, tuple) else entry
+    kind = callback if isinstance(callback, type) else type(callback)
+    if issubclass(kind, callbacks.Checkpoint):
+        return not getattr(callback, "load_best", False)
+    return issubclass(kind, DROPPED)
+
+
+def _takes_rows_away(split):
+    """Whether a ``train_split`` trains on fewer rows; skorch's ``predefined_split`` does not."""
+    if split is None or split is False:
+        return False
+    return not (isinstance(split, partial) and getattr(split.func, "__name__", "") == "_make_split")
+
+
+def initialize(net, x):
+    """Give a clone its initial weights, inside a seeded context: both engines draw the same ones.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    x : a few rows, for modules that learn their shapes from a batch
+    """
+    net.initialize()
+    materialize(net, x)
+
+
+def materialize(net, x):
+    """Let lazy layers take their shapes, and draw their weights, from a few rows."""
+    if any(is_lazy(p) for p in [*net.module_.parameters(), *net.module_.buffers()]):
+        net._set_training(False)
+        with torch.no_grad():
+            net.infer(x)
+
+
+def start(template, x, unit):
+    """Initial parameters of a unit's network, by name."""
+    with ALONE, seeded(unit.seed, template.device):
+        net = clone(template)
+        initialize(net, x)
+    return {name: p.detach() for name, p in net.module_.named_parameters()}
+
+
+class _Batches:
+    """The batch sampler of one training: the batches of the next epoch each time it is asked."""
+
+    def __init__(self, plan, unit):
+        self.epochs = [plan.batches(unit, epoch) for epoch in range(plan.n_epochs)]
+        self.epoch = 0
+        self.shares = deque()  # what is left of each batch handed out and not trained on yet
+
+    def __iter__(self):
+        batches = self.epochs[self.epoch]
+        self.epoch += 1
+        for rows, n_dealt in batches:
+            self.shares.append(len(rows) / n_dealt)
+            yield rows.tolist()
+
+    def __len__(self):
+        return len(self.epochs[min(self.epoch, len(self.epochs) - 1)])
+
+
+def train(template, X, y, x_few, unit, plan, *, renormalize=True):
+    """Train a clone on the batches of a unit, as skorch does it.
+
+    Parameters
+    ----------
+    template : from :func:`template_of`
+    X, y : what ``net.fit`` takes
+    x_few : a few rows as tensors
+    unit : Unit
+    plan : BatchPlan
+    renormalize : bool
+        Whether the loss of a batch that lost rows is the mean over those left; else over those dealt.
+
+    Returns
+    -------
+    net : skorch.NeuralNet
+        The trained clone.
+    """
+    with ALONE, seeded(unit.seed, template.device), tempfile.TemporaryDirectory() as folder, torch.enable_grad():
+        net = clone(template)
+        sampler = _Batches(plan, unit)
+        dealt = {"batch_sampler": sampler, "batch_size": 1, "shuffle": False, "drop_last": False}
+        net.set_params(**{f"iterator_train__{name}": value for name, value in dealt.items()})
+        net.max_epochs = plan.n_epochs
+        if not renormalize:
+            net = _scaled(net, sampler)
+        _keep_files_in(net, folder)
+        initialize(net, x_few)
+        try:
+            net.partial_fit(X, y)
+        except KeyError as error:
+            raise ValueError(
+                f"a callback looks for {error} in the history, which a training without validation rows does not have: "
+                "give the net validation rows of its own (train_split=predefined_split(dataset)) or monitor train_loss"
+            ) from error
+    return net
+
+
+def _keep_files_in(net, folder):
+    """Point checkpoints that are loaded at the end to a folder of this training alone."""
+    if net.callbacks in (None, "disable"):
+        return
+    own = []
+    for entry in net.callbacks:
+        callback = entry[1] if isinstance(entry, tuple) else entry
+        if isinstance(callback, callbacks.Checkpoint):
+            callback = copy.copy(callback).set_params(dirname=folder)
+        own.append((entry[0], callback) if isinstance(entry, tuple) else callback)
+    net.callbacks = own
+
+
+def _scaled(net, sampler):
+    """The same net with the loss of a batch divided by the rows dealt, not by those left."""
+
+    class Scaled(type(net)):
+        share = 1.0
+
+        def train_step(self, batch, **fit_params):
+            self.share = sampler.shares.popleft()
+            return super().train_step(batch, **fit_params)
+
+        def get_loss(self, y_pred, y_true, X=None, training=False):
+            loss = super().get_loss(y_pred, y_true, X=X, training=training)
+            return loss * self.share if training else loss
+
+    net.__class__ = Scaled
+    return net

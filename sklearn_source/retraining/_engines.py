@@ -1,0 +1,140 @@
+"""The two ways to train, one result: a skorch clone for each network, or many networks at once."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.base import clone
+
+from ..utils._random import seeded
+from ._applicable import why_not_vectorized
+from ._clones import ALONE, start, train
+from ._stacked import StackedTrainer
+
+# For parameters, gradients and two moments of networks trained together: what a cache holds, or what fills a GPU.
+_CPU_BYTES, _CUDA_BYTES = 24 << 20, 2 << 30
+_N_TRIAL = 3  # steps that both engines take in the trial
+
+
+class JoblibEngine:
+    """A skorch clone for each network. Can be pickled.
+
+    Parameters
+    ----------
+    task : Task
+    """
+
+    name, chunk_size = "joblib", 1
+
+    def __init__(self, task):
+        self.task = task
+
+    def states(self, units, plan):
+        """Trained (parameters, buffers) of each unit."""
+        task, found = self.task, []
+        for unit in units:
+            net = train(task.template, task.X, task.y, task.few, unit, plan, renormalize=task.renormalize)
+            parameters = {name: p.detach() for name, p in net.module_.named_parameters()}
+            found.append((parameters, {name: b.detach() for name, b in net.module_.named_buffers()}))
+        return found
+
+    def __call__(self, units):
+        """Outputs for the queries of each unit's network: list of ndarray (n_query,)."""
+        return [self.task.reader.read(*state) for state in self.states(units, self.task.plan)]
+
+
+class VectorizedEngine(JoblibEngine):
+    """Networks trained together, stacked. Can be pickled.
+
+    Parameters
+    ----------
+    task : Task
+    chunk_size : int or None
+        Networks trained together; None: as many as fit the cache of a processor, or 2 GB of a GPU.
+    """
+
+    name = "vectorized"
+
+    def __init__(self, task, chunk_size=None):
+        super().__init__(task)
+        self.chunk_size = chunk_size or _chunk_size(task.reader.network)
+
+    def states(self, units, plan):
+        task = self.task
+        x, y = task.rows.batch(slice(None))
+        trainer = StackedTrainer(task.template, task.reader.network, x, y, renormalize=task.renormalize)
+        return trainer.train(units, plan)
+
+
+def choose(engine, task, units, chunk_size):
+    """The engine that is asked for, or that fits best, and why.
+
+    Parameters
+    ----------
+    engine : {"auto", "vectorized", "joblib"}
+    task : Task
+    units : list of Unit
+    chunk_size : int or None
+
+    Returns
+    -------
+    engine : callable
+    reason : str
+
+    Raises
+    ------
+    ValueError
+        If the vectorized engine is asked for and does not fit.
+    """
+    one_by_one = JoblibEngine(task)
+    if engine == "joblib":
+        return one_by_one, "asked for"
+    with ALONE, seeded(0, task.template.device):
+        initialized = clone(task.template).initialize()
+    reason = why_not_vectorized(initialized, task.reader.network, task.rows) or _lost_batches(task.plan, units)
+    if reason is None:
+        vectorized = VectorizedEngine(task, chunk_size)
+        reason = _trial(vectorized, one_by_one, units, task.plan.trial(_N_TRIAL))
+    if reason is None:
+        return vectorized, "asked for" if engine == "vectorized" else "a trial of it gave what skorch gives"
+    if engine == "vectorized":
+        raise ValueError(f'engine="vectorized" does not serve this net: {reason}; use engine="auto" or "joblib"')
+    return one_by_one, reason
+
+
+def _trial(vectorized, one_by_one, units, plan):
+    """Why a few steps of both engines differ; None where they do not."""
+    units = [unit for unit in units if len(unit.rows) == len(units[-1].rows)][-2:]
+    try:
+        found = vectorized.states(units, plan)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, KeyError, IndexError) as error:
+        return f"its training cannot be vectorized ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+    for unit, mine, theirs in zip(units, found, one_by_one.states(units, plan)):
+        initial = start(one_by_one.task.template, one_by_one.task.few, unit)
+        moved = sum(float((theirs[0][n] - initial[n]).double().square().sum()) for n in initial)
+        for values, expected, scale in ((mine[0], theirs[0], moved), (mine[1], theirs[1], None)):
+            off = sum(float((values[n].double() - expected[n].double()).square().sum()) for n in expected)
+            size = sum(float(expected[n].double().square().sum()) for n in expected) if scale is None else scale
+            # Rounding differs; a network whose every step is a few per mille off is another network.
+            if not off <= 1e-6 * size + 1e-12 * sum(float(v.double().square().sum()) for v in expected.values()):
+                return "a trial of vectorized training gave other networks than skorch does"
+    return None
+
+
+def _lost_batches(plan, units):
+    """Why networks cannot step together where rows were taken out of their batches; None where they can."""
+    if not plan.keep_places:
+        return None
+    size = plan.n_rows if plan.batch_size == -1 else min(plan.batch_size, plan.n_rows)
+    smallest = size if plan.drop_last else plan.n_rows % size or size
+    for unit in units:
+        if plan.n_rows - len(unit.rows) >= smallest:
+            numbers = {len(plan.batches(unit, epoch)) for epoch in range(plan.n_epochs)}
+            if numbers != {plan.n_rows // size + (not plan.drop_last and plan.n_rows % size > 0)}:
+                return "a batch lost all its rows, so that its network takes fewer steps than others"
+    return None
+
+
+def _chunk_size(network):
+    n_bytes = sum(p.numel() * p.element_size() for p in network.parameters().values())
+    limit = _CUDA_BYTES if torch.device(network.device).type == "cuda" else _CPU_BYTES
+    return int(min(4096, max(8, limit // max(1, 4 * n_bytes))))

@@ -1,0 +1,89 @@
+"""Arrays and JSON in one file, and the folder that a retraining continues from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+_ABOUT = "about.json"  # the member that holds the JSON text, as bytes
+
+
+def write_arrays(path, arrays, about):
+    """Write arrays and a JSON object to an ``.npz`` file, whole or not at all."""
+    path = Path(path)
+    path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays, **{_ABOUT: text})
+            file.flush()
+            os.fsync(file.fileno())  # the name must not outlive the content in a crash of the machine
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_arrays(path):
+    """Arrays and JSON object of :func:`write_arrays`; nothing in the file is run.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, when it is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    if not path.exists() and path.with_name(path.name + ".npz").exists():
+        path = path.with_name(path.name + ".npz")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(arrays.pop(_ABOUT).tobytes())
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: expected a complete .npz file written by this package, but it cannot be read ({error})"
+        ) from error
+    return arrays, about
+
+
+class UnitCache:
+    """Finished networks of a retraining on disk: one file per group of networks trained together.
+
+    A network is known by the rows it was trained on and its seed, the folder by everything else. So a run with more
+    subsets or repeats finds those of an earlier one, and nothing can be counted twice.
+
+    Parameters
+    ----------
+    path : path-like
+        May hold the folders of several retrainings.
+    fingerprint : str
+        Of the configuration, the rows, the queries and the measurement.
+    """
+
+    def __init__(self, path, fingerprint):
+        self.folder = Path(path) / fingerprint
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def read(self):
+        """Outputs by key of network; files that were damaged from outside are as if they were not there."""
+        found = {}
+        for file in sorted(self.folder.glob("*.npz")):
+            try:
+                arrays, about = read_arrays(file)
+                found.update(zip(about["units"], arrays["outputs"], strict=True))
+            except (KeyError, ValueError):
+                continue
+        return found
+
+    def write(self, keys, outputs):
+        """Add finished networks."""
+        name = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:24]
+        write_arrays(self.folder / f"{name}.npz", {"outputs": np.stack(outputs)}, {"units": list(keys)})

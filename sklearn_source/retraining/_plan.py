@@ -1,0 +1,119 @@
+"""What is trained on what: the rows of each network, its seed, and the batches that both engines feed it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One network to train.
+
+    Attributes
+    ----------
+    subset, repeat : int
+        Its place in the result.
+    rows : ndarray of int
+        The training rows, sorted.
+    seed : int
+        Decides its initial weights, batch order and whatever else is drawn.
+    """
+
+    subset: int
+    repeat: int
+    rows: np.ndarray
+    seed: int
+
+    @property
+    def key(self):
+        """str: what the network is, wherever it stands in a result."""
+        return f"{hashlib.sha256(self.rows.tobytes()).hexdigest()[:24]}-{self.seed:x}"
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How the rows of a network are dealt into batches.
+
+    Attributes
+    ----------
+    n_rows : int
+        Training rows in all.
+    batch_size : int
+        -1: all rows of a network in one batch.
+    shuffle, drop_last : bool
+        As the net's iterator has them.
+    n_epochs : int
+    keep_places : bool
+        Deal all training rows, then take out those that a network lacks: networks of one seed meet the same batches up
+        to those rows. Else deal the rows that it has, as training on them alone would.
+    n_batches : int or None
+        Stop each epoch after so many, for a trial.
+    """
+
+    n_rows: int
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+    n_epochs: int
+    keep_places: bool = False
+    n_batches: int | None = None
+
+    def batches(self, unit, epoch):
+        """Row indices of the batches of an epoch, and the rows that each of them was dealt: list of (rows, n_dealt)."""
+        rows = np.arange(self.n_rows) if self.keep_places else unit.rows
+        if self.shuffle:
+            rows = np.random.default_rng([unit.seed, epoch]).permutation(rows)
+        size = len(rows) if self.batch_size == -1 else self.batch_size
+        stop = len(rows) // size * size if self.drop_last else len(rows)
+        dealt = [rows[start : start + size] for start in range(0, stop, size)][: self.n_batches]
+        if not self.keep_places:
+            return [(batch, len(batch)) for batch in dealt]
+        held = np.zeros(self.n_rows, dtype=bool)
+        held[unit.rows] = True
+        # A batch that lost all its rows is no step.
+        return [(batch[held[batch]], len(batch)) for batch in dealt if held[batch].any()]
+
+    def trial(self, n_batches):
+        """The first batches of the first epoch."""
+        return replace(self, n_epochs=1, n_batches=n_batches)
+
+
+def root_of(random_state):
+    """The integer that all seeds come from."""
+    if isinstance(random_state, Integral) and not isinstance(random_state, bool) and random_state >= 0:
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
+
+
+def draw_masks(n_rows, n_subsets, size, root):
+    """Random subsets of `size` rows: (n_subsets, n_rows). More subsets of the same root begin with the same ones."""
+    masks = np.zeros((n_subsets, n_rows), dtype=bool)
+    for j, mask in enumerate(masks):
+        rng = np.random.default_rng(np.random.SeedSequence(root, spawn_key=(0, j)))
+        mask[rng.choice(n_rows, size=size, replace=False)] = True
+    return masks
+
+
+def draw_seeds(n_subsets, n_repeats, root, paired):
+    """Seeds (n_subsets, n_repeats) of uint64; `paired`: a repeat has the same one for all subsets."""
+    seeds = np.empty((n_subsets, n_repeats), dtype=np.uint64)
+    for j in range(n_subsets):
+        for r in range(n_repeats):
+            place = (2, r) if paired else (1, j, r)
+            # 63 bits: what torch.manual_seed takes.
+            seeds[j, r] = np.random.SeedSequence(root, spawn_key=place).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    return seeds
+
+
+def units_of(masks, seeds):
+    """One unit per network."""
+    return [
+        Unit(j, r, np.flatnonzero(mask), int(seeds[j, r]))
+        for j, mask in enumerate(masks)
+        for r in range(seeds.shape[1])
+    ]

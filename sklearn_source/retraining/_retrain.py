@@ -1,0 +1,326 @@
+"""The three questions to ask of retraining."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from numbers import Integral, Real
+
+import numpy as np
+import skorch
+from tqdm.auto import tqdm
+
+from ._engines import choose
+from ._files import UnitCache
+from ._plan import draw_masks, draw_seeds, root_of, units_of
+from ._retraining import Retraining
+from ._run import run
+from ._task import make_task
+
+_ENGINES = ("auto", "vectorized", "joblib")
+
+
+def retrain_on_subsets(
+    net,
+    X_train,
+    y_train,
+    X_query,
+    y_query=None,
+    *,
+    n_subsets=100,
+    subset_size=0.5,
+    n_repeats=5,
+    subsets=None,
+    measurement="auto",
+    output=None,
+    random_state=None,
+    n_jobs=None,
+    engine="auto",
+    chunk_size=None,
+    cache=None,
+    verbose=0,
+):
+    """Train a network on random subsets of its rows, again and again: the truth that scores are judged by.
+
+    Every network starts from fresh weights and meets its rows in an order of its own; see Notes for what that costs.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Trained or not; only its configuration is used, and it is not modified. It must be built from a module class (or
+        a factory), not from an instance. A ``TrajectoryRecorder`` and callbacks that print or save are left out. A
+        ``train_split`` that takes rows away from training is left out, with a warning.
+    X_train, y_train
+        What ``net.fit`` takes; ``y_train=None`` for a Dataset that has targets.
+    X_query, y_query
+        The queries. Without ``y_query``, the classes that a trained `net` predicts stand for the labels; a measurement
+        that compares with other targets needs them.
+    n_subsets : int, default=100
+    subset_size : float or int, default=0.5
+        Rows of each subset: a fraction of all, or a number.
+    n_repeats : int, default=5
+        Networks per subset. Two or more tell the noise ceiling.
+    subsets : ndarray of bool, shape (n_subsets, n_train), optional
+        These subsets instead of random ones: ``first.masks`` to make repeats that :meth:`Retraining.merge` takes.
+    measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
+        As for the attribution methods. What is attributed and what is retrained must be measured alike.
+    output : int or tuple of int, optional
+        Which output ``"prediction"`` reads.
+    random_state : int, RandomState instance or None, default=None
+        Decides subsets, initial weights, batch order and whatever else is drawn. A network depends on it, on the place
+        of its subset and on its repeat alone: more subsets or repeats begin with the same ones.
+    n_jobs : int or None, default=None
+        Processes (of any joblib backend) among which networks are shared out. The result does not depend on it.
+    engine : {"auto", "vectorized", "joblib"}, default="auto"
+        ``"joblib"`` trains a clone of the net at a time, whatever it is. ``"vectorized"`` trains many at once, their
+        parameters stacked: for plain nets with an elementwise ``torch.optim`` optimizer and schedules by
+        ``LRScheduler``. Both give the same networks up to rounding. ``"auto"`` takes the vectorized one where nothing
+        speaks against it and a trial of a few steps agrees with skorch; ``settings["engine_reason"]`` says why.
+    chunk_size : int or None, default=None
+        Networks that the vectorized engine trains at once; None fits a processor's cache, or 2 GB on a GPU.
+    cache : path-like, optional
+        A folder where finished networks are kept: a run that was killed goes on from there, and one that asks for more
+        subsets or repeats trains only those. May be shared by several retrainings.
+    verbose : int, default=0
+        Above 0: which engine and why, and a bar with the time that remains.
+
+    Returns
+    -------
+    retraining : Retraining
+
+    Raises
+    ------
+    ValueError
+        If the net cannot be retrained, rows or queries cannot be read, or the settings contradict each other.
+    TypeError
+        If `net` is no skorch net.
+
+    Notes
+    -----
+    Costs ``n_subsets * n_repeats`` trainings. The vectorized engine holds about four copies of ``chunk_size`` networks.
+    Global random states are left as they were.
+
+    Examples
+    --------
+    >>> truth = retrain_on_subsets(net, X, y, X_query, n_subsets=100, random_state=0)  # doctest: +SKIP
+    >>> linear_datamodeling_score(est.transform(X_query), truth).score  # doctest: +SKIP
+    """
+    _check_count("n_repeats", n_repeats)
+    task = make_task(
+        net, X_train, y_train, X_query, y_query,
+        measurement=measurement, output=output, paired=False, renormalize=True,
+    )  # fmt: skip
+    n_rows, root = task.plan.n_rows, root_of(random_state)
+    if subsets is None:
+        _check_count("n_subsets", n_subsets)
+        masks = draw_masks(n_rows, n_subsets, _subset_rows(subset_size, n_rows), root)
+    else:
+        masks = np.asarray(subsets)
+        if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != n_rows or not masks.any(axis=1).all():
+            raise ValueError(
+                f"expected subsets as booleans of shape (n_subsets, {n_rows}), none of them empty, got {masks.dtype} "
+                f"of shape {masks.shape}"
+            )
+    return _retrain(task, masks, None, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose)
+
+
+def leave_one_out(
+    net,
+    X_train,
+    y_train,
+    X_query,
+    y_query=None,
+    *,
+    rows=None,
+    n_repeats=1,
+    renormalize=True,
+    measurement="auto",
+    output=None,
+    random_state=None,
+    n_jobs=None,
+    engine="auto",
+    chunk_size=None,
+    cache=None,
+    verbose=0,
+):
+    """Train a network on all rows, and again without each of them in turn.
+
+    Parameters
+    ----------
+    net, X_train, y_train, X_query, y_query : as in :func:`retrain_on_subsets`
+    rows : array-like of int, optional
+        The rows to leave out in turn; by default every row.
+    n_repeats : int, default=1
+        Networks per row left out. Networks of one repeat start from the same weights and meet the same batches, the row
+        left out aside: the chance of a training would otherwise drown the effect of one row.
+    renormalize : bool, default=True
+        Whether the loss of a batch that lost its row is the mean over the others, as in a training without the row.
+        False divides by the size of the full batch: the others keep the weight 1/N that they had, which is what
+        scores are the derivative of.
+    measurement, output, random_state, n_jobs, engine, chunk_size, cache, verbose : as in :func:`retrain_on_subsets`
+
+    Returns
+    -------
+    retraining : Retraining
+        Its first subset holds all rows, named ``"all"``; one follows for each row left out, named by its index.
+        :meth:`Retraining.effects` gives the effects, in the unit and with the sign of scores.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`retrain_on_subsets`, or if `rows` are no rows.
+
+    Notes
+    -----
+    Costs ``(1 + len(rows)) * n_repeats`` trainings.
+    """
+    task = _paired_task(net, X_train, y_train, X_query, y_query, measurement, output, renormalize, n_repeats)
+    rows = range(task.plan.n_rows) if rows is None else _row_indices(rows, task.plan.n_rows, "rows").tolist()
+    masks, names = _masks_without({str(row): [row] for row in rows}, task.plan.n_rows)
+    root = root_of(random_state)
+    return _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose)
+
+
+def retrain_without(
+    net,
+    X_train,
+    y_train,
+    X_query,
+    y_query=None,
+    *,
+    removed,
+    n_repeats=1,
+    renormalize=True,
+    measurement="auto",
+    output=None,
+    random_state=None,
+    n_jobs=None,
+    engine="auto",
+    chunk_size=None,
+    cache=None,
+    verbose=0,
+):
+    """Train a network on all rows, and again without each of several groups of them.
+
+    Parameters
+    ----------
+    net, X_train, y_train, X_query, y_query : as in :func:`retrain_on_subsets`
+    removed : mapping, or array-like of shape (n_groups, k), or list of array-like
+        The groups: a mapping from names to row indices (or masks of all rows), or indices of one group after the other.
+        ``est.top_influences(X_query, k=20).indices`` removes the strongest rows of each query in turn; the effect on
+        that query itself is then the diagonal of :meth:`Retraining.effects`.
+    n_repeats, renormalize : as in :func:`leave_one_out`
+    measurement, output, random_state, n_jobs, engine, chunk_size, cache, verbose : as in :func:`retrain_on_subsets`
+
+    Returns
+    -------
+    retraining : Retraining
+        Its first subset holds all rows, named ``"all"``; one follows for each group, with its name. Networks of one
+        repeat are paired as in :func:`leave_one_out`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`retrain_on_subsets`, or if a group holds no rows, or all.
+
+    Notes
+    -----
+    Costs ``(1 + n_groups) * n_repeats`` trainings.
+    """
+    task = _paired_task(net, X_train, y_train, X_query, y_query, measurement, output, renormalize, n_repeats)
+    groups = removed if isinstance(removed, Mapping) else {str(i): group for i, group in enumerate(removed)}
+    if "all" in groups:
+        raise ValueError('the name "all" stands for the training on all rows: give the group another one')
+    n_rows = task.plan.n_rows
+    groups = {str(name): _row_indices(group, n_rows, f"group {name!r}") for name, group in groups.items()}
+    masks, names = _masks_without(groups, n_rows)
+    root = root_of(random_state)
+    return _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose)
+
+
+def _paired_task(net, X, y, X_query, y_query, measurement, output, renormalize, n_repeats):
+    _check_count("n_repeats", n_repeats)
+    return make_task(
+        net, X, y, X_query, y_query, measurement=measurement, output=output, paired=True, renormalize=bool(renormalize)
+    )
+
+
+def _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose):
+    if engine not in _ENGINES:
+        raise ValueError(f"engine must be one of {_ENGINES}, got {engine!r}")
+    if chunk_size is not None:
+        _check_count("chunk_size", chunk_size)
+    if cache is not None and not isinstance(random_state, Integral):
+        raise ValueError(
+            f"cache= needs random_state as an integer, got {random_state!r}: a run with other seeds could not go on "
+            "from what this one leaves"
+        )
+    seeds = draw_seeds(len(masks), n_repeats, root, paired=task.plan.keep_places)
+    units = units_of(masks, seeds)
+    engine, reason = choose(engine, task, units, chunk_size)
+    if verbose > 0:
+        tqdm.write(f"retraining {len(units)} networks, {engine.name} engine: {reason}", file=sys.stderr)
+    kept = None if cache is None else UnitCache(cache, task.about["fingerprint"])
+    found, n_found = run(engine, units, n_jobs=n_jobs, cache=kept, verbose=verbose)
+    outputs = np.stack([found[unit.key] for unit in units]).reshape(*seeds.shape, -1)
+    bad = int((~np.isfinite(outputs)).any(axis=2).sum())
+    if bad:
+        warnings.warn(
+            f"{bad} of {len(units)} networks gave NaN or infinity for some query: their training diverged",
+            UserWarning,
+            stacklevel=3,
+        )
+    settings = {
+        **task.about,
+        "engine": engine.name,
+        "engine_reason": reason,
+        "random_state": root,
+        "from_cache": n_found,
+        "skorch": skorch.__version__,
+    }
+    return Retraining(masks, outputs, task.reader.measure.name, seeds, settings, names)
+
+
+def _subset_rows(subset_size, n_rows):
+    """Rows of a subset, from a fraction or a number."""
+    if isinstance(subset_size, Integral) and not isinstance(subset_size, bool):
+        size = int(subset_size)
+    elif isinstance(subset_size, Real) and 0 < subset_size < 1:
+        size = round(float(subset_size) * n_rows)
+    else:
+        size = 0
+    if not 1 <= size < n_rows:
+        raise ValueError(
+            f"subset_size must be a fraction between 0 and 1 or a number of rows from 1 to {n_rows - 1}, got "
+            f"{subset_size!r}"
+        )
+    return size
+
+
+def _masks_without(groups, n_rows):
+    """All rows, then all but each group: masks and names."""
+    masks = np.ones((1 + len(groups), n_rows), dtype=bool)
+    for mask, (name, rows) in zip(masks[1:], groups.items()):
+        mask[rows] = False
+        if mask.all() or not mask.any():
+            raise ValueError(f"group {name!r} takes {'no' if mask.all() else 'all'} rows away")
+    return masks, ["all", *groups]
+
+
+def _row_indices(rows, n_rows, what):
+    rows = np.asarray(rows)
+    if rows.dtype == bool and rows.shape == (n_rows,):
+        return np.flatnonzero(rows)
+    rows = rows if rows.size else rows.astype(np.int64)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < n_rows):
+        raise ValueError(
+            f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} training rows, got "
+            f"{rows.dtype} of shape {rows.shape}"
+        )
+    return rows.astype(np.int64)
+
+
+def _check_count(name, value):
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")

@@ -1,0 +1,192 @@
+"""The result of a retraining: which rows each network was trained on, and what it gave for the queries."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._files import read_arrays, write_arrays
+
+_FORMAT = "sklearn_source.retraining"
+
+
+class Retraining:
+    """What networks put out for the queries when trained on other rows: the ground truth of attribution.
+
+    Made by :func:`retrain_on_subsets`, :func:`leave_one_out` and :func:`retrain_without`.
+
+    Parameters
+    ----------
+    masks : ndarray of shape (n_subsets, n_train), bool
+        Which training rows each subset holds.
+    outputs : ndarray of shape (n_subsets, n_repeats, n_query)
+        The measurement of every query by every network, in the unit of the measurement.
+    measurement : str
+        Its name.
+    seeds : ndarray of shape (n_subsets, n_repeats), uint64
+        What decided initial weights and batch order of each network.
+    settings : dict
+        How it was made: numbers, strings, lists and dicts of these. ``"fingerprint"`` names the network's
+        configuration, the rows and the queries; ``"engine"`` and ``"engine_reason"`` say what trained and why.
+    names : list of str, optional
+        A name for each subset.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit each other.
+    """
+
+    def __init__(self, masks, outputs, measurement, seeds, settings=None, names=None):
+        self.masks = np.asarray(masks)
+        self.outputs = np.asarray(outputs)
+        self.measurement = str(measurement)
+        self.seeds = np.asarray(seeds, dtype=np.uint64)
+        self.settings = dict(settings or {})
+        self.names = None if names is None else [str(name) for name in names]
+        fits = self.masks.ndim == 2 and self.outputs.ndim == 3 and self.masks.dtype == bool
+        if not fits or self.outputs.shape[:2] != self.seeds.shape or len(self.masks) != len(self.outputs):
+            raise ValueError(
+                "expected masks (n_subsets, n_train) of booleans, outputs (n_subsets, n_repeats, n_query) and seeds "
+                f"(n_subsets, n_repeats), got shapes {self.masks.shape} of {self.masks.dtype}, {self.outputs.shape} "
+                f"and {self.seeds.shape}"
+            )
+        if self.names is not None and len(self.names) != len(self.masks):
+            raise ValueError(f"expected a name for each of {len(self.masks)} subsets, got {len(self.names)}")
+
+    @property
+    def n_subsets(self):
+        """int: number of subsets."""
+        return self.outputs.shape[0]
+
+    @property
+    def n_repeats(self):
+        """int: networks per subset."""
+        return self.outputs.shape[1]
+
+    @property
+    def n_query(self):
+        """int: number of queries."""
+        return self.outputs.shape[2]
+
+    @property
+    def n_train(self):
+        """int: number of rows the subsets are drawn from."""
+        return self.masks.shape[1]
+
+    def mean(self):
+        """Mean over repeats.
+
+        Returns
+        -------
+        outputs : ndarray of shape (n_subsets, n_query), float64
+        """
+        return self.outputs.mean(axis=1, dtype=np.float64)
+
+    def effects(self):
+        """What the rows that a subset lacks contributed: trained on all rows, minus trained on the subset.
+
+        Returns
+        -------
+        effects : ndarray of shape (n_query, n_subsets - n_whole), float64
+            In the unit and with the sign of scores: positive where the rows raised the measurement. One column for
+            each subset that lacks rows, in order.
+
+        Raises
+        ------
+        ValueError
+            If no subset holds all rows.
+        """
+        whole = self.masks.all(axis=1)
+        if not whole.any():
+            raise ValueError(
+                "effects compare with networks trained on all rows, but no subset here holds them all: use "
+                "leave_one_out or retrain_without"
+            )
+        mean = self.mean()
+        return (mean[whole].mean(axis=0) - mean[~whole]).T
+
+    def merge(self, other):
+        """Add the repeats of another retraining of the same subsets.
+
+        Parameters
+        ----------
+        other : Retraining
+            Same rows, queries, subsets, measurement and training; other seeds (another ``random_state``, with
+            ``subsets=first.masks``).
+
+        Returns
+        -------
+        merged : Retraining
+            A new one. Its ``settings`` are those of `self`.
+
+        Raises
+        ------
+        ValueError
+            If the two differ in anything but seeds, or share a network: it would be counted twice.
+        """
+        if not isinstance(other, Retraining):
+            raise ValueError(f"expected a Retraining to merge with, got a {type(other).__name__}")
+        if not np.array_equal(self.masks, other.masks):
+            raise ValueError(
+                "expected a retraining of the same subsets in the same order: make it with subsets=first.masks and "
+                "another random_state"
+            )
+        fingerprints = [r.settings.get("fingerprint") for r in (self, other)]
+        if self.measurement != other.measurement or self.n_query != other.n_query or len(set(fingerprints)) > 1:
+            raise ValueError(
+                "expected a retraining of the same network, rows, queries and measurement, got "
+                f"{self.measurement!r} and {other.measurement!r}, {self.n_query} and {other.n_query} queries, "
+                f"fingerprints {fingerprints[0]} and {fingerprints[1]}: only repeats can be added"
+            )
+        if any(np.intersect1d(mine, theirs).size for mine, theirs in zip(self.seeds, other.seeds)):
+            raise ValueError(
+                "both retrainings hold networks of the same seeds, which would be counted twice: make the second with "
+                "another random_state"
+            )
+        outputs, seeds = (np.concatenate([getattr(r, n) for r in (self, other)], axis=1) for n in ("outputs", "seeds"))
+        return Retraining(self.masks, outputs, self.measurement, seeds, self.settings, self.names)
+
+    def save(self, path):
+        """Write to one ``.npz`` file: arrays, and the settings as JSON. Written whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            ``.npz`` is added where it is missing.
+
+        Returns
+        -------
+        path : Path
+            The file written.
+        """
+        arrays = {"masks": self.masks, "outputs": self.outputs, "seeds": self.seeds}
+        about = {"format": _FORMAT, "version": 1, "measurement": self.measurement, "names": self.names}
+        return write_arrays(path, arrays, {**about, "settings": self.settings})
+
+    @classmethod
+    def load(cls, path):
+        """Read what :meth:`save` wrote. No code from the file is run.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        retraining : Retraining
+
+        Raises
+        ------
+        ValueError
+            If the file is missing, damaged or of another kind.
+        """
+        arrays, about = read_arrays(path)
+        if about.get("format") != _FORMAT or not {"masks", "outputs", "seeds"} <= set(arrays):
+            raise ValueError(f"{path}: expected a file written by Retraining.save, found {about.get('format')!r}")
+        return cls(**arrays, measurement=about["measurement"], settings=about["settings"], names=about["names"])
+
+    def __repr__(self):
+        return (
+            f"Retraining({self.n_subsets} subsets x {self.n_repeats} repeats of {self.n_train} rows, "
+            f"{self.n_query} queries, measurement={self.measurement!r})"
+        )

@@ -1,0 +1,73 @@
+"""Training all networks of a retraining, wherever joblib sends them, and keeping what is finished."""
+
+from __future__ import annotations
+
+import joblib
+import numpy as np
+from joblib.parallel import get_active_backend
+
+from ..utils._progress import counter
+
+_UNORDERED = tuple(int(part) for part in joblib.__version__.split(".")[:2]) >= (1, 4)
+
+
+def run(engine, units, *, n_jobs, cache, verbose):
+    """Outputs of every unit.
+
+    Parameters
+    ----------
+    engine : callable
+        From :func:`~._engines.choose`.
+    units : list of Unit
+    n_jobs : int or None
+    cache : UnitCache or None
+    verbose : int
+
+    Returns
+    -------
+    outputs : dict from key to ndarray (n_query,)
+    n_found : int
+        How many of them an earlier run had finished.
+    """
+    keys = {unit.key for unit in units}
+    found = {} if cache is None else {key: value for key, value in cache.read().items() if key in keys}
+    n_found = len(found)
+    pending = [[unit for unit in chunk if unit.key not in found] for chunk in _chunks(units, engine)]
+    pending = [chunk for chunk in pending if chunk]
+    with counter(len(keys), done=n_found, verbose=verbose > 0, desc="retraining", unit="net") as bar:
+        for names, values in _trained(engine, pending, n_jobs):
+            if cache is not None:
+                cache.write(names, values)
+            found.update(zip(names, values, strict=True))
+            bar.update(len(names))
+    return found, n_found
+
+
+def _chunks(units, engine):
+    """Networks trained together, each once: of equally many rows, or all dealt the same batches.
+
+    The same in every run, so that a run that goes on after an interruption trains them in the same company.
+    """
+    groups, seen = {}, set()
+    for unit in units:
+        if unit.key not in seen:
+            seen.add(unit.key)
+            groups.setdefault(0 if engine.task.plan.keep_places else len(unit.rows), []).append(unit)
+    size = engine.chunk_size
+    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+
+def _trained(engine, chunks, n_jobs):
+    """Yield (keys, outputs) of the chunks, as they are finished where the backend can tell."""
+    if getattr(get_active_backend()[0], "supports_return_generator", False):
+        how = "generator_unordered" if _UNORDERED else "generator"
+        yield from joblib.Parallel(n_jobs=n_jobs, return_as=how)(joblib.delayed(_work)(engine, c) for c in chunks)
+        return
+    parallel = joblib.Parallel(n_jobs=n_jobs)
+    wave = 4 * max(1, parallel._effective_n_jobs())
+    for start in range(0, len(chunks), wave):
+        yield from parallel(joblib.delayed(_work)(engine, chunk) for chunk in chunks[start : start + wave])
+
+
+def _work(engine, units):
+    return [unit.key for unit in units], [np.asarray(values) for values in engine(units)]

@@ -1,0 +1,202 @@
+"""Many networks of one kind trained at once: their parameters stacked, the net's own optimizer on the stacks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from skorch import callbacks
+from skorch.history import History
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_map
+
+from ..utils._random import seeded
+from ._clones import ALONE, initialize
+
+_FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
+
+
+class StackedTrainer:
+    """Trains networks that share an architecture, a recipe and the number of steps.
+
+    Parameters
+    ----------
+    template : skorch.NeuralNet
+        From :func:`~._clones.template_of`.
+    network : Network
+        Of an initialized clone, calibrated: the loss of a row, where batches lost rows.
+    x, y : trees of Tensor
+        All training rows, on the device.
+    renormalize : bool
+        As in :func:`~._clones.train`.
+    """
+
+    def __init__(self, template, network, x, y, *, renormalize=True):
+        self.network, self.x, self.y, self.renormalize = network, x, y, renormalize
+        self.net = clone(template)  # once: cloning takes longer than training a small network
+        with ALONE, seeded(0, self.net.device):
+            self.net.initialize()
+        self.schedules = [c for _, c in self.net.callbacks_ if isinstance(c, callbacks.LRScheduler)]
+        self.net.callbacks = "disable"
+
+    def train(self, units, plan):
+        """Train a network for each unit.
+
+        Parameters
+        ----------
+        units : list of Unit
+            With equally many rows.
+        plan : BatchPlan
+
+        Returns
+        -------
+        states : list of (parameters, buffers)
+            Mappings from name to Tensor, in the order of `units`.
+        """
+        stacks = self._initial(units)
+        loss = vmap(self._loss_of(stacks.module), in_dims=(0, 0, 0, None if not plan.keep_places else 0))
+        optimizer = self._optimizer(list(stacks.leaves.items()))
+        trained = [leaf for leaf in stacks.leaves.values() if leaf.requires_grad]
+        clock = _Clock(optimizer, self.schedules)
+        self.net._set_training(True)
+        for epoch in range(plan.n_epochs):
+            clock.begin_epoch()
+            dealt = [plan.batches(unit, epoch) for unit in units]
+            for batches in zip(*dealt, strict=True):
+                index, weights = _aligned(batches, self.renormalize) if plan.keep_places else (_index(batches), None)
+                x, y = self._pick(self.x, index), self._pick(self.y, index)
+                weights = None if weights is None else weights.to(self.network.device, self.network.dtype)
+                with torch.enable_grad():
+                    total = loss(stacks.state(), x, y, weights).sum()
+                    gradients = torch.autograd.grad(total, trained, allow_unused=True)
+                for leaf, gradient in zip(trained, gradients):
+                    # Fused optimizers misread gradients that were expanded (the gradient of a sum, say).
+                    leaf.grad = None if gradient is None else gradient.contiguous()
+                clock.step()
+            clock.end_epoch()
+        return stacks.split()
+
+    def _initial(self, units):
+        """Weights drawn as a skorch clone of each unit draws them, stacked."""
+        states = []
+        few = tree_map(lambda leaf: leaf[:2], self.x)
+        for unit in units:
+            with ALONE, seeded(unit.seed, self.net.device):
+                initialize(self.net, few)
+            states.append(_copied(self.net.module_))
+        return _Stacks(self.net.module_, states)
+
+    def _optimizer(self, named):
+        args, options = self.net.get_params_for_optimizer("optimizer", named)
+        if self.net.optimizer in _FUSED and not {"foreach", "fused", "capturable", "differentiable"} & set(options):
+            options["fused"] = True  # one pass over memory, the same numbers
+        return self.net.optimizer(*args, **options)
+
+    def _loss_of(self, module):
+        """The loss of a batch as a function of one network's state: all of ``get_loss`` sees it, penalties too."""
+        call = _Call(module, self.net, self.network)
+
+        def loss(state, x, y, weights):
+            return functional_call(call, state, (x, y, weights))
+
+        return loss
+
+    def _pick(self, tree, index):
+        index = index.to(self.network.device)
+        return tree_map(lambda leaf: leaf[index], tree)
+
+
+class _Call(torch.nn.Module):
+    def __init__(self, module, net, network):
+        super().__init__()
+        self.module, self.net, self.network = module, net, network
+
+    def forward(self, x, y, weights):
+        output = self.net.infer(x)
+        if weights is None:
+            return self.net.get_loss(output, y, X=x, training=True)
+        output = output[0] if isinstance(output, tuple) else output
+        return (self.network.row_losses(output, y, x) * weights).sum()
+
+
+class _Stacks:
+    """Parameters and buffers of many networks, the network as first axis.
+
+    Weights of linear layers lie transposed in memory: their gradients then come out of the batched product in the same
+    layout, and the optimizer need not copy them.
+    """
+
+    def __init__(self, module, states):
+        self.module, self.n = module, len(states)
+        linear = {f"{n}.weight" if n else "weight" for n, m in module.named_modules() if type(m) is torch.nn.Linear}
+        self.leaves, self.turned = {}, linear
+        for name, p in module.named_parameters():
+            stack = torch.stack(
+                [parameters[name].mT if name in linear else parameters[name] for parameters, _ in states]
+            )
+            self.leaves[name] = stack.contiguous().requires_grad_(p.requires_grad)
+        self.buffers = {n: torch.stack([buffers[n] for _, buffers in states]) for n, _ in module.named_buffers()}
+
+    def _parameters(self):
+        return {name: leaf.mT if name in self.turned else leaf for name, leaf in self.leaves.items()}
+
+    def state(self):
+        return {f"module.{name}": value for name, value in {**self._parameters(), **self.buffers}.items()}
+
+    def split(self):
+        parameters = {name: value.detach() for name, value in self._parameters().items()}
+        return [
+            ({n: v[i].contiguous() for n, v in parameters.items()}, {n: v[i].clone() for n, v in self.buffers.items()})
+            for i in range(self.n)
+        ]
+
+
+class _Clock:
+    """Takes the optimizer's steps and lets skorch's schedulers see them, as a fit would."""
+
+    def __init__(self, optimizer, schedules):
+        # A scheduler reads nothing else of a net.
+        self.net = SimpleNamespace(optimizer_=optimizer, history=History())
+        self.schedules = [clone(schedule).initialize() for schedule in schedules]
+        for schedule in self.schedules:
+            schedule.on_train_begin(self.net)
+
+    def begin_epoch(self):
+        self.net.history.new_epoch()
+        self.n_steps = 0
+
+    def step(self):
+        self.net.history.new_batch()
+        self.net.optimizer_.step()
+        self.n_steps += 1
+        for schedule in self.schedules:
+            schedule.on_batch_end(self.net, training=True)
+
+    def end_epoch(self):
+        self.net.history.record("train_batch_count", self.n_steps)
+        for schedule in self.schedules:
+            schedule.on_epoch_end(self.net)
+
+
+def _copied(module):
+    return (
+        {name: p.detach().clone() for name, p in module.named_parameters()},
+        {name: b.detach().clone() for name, b in module.named_buffers()},
+    )
+
+
+def _index(batches):
+    return torch.from_numpy(np.stack([rows for rows, _ in batches]))
+
+
+def _aligned(batches, renormalize):
+    """Batches of unequal length as one index, with a weight for each row: 0 for those that fill up."""
+    length = max(len(rows) for rows, _ in batches)
+    index = np.zeros((len(batches), length), dtype=np.int64)
+    weights = np.zeros((len(batches), length))
+    for i, (rows, n_dealt) in enumerate(batches):
+        index[i, : len(rows)], index[i, len(rows) :] = rows, rows[0]
+        weights[i, : len(rows)] = 1 / (len(rows) if renormalize else n_dealt)
+    return torch.from_numpy(index), torch.from_numpy(weights)

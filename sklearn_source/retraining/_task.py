@@ -1,0 +1,105 @@
+"""A retraining made ready: what is common to all its networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+
+from ..network import Network, Rows, prepare_rows
+from ..utils._random import seeded
+from ._clones import ALONE, materialize, template_of
+from ._fingerprint import fingerprint
+from ._plan import BatchPlan
+from ._reader import Reader, make_reader
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every network of a retraining shares. Can be pickled, also by loky where the module lives in ``__main__``.
+
+    Attributes
+    ----------
+    template : skorch.NeuralNet
+        Unfitted.
+    X, y
+        Training rows, as ``net.fit`` takes them.
+    rows : Rows
+        The same, as tensors.
+    few : tree of Tensor
+        Two of them.
+    plan : BatchPlan
+    reader : Reader
+    renormalize : bool
+    about : dict
+        ``fingerprint``, and what a reader of the result wants to know.
+    """
+
+    template: Any
+    X: Any
+    y: Any
+    rows: Rows
+    few: Any
+    plan: BatchPlan
+    reader: Reader
+    renormalize: bool
+    about: dict
+
+
+def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renormalize):
+    """Check everything that can be checked before the work, and make the :class:`Task`."""
+    template = template_of(net)
+    initialized, few = _initialized(template, X, y)
+    network = Network.from_net(initialized)
+    X, y = _suited(network, X, y)
+    rows = network.prepare(X, y)
+    if not rows.has_y:
+        raise ValueError("retraining needs the targets of the training rows: pass y_train, or a dataset that has them")
+    reader, labels = make_reader(net, network, rows, X_query, y_query, measurement, output)
+    options = template.get_params_for("iterator_train")
+    plan = BatchPlan(
+        n_rows=len(rows),
+        batch_size=int(options.get("batch_size", template.batch_size)),
+        shuffle=bool(options.get("shuffle", False)),
+        drop_last=bool(options.get("drop_last", False)),
+        n_epochs=int(template.max_epochs),
+        keep_places=paired,
+    )
+    about = {
+        "fingerprint": fingerprint(
+            template, X, y, rows, reader, plan, measurement=(measurement, output), renormalize=renormalize
+        ),
+        "query_labels": labels,
+        "optimizer": getattr(template.optimizer, "__name__", str(template.optimizer)),
+        "batch_size": plan.batch_size,
+        "shuffle": plan.shuffle,
+        "max_epochs": plan.n_epochs,
+        "paired": paired,
+        "renormalize": renormalize,
+        "torch": torch.__version__,
+    }
+    return Task(template, X, y, rows, few, plan, reader, renormalize, about)
+
+
+def _initialized(template, X, y):
+    """A clone with weights, and a few rows as its module reads them: lazy layers need some before they have any."""
+    with ALONE, seeded(0, template.device):
+        net = clone(template).initialize()
+        dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
+        few, _ = prepare_rows(net, X, y, device=torch.device(net.device), dtype=dtype).batch(slice(0, 2))
+        materialize(net, few)
+    return net, few
+
+
+def _suited(network, X, y):
+    """Floating-point arrays in the module's dtype, as skorch hands them on without a cast."""
+    dtype = None if network.dtype == torch.bfloat16 else torch.empty((), dtype=network.dtype).numpy().dtype
+    if dtype is not None and isinstance(X, np.ndarray) and X.dtype.kind == "f":
+        X = X.astype(dtype, copy=False)
+    numbers = network.predictive in ("gaussian", "laplace", "bernoulli")
+    if dtype is not None and isinstance(y, np.ndarray) and (y.dtype.kind == "f" or numbers):
+        y = y.astype(dtype, copy=False)
+    return X, y
