@@ -36,7 +36,7 @@ names = np.array(train.target_names)
 
 def readable(text):
     """A question as one writes it: the data has blanks around punctuation, and quotes as two strokes."""
-    text = re.sub(r" ([?,.:;!]|'s\b|'\b)", r"\1", text)
+    text = re.sub(r" ([?,.:;!]|'s\b)", r"\1", text)
     return re.sub(r"`` *| *''", '"', text)
 
 
