@@ -125,7 +125,8 @@ class TextEncoder(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        tokens : ndarray of shape (n_texts, max_length_), int64
+        tokens : ndarray of shape (n_texts, length), int64
+            All rows as wide as `max_length_` says.
         """
         check_is_fitted(self)
         tokens = np.full((len(X), self.max_length_), PADDING, dtype=np.int64)
