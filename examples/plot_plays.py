@@ -48,7 +48,7 @@ net = NeuralNet(
     optimizer__weight_decay=0.01,
     lr=4e-3,
     batch_size=16,
-    max_epochs=10,
+    max_epochs=8,
     iterator_train__shuffle=True,
     train_split=None,
     callbacks=[TrajectoryRecorder(n_checkpoints=3)],
@@ -157,14 +157,13 @@ figure, panels = plt.subplots(len(lines), 1, figsize=(11, 13), layout="constrain
 for place, (row, axes) in enumerate(zip(lines, panels)):
     rows = np.concatenate([ranked[place, :5], ranked[place, -3:]])
     bars(axes, scores_lines[place, rows], [flat(texts[k]) for k in rows], width=75)
-    axes.set_title(textwrap.fill(flat(plays.data[row]), 90), fontsize=11, loc="left")
+    axes.set_title(textwrap.fill(flat(plays.data[row]), 75), fontsize=11, loc="left")
 figure.savefig("plays_influences.png", dpi=120)
 
 figure, axes = plt.subplots(figsize=(11, 8), layout="constrained")
 best = scores_words.argmax(axis=1)
-bars(axes, scores_words.max(axis=1), [flat(texts[k]) for k in best], width=75)
-for place, word in enumerate(words):
-    axes.text(0.01, place, word, transform=axes.get_yaxis_transform(), color="white", weight="bold", va="center")
+labels = [f"{word}  |  {flat(texts[k])}" for word, k in zip(words, best)]
+bars(axes, scores_words.max(axis=1), labels, width=75)
 axes.set_title(
     "The words of the first line, and the speech that taught the network most about each", fontsize=11, loc="left"
 )
