@@ -34,7 +34,7 @@ class NetworkEstimator(BaseEstimator):
     _parameter_constraints = {
         "net": "no_validation",  # fit says what it needs, and why
         "measurement": [StrOptions({"auto", "log_odds", "prediction", "neg_loss"}), callable],
-        "output": [None, Interval(Integral, 0, None, closed="left")],
+        "output": [None, Interval(Integral, 0, None, closed="left"), tuple],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -106,7 +106,7 @@ class NetworkEstimator(BaseEstimator):
             getattr(self, "measurement", "prediction"), self._network, output=getattr(self, "output", None)
         )
         if isinstance(getattr(self, "measurement", None), str):  # what cannot be measured is said before the work
-            self._measure(output, self._measure.target(output, targets), x)
+            self._measure(output, self._measure.target(output, targets if self._measure.needs_y else None, x), x)
         self._lock = threading.RLock()
         self._fit_method()
 

@@ -13,6 +13,7 @@ from ..network import resolve_measurement
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
 from ._terms import State, TrainingGradients, meet
+from ._trained import mark_trained
 
 # Bytes that the inputs and output gradients of one batch may take, for batch_size=None.
 _BATCH_BYTES = 128 * 2**20
@@ -47,9 +48,9 @@ class Queries:
                 capture = method._engine.capture(x)
                 leaf = capture.output.detach().requires_grad_()
                 if start not in self._targets:
-                    self._targets[start] = self._measure.target(leaf.detach(), y)
+                    self._targets[start] = self._measure.target(leaf.detach(), y, x)
                 with torch.enable_grad():
-                    values = self._measure(leaf, self._targets[start])
+                    values = self._measure(leaf, self._targets[start], x)
                     cotangent = torch.autograd.grad(values.sum(), leaf)[0]
                 parts.append(capture.pull(cotangent))
         return parts
@@ -63,7 +64,7 @@ class Queries:
         for start in starts:
             x, y = self._rows.batch(self._index[start : start + method._batch])
             with torch.no_grad():
-                self._targets[start] = self._measure.target(method._network.forward(x), y)
+                self._targets[start] = self._measure.target(method._network.forward(x), y, x)
 
     def encoded(self, state, encode):
         """``encode(gradients)`` batch by batch: per block one tensor (n_query, groups, out, in)."""
@@ -98,6 +99,8 @@ class GradientAttribution(BaseAttribution):
 
     def _fit_method(self):
         network = self._network
+        if self._needs_trajectory:
+            mark_trained(network.module, self.trajectory_)
         parameters, buffers = network.parameters(), network.buffers()
         self._final = State(-1, parameters, buffers, _digest(parameters, buffers))
         self._engine = GradientEngine(network.module, network.forward, self.layers, self._treatment())

@@ -34,16 +34,32 @@ def read(estimator, net, X, y, *, reset):
         if getattr(X, "ndim", 0) == 2:
             validate_data(estimator, X, skip_check_array=True, reset=reset)
         return X, _targets(net, _plain(y))
+    X, y = _rectangular(X, "X"), _rectangular(y, "y")
     options = {"allow_nd": True, "dtype": "numeric", "accept_sparse": "csr", "reset": reset}
     # Only tables have features; of images and sequences the network knows which sizes it can read.
     options["ensure_2d"] = getattr(X, "ndim", 2) <= 2
     y = _plain(y)
     if isinstance(y, (Mapping, tuple)):
         return validate_data(estimator, X, y=_NOTHING, **options), y
+    if getattr(y, "ndim", 0) > 2:  # a number, or a class, at every pixel: scikit-learn knows no such targets
+        return validate_data(estimator, X, y=_NOTHING, **options), _targets(net, y)
     if y is None and not reset:
         return validate_data(estimator, X, y=_NOTHING, **options), None
     X, y = validate_data(estimator, X, y, multi_output=True, **options)
     return X, _targets(net, y)
+
+
+def _rectangular(data, name):
+    """Lists as arrays, unless their rows differ in length."""
+    if not isinstance(data, list):
+        return data
+    try:
+        return np.asarray(data)
+    except ValueError as error:
+        raise ValueError(
+            f"expected rows of one length in {name}, got lists of different lengths: pad them as in training, or pass "
+            "a torch Dataset to a net with an iterator_train__collate_fn that pads"
+        ) from error
 
 
 _NOTHING = "no_validation"  # scikit-learn's word for "there is no y to look at"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError)
@@ -38,6 +38,13 @@ def read_training_rows(network, x):
             raise ValueError(
                 f"the network cannot read X, {_told(row_form(x))} per row: pass the X given to net.fit ({error})"
             ) from error
+    sizes = {len(leaf) for leaf in tree_leaves(x) if isinstance(leaf, torch.Tensor) and leaf.ndim}
+    if output.ndim == 0 or len(sizes) == 1 and len(output) not in sizes:
+        raise ValueError(
+            f"expected one output per row, but for {sizes.pop()} rows the module returned a tensor of shape "
+            f"{tuple(output.shape)}: let it return (rows, ...), of a sequence (rows, tokens, classes), and flatten in "
+            "the criterion or in get_loss"
+        )
     tolerance = _TOLERANCE.get(output.dtype, 2e-2)
     if torch.isfinite(output).all() and not torch.allclose(
         alone[0], output[0], tolerance, tolerance * output.abs().max()
@@ -53,13 +60,17 @@ def read_training_rows(network, x):
 def require_readable(network, x, form):
     """Refuse query rows, of another form than the training rows, on which the network fails.
 
-    Another form alone is no error: sequences differ in length.
+    Another form alone is no error: sequences differ in length, and what only the loss reads may be missing.
     """
     found = row_form(x)
     if found == form:
         return
     reason = "another number of axes"
-    if _axes(found) == _axes(form):
+    expected = form
+    if isinstance(found, dict) and isinstance(form, dict) and set(found) < set(form):
+        expected = {key: form[key] for key in found}
+        reason = "inputs are missing"
+    if _axes(found) == _axes(expected):
         try:
             with torch.no_grad():
                 network.forward(x)

@@ -41,13 +41,11 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
 
         with sdpa_kernel(SDPBackend.MATH):
             output, pull = torch.func.vjp(forward, parameters)
-        roots = torch.stack(list(network.curvature_roots(output, y, x)))  # (columns, B, ...)
+        hessian = network.output_hessian(output.detach(), y, x)
 
-        def product(tangent, forward=forward, roots=roots, pull=pull):
+        def product(tangent, forward=forward, hessian=hessian, pull=pull):
             pushed = _push(forward, parameters, tangent)  # (B, ...)
-            coefficients = (roots * pushed).flatten(2).sum(2)  # (columns, B)
-            curved = (roots * coefficients.view(*coefficients.shape, *[1] * (pushed.dim() - 1))).sum(0)
-            return pull(curved)[0]
+            return pull(hessian.product(pushed))[0]
 
         with sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no forward mode
             part = torch.func.vmap(product, chunk_size=_VECTORS_AT_ONCE)(tangents)

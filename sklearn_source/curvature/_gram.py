@@ -74,6 +74,8 @@ class GramCurvature:
         parts = flat.to(self._dtype).split(self._sizes, dim=1)
         return [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes)]
 
+    scale_ = scale
+
     def apply(self, phi, vectors):
         return self.scale(phi, self.encode(vectors))
 

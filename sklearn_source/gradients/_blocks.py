@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import torch
 
 from ._claims import claims_of, observed_claims
-from ._rules import EmbeddingRule, VectorRule, rule_of
+from ._rules import MIXABLE, EmbeddingRule, MixedRule, VectorRule, rule_of
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,11 @@ class Block:
     ----------
     name : str
         The layer's name, or the parameter's where the block holds only that.
-    kind : {"factored", "indexed", "affine", "leaf", "dense"}
+    kind : {"factored", "indexed", "mixed", "affine", "leaf", "dense"}
         How its per-row gradient is found: from the inputs and output gradients of the functions that use a weight or a
-        bias; from the indices that looked up an embedding; as a sum over positions, for the affine parameters of a
-        norm; by ``torch.func`` on one layer; or by ``torch.func`` through the whole network.
+        bias; from the indices that looked up an embedding; as the sum of both, of a weight that is tied to an
+        embedding; as a sum over positions, for the affine parameters of a norm and for what is broadcast; by
+        ``torch.func`` on one layer; or by ``torch.func`` through the whole network.
     parameters : tuple of str
         Names in ``module.named_parameters()``; (weight, bias) is a weight with the bias as its last column.
     shape : tuple of int
@@ -61,7 +62,7 @@ def select_parameters(module, layers=None):
         if parameter.requires_grad:
             (trainable if parameter.is_floating_point() else left_out).append(name)
     if not trainable:
-        raise ValueError("the network has no real parameter with requires_grad=True: there is nothing to attribute to")
+        raise ValueError("the network has no parameter with requires_grad=True: there is nothing to attribute to")
     if left_out and layers is None:
         warnings.warn(
             f"complex parameters have no real curvature and are left out of the attribution: {left_out}",
@@ -131,7 +132,8 @@ def plan_blocks(module, names, *, treatment=None, levels=None, uses=()):
         How often the quick way was found wrong for an owner in this network: then its rows are looked for elsewhere
         (:data:`ROWS`), and in the end all its parameters go the dense way.
     uses : sequence of Use, optional
-        What one forward pass used, for parameters that belong to no layer of a known kind.
+        Those of one forward pass: for parameters that belong to no layer of a known kind, and for others that are used
+        in further ways.
     """
     plan = _Plan(module, names, treatment or {}, levels or {})
     for owner, layer in module.named_modules():
@@ -140,7 +142,7 @@ def plan_blocks(module, names, *, treatment=None, levels=None, uses=()):
             plan.claim(owner, claim, *(p if p is None else plan.name_of[id(p)] for p in own.values()))
     for claim in observed_claims(uses, set(names) - plan.claimed):
         plan.claim(claim.weight, claim, claim.weight, claim.bias)
-    blocks = plan.quick_blocks()
+    blocks = plan.quick_blocks(uses)
     done = {name for block in blocks for name in block.parameters}
     for name in names:
         if name not in done:
@@ -164,22 +166,37 @@ class _Plan:
     def claim(self, owner, claim, weight, bias):
         self._claims.append((owner, claim, weight, bias))
 
-    def quick_blocks(self):
+    def quick_blocks(self, uses):
         """Blocks of the claims that do not contradict each other, each parameter once."""
-        kinds = {}
+        kinds = defaultdict(set)
         for _, claim, weight, bias in self._claims:
-            for part, name in (("weight", weight), ("bias", bias)):
-                if name is not None:
-                    kinds.setdefault(name, set()).add((claim.op, claim.groups, part))
+            kinds[weight].add((claim.op, claim.groups, "weight"))
+            kinds[bias].add((claim.op, claim.groups, "bias"))
+        for use in uses:
+            if use.weight is not None:
+                kinds[use.weight[0]].add((use.op, use.groups, "weight"))
         done, blocks = set(), []
-        for owner, claim, weight, bias in self._claims:
+        for owner, claim, *pair in self._claims:
             level = self.levels.get(owner, 0)
-            left = [n if n in self.chosen - done and len(kinds[n]) == 1 else None for n in (weight, bias)]
-            if level >= _ways(claim.op) or left == [None, None]:
+            if level >= _ways(claim.op):
                 continue
-            done.update(n for n in left if n is not None)
-            blocks += self._of_claim(owner, claim, *left, ROWS[level])
+            left = [name if name in self.chosen - done else None for name in pair]
+            if left[0] is not None and len(kinds[left[0]]) > 1:
+                blocks += self._mixed(owner, left[0], kinds[left[0]], ROWS[level])
+                done.add(left[0])
+            left = [name if name in self.chosen - done and len(kinds[name]) == 1 else None for name in pair]
+            if left != [None, None]:
+                blocks += self._of_claim(owner, claim, *left, ROWS[level])
+                done.update(left)
         return blocks
+
+    def _mixed(self, owner, name, kinds, rows):
+        """The block of a matrix that is used in several ways; none where these do not add up to one matrix."""
+        if any(op not in MIXABLE or part != "weight" for op, _, part in kinds):
+            return []
+        shape = tuple(self.parameters[name].shape)
+        rule = MixedRule(shape, tuple(rule_of(op, shape) for op, _, _ in sorted(kinds)))
+        return [Block(name, "mixed", (name,), matrix_shape(self.parameters[name]), owner, rule, rows)]
 
     def _of_claim(self, owner, claim, weight, bias, rows):
         shapes = [None if n is None else tuple(self.parameters[n].shape) for n in (weight, bias)]

@@ -49,19 +49,16 @@ def observed_claims(uses, names):
     found, partners = {}, defaultdict(set)
     for use in uses:
         weight, bias = (part and part[0] for part in (use.weight, use.bias))
-        groups = use.settings[3] if use.op in ("conv", "conv_transpose") else 1
         if weight in names:
             partners[weight].add(bias if bias in names else None)
-            found.setdefault(weight, set()).add((use.op, groups))
+            found.setdefault(weight, set()).add((use.op, use.groups))
         if bias in names and use.op != "norm":
             partners[bias].add(weight)
     claims = []
     for weight, kinds in found.items():
-        if len(kinds) > 1:
-            continue  # two kinds of use do not add up to one form
-        ((op, groups),) = kinds
-        bias = next(iter(partners[weight])) if len(partners[weight]) == 1 else None
-        claims.append(Claim(op, weight, bias if bias and partners[bias] == {weight} else None, groups))
+        bias = next(iter(partners[weight])) if len(kinds) == len(partners[weight]) == 1 else None
+        bias = bias if bias and partners[bias] == {weight} else None
+        claims += [Claim(op, weight, bias, groups) for op, groups in sorted(kinds)]
     return claims
 
 

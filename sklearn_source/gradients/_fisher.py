@@ -47,7 +47,7 @@ def choose_fisher(fisher, network, n_roots, limit=16):
         return fisher
     if n_roots <= limit:
         return "exact"
-    return "empirical" if network.predictive == "unknown" else "sampled"
+    return "sampled" if network.can_draw(n_roots) else "empirical"
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,8 @@ class FisherStream:
         elif self.fisher == "empirical":
             yield loss_cotangent(self.network, output, y, x)
         else:
-            shape = self.network.uniforms_shape(output)
+            shape, hessian = self.network.uniforms_shape(output), self.network.output_hessian(output, y, x)
             for draw in range(self.n_samples):
                 number = (self.checkpoints[c].step + 1) * self.n_samples + draw  # step -1: the trained weights
                 uniforms = row_uniforms(self.keys[index], shape, seed=self.seed, draw=number)
-                root = self.network.sampled_root(output, y, uniforms.to(output.device), x)
-                yield root / self.n_samples**0.5
+                yield hessian.draw(uniforms.to(output.device)) / self.n_samples**0.5

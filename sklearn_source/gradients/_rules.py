@@ -48,6 +48,10 @@ class LinearRule:
         x = split_rows(x.reshape(-1, self.shape[2]), n_rows, rows_first).unsqueeze(1)  # (B, 1, T, in)
         return x if ones is None else _with_ones(x, ones)
 
+    def overlap(self, x, settings):
+        """Of a convolution's windows: see ``ConvRule``."""
+        return None
+
     def outputs(self, use, grad, n_rows, rows_first):
         g = split_rows(grad.reshape(-1, grad.shape[-1]), n_rows, rows_first)
         return _at_lines(g, use.weight[1], self.weight[0]).unsqueeze(1)
@@ -158,6 +162,19 @@ class VectorRule:
             grad = grad.reshape(-1, *self.weight)
         grad = split_rows(grad, n_rows, rows_first).sum(1)
         return _at_lines(grad, use.bias[1], self.weight[0]) if use.op == "linear" else grad
+
+
+@dataclass(frozen=True)
+class MixedRule:
+    """A matrix that is used in several of these ways, as an embedding that is tied to the output's weight: a sum."""
+
+    weight: tuple[int, ...]
+    rules: tuple[object, ...]
+    op = "mixed"
+
+
+# What adds up to one matrix, if only as one.
+MIXABLE = ("linear", "matmul", "embedding", "embedding_transposed")
 
 
 def rule_of(op, weight, groups=1):

@@ -41,6 +41,10 @@ class Use:
         self.edge, self.like, self.shape = get_gradient_edge(output), output.new_empty(0), output.shape
         self.spread = spread
 
+    @property
+    def groups(self):
+        return self.settings[3] if self.op in ("conv", "conv_transpose") else 1
+
     def rows_of(self, grad, n_rows):
         """The gradient with rows in it, from what arrived at the edge (None: nothing did)."""
         grad = self.like.new_zeros(self.shape) if grad is None else grad.detach()

@@ -6,11 +6,8 @@ import warnings
 
 import torch
 
-from ._targets import broadcast_hint, label_weights, map_tensors, take
-
-# What a user's criterion may raise on inputs it was not made for: single rows, an unknown reduction, vmap.
-FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError)
-_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+from ._targets import broadcast_hint, fits_labels, label_weights, map_tensors, take
+from ._weighing import FAILURES, close, is_weighted_mean
 
 
 @torch.no_grad()
@@ -25,7 +22,7 @@ def find_rule(loss, output, y, x=None):
 
     Returns
     -------
-    {"mean", "batchmean", "sum", "weighted", "row", "row_sum"}
+    {"mean", "batchmean", "sum", "weighted", "row", "row_sum", "row_weighted"}
         See :class:`RowLoss`.
 
     Raises
@@ -63,7 +60,7 @@ def find_rule(loss, output, y, x=None):
             hint
             or "the criterion couples rows: the loss of a row changes with the other rows of its batch (a "
             "contrastive loss, a statistic over the batch?), so that no row has a loss of its own; train with a "
-            "criterion that is a mean over rows"
+            "criterion that is a mean, a weighted mean or a sum over rows"
         )
     return rule
 
@@ -87,7 +84,7 @@ def _rule_of_elements(loss, o, t, r, value):
         return None
     sums = elements.reshape(len(o), -1).sum(1)
     means = {"mean": sums.mean() / elements.shape[1:].numel(), "batchmean": sums.mean(), "sum": sums.sum()}
-    if loss.labels and loss.criterion.reduction == "mean" and not t.is_floating_point():
+    if loss.labels and loss.criterion.reduction == "mean" and fits_labels(o, t) and not t.is_floating_point():
         total = label_weights(loss.criterion, t).sum()
         if not total > 0:
             return "weighted"  # nothing but ignored labels among these rows
@@ -104,7 +101,9 @@ def _rule_of_rows(loss, o, t, r, value):
     rows, value = loss.rows_alone(o, t, r), value.reshape(())
     if _close(rows.mean(), value):
         return "row"
-    return "row_sum" if _close(rows.sum(), value) else None
+    if _close(rows.sum(), value):
+        return "row_sum"
+    return "row_weighted" if is_weighted_mean(loss, o, t, r, value) else None
 
 
 def _nudge(rows):
@@ -117,5 +116,4 @@ def _nudge(rows):
 
 def _close(a, b):
     # The coarser of the two: label weights are added up in float64, the losses they divide may be float32.
-    tolerance = max(_TOLERANCE.get(t.dtype, 2e-2) for t in (a, b))
-    return torch.allclose(a.double(), b.double(), rtol=tolerance, atol=tolerance * float(b.abs().max()) + 1e-12)
+    return close(a, b, a.dtype)

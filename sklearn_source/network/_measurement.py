@@ -15,9 +15,11 @@ def resolve_measurement(measurement, network, output=None):
     Parameters
     ----------
     measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable
-        ``"auto"`` is ``"log_odds"`` for classification, else ``"prediction"``. A callable is
-        ``f(output, target) -> (B,)``, torch, differentiable, every row by itself; an attribute ``needs_y = True`` on
-        it says that it needs the query's targets.
+        ``"auto"`` is ``"log_odds"`` for classification, else ``"prediction"``. The log-odds of a sequence are the mean
+        over its tokens (those that the loss counts, where targets are given) of the log-odds of each. ``"neg_loss"`` is
+        minus the criterion on the row alone, as it is called: of a sequence the mean over its own tokens, or their sum
+        for ``reduction="sum"``. A callable is ``f(output, target) -> (B,)``, torch, differentiable, every row by
+        itself; an attribute ``needs_y = True`` on it says that it needs the query's targets.
     network : Network
     output : int or tuple of int, optional
         For ``"prediction"``: which element of a row's output, where it has several.
@@ -75,10 +77,19 @@ class Measurement:
         if callable(kind):
             self.needs_y = bool(getattr(kind, "needs_y", False))
         else:
-            self.needs_y = kind == "neg_loss" and not network.is_classification
+            self.needs_y = kind == "neg_loss" and (network.is_sequence or not network.is_classification)
 
-    def target(self, output, y=None):
+    def target(self, output, y=None, x=None):
         """The targets a call needs: ``y`` where given, else the predicted classes of a classifier, else None.
+
+        For the log-odds of sequences these are labels at every position, -1 where none counts.
+
+        Parameters
+        ----------
+        output : Tensor (B, ...)
+        y : optional
+        x : optional
+            The batch, for a ``get_loss`` that reads ``X``.
 
         Raises
         ------
@@ -91,11 +102,27 @@ class Measurement:
             if self.needs_y:
                 raise ValueError(
                     f"measurement {self.name!r} needs the targets of the query rows, but y is None: pass y, or use "
-                    'measurement="prediction"'
+                    f'measurement="{"log_odds" if self._network.is_sequence else "prediction"}"'
                 )
             return self._predicted(output) if self._network.is_classification else None
         if self._kind != "log_odds":
             return y
+        if output.ndim > 2 and self._network.predictive != "bernoulli":
+            return self._asked(output, y, x)
+        self._check_labels(output, y)
+        return y
+
+    def _asked(self, output, y, x):
+        labels = self._network.asked_labels(output, y, x)
+        empty = torch.nonzero((labels < 0).flatten(1).all(1)).flatten()
+        if len(empty):
+            raise ValueError(
+                f"log_odds is a mean over the tokens that count, but in row {int(empty[0])} of a batch none does: "
+                "leave out sequences whose targets are all ignored"
+            )
+        return labels
+
+    def _check_labels(self, output, y):
         if y.is_floating_point() and self._network.predictive != "bernoulli":
             raise ValueError(
                 "log_odds needs one integer class label per row, got floating-point targets: leave y out to take the "
@@ -109,7 +136,6 @@ class Measurement:
                 f"expected labels in 0..{n_classes - 1}, got {float(y.min()):g} to {float(y.max()):g}: encode them as "
                 "in training"
             )
-        return y
 
     def _predicted(self, output):
         output = output.detach()
@@ -120,7 +146,7 @@ class Measurement:
                 f"measurement {self.name!r} without y needs a predicted class, which an output of shape "
                 f"{tuple(output.shape)} does not tell: pass y"
             )
-        return output.argmax(1)
+        return output.argmax(self._network.class_axis)
 
     def __call__(self, output, target=None, x=None):
         """Measure a batch.
@@ -143,7 +169,7 @@ class Measurement:
         if self._kind == "log_odds":
             return self._log_odds(output, target)
         if self._kind == "neg_loss":
-            return -self._network.row_losses(output, target, x)
+            return -self._network.own_losses(output, target, x)
         value = self._kind(output, target)
         if not isinstance(value, torch.Tensor) or tuple(value.shape) != (len(output),):
             came = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
@@ -153,6 +179,11 @@ class Measurement:
     def _prediction(self, output):
         rows = output.shape[1:]
         if self._output is None:
+            if self._network.is_sequence:
+                raise ValueError(
+                    f'"prediction" reads one number, but the outputs, of shape {tuple(rows)} per row, are classes at '
+                    'several positions: use "log_odds", "neg_loss" or a callable f(output, target) -> (batch,)'
+                )
             if rows.numel() != 1:
                 raise ValueError(
                     f"the network has outputs of shape {tuple(rows)} per row: name the one to attribute, output=0 say"
@@ -172,19 +203,26 @@ class Measurement:
                 )
             z = output.reshape(len(output))
             return torch.where(target.reshape(len(output)) > 0.5, z, -z)
-        if output.ndim != 2 or output.shape[1] < 2:
+        axis = self._network.class_axis
+        if output.ndim < 2 or output.shape[axis] < 2:
             raise ValueError(
                 f"log_odds needs outputs of shape (batch, n_classes >= 2), got {tuple(output.shape)}: pass a callable "
                 "measurement"
             )
-        label = target.reshape(-1, 1)
-        own = output.gather(1, label).squeeze(1)
+        target = target.reshape(output.select(axis, 0).shape)
+        counts = (target >= 0).reshape(len(output), -1)
+        odds = self._odds_of(output, target.clamp(min=0).unsqueeze(axis), axis).reshape(counts.shape).where(counts, 0)
+        return odds.sum(1) / counts.sum(1)
+
+    def _odds_of(self, output, label, axis):
+        """Log-odds of one class at every position."""
+        own = output.gather(axis, label).squeeze(axis)
         if self._network.predictive == "categorical_probs":
             # 1 - p_y as the sum of the others: it keeps its digits where p_y is near one.
             tiny = torch.finfo(output.dtype).tiny
-            rest = output.scatter(1, label, 0.0).sum(1)
+            rest = output.scatter(axis, label, 0.0).sum(axis)
             return own.clamp(min=tiny).log() - rest.clamp(min=tiny).log()
-        return own - output.scatter(1, label, -torch.inf).logsumexp(1)
+        return own - output.scatter(axis, label, -torch.inf).logsumexp(axis)
 
 
 def _as_tuple(output):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-
-import joblib
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
@@ -13,6 +9,7 @@ from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
 from ._fastpath import mha_fastpath_off
+from ._parts import load_values, signature_of
 from ._predictive import curvature_of, kind_of, uniforms_shape_of
 from ._row_loss import RowLoss
 from ._rows import prepare_rows
@@ -34,11 +31,15 @@ class Network:
     dtype : torch.dtype
         Of the first floating-point parameter.
     predictive : str
-        What the output parametrises: ``"categorical"`` (cross-entropy on logits), ``"categorical_probs"`` (NLLLoss in
-        a NeuralNetClassifier, which takes the logarithm itself), ``"categorical_logprobs"`` (NLLLoss on
-        log-probabilities), ``"bernoulli"`` (BCEWithLogitsLoss), ``"gaussian"`` (MSELoss), ``"laplace"`` (L1Loss), or
-        ``"unknown"``.
+        What the output parametrises, also where a custom loss flattens it (known after :meth:`calibrate`):
+        ``"categorical"`` (cross-entropy on logits), ``"categorical_probs"`` (NLLLoss in a NeuralNetClassifier, which
+        takes the logarithm itself), ``"categorical_logprobs"`` (NLLLoss on log-probabilities), ``"bernoulli"``
+        (BCEWithLogitsLoss), ``"gaussian"`` (MSELoss), ``"laplace"`` (L1Loss), or ``"unknown"``.
     is_classification : bool
+    class_axis : int
+        The axis of the outputs' classes.
+    is_sequence : bool
+        Whether every row has classes at several positions (tokens, pixels).
     """
 
     def __init__(self, shell):
@@ -52,10 +53,8 @@ class Network:
             raise NotFittedError("the module has lazy parameters that were never given a shape: fit the net first")
         self.device, self.dtype = floating[0].device, floating[0].dtype
         self._loss = RowLoss(shell)
-        self.predictive, self._closed = kind_of(net, self._loss.overridden, self.dtype, self.device)
-        self._loss.kind = self.predictive
-        classifies = self.predictive.startswith("categorical") or self.predictive == "bernoulli"
-        self.is_classification = classifies or isinstance(net, ClassifierMixin)
+        self._loss.kind, self._loss.closed = kind_of(net, self._loss.overridden, self.dtype, self.device)
+        self.class_axis, self.is_sequence = 1, False
         self.threshold = float(getattr(net, "threshold", 0.5))
 
     @classmethod
@@ -93,11 +92,20 @@ class Network:
         return cls(NetShell.from_net(net))
 
     def __getstate__(self):
-        return {"_shell": self._shell, "_loss": self._loss}
+        return {name: vars(self)[name] for name in ("_shell", "_loss", "class_axis", "is_sequence")}
 
     def __setstate__(self, state):
         self.__init__(state["_shell"])
-        self._loss = state["_loss"]
+        vars(self).update(state)
+
+    @property
+    def predictive(self):
+        return self._loss.kind
+
+    @property
+    def is_classification(self):
+        classifies = self.predictive.startswith("categorical") or self.predictive == "bernoulli"
+        return classifies or isinstance(self._shell.net, ClassifierMixin)
 
     # --- parameters ---------------------------------------------------------------------------------------------
 
@@ -129,15 +137,7 @@ class Network:
         ValueError
             When a name is missing or foreign, or a shape differs; then nothing was changed.
         """
-        own = dict(self.module.named_parameters())
-        _check_same(own, parameters, "parameters")
-        swaps = [(own[name], parameters[name]) for name in own]
-        if buffers is not None:
-            own = dict(self.module.named_buffers())
-            _check_same(own, buffers, "buffers")
-            swaps += [(own[name], buffers[name]) for name in own]
-        for target, value in swaps:
-            target.data = value.detach().to(device=target.device, dtype=target.dtype)
+        load_values(self.module, parameters, buffers)
 
     # --- rows and outputs ---------------------------------------------------------------------------------------
 
@@ -170,6 +170,8 @@ class Network:
         """What integer targets become: class labels int64, numbers the module's dtype, else as they are."""
         if self.predictive.startswith("categorical"):
             return torch.int64
+        if self._loss.overridden:  # its targets are what it takes, whatever criterion stands beside it
+            return None
         return self.dtype if self.predictive in ("bernoulli", "gaussian", "laplace") else None
 
     def forward(self, x):
@@ -200,7 +202,9 @@ class Network:
 
         The mean weight per row that a weighted or ``ignore_index`` criterion divides by, and the batch size for
         ``reduction="sum"``. Also makes sure, on a few rows, that the criterion does not couple rows. Costs one forward
-        pass of up to four rows, and for cross-entropy and NLL one pass over the targets.
+        pass of up to four rows, and for cross-entropy and NLL one pass over the targets; for losses that are not
+        torch's own (a custom criterion, an overridden ``get_loss``) one evaluation on made-up outputs for all rows,
+        which shows whether rows weigh the same.
 
         Parameters
         ----------
@@ -216,12 +220,11 @@ class Network:
         indices = np.arange(len(rows)) if indices is None else np.asarray(indices)
         if not len(indices):
             raise ValueError("expected at least one training row, got none")
-        x, y = rows.batch(indices[:4])
-        with torch.no_grad():
-            output = self.forward(x)
-        self._loss.verify(output, y, x)
-        batches = (rows.targets(indices[start : start + 1024]) for start in range(0, len(indices), 1024))
-        self._loss.calibrate(batches, len(indices), output)
+        output = self._loss.calibrate(rows, indices, self.forward)
+        structure = self._loss.structures.get(output.ndim)
+        if structure is not None and structure.kind.startswith("categorical"):
+            self._loss.kind, self.class_axis = structure.kind, structure.axis
+        self.is_sequence = self.predictive.startswith("categorical") and output.ndim > 2
 
     def row_losses(self, output, y, x=None):
         """Differentiable loss of every row, scaled so that the batch mean is what training minimised.
@@ -249,6 +252,31 @@ class Network:
         """
         return self._loss(output, y, x)
 
+    def own_losses(self, output, y, x=None):
+        """The criterion on every row alone, as it is called: a mean over the row's own tokens, or their sum.
+
+        Unlike :meth:`row_losses` not scaled by what the training batches divided by. 0 where nothing counts.
+
+        Parameters
+        ----------
+        output, y, x
+            As in :meth:`row_losses`.
+
+        Returns
+        -------
+        Tensor (B,)
+        """
+        return self._loss.alone(output, y, x)
+
+    def asked_labels(self, output, y, x=None):
+        """The class that the loss asks for at every position of a sequence, -1 where none counts.
+
+        Returns
+        -------
+        Tensor (B, *positions) of int64
+        """
+        return self._loss.asked_labels(output, y, x)
+
     # --- curvature of the criterion -----------------------------------------------------------------------------
 
     def signature(self):
@@ -256,21 +284,7 @@ class Network:
 
         Two networks with the same signature and parameters give the same gradients; caches use it.
         """
-        net, criterion = self._shell.net, self._loss.criterion
-        settings = {k: v for k, v in vars(criterion).items() if not k.startswith("_")} if criterion is not None else {}
-        tensors = dict(criterion.named_buffers()) if isinstance(criterion, torch.nn.Module) else {}
-        return joblib.hash(
-            (
-                repr(self.module),
-                _source(type(self.module)),
-                str(self.dtype),
-                _source(type(net).get_loss),
-                _source(type(criterion)),
-                {k: str(v) for k, v in settings.items()},
-                {k: v.detach().cpu().numpy() for k, v in tensors.items()},
-                self._loss.calibration,
-            )
-        )
+        return signature_of(self._shell.net, self._loss, self.dtype)
 
     def n_roots(self, output):
         """Number of tensors that :meth:`curvature_roots` yields: the elements of one row's output."""
@@ -293,11 +307,16 @@ class Network:
         Tensor like ``output``
             One column for all rows at once, detached; ``n_roots(output)`` of them.
         """
-        return self._curvature(output, y, x).columns()
+        return self.output_hessian(output, y, x).columns()
+
+    def can_draw(self, n_roots):
+        """bool: whether :meth:`sampled_root` is what the loss implies, at about the cost of its gradient."""
+        small = self.predictive != "unknown" and n_roots <= 512
+        return self._loss.closed or any(self._loss.structures.values()) or small
 
     def uniforms_shape(self, output):
         """Shape, per row, of the uniforms that one :meth:`sampled_root` needs."""
-        return uniforms_shape_of(self.predictive, self._closed, output)
+        return uniforms_shape_of(self._loss, output)
 
     def sampled_root(self, output, y, uniforms, x=None):
         """One random column ``b`` per row with ``E[b b^T]`` the matrix of :meth:`curvature_roots`.
@@ -319,32 +338,13 @@ class Network:
         expected = (len(output), *self.uniforms_shape(output))
         if tuple(uniforms.shape) != expected:
             raise ValueError(f"expected uniforms of shape {expected} for these outputs, got {tuple(uniforms.shape)}")
-        return self._curvature(output, y, x).draw(uniforms.to(output.device))
+        return self.output_hessian(output, y, x).draw(uniforms.to(output.device))
 
-    def _curvature(self, output, y, x):
-        return curvature_of(self._loss, self.predictive, self._closed, output.detach(), y, x)
+    def output_hessian(self, output, y, x=None):
+        """The matrices of :meth:`curvature_roots`, for several columns, draws or products of one batch.
 
-
-def _source(thing):
-    """Its source where Python can find it, so that an edited ``forward`` is another network."""
-    try:
-        return inspect.getsource(thing)
-    except (OSError, TypeError):
-        return repr(thing)
-
-
-def _check_same(own, given, what):
-    if not isinstance(given, Mapping):
-        raise ValueError(f"expected {what} as a mapping from name to tensor, got a {type(given).__name__}")
-    missing, foreign = [n for n in own if n not in given], [n for n in given if n not in own]
-    if missing or foreign:
-        raise ValueError(
-            f"expected the module's {what}; missing: {missing}, not in the module: {foreign}. Were they recorded "
-            "from another network?"
-        )
-    for name, tensor in own.items():
-        if tuple(given[name].shape) != tuple(tensor.shape):
-            raise ValueError(
-                f"expected {what[:-1]} {name!r} of shape {tuple(tensor.shape)}, got {tuple(given[name].shape)}. Was it "
-                "recorded from another network?"
-            )
+        Returns
+        -------
+        An object with ``columns()``, ``draw(uniforms)``, and ``product(vector)`` for vectors like ``output``.
+        """
+        return curvature_of(self._loss, output.detach(), y, x)

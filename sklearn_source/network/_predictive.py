@@ -17,6 +17,9 @@ _KINDS = {
 }
 
 
+_MAX_MATRIX = 4096  # outputs of a row whose full Hessian is still formed
+
+
 def kind_of(net, overridden, dtype, device):
     """What the outputs of a net parametrise, and whether the closed forms below hold for its loss.
 
@@ -34,7 +37,7 @@ def kind_of(net, overridden, dtype, device):
             kind = _probe_nll(net, criterion, dtype, device)
         else:
             kind = "categorical_probs" if isinstance(net, NeuralNetClassifier) else "categorical_logprobs"
-        return kind, kind != "unknown" and type(criterion) is torch.nn.NLLLoss
+        return kind, not overridden and type(criterion) is torch.nn.NLLLoss
     for cls, kind in _KINDS.items():
         if isinstance(criterion, cls):
             return kind, type(criterion) is cls and not overridden
@@ -58,15 +61,23 @@ def _probe_nll(net, criterion, dtype, device):
     return "categorical_logprobs" if math.isclose(value, logprobs, rel_tol=1e-3) else "unknown"
 
 
-def uniforms_shape_of(kind, closed, output):
+def uniforms_shape_of(loss, output):
     """Per-row shape of the uniforms for one draw: one per label, or one per output element."""
-    positions = output.shape[2:] if closed and kind.startswith("categorical") else output.shape[1:]
-    return tuple(positions)
+    structure = loss.structures.get(output.ndim)
+    if structure is not None and structure.kind.startswith("categorical"):
+        return tuple(output.movedim(structure.axis, 1).shape[2:])
+    return tuple(output.shape[2:] if loss.closed and loss.kind.startswith("categorical") else output.shape[1:])
 
 
-def curvature_of(loss, kind, closed, output, y, x=None):
+def curvature_of(loss, output, y, x=None):
     """The output Hessian of every row's loss, as something that yields or draws columns of its root."""
-    if not closed or loss.rule(output, y, x).startswith("row"):
+    structure, kind = loss.structures.get(output.ndim), loss.kind
+    if structure is not None:
+        scale = structure.scale(loss.of_output(output, y, x), output)
+        if structure.kind in ("diagonal", "laplace"):
+            return DiagonalRoots(scale)
+        return SoftmaxRoots(structure.probabilities(output), scale.clamp(min=0), structure.kind, structure.axis)
+    if not loss.closed or loss.rule(output, y, x).startswith("row"):
         return MatrixRoots.from_loss(loss, output, y, x)
     if kind.startswith("categorical"):
         p = {"categorical": lambda: output.softmax(1), "categorical_logprobs": output.exp}.get(kind, lambda: output)()
@@ -91,11 +102,14 @@ class SoftmaxRoots:
     p : Tensor (B, C, *positions)
     scale : Tensor (B, *positions)
     kind : str
+    axis : int
+        Where the output has its classes.
     """
 
     p: torch.Tensor
     scale: torch.Tensor
     kind: str
+    axis: int = 1
 
     def columns(self):
         n, n_classes = self.p.shape[:2]
@@ -110,9 +124,23 @@ class SoftmaxRoots:
                     b[:, c, t] += root
                 else:
                     b[:, c, t] = root / (p[:, c, t] + eps) if self.kind == "categorical_probs" else root
-                yield b.reshape(self.p.shape)
+                yield b.reshape(self.p.shape).movedim(1, self.axis)
+
+    def product(self, vector):
+        """The matrix times a vector like the output."""
+        v, scale = vector.movedim(self.axis, 1), self.scale.unsqueeze(1)
+        if self.kind == "categorical":
+            found = scale * (self.p * v - self.p * (self.p * v).sum(1, keepdim=True))
+        elif self.kind == "categorical_probs":
+            found = scale * self.p / (self.p + torch.finfo(self.p.dtype).eps) ** 2 * v
+        else:
+            found = scale * self.p * v
+        return found.movedim(1, self.axis)
 
     def draw(self, uniforms):
+        return self._drawn(uniforms).movedim(1, self.axis)
+
+    def _drawn(self, uniforms):
         cdf = self.p.double().cumsum(1)  # float64: a float32 sum over many classes would never draw the last ones
         drawn = (cdf <= uniforms.unsqueeze(1) * cdf[:, -1:]).sum(1, keepdim=True).clamp(max=self.p.shape[1] - 1)
         one = torch.zeros_like(self.p).scatter(1, drawn, 1.0)
@@ -136,6 +164,10 @@ class DiagonalRoots:
             b[:, c] = root[:, c]
             yield b.reshape(self.diagonal.shape)
 
+    def product(self, vector):
+        """The matrix times a vector like the output."""
+        return self.diagonal * vector
+
     def draw(self, uniforms):
         return self.diagonal.sqrt() * _signs(uniforms, self.diagonal.dtype)
 
@@ -149,8 +181,13 @@ class MatrixRoots:
 
     @classmethod
     def from_loss(cls, loss, output, y, x):
-        n = len(output)
-        hessian = loss.hessians(output, y, x).reshape(n, output.shape[1:].numel(), -1).double()
+        n, size = len(output), output.shape[1:].numel()
+        if size > _MAX_MATRIX:
+            raise ValueError(
+                f"the criterion's Hessian has no form that is known, and {size} x {size} per row are too many for a "
+                'general one: use fisher="empirical"'
+            )
+        hessian = loss.hessians(output, y, x).reshape(n, size, -1).double()
         if not torch.isfinite(hessian).all():
             bad = (~torch.isfinite(hessian).reshape(n, -1).all(1)).nonzero().flatten().tolist()
             raise ValueError(f"the criterion's second derivative is not finite for rows {bad[:10]} of the batch")
@@ -167,6 +204,11 @@ class MatrixRoots:
     def columns(self):
         for c in range(self.roots.shape[2]):
             yield self.roots[:, :, c].reshape(self.shape)
+
+    def product(self, vector):
+        """The matrix times a vector like the output."""
+        flat = vector.reshape(len(self.roots), -1, 1)
+        return (self.roots @ (self.roots.mT @ flat)).reshape(self.shape)
 
     def draw(self, uniforms):
         signs = _signs(uniforms, self.roots.dtype).reshape(len(self.roots), -1, 1)

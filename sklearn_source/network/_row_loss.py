@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
+from itertools import islice
 
 import torch
-from skorch import NeuralNet, NeuralNetClassifier
 
-from ._coupling import FAILURES, find_rule
-from ._targets import check_labels, check_targets, holds, label_weights, map_tensors, take
+from ._asked import AskedLoss
+from ._coupling import find_rule
+from ._row_weights import COUPLED, RowWeights
+from ._structure import find_structure
+from ._targets import check_labels, check_targets, fits_labels, holds, label_weights, take
+from ._weighing import live_rows
+
+_TRIES = 64  # batches of four training rows looked at for some that have a loss
 
 
-class RowLoss:
+class RowLoss(AskedLoss):
     """Row losses of a net, by its own ``get_loss``.
 
     Where the criterion has a ``reduction``, a copy with ``reduction="none"`` gives the elements of every row, and one
     of four rules turns their sums into row losses: ``"mean"`` (over elements), ``"batchmean"``, ``"sum"`` (times the
     batch size), ``"weighted"`` (over the mean of the weights that the criterion divides by). Else ``get_loss`` is asked
-    for one row at a time (``"row"``, or ``"row_sum"`` if it adds rows up). Which rule holds is found out by comparing
-    with ``get_loss`` on a few rows; that no row's loss depends on another row, by changing the others.
+    for one row at a time (``"row"``, ``"row_sum"`` if it adds rows up, ``"row_weighted"`` if it divides by a weight of
+    the batch: tokens counted over a flattened batch, samples weighed; see :class:`RowWeights`). Which rule holds is
+    found out by comparing with ``get_loss`` on a few rows; that no row's loss depends on another row, by changing the
+    others.
 
     Parameters
     ----------
@@ -27,46 +33,66 @@ class RowLoss:
 
     Attributes
     ----------
-    shell, unreduced : NetShell
-        The net, and the same with ``reduction="none"`` (None where the criterion has no ``reduction``).
-    kind : str
-        :attr:`Network.predictive`.
-    labels : bool
-        Whether the criterion takes class labels.
-    overridden : bool
-        Whether ``get_loss`` is not skorch's own.
-    n_extra : int or None
-        How many outputs besides the first the module returned; None where it returned no tuple.
+    structures : dict of int to Structure or None
+        By number of axes of the outputs: what :meth:`Network.calibrate` found of their Hessian.
     """
 
     def __init__(self, shell):
-        net = shell.net
-        own = (NeuralNet.get_loss, NeuralNetClassifier.get_loss)
-        self.overridden = type(net).get_loss not in own or "get_loss" in vars(net)
-        self.criterion = getattr(net, "criterion_", None)
-        self.labels = isinstance(self.criterion, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss))
-        self.kind, self.n_extra = "unknown", None
-        self.shell, self.unreduced = shell, None
-        if len(net._criteria) == 1 and isinstance(getattr(self.criterion, "reduction", None), str):
-            # A reduction that is a read-only property leaves the rows-alone way.
-            with contextlib.suppress(AttributeError):
-                unreduced = copy.copy(self.criterion)
-                unreduced.reduction = "none"
-                self.unreduced = shell.with_criterion(unreduced)
-        self._rules, self._loop = {}, False
+        super().__init__(shell)
+        self._rules = {}
         self._mean_weight = self._n_rows = None
+        self._row_weights, self.structures = RowWeights(), {}
 
     # --- values -------------------------------------------------------------------------------------------------
 
     def __call__(self, output, y, x=None):
         """Row losses (B,), differentiable in ``output``."""
+        return self.of_output(output, y, x)(output)
+
+    def of_output(self, output, y, x=None):
+        """Row losses as a function of the outputs, of the form of ``output``; targets, weights and rows are fixed."""
         rule = self.rule(output, y, x)
         if rule.startswith("row"):
-            losses = self.rows_alone(output, y, x)
-            return losses * self._batch_size() if rule == "row_sum" else losses
-        elements = self.get_loss(self.unreduced, output, y, x)
-        n_elements = elements.shape[1:].numel()
-        return elements.reshape(len(output), -1).sum(1) * self._coefficient(rule, n_elements, y)
+            return self._of_rows(rule, output, y, x)
+
+        def losses(output):
+            elements = self.get_loss(self.unreduced, output, y, x)
+            n_elements = elements.shape[1:].numel()
+            return elements.reshape(len(output), -1).sum(1) * self._coefficient(rule, n_elements, y)
+
+        return losses
+
+    def _of_rows(self, rule, output, y, x):
+        if rule != "row_weighted":
+            factor = self._batch_size() if rule == "row_sum" else 1.0
+            return lambda output: self.rows_alone(output, y, x) * factor
+        weights = self._row_weights(self, output, y, x)
+        live = torch.nonzero(weights).flatten()
+        if len(live) == len(weights):
+            return lambda output: self.rows_alone(output, y, x) * weights.to(output.dtype)
+        # The own loss of a row without weight may be 0 / 0: it is not asked for.
+        y, x = take(y, live), take(x, live)
+
+        def losses(output):
+            zeros = 0 * output.reshape(len(output), -1).sum(1)
+            if not len(live):
+                return zeros
+            return zeros.index_add(0, live, self.rows_alone(output[live], y, x) * weights[live].to(output.dtype))
+
+        return losses
+
+    def alone(self, output, y, x=None):
+        """The criterion on every row as a batch of one (B,), as it is called; 0 for rows in which nothing counts."""
+        rule = self.rule(output, y, x)
+        if rule in ("mean", "batchmean"):
+            return self(output, y, x)
+        if rule == "sum":
+            return self(output, y, x) / self._batch_size()
+        if rule == "weighted":
+            elements = self.get_loss(self.unreduced, output, y, x).reshape(len(output), -1).sum(1)
+            weight = label_weights(self.criterion, y).reshape(len(output), -1).sum(1).to(elements.dtype)
+            return elements / torch.where(weight > 0, weight, 1.0)
+        return torch.nan_to_num(self.rows_alone(output, y, x))  # a mean over no tokens is 0 / 0
 
     def rule(self, output, y, x=None):
         """Check the targets, and find the rule for outputs and targets of this form (see the class)."""
@@ -106,31 +132,83 @@ class RowLoss:
 
     def hessians(self, output, y, x=None):
         """Hessian of every row's loss in its output by automatic differentiation: (B, *row, *row)."""
-        self.rule(output, y, x)
+        if self.rule(output, y, x) == "row_weighted":
+            factors = self._row_weights(self, output, y, x).to(output.dtype)
+            losses, live = self.rows_alone, torch.nonzero(factors).flatten()
+        else:
+            losses, factors, live = self, torch.ones(len(output)).to(output), torch.arange(len(output))
+        second = output.new_zeros((len(output), *output.shape[1:], *output.shape[1:]))
+        if len(live):
+            found = self.second_derivatives(losses, *(take(tree, live) for tree in (output, y, x)))
+            second[live] = found * factors[live].reshape(-1, *[1] * (found.ndim - 1))
+        return second
 
-        def one(o, t, rest):
-            return self(o.unsqueeze(0), _unsqueeze(t), _unsqueeze(rest)).squeeze(0)
+    def asked_labels(self, output, y, x=None):
+        """The class that the loss asks for at every position, -1 where none counts: (B, *positions) of int64.
 
-        if not self._loop:
-            try:
-                second = torch.func.jacrev(torch.func.grad(one))  # the reverse way: few losses have a forward one
-                return torch.func.vmap(second, in_dims=_dims(output, y, x))(output, y, x).detach()
-            except FAILURES:
-                self._loop = True
-        rows = [(o, take(y, slice(i, i + 1)), take(x, slice(i, i + 1))) for i, o in enumerate(output)]
-        with torch.enable_grad():
-            return torch.stack(
-                [torch.autograd.functional.hessian(lambda o, t=t, r=r: self(o[None], t, r)[0], o) for o, t, r in rows]
-            )
+        Read from the loss itself where it is not one of torch's: whatever it shifts, flattens or masks.
+        """
+        structure = self.structures.get(output.ndim)
+        if structure is not None and structure.kind.startswith("categorical"):
+            return structure.labels(self.of_output(output, y, x), output.detach())
+        check_targets(self, output, y)
+        return y.where(y != self.criterion.ignore_index, -1)
 
     # --- what the training rows fix -----------------------------------------------------------------------------
 
-    def calibrate(self, target_batches, n_rows, output):
-        """Take the mean weight per row from the training targets, and check their labels against ``output``."""
-        self._n_rows, total = n_rows, 0.0
-        self._mean_weight = None
-        if not self.labels:
-            return
+    def calibrate(self, rows, indices, forward):
+        """See :meth:`Network.calibrate`; returns outputs of some rows."""
+        self._n_rows, self._mean_weight = len(indices), None
+        self._row_weights, self.structures = RowWeights(), {}
+        where, x, y, output = probe = self._rows_with_loss(rows, indices, forward)
+        self.verify(output, y, x)
+        key = _form(output, y)
+        if self.labels and fits_labels(output, y):
+            self._weigh_labels((rows.targets(part) for part in _parts(indices, 1024)), output)
+        by_rows = self._rules[key].startswith("row")
+        if not self.closed or by_rows:
+            losses = (lambda o: self.rows_alone(o, y, x)) if by_rows else self.of_output(output, y, x)
+            laplace = isinstance(self.criterion, torch.nn.L1Loss)
+            self.structures[output.ndim] = find_structure(losses, output, laplace=laplace)
+        if not self.known and self._rules[key] in ("mean", "batchmean", "row", "row_weighted"):
+            # A few rows may weigh the same by chance: all training rows are looked at.
+            structure = self.structures.get(output.ndim)
+            uneven = self._row_weights.calibrate(self, structure, rows, indices, forward, probe)
+            if uneven is None and self._rules[key] == "row_weighted":
+                raise ValueError(COUPLED)
+            if uneven:
+                self._rules[key] = "row_weighted"
+        return output
+
+    def _rows_with_loss(self, rows, indices, forward):
+        """Up to four training rows that have a loss: those before may have nothing but masked tokens."""
+        first = found = None
+        for part in islice(_parts(indices, 4), _TRIES):
+            x, y = rows.batch(part)
+            with torch.no_grad():
+                output = forward(x).detach()
+            check_targets(self, output, y)
+            if self.known:
+                return part, x, y, output
+            live, first = live_rows(self, output, y, x), first or (part, x, y, output)
+            if len(live):
+                found = part[live.cpu().numpy()], *(take(tree, live) for tree in (x, y, output))
+            if len(live) > 1:
+                return found
+        if found is None and torch.isfinite(first[3]).all() and not self._is_finite(*first[1:]):
+            raise ValueError(
+                f"no training row has a loss (of the first {4 * _TRIES}): all their targets are ignored or masked, and "
+                "the criterion gives no number"
+            )
+        return first if found is None else found
+
+    @torch.no_grad()
+    def _is_finite(self, x, y, output):
+        return bool(torch.isfinite(torch.as_tensor(self.get_loss(self.shell, output, y, x))).all())
+
+    def _weigh_labels(self, target_batches, output):
+        """Take the mean weight per row from the training labels, and check them against ``output``."""
+        total = 0.0
         for y in target_batches:
             if not isinstance(y, torch.Tensor) or y.is_floating_point():
                 return  # class probabilities: the criterion divides by the number of rows
@@ -138,13 +216,14 @@ class RowLoss:
             total += float(label_weights(self.criterion, y).sum())
         if not total > 0:
             raise ValueError("every training label is ignored or has class weight zero: there is no loss to attribute")
-        self._mean_weight = total / n_rows
+        self._mean_weight = total / self._n_rows
 
     @property
     def calibration(self):
-        """What training fixes in the row losses: (mean weight per row, number of rows, batch size)."""
+        """What training fixes in the row losses: mean weights per row, number of rows, batch size."""
         net = self.shell.net
-        return self._mean_weight, self._n_rows, net.get_params_for("iterator_train").get("batch_size", net.batch_size)
+        size = net.get_params_for("iterator_train").get("batch_size", net.batch_size)
+        return self._mean_weight, self._row_weights.mean, self._n_rows, size
 
     def _coefficient(self, rule, n_elements, y):
         if rule == "mean":
@@ -179,54 +258,6 @@ class RowLoss:
         check_targets(self, output, y)
         self._rules[_form(output, y)] = find_rule(self, output, y, x)
 
-    # --- asking the net -----------------------------------------------------------------------------------------
-
-    def rows_alone(self, output, y, x):
-        """``get_loss`` of every row as a batch of one: (B,)."""
-
-        def one(o, t, rest):
-            value = self.get_loss(self.shell, o.unsqueeze(0), _unsqueeze(t), _unsqueeze(rest))
-            return value.reshape(())
-
-        if not self._loop:
-            try:
-                return torch.func.vmap(one, in_dims=_dims(output, y, x))(output, y, x)
-            except FAILURES:  # a criterion that looks at values (if loss > 0:) cannot be vectorised
-                self._loop = True
-        rows = [(o, take(y, slice(i, i + 1)), take(x, slice(i, i + 1))) for i, o in enumerate(output)]
-        return torch.stack([self.get_loss(self.shell, o[None], t, r).reshape(()) for o, t, r in rows])
-
-    def get_loss(self, shell, output, y, x):
-        """What the net's own ``get_loss`` gives for a batch, by ``shell`` or ``unreduced``."""
-        handed = output if self.n_extra is None else (output, *[None] * self.n_extra)
-        try:
-            with self._parameters_constant():
-                return shell.net.get_loss(handed, y, X=x, training=True)
-        except (TypeError, AttributeError) as error:
-            if not self.overridden or (self.n_extra is None and x is not None):
-                raise
-            raise ValueError(
-                "the net's get_loss failed without "
-                + (
-                    "X: pass the batch x"
-                    if self.n_extra is None
-                    else "the further outputs of its module: only a loss of the first output can be attributed"
-                )
-                + f" ({type(error).__name__}: {error})"
-            ) from error
-
-    @contextlib.contextmanager
-    def _parameters_constant(self):
-        """Cut what an overridden ``get_loss`` adds from the parameters themselves: a penalty belongs to no row."""
-        wanted = [p for p in self.shell.net.module_.parameters() if p.requires_grad] if self.overridden else []
-        for p in wanted:
-            p.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for p in wanted:
-                p.requires_grad_(True)
-
 
 def _form(output, y):
     """What decides how a criterion treats rows: known forms need no second check."""
@@ -235,9 +266,5 @@ def _form(output, y):
     return output.ndim, y.ndim, y.is_floating_point(), output.shape[1:] == y.shape[1:]
 
 
-def _dims(output, y, x):
-    return 0, None if y is None else 0, None if x is None else 0
-
-
-def _unsqueeze(tree):
-    return map_tensors(lambda tensor: tensor.unsqueeze(0), tree)
+def _parts(indices, size):
+    return (indices[start : start + size] for start in range(0, len(indices), size))

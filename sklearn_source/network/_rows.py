@@ -11,9 +11,8 @@ from scipy import sparse
 from skorch.dataset import Dataset, get_len
 from torch.utils.data import IterableDataset, TensorDataset, default_collate
 
+from ._numbers import check_numbers, pick, tensors
 from ._targets import map_tensors
-
-_CHUNK = 1 << 20  # numbers looked at together for NaN: bounds the memory of the check
 
 
 def prepare_rows(net, X, y=None, *, device, dtype, integer_targets=None):
@@ -122,17 +121,17 @@ class ArrayRows(Rows):
     def __init__(self, X, y, n_rows, **options):
         super().__init__(n_rows, **options)
         for name, tree in (("X", X), ("y", y)):
-            _check_numbers(tree, name, self._dtype)
+            check_numbers(tree, name, self._dtype)
         self._X, self._y, self.has_y = X, y, y is not None
         if not isinstance(X, (dict, list)) and X.ndim == 2:
             self.n_features = int(X.shape[1])
 
     def batch(self, indices):
         index = self._index(indices)
-        return self._move(_pick(self._X, index)), self._move(_pick(self._y, index), self._integers)
+        return self._move(pick(self._X, index)), self._move(pick(self._y, index), self._integers)
 
     def targets(self, indices):
-        return self._move(_pick(self._y, self._index(indices)), self._integers)
+        return self._move(pick(self._y, self._index(indices)), self._integers)
 
 
 class DatasetRows(Rows):
@@ -152,27 +151,35 @@ class DatasetRows(Rows):
         index = self._index(indices)
         index = range(*index.indices(len(self))) if isinstance(index, slice) else index.tolist()
         x, y = self._fetch(list(index))
-        x, y = self._move(_tensors(x)), self._move(_tensors(y), self._integers) if self.has_y else None
+        x, y = self._move(tensors(x)), self._move(tensors(y), self._integers) if self.has_y else None
         for name, tree in (("X", x), ("y", y)):
-            _check_numbers(tree, name, self._dtype, where=f" (rows {index[0]} to {index[-1]})" if index else "")
+            check_numbers(tree, name, self._dtype, where=f" (rows {index[0]} to {index[-1]})" if index else "")
         return x, y
 
     def _fetch(self, index):
         many = getattr(self._dataset, "__getitems__", None)
         items = many(index) if many else [self._dataset[i] for i in index]
-        batch = self._collate(items)
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        try:
+            batch = self._collate(items)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the rows of the dataset cannot be put into one batch ({error}): where they differ in length, give "
+                "the net a function that pads them, iterator_train__collate_fn and iterator_valid__collate_fn"
+            ) from error
+        if isinstance(batch, (torch.Tensor, np.ndarray, Mapping)):
+            return batch, None  # queries may come without targets
+        if not isinstance(batch, (tuple, list)) or len(batch) not in (1, 2):
             raise ValueError(
                 "expected the dataset (after its collate_fn) to give pairs (X, y), as skorch does, got "
                 + (f"{len(batch)} values" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}")
             )
-        return batch
+        return batch if len(batch) == 2 else (batch[0], None)
 
 
 def _plain_parts(dataset):
     """X and y of a dataset that only indexes arrays, as trees of arrays; None where it does more than that."""
-    if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
-        return dataset.tensors
+    if type(dataset) is TensorDataset and len(dataset.tensors) in (1, 2):
+        return (*dataset.tensors, None)[:2]
     if type(dataset) is not Dataset:
         return None
     X, y = _tree(dataset.X), _tree(dataset.y)
@@ -222,59 +229,3 @@ def _check_lengths(X, y):
         raise ValueError("expected arrays of the same number of rows in y, got different numbers") from None
     if n != n_y:
         raise ValueError(f"expected as many targets as rows, got X with {n} rows and y with {n_y}")
-
-
-def _check_numbers(tree, name, dtype, where=""):
-    """Refuse text, NaN and what is infinite, or becomes so in the module's dtype."""
-    if isinstance(tree, (dict, list)):
-        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            _check_numbers(value, f"{name}[{key!r}]", dtype, where)
-        return
-    leaf = tree.data if sparse.issparse(tree) else tree
-    if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufc":
-        hint = "encode labels as integers 0, 1, ... as in training" if name[0] == "y" else "encode it as in training"
-        raise ValueError(f"expected numbers in {name}, got dtype {leaf.dtype}: {hint}")
-    if isinstance(leaf, torch.Tensor) and leaf.layout != torch.strided:
-        raise ValueError(f"expected a dense tensor in {name}, got layout {leaf.layout}: call .to_dense()")
-    floating = leaf.is_floating_point() if isinstance(leaf, torch.Tensor) else getattr(leaf, "dtype", None)
-    if not isinstance(leaf, torch.Tensor):
-        floating = floating is not None and floating.kind == "f"
-    if not floating or leaf.ndim == 0:
-        return
-    step = max(1, _CHUNK // max(1, int(np.prod(leaf.shape[1:], dtype=int))))
-    for start in range(0, len(leaf), step):
-        # Converted first: 1e300 is finite in float64 and infinite in a float32 network.
-        chunk = _tensor(leaf, slice(start, start + step)).to(dtype)
-        if not torch.isfinite(chunk).all():
-            what = "NaN" if chunk.isnan().any() else f"infinity or a value too large for {dtype}"
-            raise ValueError(f"Input {name} contains {what}{where}: remove or impute it before fitting the network")
-
-
-def _pick(tree, index):
-    if tree is None:
-        return None
-    if isinstance(tree, dict):
-        return {key: _pick(value, index) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_pick(value, index) for value in tree]
-    return _tensor(tree, index)
-
-
-def _tensor(leaf, index):
-    """Rows of an array as a tensor with memory of its own: a module may write into its input."""
-    if sparse.issparse(leaf):
-        return torch.from_numpy(leaf[index].toarray())
-    if isinstance(leaf, torch.Tensor):
-        rows = leaf.detach()[index if isinstance(index, slice) else torch.from_numpy(index).to(leaf.device)]
-        return rows.clone() if isinstance(index, slice) else rows
-    rows = leaf[index]
-    return torch.from_numpy(np.array(rows, order="C") if isinstance(index, slice) else rows)
-
-
-def _tensors(tree):
-    """What a collate function gave, arrays and numbers turned into tensors."""
-    if isinstance(tree, Mapping):
-        return {key: _tensors(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_tensors(value) for value in tree]
-    return torch.as_tensor(tree) if isinstance(tree, (np.ndarray, np.generic, Number)) else tree

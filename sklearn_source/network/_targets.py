@@ -31,26 +31,41 @@ def check_targets(loss, output, y):
         return
     if y.ndim == 0 or len(y) != len(output):
         raise ValueError(f"expected as many targets as rows: {len(output)} rows, y of shape {tuple(y.shape)}")
-    if loss.labels:
-        if y.is_floating_point():
-            if y.shape != output.shape:
-                raise ValueError(
-                    f"expected integer labels of shape {_label_shape(output)} or class probabilities of shape "
-                    f"{tuple(output.shape)}, got floating-point targets of shape {tuple(y.shape)}: convert labels with "
-                    "y.astype('int64')"
-                )
-        elif tuple(y.shape) != _label_shape(output):
-            raise ValueError(
-                f"expected labels of shape {_label_shape(output)} for outputs of shape {tuple(output.shape)}, got "
-                f"{tuple(y.shape)}"
-            )
-        else:
+    if loss.labels and (loss.known or fits_labels(output, y)):
+        _check_label_shape(output, y)
+        if not y.is_floating_point():
             check_labels(loss, y, output.shape[1])
-    elif loss.kind == "bernoulli" and y.numel() and (holds(y.min() < 0) or holds(y.max() > 1)):
+    elif loss.kind == "bernoulli" and loss.known and y.numel() and (holds(y.min() < 0) or holds(y.max() > 1)):
         raise ValueError(
             f"expected targets from 0 to 1 for BCEWithLogitsLoss, got {float(y.min()):g} to {float(y.max()):g}: encode "
             "them as in training"
         )
+
+
+def fits_labels(output, y):
+    """Whether targets are laid out as torch's criteria take labels: classes on the second axis of the output."""
+    if not isinstance(y, torch.Tensor):
+        return False
+    return y.shape == output.shape if y.is_floating_point() else tuple(y.shape) == _label_shape(output)
+
+
+def _check_label_shape(output, y):
+    if fits_labels(output, y):
+        return
+    if y.is_floating_point():
+        raise ValueError(
+            f"expected integer labels of shape {_label_shape(output)} or class probabilities of shape "
+            f"{tuple(output.shape)}, got floating-point targets of shape {tuple(y.shape)}: convert labels with "
+            "y.astype('int64')"
+        )
+    last = output.shape[:-1]
+    hint = ""
+    if output.ndim > 2 and tuple(y.shape) == tuple(last):
+        hint = ": torch's criteria take the classes on the second axis, output.movedim(-1, 1) at the end of forward"
+    raise ValueError(
+        f"expected labels of shape {_label_shape(output)} for outputs of shape {tuple(output.shape)}, got "
+        f"{tuple(y.shape)}{hint}"
+    )
 
 
 def check_labels(loss, y, n_classes):

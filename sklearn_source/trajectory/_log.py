@@ -60,7 +60,8 @@ class StageLog:
             For each group lr, momentum, dampening, weight decay.
         """
         kind = type(optimizer).__name__
-        signature = kind, *((len(group["params"]), *map(id, group["params"][:1])) for group in optimizer.param_groups)
+        groups = [(group["params"], [p.requires_grad for p in group["params"]]) for group in optimizer.param_groups]
+        signature = kind, *((len(params), *map(id, params[:1]), *moves) for params, moves in groups)
         if not self.blocks or self.blocks[-1].signature != signature:
             if self.optimizer not in (None, kind):
                 raise ValueError(
@@ -172,7 +173,8 @@ def _describe_group(group, names):
             f"{unknown[0]} (learnable parameters of the criterion, or of a module that was replaced?). Move them into "
             "the module, or initialize the optimizer again."
         )
-    described = {"params": [names[id(value)] for value in group["params"]]}
+    # A frozen parameter is held but has no gradient, so that the optimizer passes it over, decay and all.
+    described = {"params": [names[id(value)] for value in group["params"] if value.requires_grad]}
     for key, value in group.items():
         if key in ("params", "param_names", *HYPER_PARAMETERS):
             continue

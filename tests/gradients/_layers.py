@@ -7,6 +7,7 @@ from torch import nn
 
 from tests.gradients._networks import (
     BareParameters,
+    BothSides,
     DecodesByHand,
     Flattened,
     InPlaceAdd,
@@ -100,11 +101,12 @@ CASES = {
     "attention": (Attention, (4, 4), ["factored"] * 3 + ["affine"] * 2),
     "bare-parameters": (BareParameters, (3,), ["affine"] + ["dense"] + ["factored"]),
     "tied-linear": (TiedLinear, (3,), ["factored"] * 3),
-    "tied-embedding": (TiedEmbedding, 7, ["dense", "factored", "factored"]),
+    "tied-embedding": (TiedEmbedding, 7, ["mixed", "factored", "factored"]),
     "weight-norm": (
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 2)),
         (3,), ["factored"] * 2 + ["leaf"] * 2,
     ),
+    "both-sides": (BothSides, (4, 3), ["mixed", "factored"]),
     "outside-forward": (OutsideForward, (3,), ["dense", "dense", "factored"]),
     "sequence-first": (SequenceFirst, (4, 3), ["factored"] * 2 + ["affine"] * 2),
     "of-positions": (OfPositions, (4, 3), ["dense"] + ["factored"] * 2),

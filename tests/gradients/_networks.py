@@ -41,7 +41,18 @@ class OutsideForward(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, x):
-        return self.head(torch.tanh(self.fc(x)) @ self.fc.weight)
+        return self.head(torch.einsum("bi,ij->bj", torch.tanh(self.fc(x)), self.fc.weight))
+
+
+class BothSides(nn.Module):
+    """A layer's weight that multiplies from the right, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return torch.tanh(self.fc(x)) @ self.fc.weight
 
 
 class SequenceFirst(nn.Module):

@@ -112,7 +112,11 @@ def test_roots_square_to_the_hessian_of_the_row_loss(name, make_net, rng):
     roots = list(network.curvature_roots(output, y))
     assert len(roots) == network.n_roots(output)
     assert all(r.shape == output.shape and r.dtype == output.dtype and not r.requires_grad for r in roots)
-    torch.testing.assert_close(outer(roots), dense_hessians(network, output, y), rtol=1e-7, atol=1e-9)
+    expected = dense_hessians(network, output, y)
+    torch.testing.assert_close(outer(roots), expected, rtol=1e-7, atol=1e-9)
+    v = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    product = network.output_hessian(output, y).product(v)
+    torch.testing.assert_close(product.reshape(N, -1), (expected @ v.reshape(N, -1, 1))[..., 0], rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", HESSIANS)
@@ -150,6 +154,9 @@ def test_nll_roots_pull_back_to_the_hessian_in_the_logits(cls, head, weighted, m
         expected = expected * (weight[y] / weight[y].mean())[:, None, None]
     roots = torch.stack(list(network.curvature_roots(output, y)))
     torch.testing.assert_close(outer(torch.einsum("cbi,bij->cbj", roots, jacobian)), expected, rtol=1e-6, atol=1e-9)
+    v = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    product = network.output_hessian(output, y).product(v)
+    torch.testing.assert_close(product, torch.einsum("cbi,cbj,bj->bi", roots, roots, v))
     n = 3000
     b = torch.einsum("nbi,bij->nbj", draws(network, output, y, n), jacobian)
     square = torch.einsum("nbi,nbj->nbij", b, b)

@@ -192,7 +192,7 @@ def test_outputs_without_log_odds(make_net, x):
         resolve_measurement("log_odds", multi)(output, output)
     network = build(make_net, NeuralNetClassifier, nn.CrossEntropyLoss)
     with pytest.raises(ValueError, match="n_classes >= 2"):
-        resolve_measurement("log_odds", network)(torch.ones(N, C, 4), torch.zeros(N, 4, dtype=torch.int64))
+        resolve_measurement("log_odds", network)(torch.ones(N, 1), torch.zeros(N, dtype=torch.int64))
 
 
 def test_measurements_travel(make_net, x):

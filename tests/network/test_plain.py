@@ -101,7 +101,7 @@ def test_compiled_modules_are_copied_uncompiled_under_their_names(way):
         module.compile(backend="eager")
         net = NeuralNetClassifier(module, **options)
     net.initialize()
-    network = Network.from_net(net)
+    network = pickle.loads(pickle.dumps(Network.from_net(net)))
     assert not any(is_compiled(module) for module in network.module.modules())
     assert network.predictive == "categorical"
     assert [name for name, _ in network.module.named_parameters()] == [n for n, _ in net.module_.named_parameters()]

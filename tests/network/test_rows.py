@@ -9,7 +9,7 @@ from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.dataset import Dataset
 from skorch.helper import SliceDataset, SliceDict
 from torch import nn
-from torch.utils.data import IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
 from sklearn_source.network import Network, Rows
 from sklearn_source.network._rows import ArrayRows, DatasetRows
@@ -283,8 +283,15 @@ def test_streams_are_refused():
 
 
 def test_datasets_that_give_no_pairs(X):
-    with pytest.raises(ValueError, match="pairs"):
-        network_of().prepare(TensorDataset(torch.from_numpy(X)))
+    tensor = torch.from_numpy(X)
+    with pytest.raises(ValueError, match="pairs .* got 3 values"):
+        network_of().prepare(TensorDataset(tensor, tensor, tensor))
+    for data in (TensorDataset(tensor), Subset(TensorDataset(tensor), range(N)), ConcatDataset([list(tensor)])):
+        rows = network_of().prepare(data)  # inputs alone: queries without targets
+        assert not rows.has_y
+        x, y = rows.batch([1, 3])
+        torch.testing.assert_close(x, tensor[[1, 3]].float())
+        assert y is None
 
 
 @pytest.mark.parametrize("index", [[N], [-N - 1], np.ones(N + 1, dtype=bool)])
