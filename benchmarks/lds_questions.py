@@ -1,7 +1,8 @@
 """Which method, and which basis of EK-FAC, to believe on a transformer: the linear datamodeling score on questions.
 
-A transformer of one block (embedding, attention, layer norm) learns to tell what 400 questions ask for; 60 random halves
-of them, retrained five times each, are the truth, and 60 other questions the queries.
+A transformer of one block (embedding, attention, layer norm) learns to tell what 400 questions ask for; 60 random
+halves of them, retrained five times each, are the truth, and 60 other questions the queries.
+
 
     python benchmarks/lds_questions.py --recipe adamw
     python benchmarks/lds_questions.py --recipe sgd
