@@ -1,6 +1,7 @@
 """Set up a virtual environment and run one of the project's jobs in it; the standard library is all this needs.
 
     python3 tasks.py example          train on Concrete, attribute, save concrete_influences.png
+    python3 tasks.py examples         the two on text: questions and plays
     python3 tasks.py test             run the tests
     python3 tasks.py lint             ruff check and ruff format --check
     python3 tasks.py docs             build the documentation into docs/_build/html, warnings are errors
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parent
 # job: (extras to install, constraints file, commands to run with the environment's Python)
 JOBS = {
     "example": ("plot", "constraints.txt", ["examples/plot_concrete.py"]),
+    "examples": ("plot", "constraints.txt", ["examples/plot_questions.py", "examples/plot_plays.py"]),
     "test": ("test,plot", "constraints.txt", ["-m pytest"]),
     "lint": ("test,plot", "constraints.txt", ["-m ruff check .", "-m ruff format --check ."]),
     "docs": ("docs", "constraints.txt", ["-m sphinx -W --keep-going -b html docs docs/_build/html"]),

@@ -145,11 +145,11 @@ class InfluenceFunctions(GradientAttribution):
     def _terms(self, queries):
         curvature = self._curvature
         encoded = queries.encoded(self._final, curvature.encode)
+        unit = -1.0 / len(self._index)
         if self.solver == "cg":
-            encoded = curvature.encode(self._solve(curvature.decode(encoded)))
+            encoded = [v * unit for v in curvature.encode(self._solve(curvature.decode(encoded)))]
         else:
-            encoded = curvature.scale(self._inverse, encoded)
-        encoded = [v * (-1.0 / len(self._index)) for v in encoded]
+            encoded = curvature.scale_(lambda values, block: self._inverse(values, block) * unit, encoded)
         values, bases = meeting_place(curvature, encoded, self._probe, n_rows=queries.n_met)
         return [Term([self._final], np.ones(1), values, bases, self._mask)]
 

@@ -68,6 +68,13 @@ class EigenCurvature:
         """Multiply eigencoordinates by ``phi(eigenvalues, block number)``."""
         return [phi(values, i) * vector for i, (values, vector) in enumerate(zip(self.eigenvalues, encoded))]
 
+    def scale_(self, phi, encoded):
+        """:meth:`scale` in place, of coordinates that nobody else needs."""
+        for i, (values, vector) in enumerate(zip(self.eigenvalues, encoded)):
+            # Not contiguous: some entries may share their memory, as gradients of a sum do.
+            encoded[i] = vector.mul_(phi(values, i)) if vector.is_contiguous() else vector * phi(values, i)
+        return encoded
+
     def decode(self, encoded):
         """Back to parameter coordinates."""
         return [basis.inverse().encode(vector) for basis, vector in zip(self.bases, encoded)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..gradients import Dense
+from ._eigen import Basis
 
 
 def meeting_place(curvature, encoded, probe, *, n_rows, n_checkpoints=1):
-    """Per block, decode the queries or bring the rows into the basis, whichever multiplies less.
+    """Per block and side of its matrix, decode the queries or bring the rows into the basis: what multiplies less.
 
     Parameters
     ----------
@@ -24,21 +25,18 @@ def meeting_place(curvature, encoded, probe, *, n_rows, n_checkpoints=1):
     -------
     values : list of tensor (n_query, size)
     bases : list of Basis or None
-        The basis into which the rows have to be brought; None where the queries were decoded.
+        The basis into which the rows have to be brought, None for a side where the queries were decoded.
     """
     values, bases = [], []
     for basis, vectors, gradient in zip(curvature.bases, encoded, probe):
         n_query, groups, out, inp = vectors.shape
-        if basis.trivial:
-            bases.append(None)
-        else:
-            queries = n_query * groups * out * inp * (out * (basis.left is not None) + inp * (basis.right is not None))
-            times = 1 if isinstance(gradient, Dense) else n_checkpoints
-            rows = n_rows * times * gradient.token_rotation_cost(basis.left, basis.right)
-            if queries <= rows:
-                vectors = basis.inverse().encode(vectors)
-                bases.append(None)
-            else:
-                bases.append(basis)
+        size = n_query * groups * out * inp
+        rows = n_rows * (1 if isinstance(gradient, Dense) else n_checkpoints)
+        left = size * out <= rows * gradient.token_rotation_cost(basis.left, None)
+        right = size * inp <= rows * gradient.token_rotation_cost(None, basis.right)
+        decoded = Basis(basis.left if left else None, basis.right if right else None)
+        kept = Basis(None if left else basis.left, None if right else basis.right)
+        vectors = decoded.inverse().encode(vectors)
+        bases.append(None if kept.trivial else kept)
         values.append(vectors.reshape(n_query, -1))
     return values, bases

@@ -105,7 +105,13 @@ class Capture:
             ones = [use.bias == (block.parameters[1], use.weight[1]) if joined else None for use in uses]
             # A partial, not a closure: a fitted estimator keeps some gradients, and is pickled.
             lay_out = functools.partial(_laid_out, rule, [use.settings for use in uses], n_rows, rows_first, ones)
-            self._shared[key] = Inputs(lay_out, [use.x.detach() for use in uses], (*g.shape[:3], width + joined))
+            sources = [use.x.detach() for use in uses]
+            if rows_first:
+                whole = len(uses) == 1 and len(sources[0]) == n_rows
+                overlap = rule.overlap(sources[0], uses[0].settings) if whole else None
+                self._shared[key] = Inputs(lay_out, sources, (*g.shape[:3], width + joined), overlap=overlap)
+            else:  # no stretch of memory is some rows': laid out at once
+                self._shared[key] = lay_out(sources, slice(0, n_rows))
         return Factored(self._shared[key], g)
 
     def _layer(self, name, grads):
@@ -122,6 +128,18 @@ class Capture:
         return {prefix + part: value for part, value in total.items()}
 
 
-def _laid_out(rule, settings, n_rows, rows_first, ones, sources):
+def _laid_out(rule, settings, n_rows, rows_first, ones, sources, rows):
+    """``a`` of the rows of a slice: the inputs of all uses, one after the other along the positions."""
+    if rows.stop - rows.start < n_rows:
+        sources = [_some_rows(x, n_rows, rows) for x in sources]
+        n_rows = rows.stop - rows.start
     a = [rule.inputs(x, told, n_rows, rows_first, one) for x, told, one in zip(sources, settings, ones)]
     return a[0] if len(a) == 1 else torch.cat(a, dim=2)
+
+
+def _some_rows(x, n_rows, rows):
+    """The part of an input that belongs to some rows, also where rows and positions were flattened together."""
+    each = x.shape[0] // n_rows
+    if each * n_rows == x.shape[0]:
+        return x[rows.start * each : rows.stop * each]
+    return x.reshape(n_rows, -1, x.shape[-1])[rows]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
+from ._moments import Overlap
 from ._rows import split_rows
 
 
@@ -42,6 +43,15 @@ class ConvRule:
         target = a[..., :-1].unflatten(3, view.shape[2 + dims :]).unflatten(2, lead.shape[2 : 3 + dims])
         target.copy_(lead)  # no second copy of the unfolded input
         return a
+
+    def overlap(self, x, settings):
+        """How the windows overlap along the first axis; None where no step in the kernel is a step of windows."""
+        stride, padding, dilation, _ = settings
+        kernel, stride, step = self.weight[2], stride[0], dilation[0]
+        if step % stride:
+            return None
+        size = x.shape[2] + sum(_pads(self.weight[2:], padding, dilation)[-2:])
+        return Overlap(kernel, (size - step * (kernel - 1) - 1) // stride + 1, step // stride)
 
     def outputs(self, use, grad, n_rows, rows_first):
         g = split_rows(grad.reshape(grad.shape[0], self.groups, -1, math.prod(grad.shape[2:])), n_rows, rows_first)
@@ -78,6 +88,9 @@ class ConvTransposeRule:
     def inputs(self, x, settings, n_rows, rows_first, ones=None):
         x = split_rows(x.reshape(x.shape[0], self.groups, -1, math.prod(x.shape[2:])), n_rows, rows_first)
         return x.permute(0, 2, 1, 4, 3).reshape(n_rows, self.groups, -1, x.shape[3])
+
+    def overlap(self, x, settings):
+        return None
 
     def outputs(self, use, grad, n_rows, rows_first):
         stride, padding, dilation, _ = use.settings

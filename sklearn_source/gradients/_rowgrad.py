@@ -12,90 +12,82 @@ Everything that has to be fast about per-row gradients lives in these files and 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 
 from ._indexed import Indexed
-
-# Bytes of one materialised chunk of gradient matrices. Large enough for the matrix product that reads it to run at its
-# full rate, small enough to stay in a shared last-level cache.
-CHUNK_BYTES = 8 * 2**20
-CHUNK_ROWS = 1024
-# Least width of a tile of a symmetric product: narrower ones lose more rate than the mirror saves.
-_TILE = 128
-# Outputs of a product below which matrix libraries leave threads idle along the sum.
-_FEW_OUTPUTS = 10_000
-
-
-def _rotate_vectors(x, basis):
-    """``x @ basis`` for x (B, G, T, d) and basis (G, d, d), as one matrix product where there is one group."""
-    rows, groups, positions, width = x.shape
-    if groups == 1:
-        return (x.reshape(-1, width) @ basis[0]).view(rows, 1, positions, width)
-    return torch.einsum("bgtd,gde->bgte", x, basis)
-
-
-def _second_moment(x):
-    """Sum over rows and positions of ``x x^T``: x (B, G, T, d) -> (G, d, d), a triangle of tiles and its mirror."""
-    flat = x.permute(1, 0, 2, 3).reshape(x.shape[1], -1, x.shape[3])  # (G, B*T, d)
-    width = flat.shape[2]
-    tiles = min(8, width // _TILE)
-    if tiles < 2:
-        return flat.transpose(1, 2) @ flat
-    moment = flat.new_empty((flat.shape[0], width, width))
-    bounds = [width * i // tiles for i in range(tiles + 1)]
-    for low, high in zip(bounds, bounds[1:]):
-        moment[:, low:high, :high] = flat[:, :, low:high].transpose(1, 2) @ flat[:, :, :high]
-        moment[:, :low, low:high] = moment[:, low:high, :low].transpose(1, 2)
-    return moment
-
-
-def _add_product(out, queries, matrices):
-    """``out += queries @ matrices^T`` in place; long sums of few outputs are cut, so that all threads get a part."""
-    width = queries.shape[1]
-    parts = next((p for p in (4, 3, 2) if width % p == 0), 1)
-    if parts == 1 or out.numel() > _FEW_OUTPUTS or width < parts * 1024:
-        out.addmm_(queries, matrices.T)
-        return
-    left = queries.unflatten(1, (parts, -1)).transpose(0, 1)  # (parts, n_query, width / parts)
-    right = matrices.unflatten(1, (parts, -1)).permute(1, 2, 0)
-    out.add_(torch.bmm(left, right).sum(0))
-
-
-def rotate_matrices(matrices, left, right):
-    """``left^T M right`` for M (n, G, out, in); left (G, out, out) or None, right (G, in, in) or None.
-
-    None stands for the identity. The product that shrinks the work of the other comes first by shape alone, so no
-    order is chosen here: both cost ``n out in (out + in)`` multiplications together.
-    """
-    if right is not None:
-        if matrices.shape[1] == 1:
-            matrices = (matrices.reshape(-1, matrices.shape[3]) @ right[0]).view_as(matrices)
-        else:
-            matrices = matrices @ right
-    if left is not None:
-        matrices = left.transpose(1, 2) @ matrices
-    return matrices
+from ._moments import overlapping_moment, second_moment
+from ._products import (
+    CHUNK_BYTES,
+    LAYOUT_BYTES,
+    add_product,
+    add_squares,
+    aligned,
+    even_chunks,
+    rotate_matrices,
+    rotate_vectors,
+    slab_plan,
+)
 
 
 class Inputs:
     """A layer's inputs, laid out as ``a`` (B, groups, T, in) only while a product needs them.
 
     Unfolding a convolution's input repeats every value once per place of the kernel: kept as they came, gradients of
-    many more rows fit into the same memory.
+    many more rows fit into the same memory, and a chunk of rows laid out stays in the cache.
+
+    Parameters
+    ----------
+    lay_out : callable
+        ``lay_out(sources, rows)``: ``a`` of the rows of a slice with bounds.
+    sources : list of tensor
+    shape : (B, groups, T, in)
+    rows : slice, optional
+        Which of the sources' rows; None: all.
+    overlap : Overlap, optional
+        Of a convolution's windows.
     """
 
-    def __init__(self, lay_out, sources, shape):
-        self._lay_out, self._sources, self.shape = lay_out, sources, tuple(shape)
+    def __init__(self, lay_out, sources, shape, rows=None, overlap=None):
+        self._lay_out, self._sources, self.shape, self.overlap = lay_out, sources, tuple(shape), overlap
+        self._rows = slice(0, self.shape[0]) if rows is None else rows
 
     def __call__(self):
-        return self._lay_out(self._sources)
+        return self._lay_out(self._sources, self._rows)
+
+    def __getitem__(self, rows):
+        start, stop, _ = rows.indices(self.shape[0])
+        rows = slice(self._rows.start + start, self._rows.start + max(start, stop))
+        return Inputs(self._lay_out, self._sources, (rows.stop - rows.start, *self.shape[1:]), rows, self.overlap)
 
     @property
     def sources(self):
         """The tensors held, which layers reading the same activations share."""
         return self._sources
+
+    def rotated(self, basis):
+        """``a @ basis``, of the rows laid out only."""
+        lay_out = functools.partial(_lay_out_rotated, self._lay_out, basis)
+        return Inputs(lay_out, self._sources, (*self.shape[:3], basis.shape[2]), self._rows)
+
+
+# Functions with partial arguments, not closures: a fitted estimator keeps some gradients, and is pickled.
+def _lay_out_rotated(lay_out, basis, sources, rows):
+    return rotate_vectors(lay_out(sources, rows), basis)
+
+
+def _lay_out_joined(parts, sources, rows):
+    return torch.cat([_laid_out(part[rows]) for part in parts], dim=2)
+
+
+def _laid_out(inputs):
+    return inputs() if isinstance(inputs, Inputs) else inputs
+
+
+def _held(inputs):
+    return inputs.sources if isinstance(inputs, Inputs) else [inputs]
 
 
 @dataclass(frozen=True)
@@ -110,7 +102,7 @@ class Factored:
 
     @property
     def a(self):
-        return self.inputs() if isinstance(self.inputs, Inputs) else self.inputs
+        return _laid_out(self.inputs)
 
     def __len__(self):
         return self.g.shape[0]
@@ -126,10 +118,19 @@ class Factored:
 
     def tensors(self):
         """The tensors held, for counting memory."""
-        return [*(self.inputs.sources if isinstance(self.inputs, Inputs) else [self.inputs]), self.g]
+        return [*_held(self.inputs), self.g]
 
     def __getitem__(self, rows):
-        return Factored(self.a[rows], self.g[rows])
+        """Some rows, a slice; nothing is laid out."""
+        return Factored(self.inputs[rows], self.g[rows])
+
+    def pieces(self):
+        """The rows in slices, and for each the gradient of those rows with its inputs laid out, which are small."""
+        groups, out, inp = self.shape
+        per_row = groups * self.n_positions * max(out, inp) * self.g.element_size()
+        for rows in even_chunks(len(self), LAYOUT_BYTES // per_row):
+            part = self[rows]
+            yield rows, Factored(part.a, part.g)
 
     def token_rotation_cost(self, left, right):
         """Multiplications per row to rotate every position's vectors."""
@@ -158,26 +159,33 @@ class Factored:
 
     def rotate_tokens(self, left, right):
         """The gradient in another basis, still factored: no matrix per row is held."""
-        return Factored(
-            self.inputs if right is None else _rotate_vectors(self.a, right),
-            self.g if left is None else _rotate_vectors(self.g, left),
-        )
+        inputs = self.inputs
+        if right is not None:
+            inputs = inputs.rotated(right) if isinstance(inputs, Inputs) else rotate_vectors(inputs, right)
+        return Factored(inputs, self.g if left is None else rotate_vectors(self.g, left))
 
     def matrix(self, out=None):
-        """(B, groups, out, in); written into ``out`` where one is given."""
-        if self.n_positions == 1:  # a broadcast product streams; a batched rank-one matmul does not
-            return torch.mul(self.g.transpose(2, 3), self.a, out=out)
-        return torch.matmul(self.g.transpose(2, 3), self.a, out=out)
+        """(B, groups, out, in); written into ``out``, a contiguous tensor, where one is given."""
+        if out is None:
+            out = self.g.new_empty((len(self), *self.shape))
+        for rows, part in self.pieces():
+            g = part.g.transpose(2, 3)
+            if self.n_positions == 1:  # a broadcast product streams; a batched rank-one matmul does not
+                torch.mul(g, part.a, out=out[rows])
+            else:
+                torch.bmm(g.flatten(0, 1), part.a.flatten(0, 1), out=out[rows].view(-1, *out.shape[2:]))
+        return out
 
     def squared_norm(self):
         """(B,) squared Frobenius norms, through the (T, T) Gram matrices where those are smaller."""
         groups, out, inp = self.shape
-        positions = self.n_positions
-        if positions * (out + inp) < out * inp:
-            a = self.a
-            grams = (a @ a.transpose(2, 3)) * (self.g @ self.g.transpose(2, 3))
-            return grams.sum((1, 2, 3)).clamp_min(0)
-        return Dense(self.matrix()).squared_norm()
+        if self.n_positions * (out + inp) >= out * inp:
+            return Dense(self.matrix()).squared_norm()
+        norms = self.g.new_empty(len(self))
+        for rows, part in self.pieces():
+            grams = (part.a @ part.a.transpose(2, 3)) * (part.g @ part.g.transpose(2, 3))
+            norms[rows] = grams.sum((1, 2, 3)).clamp_min(0)
+        return norms
 
     def inner_(self, queries, out):
         """``out += queries @ vec(G)^T``: queries (n_query, groups*out*in), out (n_query, B), in place.
@@ -185,22 +193,20 @@ class Factored:
         The matrices are formed a slab at a time, some rows by some of their ``out`` lines, in one buffer: the product
         that reads it keeps many rows (its rate falls below some dozens) whatever the layer's size.
         """
+        itemsize = self.g.element_size()
+        n_rows, n_lines = slab_plan(len(self), self.shape, self.n_positions, len(queries), itemsize)
         groups, n_out, n_in = self.shape
-        rows = min(len(self), CHUNK_ROWS)
-        lines = max(1, CHUNK_BYTES // (rows * groups * n_in * self.g.element_size()))
-        if groups > 1 or lines >= n_out:  # a group's lines are not one stretch of the queries
-            lines = n_out
-            rows = max(1, min(len(self), CHUNK_BYTES // (groups * n_out * n_in * self.g.element_size())))
-        buffer = self.g.new_empty(rows * groups * lines * n_in)
-        whole = self.a
-        for start in range(0, len(self), rows):
-            a, g = whole[start : start + rows], self.g[start : start + rows]
-            target = out[:, start : start + rows]
-            for line in range(0, n_out, lines):
-                part = Factored(a, g[..., line : line + lines])
-                matrices = part.matrix(out=buffer[: len(a) * groups * part.g.shape[3] * n_in].view(len(a), *part.shape))
-                columns = slice(line * n_in, line * n_in + matrices[0].numel())
-                _add_product(target, queries[:, columns], matrices.view(len(a), -1))
+        buffer = self.g.new_empty(n_rows * groups * n_lines * n_in)
+        for rows in even_chunks(len(self), n_rows):
+            part = self[rows]
+            if n_lines < n_out:  # the inputs are read again for every slab
+                part = Factored(part.a, part.g)
+            for lines in even_chunks(n_out, n_lines):
+                slab = Factored(part.inputs, part.g[..., lines])
+                size = groups * slab.shape[1] * n_in
+                matrices = slab.matrix(out=buffer[: len(slab) * size].view(len(slab), *slab.shape))
+                start = lines.start * n_in
+                add_product(out[:, rows], queries[:, start : start + size], matrices.view(len(slab), size))
         return out
 
     def rowwise_inner(self, vectors):
@@ -209,11 +215,14 @@ class Factored:
 
     def input_moment(self):
         """Sum over rows and positions of ``a a^T`` (groups, in, in)."""
-        return _second_moment(self.a)
+        chunks = (part.a for _, part in self.pieces())
+        overlap = getattr(self.inputs, "overlap", None)
+        return overlapping_moment(chunks, overlap) if overlap is not None and overlap.pays else second_moment(chunks)
 
     def output_moment(self):
         """Sum over rows and positions of ``g g^T`` (groups, out, out)."""
-        return _second_moment(self.g)
+        per_row = self.g[:1].numel() * self.g.element_size()
+        return second_moment(self.g[rows] for rows in even_chunks(len(self), LAYOUT_BYTES // per_row))
 
 
 @dataclass(frozen=True)
@@ -260,7 +269,7 @@ class Dense:
         return self.G.flatten(1).square().sum(1)
 
     def inner_(self, queries, out):
-        _add_product(out, queries, self.G.flatten(1))
+        add_product(out, queries, self.G.flatten(1))
         return out
 
     def rowwise_inner(self, vectors):
@@ -268,11 +277,11 @@ class Dense:
 
     def input_moment(self):
         """Sum over rows of ``G^T G``: the block that has no factored form takes its covariances from G itself."""
-        return _second_moment(self.G)
+        return second_moment([self.G])
 
     def output_moment(self):
         """Sum over rows of ``G G^T``."""
-        return _second_moment(self.G.transpose(2, 3))
+        return second_moment([self.G.transpose(2, 3)])
 
     def moments(self, wanted_input, wanted_output):
         """:meth:`input_moment` and :meth:`output_moment`, None where not wanted."""
@@ -298,10 +307,10 @@ def weighted_sum(gradients, weights):
     if len(gradients) == 1:
         only = gradients[0]
         return only if weights[0] == 1 else Factored(only.inputs, only.g * weights[0])
-    return Factored(
-        torch.cat([gradient.a for gradient in gradients], dim=2),
-        torch.cat([gradient.g * weight for gradient, weight in zip(gradients, weights)], dim=2),
-    )
+    parts = [gradient.inputs for gradient in gradients]
+    shape = (*parts[0].shape[:2], sum(part.shape[2] for part in parts), parts[0].shape[3])
+    inputs = Inputs(functools.partial(_lay_out_joined, parts), [t for part in parts for t in _held(part)], shape)
+    return Factored(inputs, torch.cat([gradient.g * weight for gradient, weight in zip(gradients, weights)], dim=2))
 
 
 def squared_in_basis(columns, left, right):
@@ -326,23 +335,26 @@ def squared_in_basis(columns, left, right):
         return sum(chunk.rotate(left, right).G.square().sum(0) for chunk in chunks)
     if first.n_positions == 1:
         # One position: (g a^T)^2 = g^2 (a^2)^T, so rows and columns are summed by one matrix product per group.
-        a = first.a if right is None else _rotate_vectors(first.a, right)
-        squares = sum((c.g if left is None else _rotate_vectors(c.g, left)).square() for c in columns)
+        a = first.a if right is None else rotate_vectors(first.a, right)
+        squares = sum((c.g if left is None else rotate_vectors(c.g, left)).square() for c in columns)
         return squares[:, :, 0].permute(1, 2, 0) @ a[:, :, 0].square().transpose(0, 1)
     by_tokens = first.token_rotation_cost(left, right) + groups * out * inp * first.n_positions
     tokens = by_tokens <= first.product_rotation_cost(left, right)
-    a = _rotate_vectors(first.a, right) if tokens and right is not None else first.a
-    step = max(1, CHUNK_BYTES // (groups * out * inp * a.element_size()))
-    total = a.new_zeros((groups, out, inp))
-    for column in columns:
-        g = _rotate_vectors(column.g, left) if tokens and left is not None else column.g
-        rotated = Factored(a, g)
-        for start in range(0, len(column), step):
-            matrices = rotated[start : start + step].matrix()
-            if not tokens:
-                matrices = rotate_matrices(matrices, left, right)
-            total += matrices.square_().sum(0)
-    return total
+    right = aligned(right)
+    total = first.g.new_zeros((groups, out, inp if right is None else right.shape[2]))
+    step = CHUNK_BYTES // (total.numel() * total.element_size())
+    for rows, part in first.pieces():
+        a = rotate_vectors(part.a, right) if tokens and right is not None else part.a
+        for column in columns:
+            g = column.g[rows]
+            if tokens and left is not None:
+                g = rotate_vectors(g, left)
+            for some in even_chunks(len(g), step):
+                matrices = Factored(a[some], g[some]).matrix()
+                if not tokens:
+                    matrices = rotate_matrices(matrices, left, right)
+                add_squares(total, matrices)
+    return total[..., :inp]
 
 
 def held_bytes(gradients):

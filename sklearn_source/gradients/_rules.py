@@ -48,6 +48,10 @@ class LinearRule:
         x = split_rows(x.reshape(-1, self.shape[2]), n_rows, rows_first).unsqueeze(1)  # (B, 1, T, in)
         return x if ones is None else _with_ones(x, ones)
 
+    def overlap(self, x, settings):
+        """Of a convolution's windows: see ``ConvRule``."""
+        return None
+
     def outputs(self, use, grad, n_rows, rows_first):
         g = split_rows(grad.reshape(-1, grad.shape[-1]), n_rows, rows_first)
         return _at_lines(g, use.weight[1], self.weight[0]).unsqueeze(1)

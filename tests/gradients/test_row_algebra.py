@@ -7,7 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_source.gradients import Dense, Factored, _rowgrad, rotate_matrices, squared_in_basis, weighted_sum
+from sklearn_source.gradients import (
+    Dense,
+    Factored,
+    _products,
+    _rowgrad,
+    rotate_matrices,
+    squared_in_basis,
+    weighted_sum,
+)
 
 sizes = st.integers(1, 5)
 
@@ -120,8 +128,11 @@ def test_slabs_and_chunks_change_nothing(monkeypatch, groups, out, inp, position
         (8 * groups * out * inp * 4, 4),
         (2**20, 5),
     ):
+        monkeypatch.setattr(_products, "CHUNK_BYTES", budget)
         monkeypatch.setattr(_rowgrad, "CHUNK_BYTES", budget)
-        monkeypatch.setattr(_rowgrad, "CHUNK_ROWS", rows)
+        monkeypatch.setattr(_rowgrad, "LAYOUT_BYTES", budget)
+        monkeypatch.setattr(_products, "_LARGE", budget // 8)  # squares summed one by one, and all at once
+        monkeypatch.setattr(_products, "CHUNK_ROWS", rows)
         out_ = torch.zeros(4, 11, dtype=torch.float64)
         torch.testing.assert_close(Factored(a, g).inner_(queries, out_), queries @ G.flatten(1).T)
         torch.testing.assert_close(

@@ -1,0 +1,76 @@
+"""Downloading what is too large to come with the package: once, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from sklearn.datasets import get_data_home
+
+_TIMEOUT = 30.0  # seconds without a byte from the server
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A public file: its name in the data home, where it is published, and the SHA-256 of its bytes."""
+
+    name: str
+    url: str
+    sha256: str
+
+
+def fetch_bytes(file, folder, data_home=None, download_if_missing=True):
+    """The bytes of a public file, from the data home or downloaded into it.
+
+    Parameters
+    ----------
+    file : RemoteFile
+    folder : str
+        Where the file lies below the data home.
+    data_home : str or path-like, optional
+        As in :func:`sklearn.datasets.get_data_home`.
+    download_if_missing : bool, default=True
+
+    Returns
+    -------
+    content : bytes
+        With the checksum of ``file``.
+
+    Raises
+    ------
+    OSError
+        If the file is not there and may not or cannot be downloaded, or if its bytes are not those expected. Nothing is
+        left in the data home then that was not there before.
+    """
+    place = Path(get_data_home(data_home)) / folder / file.name
+    by_hand = f"download {file.url} by other means and save it as {place}"
+    if place.exists():
+        content = place.read_bytes()
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise OSError(f"{place} is not the file published at {file.url}: delete it to have it downloaded again.")
+        return content
+    if not download_if_missing:
+        raise OSError(f"{place} does not exist and download_if_missing=False: pass True, or {by_hand}.")
+    try:
+        with urllib.request.urlopen(file.url, timeout=_TIMEOUT) as response:
+            content = response.read()
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise OSError(f"could not download {file.url} ({error}): try again, or {by_hand}.") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != file.sha256:
+        raise OSError(
+            f"expected a file with SHA-256 {file.sha256} at {file.url}, got {len(content)} bytes with {found}: the "
+            "published file has changed, or what came was an error page."
+        )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed: an interrupted write, or a second process, never leaves half a file under the name.
+    handle, aside = tempfile.mkstemp(dir=place.parent, prefix=file.name)
+    with os.fdopen(handle, "wb") as out:
+        out.write(content)
+    os.replace(aside, place)
+    return content

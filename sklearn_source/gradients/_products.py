@@ -1,0 +1,98 @@
+"""Products that per-row gradients are made of, and the chunks in which they run.
+
+Chunks are small enough to stay in a last-level cache, and below the size (32 MiB) from which the C library's allocator
+asks the system for fresh pages every time: a copy into those runs at a tenth of the rate.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+# Bytes of one chunk of gradient matrices.
+CHUNK_BYTES = 8 * 2**20
+CHUNK_ROWS = 1024
+# Bytes of the inputs laid out at a time.
+LAYOUT_BYTES = 8 * 2**20
+# Entries of a matrix from which squares are summed one matrix at a time, each read once.
+_LARGE = 2**14
+# Least width of a tile of a symmetric product: narrower ones lose more rate than the mirror saves.
+TILE = 128
+# Widths of a product's output are padded to multiples of this: unaligned lines are written at two thirds of the rate.
+ALIGNED = 8
+# Outputs of a product below which matrix libraries leave threads idle along the sum.
+_FEW_OUTPUTS = 10_000
+
+
+def even_chunks(n, size):
+    """Slices of ``range(n)`` no longer than ``size`` (at least 1), as equal as can be."""
+    count = -(-n // max(1, int(size)))
+    bounds = [n * i // count for i in range(count + 1)] if count else [0]
+    return [slice(low, high) for low, high in zip(bounds, bounds[1:])]
+
+
+def slab_plan(n_rows, shape, n_positions, n_queries, itemsize):
+    """How many rows by how many of their matrices' lines meet the queries at a time: (rows, lines).
+
+    All queries are read once for every ``rows`` rows, all inputs once for every ``lines`` lines: with the product of
+    the two bounded by the buffer, the least traffic is where both are read equally much.
+    """
+    groups, n_out, n_in = shape
+    fit = max(1, CHUNK_BYTES // (groups * n_in * itemsize))  # lines, over all rows
+    most = rows = min(n_rows, CHUNK_ROWS)
+    if n_positions > 1:  # a single position's input weighs no more than one line
+        rows = max(1, min(most, round(math.sqrt(fit * n_queries / n_positions))))
+    lines = max(1, fit // rows)
+    if groups > 1 or lines >= n_out:  # a group's lines are not one stretch of the queries
+        return max(1, min(most, fit // n_out)), n_out
+    return rows, lines
+
+
+def rotate_vectors(x, basis):
+    """``x @ basis`` for x (B, G, T, d) and basis (G, d, e), as one matrix product where there is one group."""
+    rows, groups, positions, width = x.shape
+    if groups == 1:
+        return (x.reshape(-1, width) @ basis[0]).view(rows, 1, positions, -1)
+    return torch.matmul(x, basis)
+
+
+def rotate_matrices(matrices, left, right):
+    """``left^T M right`` for M (n, G, out, in); left (G, out, out) or None, right (G, in, in) or None.
+
+    None stands for the identity. Both orders cost ``n out in (out + in)`` multiplications, so none is chosen here.
+    """
+    if right is not None:
+        matrices = rotate_vectors(matrices, right)
+    if left is not None:
+        matrices = left.transpose(1, 2) @ matrices
+    return matrices
+
+
+def aligned(basis):
+    """``basis`` (G, d, d) with zero columns appended, so that what it rotates has aligned lines; None stays None."""
+    if basis is None or basis.shape[2] < TILE or basis.shape[2] % ALIGNED == 0:
+        return basis
+    return F.pad(basis, (0, -basis.shape[2] % ALIGNED))
+
+
+def add_product(out, queries, matrices):
+    """``out += queries @ matrices^T`` in place; long sums of few outputs are cut, so that all threads get a part."""
+    width = queries.shape[1]
+    parts = next((p for p in (4, 3, 2) if width % p == 0), 1)
+    if parts == 1 or out.numel() > _FEW_OUTPUTS or width < parts * 1024:
+        out.addmm_(queries, matrices.T)
+        return
+    left = queries.unflatten(1, (parts, -1)).transpose(0, 1)  # (parts, n_query, width / parts)
+    right = matrices.unflatten(1, (parts, -1)).permute(1, 2, 0)
+    out.add_(torch.bmm(left, right).sum(0))
+
+
+def add_squares(total, matrices):
+    """``total += sum_n matrices[n]^2``; overwrites ``matrices``."""
+    if total.numel() < _LARGE:
+        total += matrices.square_().sum(0)
+        return
+    for matrix in matrices:
+        total.addcmul_(matrix, matrix)
