@@ -20,6 +20,8 @@ _BATCH_BYTES = 128 * 2**20
 _MAX_BATCH = 2048
 # Bytes that the dense per-row gradients of one batch may take, all Fisher columns together: then it is cut further.
 _DENSE_BYTES = 512 * 2**20
+# Rows that are looked at for parameters that only some rows use.
+_LOOKED_AT = 16
 # Bytes of query vectors kept at a time; more queries take further passes over the training rows.
 _QUERY_BYTES = 512 * 2**20
 
@@ -104,8 +106,8 @@ class GradientAttribution(BaseAttribution):
         parameters, buffers = network.parameters(), network.buffers()
         self._final = State(-1, parameters, buffers, _digest(parameters, buffers))
         self._engine = GradientEngine(network.module, network.forward, self.layers, self._treatment())
+        self._engine.verify(self._rows.batch(np.arange(min(_LOOKED_AT, self.n_train_)))[0])
         probe, _ = self._rows.batch(np.arange(min(4, self.n_train_)))
-        self._engine.verify(probe)
         with self._engine.attached():
             capture = self._engine.capture(probe)
             self._probe = capture.pull(torch.ones_like(capture.output))

@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from ..network import mha_fastpath_off
-from ._blocks import plan_blocks, select_parameters, to_matrices
+from ._blocks import ROWS, plan_blocks, select_parameters, to_matrices
 from ._capture import Capture
 from ._claims import refuse_frequencies
 from ._slow import LayerCall, network_gradients
@@ -52,7 +52,7 @@ class GradientEngine:
         self.names = select_parameters(module, layers)
         refuse_frequencies(module, self.names)
         self._treatment = treatment
-        self._active = None
+        self._active = self._seen = None
         self._levels, self._observed, self._axes, self._expansions = {}, (), {}, {}
         self._plan()
 
@@ -138,6 +138,12 @@ class GradientEngine:
         Memory: the activations of the batch, inputs and output gradients of every tapped layer.
         """
         output, uses, calls, _ = self._run(x, self._watched, self._spread, self._shared, self._expansions)
+        new = set() if self._seen is None else _used(uses, calls) - self._seen
+        if new:
+            raise ValueError(
+                f"{sorted(new)} took no part in the rows that the gradients were checked with, but do in others: which "
+                "parameters a row uses depends on the row. Put rows that use them first, or leave them out with layers="
+            )
         return Capture(self, x, output, uses, calls)
 
     def _run(self, x, watched, *others):
@@ -161,26 +167,38 @@ class GradientEngine:
     def verify(self, x):
         """Compare the blocks with autograd on some rows, and send what disagrees another way, in the end the dense one.
 
+        Parameters
+        ----------
+        x : batch
+            Three rows are compared; all are looked at for parameters that only some rows use (routed experts), which go
+            the dense way.
+
         Returns
         -------
         demoted : list of str
             Layers, or parameters of no layer, whose quick way was wrong for this network.
         """
         # Fewer rows come again: one row alone would not tell rows from positions.
-        x = tree_map(
+        few = tree_map(
             lambda leaf: leaf[torch.arange(_CHECK_ROWS) % len(leaf)] if isinstance(leaf, torch.Tensor) else leaf, x
         )
-        self._observe(x)
-        tried = set()
+        checked, _ = self._observe(few)
+        seen, uneven = self._observe(x)
+        self._seen, tried = checked | seen, set()
+        self._send(
+            tried, [b for b in self.blocks if b.kind != "dense" and self._traces(b) & (seen - checked)], len(ROWS)
+        )
         while True:
-            wrong = self._disagreeing(x)
+            wrong = self._disagreeing(few)
             quick = [block for block in wrong if block.kind != "dense"]
-            if not quick:
+            if quick:
+                self._send(tried, quick, 1)
+                continue
+            # What looked right may have had one position of every row by chance.
+            chance = [b for b in self.blocks if b.kind != "dense" and b.rows != "shared" and self._traces(b) & uneven]
+            if not chance:
                 break
-            tried.update((block.module, name) for block in quick for name in block.parameters)
-            for owner in {block.module for block in quick}:
-                self._levels[owner] = self._levels.get(owner, 0) + 1
-            self._plan()
+            self._send(tried, chance, len(ROWS))
         if wrong:
             raise ValueError(
                 f"per-row gradients of {[b.name for b in wrong]} cannot be taken apart by rows: the network's "
@@ -189,14 +207,34 @@ class GradientEngine:
             )
         return sorted({owner for owner, name in tried if name in self.dense_names})
 
+    def _send(self, tried, blocks, levels):
+        """Send blocks so many levels on; past the last of :data:`ROWS` is the dense way."""
+        tried.update((block.module, name) for block in blocks for name in block.parameters)
+        for owner in {block.module for block in blocks}:
+            self._levels[owner] = self._levels.get(owner, 0) + levels
+        self._plan()
+
     def _observe(self, x):
-        """See what functions use the parameters, in the layers of a known kind and elsewhere."""
-        loose = {b.parameters[0]: (0, 1) for b in self.blocks if b.kind in ("leaf", "dense")}
+        """Plan by what functions use the parameters on some rows.
+
+        Returns the names of what was used, and of what saw numbers of positions that do not divide by the rows.
+        """
+        loose = {
+            b.parameters[0]: (0, 1)
+            for b in self.blocks
+            if b.kind in ("leaf", "dense") or (b.kind == "affine" and b.rule.op == "broadcast")
+        }
         with self.attached(), _failing_clearly():
-            self._observed = self._run(x, self.names, loose)[1]
+            output, self._observed, calls, _ = self._run(x, self.names, loose)
+        uneven = {u.weight[0] for u in self._observed if u.weight is not None and u.n_seen() % len(output)}
         for use in self._observed:  # kept for their kinds alone
             use.x = use.edge = use.like = None
         self._plan()
+        return _used(self._observed, calls), uneven
+
+    def _traces(self, block):
+        """What :func:`_used` says when the block is used."""
+        return {block.module} if block.kind == "leaf" else set(block.parameters)
 
     def _disagreeing(self, x):
         with self.attached():
@@ -238,6 +276,11 @@ class GradientEngine:
             return Capture(alone, capture._x, capture.output, capture._uses, capture._calls).pull(cotangent)[0]
         except Exception:
             return None
+
+
+def _used(uses, calls):
+    """Names of the parameters that functions used, and of the layers that were called."""
+    return {part[0] for use in uses for part in (use.weight, use.bias) if part is not None} | set(calls)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,14 @@ class Use:
     def groups(self):
         return self.settings[3] if self.op in ("conv", "conv_transpose") else 1
 
+    def n_seen(self):
+        """How many vectors, indices or maps the function saw; 0 where that says nothing of rows."""
+        if not isinstance(self.x, torch.Tensor) or not self.x.numel():
+            return 0
+        if self.op in ("conv", "conv_transpose"):
+            return len(self.x)
+        return self.x.numel() // (1 if self.op.startswith("embedding") else self.x.shape[-1])
+
     def rows_of(self, grad, n_rows):
         """The gradient with rows in it, from what arrived at the edge (None: nothing did)."""
         grad = self.like.new_zeros(self.shape) if grad is None else grad.detach()

@@ -106,6 +106,42 @@ def test_compiled_modules_keep_their_names_and_may_be_chosen_without_the_prefix(
     assert GradientEngine(module, module, "_orig_mod.1.bias").names == ["_orig_mod.1.bias"]
 
 
+class Experts(nn.Module):
+    """Each token goes to one of three layers, by its first number."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        h = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            mine = x[..., 0].clamp(-1, 1).round() == i - 1
+            if mine.any():
+                h[mine] = torch.tanh(expert(x[mine]))
+        return self.head(h).mean(1)
+
+
+def test_layers_that_only_some_rows_use():
+    torch.manual_seed(0)
+    module = Experts().double().eval()
+    x = torch.randn(8, 4, 3).double()
+    x[:, :, 0] = 1.0  # the last expert
+    x[:3, 0, 0] = 0.0  # one token of each row that is checked: its layer's quick way seems right
+    x[5, :, 0] = -1.0  # a layer that no row that is checked uses
+    engine = GradientEngine(module, module)
+    engine.verify(x[:4])
+    engine.capture(x[:4])
+    with engine.attached(), pytest.raises(ValueError, match=r"\['experts.0.bias', 'experts.0.weight'\] took no part"):
+        engine.capture(x)
+    engine = GradientEngine(module, module)
+    assert engine.verify(x) == ["experts.0", "experts.1", "experts.2"]
+    found, cotangent = pulled(engine, x[3:])
+    for key, expected in autograd_rows(module, x[3:], cotangent, engine.names).items():
+        torch.testing.assert_close(found[key], expected, rtol=1e-10, atol=1e-12)
+
+
 class OfKeys(nn.Module):
     """Softmax does not see what is added to all keys alike: but for rounding, their bias has no gradient."""
 
