@@ -191,6 +191,7 @@ def test_wrapping():
     long = wrapped("x" * 200, 100, 10, 50)
     assert "".join(long) == "x" * 200
     assert len(long) > 5
+    assert len(wrapped("x" * 100_000, 100, 10, 4)) == 4
 
 
 def test_rows_from_dicts_through_inverse_transform():
@@ -248,7 +249,8 @@ def test_methods_without_unit_promise_no_direction(digits):
         ({"scores": np.ones((2, 4))}, r"\(2, 5\)"),
         ({"scores": np.full((2, 5), np.nan)}, "finite scores"),
         ({"inverse_transform": lambda rows: rows[:, 0]}, "no way to show"),
-        ({"y_train": np.arange(5), "target_names": ["a", "b"]}, "no name for class 2"),
+        ({"y_train": np.arange(5), "target_names": ["a", "b"]}, "no name for class 4"),
+        ({"y_train": -np.ones(5, int), "target_names": ["a", "b"]}, "no name for class -1"),
         ({"ax": "here"}, "matplotlib Axes or None"),
     ],
 )
@@ -264,3 +266,13 @@ def test_rows_other_than_those_fitted_on_are_refused(plt, fitted):
     with pytest.raises(ValueError, match="X_train to have 64 rows"):
         InfluenceDisplay.from_estimator(est, X[:2], X_train=X[:10])
     assert plt.get_fignums() == []
+
+
+def test_zeros_scaled_and_back_are_zeros():
+    X = np.array([[-3.8e-6, 1], [-3.8e-6, 2], [-3.8e-6, 3], [50.0, 4]])
+    display = InfluenceDisplay.from_predictions(
+        np.array([[0.0, 2, -1, 0]]), X[:1], X_train=X, feature_names=["ash", "b"]
+    )
+    line = next(text.get_position()[1] for text in display.ax_.texts if text.get_text() == "ash")
+    cells = [text.get_text() for text in display.ax_.texts if text.get_position()[1] == line]
+    assert cells == ["ash", "0", "0", "0"]
