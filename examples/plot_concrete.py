@@ -17,10 +17,12 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.colors import LinearSegmentedColormap
 from skorch import NeuralNetRegressor
 
 from sklearn_source import SourceAttribution, TrajectoryRecorder
 from sklearn_source.datasets import MLP, load_concrete, load_concrete_split
+from sklearn_source.inspection import InfluenceDisplay, SegmentDisplay
 
 concrete, split = load_concrete(), load_concrete_split(random_state=0)
 train, queries = split.indices_train, split.indices_query
@@ -64,7 +66,7 @@ for segment in est.segments_:
 # Three queries: a weak, a typical and a strong mix. A score is the part of the prediction that is owed to the row's
 # presence in training; the network predicts standardised strengths, so one scale factor turns scores into MPa.
 chosen = np.argsort(query_strengths)[[10, 51, 92]]
-unit = split.scaler_y.scale_[0]
+unit = float(split.scaler_y.scale_[0])
 supporting = est.top_influences(split.X_query[chosen], k=10, order="supporting")
 opposing = est.top_influences(split.X_query[chosen], k=10, order="opposing")
 
@@ -86,45 +88,46 @@ for place, query in enumerate(chosen):
             print(f"  {row:4d} {score:+7.2f} {strengths[row]:8.1f} {line(mixes[row])}")
 
 # %%
-# One picture
-# -----------
-# Above, the rows that weighed most, named by what decides strength most: cement, water and age. Below, all training
-# rows: those near the query carry nearly all the weight; the stronger ones mostly raise the prediction, the weaker ones
-# mostly lower it.
-CEMENT, WATER, AGE = (concrete.feature_names.index(name) for name in ("cement", "water", "age_days"))
+# The rows themselves
+# -------------------
+# The same in one picture, beside the query: grey marks where a row differs from it. Where the training rows hold a near
+# copy of the query, it weighs most.
+figure, places = plt.subplots(3, 1, figsize=(11, 14), layout="constrained")
+for query, place in zip(chosen, places, strict=True):
+    InfluenceDisplay.from_estimator(
+        est,
+        split.X_query,
+        query_strengths,
+        X_train=split.X_train,
+        y_train=strengths,
+        query=query,
+        inverse_transform=split.scaler_X.inverse_transform,
+        feature_names=concrete.feature_names,
+        target_names=["strength (MPa)"],
+        prediction=predictions[query],
+        scale=unit,
+        unit="MPa",
+        ax=place,
+    )
+figure.savefig("concrete_influences.png", dpi=120)
+print("\nSaved concrete_influences.png")
+
+# %%
+# All training rows: those near the query carry nearly all the weight; the stronger ones mostly raise the prediction,
+# the weaker ones mostly lower it.
+CEMENT, WATER = (concrete.feature_names.index(name) for name in ("cement", "water"))
 scores = est.transform(split.X_query[chosen]) * unit
-n_bars = 7
-
-
-def short(mix):
-    return f"{mix[CEMENT]:.0f} / {mix[WATER]:.0f} / {mix[AGE]:.0f} d"
-
-
-figure = plt.figure(figsize=(16, 10), layout="constrained")
-upper, lower = figure.subfigures(2, 1)
-upper.suptitle("Training rows (cement / water / age, strength) that raised and lowered three predictions", fontsize=15)
-for place, (query, bars) in enumerate(zip(chosen, upper.subplots(1, 3), strict=True)):
-    rows = np.concatenate([supporting.indices[place, :n_bars], opposing.indices[place, :n_bars][::-1]])
-    values = scores[place, rows]
-    bars.barh(range(len(rows)), values, color=np.where(values > 0, "tab:blue", "tab:red"))
-    names = [f"{short(mixes[row])}, {strengths[row]:.0f} MPa" for row in rows]
-    bars.set_yticks(range(len(rows)), names)
-    bars.invert_yaxis()
-    bars.axvline(0, color="0.3", linewidth=0.8)
-    bars.grid(axis="x", alpha=0.3)
-    outcome = f"predicted {predictions[query]:.1f}, measured {query_strengths[query]:.1f} MPa"
-    bars.set_title(f"Query {short(query_mixes[query])}\n{outcome}")
-    bars.set_xlabel("effect of the row on the prediction (MPa)")
-
+blue_orange = LinearSegmentedColormap.from_list("blue_orange", ["tab:orange", "white", "tab:blue"])
 ratio = mixes[:, WATER] / mixes[:, CEMENT]
-for place, (query, cloud) in enumerate(zip(chosen, lower.subplots(1, 3, sharey=True), strict=True)):
+figure, places = plt.subplots(1, 3, sharey=True, figsize=(16, 5), layout="constrained")
+for place, (query, cloud) in enumerate(zip(chosen, places, strict=True)):
     order = np.argsort(np.abs(scores[place]))  # the strongest on top
     limit = np.abs(scores[place, order[-5]])
     points = cloud.scatter(
         ratio[order],
         strengths[order],
         c=scores[place, order],
-        cmap="RdBu",
+        cmap=blue_orange,
         vmin=-limit,
         vmax=limit,
         s=28,
@@ -135,8 +138,11 @@ for place, (query, cloud) in enumerate(zip(chosen, lower.subplots(1, 3, sharey=T
     cloud.scatter(*position, marker="*", s=380, color="none", ec="black", lw=1.4, label="query")
     cloud.set_xlabel("water / cement")
     cloud.legend(loc="upper right")
-    lower.colorbar(points, ax=cloud, extend="both", label="effect (MPa)")
-    if place == 0:
-        cloud.set_ylabel("strength of the training row (MPa)")
-figure.savefig("concrete_influences.png", dpi=120)
-print("\nSaved concrete_influences.png")
+    figure.colorbar(points, ax=cloud, extend="both", label="effect (MPa)")
+places[0].set_ylabel("strength of the training row (MPa)")
+
+# %%
+# Where in training it arose
+# --------------------------
+# The share of each segment in the scores of all queries, and how far the directions of the weights were learned in it.
+SegmentDisplay.from_estimator(est, split.X_query, scale=unit, unit="MPa")

@@ -185,9 +185,8 @@ class LDSDisplay:
         self.queries_ = []
         if show_queries:
             for place, result in zip(places, results):
-                points = ax.scatter(
-                    result.per_query, np.full(len(result.per_query), place + 0.22), s=9, color=SUPPORTING, alpha=0.3, lw=0
-                )
+                below = np.full(len(result.per_query), place + 0.22)
+                points = ax.scatter(result.per_query, below, s=9, color=SUPPORTING, alpha=0.3, lw=0)
                 self.queries_.append(points)
         self.intervals_ = ax.hlines(places, low, high, color=SUPPORTING, lw=2.5)
         self.points_ = ax.scatter(scores, places, s=55, color=SUPPORTING, zorder=3)
@@ -199,7 +198,7 @@ class LDSDisplay:
         ax.set_yticks(places, names, **LITERAL)
         ax.set_ylim(len(names) - 0.5, -0.65)
         shown = [low.min(), *(result.per_query.min() for result in results if show_queries)]
-        ax.set_xlim(min(-0.02, 1.05 * float(np.min(shown))), 1.0)
+        ax.set_xlim(min(-0.02, float(np.min(shown)) - 0.03), 1.0)
         ax.grid(axis="x", alpha=0.3)
         ax.set_axisbelow(True)
         ax.set_xlabel(f"linear datamodeling score, with {self.confidence:.0%} interval")

@@ -228,8 +228,8 @@ class InfluenceDisplay:
         ----------
         scores : array-like of shape (n_query, n_train)
             From ``transform``, a mean over networks, or from elsewhere with the same sign.
-        X_query, y, X_train, y_train, query, k, kind, inverse_transform, feature_names, target_names, prediction, scale, \
-unit, ax : as in :meth:`from_estimator`
+        X_query, y, X_train, y_train, query, k, kind, inverse_transform : as in :meth:`from_estimator`
+        feature_names, target_names, prediction, scale, unit, ax : as in :meth:`from_estimator`
             ``target_names`` name classes where ``y`` or ``y_train`` are integers. ``prediction`` is shown where given.
         has_unit : bool, default=True
             Whether the sign of a score means raising and lowering.
@@ -250,8 +250,8 @@ unit, ax : as in :meth:`from_estimator`
         scores, n_train, n_query = np.asarray(scores), count(X_train), count(X_query)
         if scores.shape != (n_query, n_train):
             raise ValueError(
-                f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), as X_query and X_train say, got "
-                f"{scores.shape}"
+                f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), as X_query and X_train say, "
+                f"got {scores.shape}"
             )
         position = position_of(query, n_query)
         row = finite_vector(scores[position], "scores")

@@ -116,10 +116,11 @@ def named(value, target_names):
     value = np.ravel(value)
     if target_names is None or len(value) != 1:
         return value[0] if len(value) == 1 else value
-    try:
-        return str(target_names[value[0].item() if isinstance(target_names, Mapping) else int(value[0])])
-    except (KeyError, IndexError):
-        raise ValueError(f"target_names have no name for class {value[0]}") from None
+    key = value[0].item() if isinstance(target_names, Mapping) else int(value[0])
+    known = target_names if isinstance(target_names, Mapping) else range(len(target_names))
+    if key not in known:
+        raise ValueError(f"target_names have no name for class {key}")
+    return str(target_names[key])
 
 
 def _label(value, target_names, classes):

@@ -26,7 +26,9 @@ def draw_table(display, ax, resize):
     names, columns, n_lines, chosen = _layout(display)
     groups = (display.supporting, display.opposing)
     query = display.query.X
-    decimals = {j: _decimals([query[j], *(row[j] for group in groups for row in group.X)]) for j in chosen}
+    decimals = {
+        j: _decimals([query[j], *(row[j] for group in groups for row in group.X)], _spread(display, j)) for j in chosen
+    }
     targets = [display.query.y, display.query.prediction, *(y for group in groups for y in group.y or ())]
     target_decimals = _decimals([y for y in targets if y is not None])
     ax.set_axis_off()
@@ -49,7 +51,7 @@ def draw_table(display, ax, resize):
     write(-0.15, 2, f"score ({display.unit})" if display.unit else "score", name_width, ha="right")
     for feature in chosen:
         write(-0.15, tops[feature], display.feature_names[feature], name_width, ha="right")
-    write(0.5, 1, "query", weight="bold")
+    write(0.5, 1, f"query {display.query.index}", weight="bold")
     for feature in chosen:
         write(0.5, tops[feature], _cell(query[feature], decimals[feature]), weight="bold")
     has_targets = display.query.y is not None or any(group.y is not None for group in groups)
@@ -131,13 +133,18 @@ def _difference(value, reference, spread, cap=1.0):
     return 0.0 if distance == 0 else float(min(cap, distance / max(_FAR * spread, np.finfo(float).tiny)))
 
 
-def _decimals(values):
-    """Decimals that give the largest of some values four digits, but no more than they have; None for no numbers."""
+def _decimals(values, spread=np.nan):
+    """Decimals that give the largest of some values four digits, but no more than they have; None for no numbers.
+
+    What is nothing beside the spread of a column is left of zeros that were scaled and back.
+    """
     column = numbers(values)
     if column is None or column.ndim != 1:
         return None
     column = column[np.isfinite(column)]
     largest = float(np.abs(column).max()) if len(column) else 0.0
+    if largest < 1e-5 * spread:
+        return 0
     if largest >= 1e6 or 0 < largest < 1e-3:
         return -1
     most = int((2 if largest < 1 else 3) - np.floor(np.log10(largest))) if largest else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from ._influence_words import answer, label, signed
@@ -10,6 +12,7 @@ from ._plotting import LITERAL, OPPOSING, REFERENCE, SUPPORTING, lay_out
 _SIZES = (10.0, 9.0, 8.0, 7.0)
 _LINE = 1.35  # line height in font sizes
 _MAX_LINES, _MAX_QUERY_LINES = 6, 8
+_LONGEST_LINE = 1000  # letters
 _INDENT, _BETWEEN = 14.0, 24.0  # points
 
 
@@ -97,8 +100,8 @@ def wrapped(text, width, size, most):
             continue
         if line:
             lines.append(line)
-        while _width(word, size) > width and len(word) > 1:  # a word longer than a line is broken
-            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _width(word[:n], size) <= width)
+        while len(lines) <= most and _width(word, size) > width and len(word) > 1:  # longer than a line: broken
+            fits = _fitting(word, width, size)
             lines.append(word[:fits])
             word = word[fits:]
         line = word
@@ -113,9 +116,21 @@ def wrapped(text, width, size, most):
     return [*lines[: most - 1], last.rstrip() + " …"]
 
 
+def _fitting(word, width, size):
+    """How many letters of a word fill a line: at least one."""
+    low, high = 1, len(word)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _width(word[:middle], size) <= width else (low, middle)
+    return low
+
+
+@lru_cache(maxsize=8192)
 def _width(text, size):
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
+    if len(text) > _LONGEST_LINE:  # as wide as any place for it, and not worth measuring
+        return np.inf
     # Bold is a little wider, and hinting moves letters: 4 % of margin.
     return 1.04 * text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0]

@@ -9,6 +9,15 @@ import numpy as np
 # Blue and orange differ for readers with any of the common colour vision deficiencies, and in print by lightness.
 SUPPORTING, OPPOSING = "#2268b2", "#d9690a"
 REFERENCE = "0.45"
+# Several methods in one picture: colours that keep their distance for all readers, and another line or marker for each.
+_CURVES = [
+    (SUPPORTING, "-", "o"),
+    (OPPOSING, (0, (6, 1.5)), "D"),
+    ("#1a936f", "-.", "^"),
+    ("#7b3294", (0, (3, 1, 1, 1)), "v"),
+    ("black", (0, (1, 1)), "X"),
+]
+_MARK = "sklearn_source-curve"
 # Names come from data: a dollar sign in them is no formula.
 LITERAL = {"parse_math": False}
 
@@ -34,6 +43,16 @@ def axes_for(ax, caller, figsize=None):
     if not hasattr(ax, "get_position") or not hasattr(ax, "figure"):
         raise ValueError(f"expected ax to be matplotlib Axes or None, got a {type(ax).__name__}")
     return ax
+
+
+def next_curve(ax):
+    """Colour, line style and marker for one more method in these axes."""
+    return _CURVES[sum(line.get_gid() == _MARK for line in ax.lines) % len(_CURVES)]
+
+
+def count_curve(line):
+    """Have the next method look different."""
+    line.set_gid(_MARK)
 
 
 def divide(ax, n_rows, n_columns, **ratios):

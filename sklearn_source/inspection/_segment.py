@@ -9,7 +9,7 @@ from ._plotting import LITERAL, OPPOSING, SUPPORTING, axes_for, divide, require_
 from ._rows import count, one_row, take
 from ._segment_scores import parts
 
-_FLOOR = 1e-4  # h sigma below which nothing at all moved: where the axis ends
+_FLOOR = 1e-6  # h sigma below which nothing at all moved: where the axis ends
 
 
 class SegmentDisplay:
@@ -122,8 +122,8 @@ class SegmentDisplay:
         scores = np.asarray(scores, dtype=np.float64)
         if scores.ndim != 3 or len(scores) != len(segments) or not np.isfinite(scores).all():
             raise ValueError(
-                f"expected finite scores of shape (n_segments, n_query, n_train) with n_segments = {len(segments)}, got "
-                f"shape {scores.shape}"
+                f"expected finite scores of shape (n_segments, n_query, n_train) with n_segments = {len(segments)}, "
+                f"got shape {scores.shape}"
             )
         of = f"mean of {scores.shape[1]} queries"
         if query is not None:
@@ -167,15 +167,12 @@ class SegmentDisplay:
         return self
 
     def _draw_scores(self, ax):
-        starts = np.array([segment.start for segment in self.segments], dtype=float)
-        widths = np.array([segment.end for segment in self.segments]) - starts
-        style = {"align": "edge", "edgecolor": "white", "linewidth": 1.5}
-        self.supporting_ = ax.bar(starts, self.supporting, widths, color=SUPPORTING, label="supporting rows", **style)
-        self.opposing_ = ax.bar(starts, self.opposing, widths, color=OPPOSING, label="opposing rows", **style)
-        for place, width, top, share in zip(starts, widths, self.supporting, self.shares_):
-            ax.annotate(
-                f"{share:.0%}", (place + width / 2, top), (0, 3), textcoords="offset points", ha="center", va="bottom"
-            )
+        ends = np.array([(segment.start, segment.end) for segment in self.segments], dtype=float)
+        centres, width = ends.mean(1), 0.55 * np.diff(ends).min()  # one width: heights are to be compared
+        self.supporting_ = ax.bar(centres, self.supporting, width, color=SUPPORTING, label="supporting rows")
+        self.opposing_ = ax.bar(centres, self.opposing, width, color=OPPOSING, label="opposing rows")
+        for centre, top, share in zip(centres, self.supporting, self.shares_):
+            ax.annotate(f"{share:.0%}", (centre, top), (0, 3), textcoords="offset points", ha="center", va="bottom")
         ax.axhline(0, color="0.3", lw=0.8)
         ax.margins(y=0.16)
         ax.set_ylabel("sum of scores" + (f" ({self.unit})" if self.unit else ""), **LITERAL)
@@ -184,23 +181,28 @@ class SegmentDisplay:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False, borderaxespad=0.3)
 
     def _draw_spectra(self, ax):
+        width = 0.3 * min(segment.end - segment.start for segment in self.segments)
+        lowest = 0.1
         for segment in self.segments:
-            centre, width = (segment.start + segment.end) / 2, segment.end - segment.start
-            q = {key: max(value, _FLOOR / 3) for key, value in segment.h_sigma_quantiles.items()}
+            centre = (segment.start + segment.end) / 2
+            q = {key: max(value, _FLOOR) for key, value in segment.h_sigma_quantiles.items()}
             ax.plot([centre, centre], [q[0.05], q[1.0]], color="0.35", lw=1.2)
-            ax.bar(centre, q[0.75] - q[0.25], 0.3 * width, q[0.25], color="0.75", edgecolor="0.35")
-            ax.plot([centre - 0.15 * width, centre + 0.15 * width], [q[0.5], q[0.5]], color="black", lw=2)
+            ax.bar(centre, q[0.75] - q[0.25], width, q[0.25], color="0.75", edgecolor="0.35")
+            ax.plot([centre - width / 2, centre + width / 2], [q[0.5], q[0.5]], color="black", lw=2)
             ax.plot([centre], [q[1.0]], marker="_", color="0.35", ms=10)
+            lowest = min(lowest, q[0.05])
         ax.set_yscale("log")
-        ax.set_ylim(bottom=max(_FLOOR, ax.get_ylim()[0]))
+        ax.set_ylim(0.5 * lowest, max(20.0, 2 * ax.get_ylim()[1]))
         ax.axhline(1, color="0.3", ls="--", lw=1)
-        words = {"x": 0.005, "transform": ax.get_yaxis_transform(), "color": "0.3", "fontsize": 8.5}
-        ax.text(y=1.25, s="learned to the end within the segment", va="bottom", **words)
-        ax.text(y=0.8, s="hardly moved", va="top", **words)
-        ax.set_ylabel("$h \\sigma$ of directions")
+        words = {"transform": ax.get_yaxis_transform(), "color": "0.3", "fontsize": 9}
+        ax.text(1.015, 1.4, "learned\nto the end", va="bottom", **words)
+        ax.text(1.015, 0.7, "hardly\nmoved", va="top", **words)
+        ax.set_ylabel("$h \\sigma$ of directions:\nquartiles, 5 % to largest")
         self._mark_stages(ax)
 
     def _mark_stages(self, ax):
         for before, after in zip(self.segments, self.segments[1:]):
             if before.stage != after.stage:
-                ax.axvline(after.start, color="black", lw=1.5, ls=":")
+                ax.axvline(after.start, color="black", lw=1.5)
+            else:
+                ax.axvline(after.start, color="0.7", lw=0.8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._plotting import LITERAL, REFERENCE, SUPPORTING, axes_for, finite_vector, require_matplotlib
+from ._plotting import LITERAL, REFERENCE, axes_for, count_curve, finite_vector, next_curve, require_matplotlib
 
 
 class SubsetRemovalDisplay:
@@ -21,8 +21,8 @@ class SubsetRemovalDisplay:
         What came of it.
     baseline : array-like of shape (n_k,), optional
         What came of removing as many random rows.
-    interval, baseline_interval : array-like of shape (n_k, 2) or (2, n_k), optional
-        Ends of their intervals; a table of two by two holds one interval per line.
+    interval, baseline_interval : array-like of shape (2, n_k) or (n_k, 2), optional
+        Lower and upper ends of their intervals; a table of two by two holds the lower ends first.
     name : str, default="rows of highest score"
         In the legend.
     quantity : str, default="queries whose prediction flipped"
@@ -75,17 +75,18 @@ class SubsetRemovalDisplay:
         self.percent = percent
 
     @classmethod
-    def from_result(cls, result, *, ax=None, show_baseline=True, **names):
+    def from_result(cls, result, *, quantity="auto", name="rows of highest score", show_baseline=True, ax=None):
         """Draw what the metric returned.
 
         Parameters
         ----------
         result : Bunch
-            With ``k`` and ``score``, and ``baseline``, ``interval`` and ``baseline_interval`` where there are any.
-        ax : matplotlib Axes, optional
-        show_baseline : bool, default=True
-        **names : str
-            ``name``, ``quantity`` and ``percent`` of the class.
+            Of ``subset_removal_score``: ``k``, ``flip_rate``, ``change``, and where they are known their intervals and
+            the same for random rows. Or any with ``k``, ``score`` and where they are known ``baseline``, ``interval``,
+            ``baseline_interval``.
+        quantity : {"auto", "flip_rate", "change"}, default="auto"
+            ``"auto"``: the rate of flips where there are any to speak of, else the change of the measurement.
+        name, show_baseline, ax : as in :meth:`from_predictions`
 
         Returns
         -------
@@ -95,15 +96,32 @@ class SubsetRemovalDisplay:
         Raises
         ------
         ValueError
-            If ``k`` or ``score`` is missing, or lengths differ.
+            If the result lacks the quantity, or lengths differ.
         """
-        missing = [field for field in ("k", "score") if getattr(result, field, None) is None]
-        if missing:
+        if quantity not in ("auto", *_QUANTITIES):
+            raise ValueError(f"quantity must be 'auto' or one of {tuple(_QUANTITIES)}, got {quantity!r}")
+        if quantity == "auto":
+            known = [q for q in _QUANTITIES if _known(getattr(result, q, None))]
+            quantity = known[0] if known else None
+        fields, words, percent = _QUANTITIES.get(quantity, (_PLAIN, "effect of removal", False))
+        score, interval, baseline, baseline_interval = (getattr(result, field, None) for field in fields)
+        if getattr(result, "k", None) is None or score is None:
             raise ValueError(
-                f"expected a result with fields k and score, got a {type(result).__name__} without {', '.join(missing)}"
+                f"expected a result with fields k and {fields[0]}, as subset_removal_score returns it, got a "
+                f"{type(result).__name__} without"
             )
-        fields = {field: getattr(result, field, None) for field in ("baseline", "interval", "baseline_interval")}
-        return cls.from_predictions(result.k, result.score, **fields, ax=ax, show_baseline=show_baseline, **names)
+        return cls.from_predictions(
+            result.k,
+            score,
+            baseline if _known(baseline) else None,
+            interval=interval if _known(interval) else None,
+            baseline_interval=baseline_interval if _known(baseline_interval) else None,
+            name=name,
+            quantity=words,
+            percent=percent,
+            show_baseline=show_baseline,
+            ax=ax,
+        )
 
     @classmethod
     def from_predictions(
@@ -167,7 +185,7 @@ class SubsetRemovalDisplay:
         show_baseline : bool, default=True
             Whether to draw the random rows too.
         color : matplotlib color, optional
-            Of the method; default: blue in empty axes, else the next of the cycle.
+            Of the method; default: another one for each in the same axes.
 
         Returns
         -------
@@ -175,15 +193,15 @@ class SubsetRemovalDisplay:
             Itself.
         """
         ax = axes_for(ax, f"{type(self).__name__}.plot", (6.4, 4.2))
-        if color is None and not ax.lines:
-            color = SUPPORTING
+        own, style, marker = next_curve(ax)
         self.bands_ = []
         k = np.asarray(self.k)
         self.baseline_ = None
         if show_baseline and self.baseline is not None:
-            (self.baseline_,) = ax.plot(k, self.baseline, "s--", color=REFERENCE, ms=4, label="random rows")
+            (self.baseline_,) = ax.plot(k, self.baseline, "s-", color=REFERENCE, ms=4, lw=1.2, label="random rows")
             self._band(ax, k, self.baseline_interval, REFERENCE)
-        (self.line_,) = ax.plot(k, self.score, "o-", color=color, lw=2, label=self.name)
+        (self.line_,) = ax.plot(k, self.score, marker=marker, ls=style, color=color or own, lw=2, label=self.name)
+        count_curve(self.line_)
         self._band(ax, k, self.interval, self.line_.get_color())
         ax.set_xlabel("training rows removed per query")
         ax.set_ylabel(self.quantity, **LITERAL)
@@ -203,19 +221,40 @@ class SubsetRemovalDisplay:
 
     def _band(self, ax, k, ends, color):
         if ends is not None:
-            self.bands_.append(ax.fill_between(k, ends[:, 0], ends[:, 1], color=color, alpha=0.2, lw=0))
+            self.bands_.append(ax.fill_between(k, ends[0], ends[1], color=color, alpha=0.2, lw=0))
+
+
+_PLAIN = ("score", "interval", "baseline", "baseline_interval")
+# By the name of the metric's field: the fields of it, of its interval and of the random rows'; words; whether a share.
+_QUANTITIES = {
+    "flip_rate": (
+        ("flip_rate", "flip_interval", "random_flip_rate", "random_flip_interval"),
+        "queries flipped",
+        True,
+    ),
+    "change": (
+        ("change", "change_interval", "random_change", "random_change_interval"),
+        "fall of the measurement, mean over queries",
+        False,
+    ),
+}
+
+
+def _known(values):
+    """Whether there are numbers: the metric says NaN where it cannot tell."""
+    return values is not None and bool(np.isfinite(np.asarray(values, dtype=np.float64)).all())
 
 
 def _ends(interval, what, order):
-    """Interval ends as (n_k, 2)."""
+    """Lower and upper ends, each (n_k,), in the order of k."""
     if interval is None:
         return None
     ends = np.asarray(interval, dtype=np.float64)
-    if ends.shape == (2, len(order)) and len(order) != 2:
+    if ends.shape == (len(order), 2) and len(order) != 2:
         ends = ends.T
-    if ends.shape != (len(order), 2) or not np.isfinite(ends).all() or (ends[:, 0] > ends[:, 1]).any():
+    if ends.shape != (2, len(order)) or not np.isfinite(ends).all() or (ends[0] > ends[1]).any():
         raise ValueError(
-            f"expected {what} as finite lower and upper ends of shape ({len(order)}, 2), one line for each k, got shape "
-            f"{ends.shape}"
+            f"expected {what} as finite lower and upper ends, shape (2, {len(order)}), one of each for every k, got "
+            f"shape {ends.shape}"
         )
-    return ends[order]
+    return ends[:, order]

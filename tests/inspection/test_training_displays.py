@@ -1,0 +1,171 @@
+"""Where influence arose, and how methods compare with the truth."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import Bunch
+
+from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn
+from sklearn_source.inspection import (
+    InfluenceDisplay,
+    LDSDisplay,
+    MislabelDisplay,
+    SegmentDisplay,
+    SubsetRemovalDisplay,
+    segment_scores,
+)
+from sklearn_source.metrics import linear_datamodeling_score
+from tests.metrics._worlds import additive_world
+
+
+def test_segments_add_up_to_the_scores(fitted):
+    est, _, X, _ = fitted
+    parts = segment_scores(est, X[:5])
+    assert parts.shape == (3, 5, 64)
+    np.testing.assert_allclose(parts.sum(0), est.transform(X[:5]), atol=1e-6)
+
+
+def test_the_last_segment_is_the_last_of_them(fitted):
+    """Nothing was learned before it: the last segment alone is SOURCE of one segment of the steps after its start."""
+    est, net, X, y = fitted
+    last = est._fitted[-1]
+    assert {state.step for state in last.states} == set(est.segments_[-1].checkpoints)
+    # The last segment's score needs no other: switch the others' rows off and compare.
+    parts = segment_scores(est, X[:5])
+    alone = SourceAttribution(n_segments=3).fit(net, X, y)
+    for segment in alone._fitted[:-1]:
+        segment.credited = np.zeros(64, dtype=bool)
+    np.testing.assert_allclose(parts[-1], alone.transform(X[:5]), atol=1e-6)
+
+
+@pytest.mark.parametrize("query", [None, 3, -1])
+def test_segment_bars(fitted, query):
+    est, _, X, _ = fitted
+    display = SegmentDisplay.from_estimator(est, X[:5], query=query, scale=2.0, unit="MPa")
+    parts = 2.0 * segment_scores(est, X[:5]).astype(np.float64)
+    parts = parts if query is None else parts[:, [query]]
+    up, down = parts.clip(min=0).sum(2).mean(1), parts.clip(max=0).sum(2).mean(1)
+    np.testing.assert_allclose([bar.get_height() for bar in display.supporting_], up, rtol=1e-5)
+    np.testing.assert_allclose([bar.get_height() for bar in display.opposing_], down, rtol=1e-5)
+    shares = (up - down) / (up - down).sum()
+    np.testing.assert_allclose(display.shares_, shares, rtol=1e-5)
+    upper, lower = display.axes_
+    assert [text.get_text() for text in upper.texts] == [f"{share:.0%}" for share in shares]
+    assert "MPa" in upper.get_ylabel()
+    assert [bar.get_x() + bar.get_width() / 2 for bar in display.supporting_] == pytest.approx(
+        [(segment.start + segment.end) / 2 for segment in est.segments_]
+    )
+    medians = [line.get_ydata()[0] for line in lower.lines if line.get_linewidth() == 2]
+    assert medians == pytest.approx([max(1e-6, segment.h_sigma_quantiles[0.5]) for segment in est.segments_])
+    again = SegmentDisplay.from_predictions(parts, est.segments_)
+    np.testing.assert_allclose(again.supporting, display.supporting, rtol=1e-5)
+
+
+def test_segment_display_in_given_axes(plt, fitted):
+    est, _, X, _ = fitted
+    figure, axes = plt.subplots(1, 2, layout="constrained")
+    display = SegmentDisplay.from_estimator(est, X[:2], ax=axes[0])
+    figure.canvas.draw()
+    assert display.figure_ is figure
+    assert all(ax.get_position().x1 < 0.55 for ax in display.axes_)
+
+
+def test_segment_display_refuses(plt, fitted):
+    est, net, X, y = fitted
+    with pytest.raises(ValueError, match="TracIn, which has none"):
+        SegmentDisplay.from_estimator(TracIn().fit(net, X, y), X[:2])
+    with pytest.raises(ValueError, match="one of the 2 queries"):
+        SegmentDisplay.from_estimator(est, X[:2], query=2)
+    with pytest.raises(ValueError, match="n_segments = 3"):
+        SegmentDisplay.from_predictions(np.zeros((2, 2, 64)), est.segments_)
+    with pytest.raises(NotFittedError):
+        segment_scores(SourceAttribution(), X[:2])
+    assert plt.get_fignums() == []
+
+
+def test_lds_points_are_the_metric():
+    scores, truth, effects = additive_world(0, n_subsets=25, n_query=7)
+    methods = {"good $1": effects, "noisy": scores, "opposite": -effects}
+    display = LDSDisplay.from_predictions(methods, truth, n_bootstrap=50, confidence=0.9, show_queries=True)
+    expected = [linear_datamodeling_score(s, truth, n_bootstrap=50, confidence=0.9) for s in methods.values()]
+    np.testing.assert_allclose(display.points_.get_offsets()[:, 0], [result.score for result in expected])
+    segments = np.array(display.intervals_.get_segments())
+    np.testing.assert_allclose(segments[:, :, 0], [result.interval for result in expected])
+    np.testing.assert_allclose(display.queries_[1].get_offsets()[:, 0], expected[1].per_query)
+    assert display.ceiling_.get_xdata()[0] == pytest.approx(expected[0].ceiling)
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == list(methods)
+    low, high = display.ax_.get_xlim()
+    assert low < segments[:, :, 0].min()
+    assert high == 1.0
+    assert "90%" in display.ax_.get_xlabel()
+    display.figure_.canvas.draw()
+
+
+def test_no_ceiling_from_a_single_repeat():
+    scores, truth, _ = additive_world(0, n_subsets=25, n_query=7, n_repeats=1)
+    display = LDSDisplay.from_predictions({"a": scores}, truth, n_bootstrap=20)
+    assert display.ceiling_ is None
+
+
+def test_lds_of_fitted_and_unfitted_estimators(plt, fitted):
+    est, net, X, y = fitted
+    rng = np.random.default_rng(0)
+    masks = rng.random((20, 64)) < 0.5
+    truth = Bunch(masks=masks, outputs=rng.normal(size=(20, 2, 4)))
+    figure, ax = plt.subplots()
+    unfitted = [InfluenceFunctions(), SourceAttribution(n_segments=1, random_state=0)]
+    display = LDSDisplay.from_estimators(
+        [est, *unfitted], truth, X_query=X[:4], X_train=X, y_train=y, n_bootstrap=20, ax=ax
+    )
+    assert list(display.results) == [
+        "SourceAttribution(n_segments=3)",
+        "InfluenceFunctions",
+        "SourceAttribution(n_segments=1)",
+    ]
+    assert display.figure_ is figure
+    expected = InfluenceFunctions().fit(net, X, y).transform(X[:4])
+    expected = linear_datamodeling_score(expected, truth, n_bootstrap=20).score
+    assert display.results["InfluenceFunctions"].score == pytest.approx(expected)
+    assert not hasattr(unfitted[0], "net_")  # a clone was fitted
+    twins = LDSDisplay.from_estimators([est, est], truth, X_query=X[:4], n_bootstrap=20)
+    assert list(twins.results) == ["SourceAttribution", "SourceAttribution #2"]
+    with pytest.raises(NotFittedError, match="TracIn is not fitted: fit it, or pass X_train"):
+        LDSDisplay.from_estimators([est, TracIn()], truth, X_query=X[:4])
+    with pytest.raises(ValueError, match="at least one estimator"):
+        LDSDisplay.from_estimators([], truth, X_query=X[:4])
+    with pytest.raises(ValueError, match="dict from the name"):
+        LDSDisplay.from_predictions([np.zeros((4, 64))], truth)
+
+
+def test_what_is_missing_is_said_without_matplotlib(monkeypatch, fitted):
+    est, _, X, _ = fitted
+    real = importlib.import_module
+
+    def blocked(name, *args, **kwargs):
+        if name.split(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(importlib, "import_module", blocked)
+    calls = {
+        "InfluenceDisplay.from_estimator": lambda: InfluenceDisplay.from_estimator(est, X, X_train=X),
+        "LDSDisplay.from_predictions": lambda: LDSDisplay.from_predictions({}, None),
+        "MislabelDisplay.from_estimator": lambda: MislabelDisplay.from_estimator(est, [1]),
+        "SegmentDisplay.from_estimator": lambda: SegmentDisplay.from_estimator(est, X),
+        "SubsetRemovalDisplay.from_predictions": lambda: SubsetRemovalDisplay.from_predictions([1], [1]),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ImportError, match=rf"{name} draws with matplotlib: pip install"):
+            call()
+
+
+def test_the_room_is_entered_without_matplotlib():
+    import subprocess
+    import sys
+
+    code = "import sys, sklearn_source.inspection; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
