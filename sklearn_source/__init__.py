@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from .attribution import (
+    EmpiricalInfluence,
     GradientSimilarity,
     InfluenceFunctions,
     RepresentationSimilarity,
@@ -16,6 +17,7 @@ from .trajectory import Trajectory, TrajectoryRecorder
 __version__ = version("sklearn-source")
 
 __all__ = [
+    "EmpiricalInfluence",
     "GradientSimilarity",
     "InfluenceFunctions",
     "RepresentationSimilarity",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._empirical import EmpiricalInfluence
 from ._influence import InfluenceFunctions
 from ._segment import SegmentSummary
 from ._similarity import GradientSimilarity, RepresentationSimilarity
@@ -9,6 +10,7 @@ from ._source import SourceAttribution
 from ._tracin import TracIn
 
 __all__ = [
+    "EmpiricalInfluence",
     "GradientSimilarity",
     "InfluenceFunctions",
     "RepresentationSimilarity",

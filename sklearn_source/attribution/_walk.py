@@ -20,17 +20,22 @@ def walk_in_eigencoordinates(segments, queries, final, probe):
             encoded = queries.encoded(final, curvature.encode)
         else:
             encoded = previous.curvature.change(curvature, encoded)
-        encoded = [v * p**0.5 for v, p in zip(encoded, segment.metric)]
-        scored = curvature.scale(segment.integrate, encoded)
-        factors = [-(p**0.5) / segment.n_rows for p in segment.metric]
-        scored = [v.mul_(f) for v, f in zip(scored, factors)]
+        encoded = _times(encoded, segment.metric, 0.5)
+        share = -1.0 / segment.n_rows
+        scored = curvature.scale(lambda values, i, s=segment, n=share: n * s.integrate(values, i), encoded)
+        scored = _times(scored, segment.metric, 0.5)
         values, bases = meeting_place(curvature, scored, probe, n_rows=queries.n_met, n_checkpoints=len(segment.states))
         terms.append(Term(segment.states, segment.weights, values, bases, segment.credited))
         if segment is not segments[0]:
             encoded = curvature.scale(segment.propagate, encoded)
-            encoded = [v / p**0.5 for v, p in zip(encoded, segment.metric)]
+            encoded = _times(encoded, segment.metric, -0.5)
         previous = segment
     return terms
+
+
+def _times(vectors, metric, power):
+    """Every block's vectors times a power of its rate relative to the largest; most often that is one."""
+    return [v if p == 1 else v * p**power for v, p in zip(vectors, metric)]
 
 
 def walk_in_parameters(segments, queries, final):

@@ -17,7 +17,7 @@ class GramCurvature:
     ``R P R^T = U diag(lambda) U^T`` has the nonzero eigenvalues of ``P^(1/2) H P^(1/2)``, whose eigenvectors are
     ``P^(1/2) R^T U lambda^(-1/2)``; so ``phi(M) v = phi(0) v + P^(1/2) R^T W R P^(1/2) v`` with
     ``W = U diag((phi(lambda) - phi(0)) / lambda) U^T``. All parameters are coupled: ``phi`` must be the same function
-    for every block.
+    for every block that some row moves.
 
     Parameters
     ----------
@@ -38,6 +38,8 @@ class GramCurvature:
         if metric is not None:
             scale = torch.cat([root.new_full((size,), float(p) ** 0.5) for size, p in zip(self._sizes, metric)])
             self._scaled = root * scale
+        sizes = [float(part.abs().max()) if part.numel() else 0.0 for part in self._scaled.split(self._sizes, dim=1)]
+        self._moves = [size > 1e-10 * max(sizes) for size in sizes]
         values, vectors = torch.linalg.eigh(self._scaled @ self._scaled.T)
         # Values lost in rounding belong to the null space, where phi(0) is exact.
         keep = values > values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
@@ -59,8 +61,9 @@ class GramCurvature:
         """``phi(H) v`` for per-block batches (n, groups, out, in)."""
         zero = self._values.new_zeros(1)
         probe = torch.cat([zero, self._values])
-        at = phi(probe, 0)
-        for i in range(1, len(self._shapes)):
+        coupled = [i for i, moves in enumerate(self._moves) if moves] or [0]
+        at = phi(probe, coupled[0])
+        for i in coupled[1:]:
             if not torch.allclose(phi(probe, i), at, rtol=1e-10, atol=0):
                 raise ValueError(
                     "curvature='exact' couples all parameters and needs one damping and one weight_decay * rate for "
@@ -70,8 +73,12 @@ class GramCurvature:
         flat = torch.cat([v.flatten(1) for v in encoded], dim=1).double()  # (n, P)
         weights = (at[1:] - at[0]) / self._values
         inner = (flat @ self._scaled.T) @ self._vectors * weights
-        flat = at[0] * flat + inner @ self._vectors.T @ self._scaled
-        parts = flat.to(self._dtype).split(self._sizes, dim=1)
+        curved = (inner @ self._vectors.T @ self._scaled).split(self._sizes, dim=1)
+        # A block that no row moves (frozen for a while) meets phi at zero alone, whatever its damping or decay.
+        parts = [
+            (v * (at[0] if moves else phi(zero, i)[0]) + c).to(self._dtype)
+            for i, (v, c, moves) in enumerate(zip(flat.split(self._sizes, dim=1), curved, self._moves))
+        ]
         return [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes)]
 
     scale_ = scale

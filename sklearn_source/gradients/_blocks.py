@@ -62,7 +62,10 @@ def select_parameters(module, layers=None):
         if parameter.requires_grad:
             (trainable if parameter.is_floating_point() else left_out).append(name)
     if not trainable:
-        raise ValueError("the network has no parameter with requires_grad=True: there is nothing to attribute to")
+        only = f" (but complex ones: {left_out})" if left_out else ""
+        raise ValueError(
+            f"the network has no parameter with requires_grad=True: there is nothing to attribute to{only}"
+        )
     if left_out and layers is None:
         warnings.warn(
             f"complex parameters have no real curvature and are left out of the attribution: {left_out}",

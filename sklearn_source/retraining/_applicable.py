@@ -16,6 +16,7 @@ ELEMENTWISE = tuple(
     getattr(torch.optim, name)
     for name in ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD", "Rprop")
 )
+_LARGE = 500_000
 _REPORTING = (*DROPPED, callbacks.EpochTimer, callbacks.PassthroughScoring, ScoringBase)
 # Methods of a net that say what a training step is; get_loss and infer may be overridden.
 _STEP = (
@@ -68,6 +69,22 @@ def why_not_vectorized(template, network, rows):
         return "the criterion has parameters of its own"
     random = _random_module(network.module)
     return f"{random} draws random numbers in training" if random else None
+
+
+def why_not_faster(network):
+    """The reason why stacking gains nothing, though it could be done; None where it gains.
+
+    On a processor, stacking saves the overhead of small operations (six times as fast with 34,000 parameters). One
+    network of half a million parameters fills a core by itself, and stacked convolutions are slower than single ones.
+    """
+    if network.device.type != "cpu":
+        return None
+    if any(isinstance(part, torch.nn.modules.conv._ConvNd) for part in network.module.modules()):
+        return "convolutions of many networks at once are no faster on a processor"
+    n_parameters = sum(p.numel() for p in network.module.parameters())
+    if n_parameters > _LARGE:
+        return f"networks of {n_parameters:,} parameters are no faster at once on a processor"
+    return None
 
 
 def _random_module(module):

@@ -98,6 +98,14 @@ def _takes_rows_away(split):
     return not (isinstance(split, partial) and getattr(split.func, "__name__", "") == "_make_split")
 
 
+def initialized(template):
+    """A clone with some weights and with its callbacks, which are not to make files; lazy layers still have none."""
+    with ALONE, seeded(0, template.device), tempfile.TemporaryDirectory() as folder:
+        net = clone(template)
+        _keep_files_in(net, folder)
+        return net.initialize()
+
+
 def initialize(net, x):
     """Give a clone its initial weights, inside a seeded context: both engines draw the same ones.
 
@@ -122,6 +130,7 @@ def start(template, x, unit):
     """Initial parameters of a unit's network, by name."""
     with ALONE, seeded(unit.seed, template.device):
         net = clone(template)
+        net.callbacks = "disable"
         initialize(net, x)
     return {name: p.detach() for name, p in net.module_.named_parameters()}
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import torch
-from sklearn.base import clone
 
-from ..utils._random import seeded
-from ._applicable import why_not_vectorized
-from ._clones import ALONE, start, train
+from ._applicable import why_not_faster, why_not_vectorized
+from ._clones import ALONE, initialized, start, train
 from ._stacked import StackedTrainer
 
 # For parameters, gradients and two moments of networks trained together: what a cache holds, or what fills a GPU.
@@ -39,7 +37,9 @@ class JoblibEngine:
 
     def __call__(self, units):
         """Outputs for the queries of each unit's network: list of ndarray (n_query,)."""
-        return [self.task.reader.read(*state) for state in self.states(units, self.task.plan)]
+        states = self.states(units, self.task.plan)
+        with ALONE:  # threads share the network that the reader loads with one state after the other
+            return [self.task.reader.read(*state) for state in states]
 
 
 class VectorizedEngine(JoblibEngine):
@@ -88,9 +88,10 @@ def choose(engine, task, units, chunk_size):
     one_by_one = JoblibEngine(task)
     if engine == "joblib":
         return one_by_one, "asked for"
-    with ALONE, seeded(0, task.template.device):
-        initialized = clone(task.template).initialize()
-    reason = why_not_vectorized(initialized, task.reader.network, task.rows) or _lost_batches(task.plan, units)
+    reason = why_not_vectorized(initialized(task.template), task.reader.network, task.rows)
+    reason = reason or _lost_batches(task.plan, units)
+    if engine == "auto":
+        reason = reason or why_not_faster(task.reader.network)
     if reason is None:
         vectorized = VectorizedEngine(task, chunk_size)
         reason = _trial(vectorized, one_by_one, units, task.plan.trial(_N_TRIAL))
@@ -137,4 +138,4 @@ def _lost_batches(plan, units):
 def _chunk_size(network):
     n_bytes = sum(p.numel() * p.element_size() for p in network.parameters().values())
     limit = _CUDA_BYTES if torch.device(network.device).type == "cuda" else _CPU_BYTES
-    return int(min(4096, max(8, limit // max(1, 4 * n_bytes))))
+    return int(min(4096, max(1, limit // max(1, 4 * n_bytes))))

@@ -51,7 +51,7 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
 def describe_net(net):
     """The configuration of a net as JSON."""
     params = net.get_params(deep=False)
-    relevant = {k: v for k, v in params.items() if k not in _IRRELEVANT and not k.startswith(("iterator_valid",))}
+    relevant = {k: v for k, v in params.items() if k not in _IRRELEVANT and not k.startswith(("iterator_valid", "_"))}
     return {"class": describe(type(net)), **{name: describe(value) for name, value in sorted(relevant.items())}}
 
 
@@ -63,6 +63,8 @@ def describe(value):
         return {str(key): describe(item) for key, item in sorted(value.items(), key=lambda kv: str(kv[0]))}
     if isinstance(value, (list, tuple)):
         return [describe(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return {"set": sorted(json.dumps(describe(item)) for item in value)}
     if isinstance(value, torch.Tensor):
         return {"tensor": joblib.hash(_plain(value)), "dtype": str(value.dtype)}
     if isinstance(value, (np.ndarray, np.generic)):

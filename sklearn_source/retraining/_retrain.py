@@ -75,8 +75,9 @@ def retrain_on_subsets(
     engine : {"auto", "vectorized", "joblib"}, default="auto"
         ``"joblib"`` trains a clone of the net at a time, whatever it is. ``"vectorized"`` trains many at once, their
         parameters stacked: for plain nets with an elementwise ``torch.optim`` optimizer and schedules by
-        ``LRScheduler``. Both give the same networks up to rounding. ``"auto"`` takes the vectorized one where nothing
-        speaks against it and a trial of a few steps agrees with skorch; ``settings["engine_reason"]`` says why.
+        ``LRScheduler``. Both give the same networks up to rounding. ``"auto"`` takes the vectorized one where it can be
+        had and gains (not for large networks or convolutions on a processor), and a trial of a few steps agrees with
+        skorch; ``settings["engine_reason"]`` says why.
     chunk_size : int or None, default=None
         Networks that the vectorized engine trains at once; None fits a processor's cache, or 2 GB on a GPU.
     cache : path-like, optional

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
 from ..utils._random import seeded
-from ._clones import ALONE, initialize
+from ._clones import ALONE, initialize, initialized
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
 
@@ -35,9 +35,7 @@ class StackedTrainer:
 
     def __init__(self, template, network, x, y, *, renormalize=True):
         self.network, self.x, self.y, self.renormalize = network, x, y, renormalize
-        self.net = clone(template)  # once: cloning takes longer than training a small network
-        with ALONE, seeded(0, self.net.device):
-            self.net.initialize()
+        self.net = initialized(template)  # once: a clone costs as much as training a small network
         self.schedules = [c for _, c in self.net.callbacks_ if isinstance(c, callbacks.LRScheduler)]
         self.net.callbacks = "disable"
 
@@ -91,7 +89,10 @@ class StackedTrainer:
     def _optimizer(self, named):
         args, options = self.net.get_params_for_optimizer("optimizer", named)
         if self.net.optimizer in _FUSED and not {"foreach", "fused", "capturable", "differentiable"} & set(options):
-            options["fused"] = True  # one pass over memory, the same numbers
+            try:
+                return self.net.optimizer(*args, **options, fused=True)  # one pass over memory, the same numbers
+            except (RuntimeError, TypeError):  # an older torch, or numbers that its fused optimizers do not take
+                pass
         return self.net.optimizer(*args, **options)
 
     def _loss_of(self, module):

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
 
 from ..network import Network, Rows, prepare_rows
 from ..utils._random import seeded
-from ._clones import ALONE, materialize, template_of
+from ._clones import ALONE, initialized, materialize, template_of
 from ._fingerprint import fingerprint
 from ._plan import BatchPlan
 from ._reader import Reader, make_reader
@@ -52,8 +51,8 @@ class Task:
 def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renormalize):
     """Check everything that can be checked before the work, and make the :class:`Task`."""
     template = template_of(net)
-    initialized, few = _initialized(template, X, y)
-    network = Network.from_net(initialized)
+    start, few = _with_weights(template, X, y)
+    network = Network.from_net(start)
     X, y = _suited(network, X, y)
     rows = network.prepare(X, y)
     if not rows.has_y:
@@ -84,10 +83,10 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
     return Task(template, X, y, rows, few, plan, reader, renormalize, about)
 
 
-def _initialized(template, X, y):
+def _with_weights(template, X, y):
     """A clone with weights, and a few rows as its module reads them: lazy layers need some before they have any."""
+    net = initialized(template)
     with ALONE, seeded(0, template.device):
-        net = clone(template).initialize()
         dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
         few, _ = prepare_rows(net, X, y, device=torch.device(net.device), dtype=dtype).batch(slice(0, 2))
         materialize(net, few)

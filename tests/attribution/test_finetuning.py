@@ -59,12 +59,12 @@ def make_net(**options):
 def exact(initial, stages):
     """d f_q / d (weight of a row in a stage), by autograd through every step of the run.
 
-    ``stages``: lists of (X, y, phases, momentum); a phase is (number of steps, {name: rate}): who is not named
-    does not move. Returns the trained values, and per stage (n_query, n_rows).
+    ``stages``: lists of (X, y, phases, momentum, weight decay if any); a phase is (number of steps, {name: rate}): who
+    is not named does not move. Returns the trained values, and per stage (n_query, n_rows).
     """
     theta = {name: value.clone().requires_grad_() for name, value in initial.items()}
     all_weights = []
-    for Xs, ys, phases, momentum in stages:
+    for Xs, ys, phases, momentum, *decay in stages:
         x, y = torch.from_numpy(Xs), torch.from_numpy(ys)
         weights = torch.ones(len(x), dtype=torch.float64, requires_grad=True)
         all_weights.append(weights)
@@ -76,7 +76,7 @@ def exact(initial, stages):
                 pull = (2 / len(x) * weights * (output - y)[:, 0])[None]
                 grads = {"backbone.weight": pull @ x[:, :3], "head.weight": pull @ x[:, 3:], "head.bias": pull.sum(1)}
                 for name in rates:
-                    g = grads[name]
+                    g = grads[name] + sum(decay) * theta[name]
                     velocity[name] = momentum * velocity[name] + g if name in velocity else g
                 theta = {**theta, **{name: theta[name] - rates[name] * velocity[name] for name in rates}}
     q = torch.from_numpy(QUERIES)
@@ -123,9 +123,10 @@ def test_a_backbone_frozen_by_a_callback():
     check(net, initial, [(X, Y, [(STEPS, dict.fromkeys(HEAD, 0.01))], 0)], (X, Y), names=HEAD)
 
 
-def test_frozen_in_the_first_stage_and_trained_in_the_second():
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+def test_frozen_in_the_first_stage_and_trained_in_the_second(decay):
     """The first stage's rows act on the backbone only through what the head does to its later gradients."""
-    net = make_net()
+    net = make_net(optimizer__weight_decay=decay)
     net.module_.backbone.requires_grad_(False)
     initial = start_of(net)
     net.partial_fit(X, Y)
@@ -133,8 +134,8 @@ def test_frozen_in_the_first_stage_and_trained_in_the_second():
     net.set_params(lr=0.004, optimizer__momentum=0.5)
     net.partial_fit(X2, Y2)
     stages = [
-        (X, Y, [(STEPS, dict.fromkeys(HEAD, 0.01))], 0),
-        (X2, Y2, [(STEPS, dict.fromkeys(ALL, 0.004))], 0.5),
+        (X, Y, [(STEPS, dict.fromkeys(HEAD, 0.01))], 0, decay),
+        (X2, Y2, [(STEPS, dict.fromkeys(ALL, 0.004))], 0.5, decay),
     ]
     data = np.concatenate([X, X2]), np.concatenate([Y, Y2])
     stage = np.repeat([0, 1], [len(X), len(X2)])

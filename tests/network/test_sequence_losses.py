@@ -377,3 +377,47 @@ def test_weights_of_the_users_own(make_net):
     expected = (token_losses(output, by) * weights).sum(1) / weights.sum(1).mean()
     torch.testing.assert_close(network.row_losses(output, by), expected)
     assert network.predictive == "categorical"
+
+
+class Recurrent(nn.Module):
+    """A language model that hands back its hidden state, as many do."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.gru, self.out = nn.Embedding(V, 3), nn.GRU(3, 4, batch_first=True), nn.Linear(4, V)
+
+    def forward(self, tokens, lengths):
+        hidden, last = self.gru(self.embed(tokens))
+        return self.out(hidden), last
+
+
+class RecurrentNet(NeuralNet):
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        output, _ = y_pred
+        mask = torch.arange(T) < X["lengths"][:, None]
+        losses = cross_entropy(output.movedim(-1, 1), y_true, reduction="none")
+        return (losses * mask).sum() / mask.sum()
+
+
+def test_a_module_with_a_hidden_state_and_lengths_in_x():
+    rng = np.random.default_rng(0)
+    net = RecurrentNet(Recurrent, criterion=nn.MSELoss, train_split=None).initialize()
+    net.module_.double()
+    network = Network.from_net(net)
+    X = {"tokens": rng.integers(0, V, (N, T)), "lengths": rng.integers(1, T + 1, N)}
+    y = rng.integers(0, V, (N, T))
+    rows = network.prepare(X, y)
+    network.calibrate(rows)
+    x, t = rows.batch(slice(None))
+    output = network.forward(x)
+    assert output.shape == (N, T, V)
+    mask = torch.arange(T) < x["lengths"][:, None]
+    losses = (token_losses(output, t) * mask).sum(1)
+    lengths = x["lengths"].double()
+    torch.testing.assert_close(network.row_losses(output, t, x), losses / lengths.mean())
+    torch.testing.assert_close(network.own_losses(output, t, x), losses / lengths)
+    assert network.predictive == "categorical"
+    measure = resolve_measurement("auto", network)
+    own = (-token_losses(output, t)).exp()
+    odds = ((own / (1 - own)).log() * mask).sum(1) / lengths
+    torch.testing.assert_close(measure(output, measure.target(output, t, x), x), odds)

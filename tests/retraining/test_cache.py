@@ -82,6 +82,33 @@ def test_damaged_and_half_written_files_are_trained_again(tmp_path):
     np.testing.assert_array_equal(one.outputs, two.outputs)
 
 
+FINGERPRINT = """
+import functools, numpy as np, torch
+from skorch.callbacks import EarlyStopping, LRScheduler
+from skorch import NeuralNetClassifier
+from sklearn_source.datasets import MLP
+from sklearn_source.retraining import retrain_on_subsets
+
+rng = np.random.default_rng(0)
+X, y = rng.normal(size=(20, 3)).astype("f4"), rng.integers(0, 2, 20)
+net = NeuralNetClassifier(functools.partial(MLP, hidden=(4,), n_outputs=2), train_split=None, verbose=0, max_epochs=1,
+                          criterion=torch.nn.CrossEntropyLoss, criterion__weight=torch.tensor([1.0, 2.0]),
+                          optimizer__momentum=0.9, optimizer__param_groups=[("*bias", {"lr": 0.1})],
+                          callbacks=[("a", LRScheduler("StepLR", step_size=1)), EarlyStopping("train_loss")])
+found = retrain_on_subsets(net, {"X": X}, y, {"X": X[:4]}, y[:4], n_subsets=1, n_repeats=1, random_state=0)
+fingerprint = found.settings["fingerprint"]
+"""
+
+
+def test_every_process_names_a_retraining_alike():
+    here = {}
+    exec(FINGERPRINT, here)
+    environment = {**os.environ, "PYTHONPATH": str(Path(sklearn_source.__file__).parents[1]), "PYTHONHASHSEED": "7"}
+    command = [sys.executable, "-c", FINGERPRINT + "print(fingerprint)"]
+    there = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
+    assert there == here["fingerprint"]
+
+
 X, Y, X_QUERY = rows()
 OTHER = {
     "rate": {"net": make_net(lr=0.04)},

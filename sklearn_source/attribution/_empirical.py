@@ -1,0 +1,302 @@
+"""Influence measured by retraining (Feldman & Zhang 2020)."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict, deque
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
+
+from ..base._doors import net_first
+from ..metrics._checks import check_truth
+from ..trajectory import row_hashes
+from ..trajectory._fingerprint import n_rows_of
+from ..utils._compat import validate_data
+
+_ORDERS = ("supporting", "opposing")
+
+
+class EmpiricalInfluence(TransformerMixin, BaseEstimator):
+    """Mean measurement of networks retrained with a row, minus mean of those retrained without it.
+
+    A baseline that assumes nothing, and says how sure it is. It has no network to look into, so it can score those
+    queries only that the truth was measured on.
+
+    Parameters
+    ----------
+    truth : Retraining
+        From :func:`~sklearn_source.retraining.retrain_on_subsets`. To be judged by another truth than this one: by its
+        own, any estimate would look too good.
+    X_query : optional
+        The queries that the truth was measured on, all of them and in that order. With them ``transform`` recognises
+        queries, in any number and order. None: ``truth.X_query``, where it has them; else ``transform`` takes all
+        queries of the truth, trusting their order.
+
+    Attributes
+    ----------
+    n_with_, n_without_ : ndarray of shape (n_train,)
+        Subsets with each row, and without.
+    n_train_, n_features_in_, feature_names_in_
+        As in :class:`SourceAttribution`.
+
+    Notes
+    -----
+    The unit is that of the measurement, for networks trained on as many rows as the subsets hold: with half of the
+    rows, one row counts for about twice as much. Subsets of one size give a row at the cost of another, so that
+    scores of a query sum to about 0: of additive effects the mean over all rows is missing. Neither matters to the
+    order of rows, nor to the linear datamodeling score.
+
+    :meth:`standard_error` is large where there are few subsets: with 100 halves, each score is a difference of two
+    means of 50 networks, whose other rows differ too. Cost: the retraining; then ``n_subsets * n_query * n_train``
+    multiplications.
+
+    References
+    ----------
+    .. [1] V. Feldman, C. Zhang, "What Neural Networks Memorize and Why: Discovering the Long Tail via Influence
+       Estimation", NeurIPS 2020, equations 1 and 2 with subsets in the place of single rows left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.utils import Bunch
+    >>> from sklearn_source import EmpiricalInfluence
+    >>> truth = Bunch(masks=np.array([[1, 0], [0, 1], [1, 0], [0, 1]], dtype=bool),
+    ...               outputs=np.array([3.0, 1.0, 5.0, 2.0]).reshape(4, 1, 1))
+    >>> est = EmpiricalInfluence(truth).fit(np.zeros((2, 1)))
+    >>> est.transform(np.zeros((1, 1))).tolist()
+    [[2.5, -2.5]]
+    """
+
+    def __init__(self, truth=None, *, X_query=None):
+        self.truth = truth
+        self.X_query = X_query
+
+    @net_first
+    def fit(self, X, y=None, *, net=None, stage=None):
+        """Count the networks with and without each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_train, ...), dict of arrays or torch Dataset
+            The training rows of the retraining, in its order.
+        y, net, stage : ignored
+            Present so that methods can be exchanged: ``fit(net, X, y)`` is the same call.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If the truth is missing or of another number of rows.
+
+        Warns
+        -----
+        UserWarning
+            If rows are in all subsets or in none: nothing is known of them, and their scores are 0.
+        """
+        if self.truth is None:
+            raise ValueError("no truth: pass the result of retrain_on_subsets to the constructor")
+        masks, outputs = check_truth(self.truth)
+        n_rows = n_rows_of(X)
+        if n_rows != masks.shape[1]:
+            raise ValueError(
+                f"expected the {masks.shape[1]} training rows of the retraining, in its order, got {n_rows}"
+            )
+        for name in ("n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)
+        if getattr(X, "ndim", 0) == 2:
+            validate_data(self, X, skip_check_array=True, reset=True)
+        self._known = self._known_queries(outputs.shape[2])
+        self._train_hashes = row_hashes(X)
+        self.n_train_ = n_rows
+        self.n_with_, self.n_without_ = masks.sum(axis=0), (~masks).sum(axis=0)
+        unknown = int(((self.n_with_ == 0) | (self.n_without_ == 0)).sum())
+        if unknown:
+            warnings.warn(
+                f"{unknown} of {n_rows} rows are in all subsets or in none: nothing is known of them, and their scores "
+                "are 0",
+                UserWarning,
+                stacklevel=3,
+            )
+        self._masks, self._means = masks, outputs.mean(axis=1)
+        return self
+
+    def transform(self, X, y=None):
+        """Scores of every training row for queries of the truth.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_query, ...)
+            Queries that the truth was measured on; see ``X_query``.
+        y : ignored
+            The truth was measured with targets of its own.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_query, n_train), float32
+            In the unit of the measurement; positive: networks with the row have the higher measurement.
+
+        Raises
+        ------
+        ValueError
+            If a query is none of the truth's.
+        """
+        return self._estimate(self._positions(X))[0].astype(np.float32)
+
+    def standard_error(self, X):
+        """How uncertain each score is.
+
+        Parameters
+        ----------
+        X : as in :meth:`transform`
+
+        Returns
+        -------
+        errors : ndarray of shape (n_query, n_train), float32
+            Of the difference of means over the random subsets, from the spread between subsets, which holds the chance
+            of initialisation and batch order and that of the other rows; scores of one query share networks, so
+            that their errors are correlated. Infinite for rows that fewer than two subsets hold or lack.
+        """
+        return self._estimate(self._positions(X), errors=True)[1].astype(np.float32)
+
+    def top_influences(self, X, y=None, k=10, *, order="supporting"):
+        """The strongest training rows of every query.
+
+        Parameters
+        ----------
+        X, y : as in :meth:`transform`
+        k : int, default=10
+        order : {"supporting", "opposing"}, default="supporting"
+            Largest scores first, or smallest first.
+
+        Returns
+        -------
+        top : Bunch
+            ``indices`` (n_query, k) of int64, and ``scores`` (n_query, k) of float32.
+
+        Raises
+        ------
+        ValueError
+            If ``k`` is not between 1 and ``n_train_``, or ``order`` is unknown.
+        """
+        check_is_fitted(self)
+        if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= self.n_train_:
+            raise ValueError(f"k must be an integer from 1 to the number of training rows, {self.n_train_}; got {k!r}")
+        if order not in _ORDERS:
+            raise ValueError(f"order must be one of {_ORDERS}, got {order!r}")
+        scores = self.transform(X)
+        keys = -scores if order == "supporting" else scores
+        indices = np.argsort(keys, axis=1, kind="stable")[:, :k]
+        return Bunch(indices=indices, scores=np.take_along_axis(scores, indices, axis=1))
+
+    def self_influence(self):
+        """What each training row's presence does to itself: memorization, in the words of [1]_.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_train,), float32
+            In the unit of the truth's measurement.
+
+        Raises
+        ------
+        ValueError
+            If the training rows are not among the queries of the truth.
+        """
+        check_is_fitted(self)
+        if self._known is None or self._train_hashes is None:
+            raise ValueError("self_influence needs the training rows among the queries: pass X_query")
+        positions = self._recognised(self._train_hashes)
+        scores = np.empty(self.n_train_, dtype=np.float32)
+        for start in range(0, self.n_train_, 512):
+            part = slice(start, min(start + 512, self.n_train_))
+            scores[part] = np.diagonal(self._estimate(positions[part])[0][:, part])
+        return scores
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns of :meth:`transform`: ``row0``, ``row1``, ...
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        names : ndarray of str objects, shape (n_train,)
+        """
+        check_is_fitted(self)
+        return np.asarray([f"row{i}" for i in range(self.n_train_)], dtype=object)
+
+    def _known_queries(self, n_query):
+        X = self.X_query if self.X_query is not None else getattr(self.truth, "X_query", None)
+        if X is None:
+            return None
+        if n_rows_of(X) != n_query:
+            raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {n_rows_of(X)} rows")
+        hashes = row_hashes(X)
+        if hashes is None:
+            warnings.warn(
+                "queries of this kind have no fingerprint to recognise them by: X_query is ignored, and transform "
+                "takes all queries of the truth in its order",
+                UserWarning,
+                stacklevel=4,
+            )
+        return hashes
+
+    def _positions(self, X):
+        """Where the truth has these queries."""
+        check_is_fitted(self)
+        if self._known is not None:
+            hashes = row_hashes(X)
+            if hashes is None:
+                raise ValueError("expected queries of the kind of X_query, got some that cannot be recognised")
+            return self._recognised(hashes)
+        n_query, n_rows = self._means.shape[1], n_rows_of(X)
+        if n_rows != n_query:
+            raise ValueError(
+                f"expected the {n_query} queries that the truth was measured on, in its order, got {n_rows}: pass all "
+                "of them, or X_query to the constructor, to have queries recognised"
+            )
+        return np.arange(n_query)
+
+    def _recognised(self, hashes):
+        places = defaultdict(deque)
+        for position, value in enumerate(self._known.tolist()):
+            places[value].append(position)
+        found = []
+        for value in hashes.tolist():
+            if value not in places:
+                continue
+            found.append(places[value][0])
+            places[value].rotate(-1)  # equal queries, which differ in their targets perhaps, each in turn
+        if len(found) < len(hashes):
+            raise ValueError(
+                f"{len(hashes) - len(found)} of {len(hashes)} queries are not among those that the truth was measured "
+                "on: EmpiricalInfluence can score no others; retrain with them as queries"
+            )
+        return np.array(found, dtype=np.int64)
+
+    def _estimate(self, positions, errors=False):
+        """Scores (n_query, n_train) of some queries of the truth, and their standard errors if asked for."""
+        means = self._means[:, positions]
+        means = means - means.mean(axis=0)  # for digits: only differences count
+        members = self._masks.astype(np.float64)
+        sums = means.T @ members
+        with_, without = self.n_with_, self.n_without_
+        known = (with_ > 0) & (without > 0)
+        inside, outside = sums / np.maximum(with_, 1), -sums / np.maximum(without, 1)
+        scores = np.where(known, inside - outside, 0.0)
+        if not errors:
+            return scores, None
+        squares = (means * means).T @ members
+        rest = (means * means).sum(axis=0)[:, None] - squares
+        variance = sum(
+            (total - n * mean**2).clip(min=0) / (np.maximum(n - 1, 1) * np.maximum(n, 1))
+            for total, n, mean in ((squares, with_, inside), (rest, without, outside))
+        )
+        return scores, np.where((with_ > 1) & (without > 1), np.sqrt(variance), np.inf)

@@ -1,0 +1,219 @@
+"""How soon wrong labels are found by looking at the rows of highest score."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+from sklearn.utils.validation import check_is_fitted
+
+from ._plotting import REFERENCE, SUPPORTING, axes_for, finite_vector, require_matplotlib
+
+
+class MislabelDisplay:
+    """The share of mislabelled rows found in the first k, against random and perfect order, with the AUC.
+
+    Made by :meth:`from_estimator` or :meth:`from_predictions`. Several scores go into one picture by drawing into the
+    same axes with ``show_references=False``.
+
+    Parameters
+    ----------
+    inspected : ndarray of shape (n_points,)
+        Numbers of rows looked at, 0 first.
+    found : ndarray of shape (n_points,)
+        Mislabelled rows among them. Rows of equal score are in no order: the curve is straight over them.
+    n_train, n_mislabelled : int
+        Numbers of rows in all.
+    auc : float
+        Chance that a mislabelled row has a higher score than a correct one: 0.5 for noise, 1 for a perfect order.
+    name : str, default="self-influence"
+        In the legend.
+
+    Attributes
+    ----------
+    line_ : Line2D
+        The curve, in shares of the rows looked at and of the mislabelled rows.
+    random_, perfect_ : Line2D or None
+        The references, None where not shown.
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> from sklearn_source.inspection import MislabelDisplay
+    >>> display = MislabelDisplay.from_predictions([3.0, 0.1, 2.0, 0.2], [True, False, True, False])
+    >>> display.auc, display.found
+    (1.0, array([0., 1., 2., 2., 2.]))
+    """
+
+    def __init__(self, *, inspected, found, n_train, n_mislabelled, auc, name="self-influence"):
+        self.inspected = inspected
+        self.found = found
+        self.n_train = n_train
+        self.n_mislabelled = n_mislabelled
+        self.auc = auc
+        self.name = name
+
+    @classmethod
+    def from_estimator(cls, estimator, mislabelled, *, name=None, show_references=True, ax=None):
+        """Look at training rows by their self-influence.
+
+        Parameters
+        ----------
+        estimator : BaseAttribution
+            Fitted.
+        mislabelled : array-like of bool of shape (n_train,), or of int
+            Which of the rows given to ``fit`` have a wrong label: a mask, or their positions.
+        name : str, optional
+            In the legend; default: self-influence and the class.
+        show_references, ax : as in :meth:`from_predictions`
+
+        Returns
+        -------
+        display : MislabelDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`from_predictions`.
+        """
+        require_matplotlib(f"{cls.__name__}.from_estimator")
+        check_is_fitted(estimator)
+        mislabelled = _mask(mislabelled, estimator.n_train_)
+        name = f"self-influence, {type(estimator).__name__}" if name is None else name
+        return cls.from_predictions(
+            estimator.self_influence(), mislabelled, name=name, show_references=show_references, ax=ax
+        )
+
+    @classmethod
+    def from_predictions(cls, scores, mislabelled, *, name="self-influence", show_references=True, ax=None):
+        """Look at training rows by any score: the higher, the sooner.
+
+        Parameters
+        ----------
+        scores : array-like of shape (n_train,)
+            Self-influence, the loss, disagreement of neighbours, ...
+        mislabelled : array-like of bool of shape (n_train,), or of int
+            Which rows have a wrong label: a mask, or their positions.
+        name : str, default="self-influence"
+            In the legend.
+        show_references : bool, default=True
+            Whether to draw random and perfect order.
+        ax : matplotlib Axes, optional
+            Where to draw; default: a new figure.
+
+        Returns
+        -------
+        display : MislabelDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, scores are not finite, or all or none of the rows are mislabelled.
+        """
+        require_matplotlib(f"{cls.__name__}.from_predictions")
+        scores = finite_vector(scores, "scores")
+        mislabelled = _mask(mislabelled, len(scores))
+        inspected, found = _curve(scores, mislabelled)
+        return cls(
+            inspected=inspected,
+            found=found,
+            n_train=len(scores),
+            n_mislabelled=int(mislabelled.sum()),
+            auc=float(roc_auc_score(mislabelled, scores)),
+            name=name,
+        ).plot(ax=ax, show_references=show_references)
+
+    def plot(self, ax=None, *, show_references=True, color=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where; default: a new figure.
+        show_references : bool, default=True
+            Whether to draw random and perfect order.
+        color : matplotlib color, optional
+            Of the curve; default: blue in empty axes, else the next of the cycle.
+
+        Returns
+        -------
+        display : MislabelDisplay
+            Itself.
+        """
+        from matplotlib.ticker import PercentFormatter
+
+        ax = axes_for(ax, f"{type(self).__name__}.plot", (6.0, 4.6))
+        if color is None and not ax.lines:
+            color = SUPPORTING
+        self.random_ = self.perfect_ = None
+        (self.line_,) = ax.plot(
+            np.asarray(self.inspected) / self.n_train,
+            np.asarray(self.found) / self.n_mislabelled,
+            color=color,
+            lw=2.2,
+            label=f"{self.name} (AUC {self.auc:.2f})",
+            zorder=3,
+        )
+        if show_references:
+            share = self.n_mislabelled / self.n_train
+            (self.perfect_,) = ax.plot([0, share, 1], [0, 1, 1], ":", color="black", lw=1.5, label="perfect order")
+            (self.random_,) = ax.plot([0, 1], [0, 1], "--", color=REFERENCE, lw=1.5, label="random order")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0))
+        ax.set_xlim(0, 1)
+        ax.set_ylim(0, 1.03)
+        ax.set_xlabel(f"training rows looked at, highest score first (of {self.n_train})")
+        ax.set_ylabel(f"mislabelled rows found (of {self.n_mislabelled})")
+        ax.grid(alpha=0.3)
+        for text in ax.legend(loc="lower right").get_texts():
+            text.set_parse_math(False)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def found_in_first(self, k):
+        """Mislabelled rows among the k of highest score.
+
+        Parameters
+        ----------
+        k : int or array-like of int
+            Rows looked at.
+
+        Returns
+        -------
+        found : float or ndarray
+            Expected numbers where rows of equal score make it a matter of chance.
+        """
+        return np.interp(k, self.inspected, self.found)
+
+
+def _curve(scores, mislabelled):
+    """Ends of the runs of equal score, from the highest: rows looked at, mislabelled ones among them."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1
+    found = np.cumsum(mislabelled[order])
+    return np.append(0, ends), np.append(0.0, found[ends - 1])
+
+
+def _mask(mislabelled, n_train):
+    given = np.asarray(mislabelled)
+    if given.dtype == bool and given.shape == (n_train,):
+        mask = given
+    elif given.dtype.kind in "ui" and given.ndim == 1 and given.size and 0 <= given.min() and given.max() < n_train:
+        if len(given) == n_train and set(np.unique(given)) <= {0, 1}:
+            mask = given.astype(bool)
+        else:
+            mask = np.zeros(n_train, dtype=bool)
+            mask[given] = True
+    else:
+        raise ValueError(
+            f"expected mislabelled as a boolean mask of shape ({n_train},), or as positions from 0 to {n_train - 1}, got "
+            f"{given.dtype} of shape {given.shape}"
+        )
+    if mask.all() or not mask.any():
+        raise ValueError(
+            f"expected some but not all of the {n_train} rows to be mislabelled, got {int(mask.sum())}: there is nothing "
+            "to tell apart"
+        )
+    return mask

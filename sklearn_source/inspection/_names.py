@@ -1,0 +1,41 @@
+"""Names for estimators in a legend."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+_SILENT = {"net", "trajectory", "memory", "verbose", "random_state", "batch_size", "cache_size"}
+
+
+def estimator_names(estimators):
+    """Estimators by name: the class, and the parameters in which those of one class differ.
+
+    Parameters
+    ----------
+    estimators : list of estimator
+
+    Returns
+    -------
+    named : dict of str to estimator, in the same order
+
+    Raises
+    ------
+    ValueError
+        Without any.
+    """
+    if not estimators:
+        raise ValueError("expected at least one estimator, got an empty list")
+    alike = defaultdict(list)
+    for estimator in estimators:
+        alike[type(estimator).__name__].append({name: repr(v) for name, v in estimator.get_params(deep=False).items()})
+    named = {}
+    for estimator in estimators:
+        cls = type(estimator).__name__
+        own = estimator.get_params(deep=False)
+        differ = [name for name in own if name not in _SILENT and len({p.get(name) for p in alike[cls]}) > 1]
+        name = cls + (f"({', '.join(f'{n}={own[n]!r}' for n in differ)})" if differ else "")
+        number = 2
+        while name in named:
+            name, number = f"{name.split(' #')[0]} #{number}", number + 1
+        named[name] = estimator
+    return named

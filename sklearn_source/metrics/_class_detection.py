@@ -1,0 +1,77 @@
+"""Whether a query's strongest rows are of its class."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from ._checks import check_scores
+from ._intervals import check_confidence, mean_interval
+from ._top import check_k, top_k_membership
+
+
+def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
+    """Share of same-class rows among the k training rows with the highest scores of a query.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_query, n_train)
+    y_query : array-like of shape (n_query,)
+        The class of every query: the one that was attributed, so the predicted class where that was measured.
+    y_train : array-like of shape (n_train,)
+        The class of every training row. With finer classes than the network was trained on, this is the subclass test
+        [1]_: whether scores see what the network was not told.
+    k : int, default=1
+    confidence : float, default=0.95
+        Of the interval.
+
+    Returns
+    -------
+    result : Bunch
+        score : float
+            Mean over queries, from 0 to 1.
+        interval : tuple of float
+            Over other queries of the same kind. NaN for a single query.
+        chance : float
+            What a random order gives: the mean share of the queries' classes in the training rows.
+        per_query : ndarray of shape (n_query,)
+            Rows that tie for the last places count in part.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, scores are not finite, or k is no number of rows.
+
+    Notes
+    -----
+    A sanity check, no ground truth: a row of another class may well have been what raised the measurement.
+
+    References
+    ----------
+    .. [1] K. Hanawa, S. Yokoi, S. Hara, K. Inui, "Evaluation of Similarity-based Explanations", ICLR 2021.
+
+    Examples
+    --------
+    >>> from sklearn_source.metrics import class_detection_score
+    >>> class_detection_score([[0.9, 0.1, 0.0], [0.2, 0.1, 0.5]], [0, 1], [0, 1, 0]).score
+    0.5
+    """
+    check_confidence(confidence)
+    y_query, y_train = _labels(y_query, "y_query"), _labels(y_train, "y_train")
+    scores = check_scores(scores, len(y_query), len(y_train))
+    same = y_query[:, None] == y_train[None]
+    per_query = (top_k_membership(scores, check_k(k, len(y_train))) * same).sum(axis=1) / k
+    return Bunch(
+        score=float(per_query.mean()),
+        interval=mean_interval(per_query, confidence, 0.0, 1.0),
+        chance=float(same.mean()),
+        per_query=per_query,
+    )
+
+
+def _labels(y, name):
+    y = np.asarray(y)
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.ndim != 1 or not len(y):
+        raise ValueError(f"expected {name} as one label per row, got shape {y.shape}")
+    return y

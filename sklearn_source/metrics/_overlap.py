@@ -1,0 +1,103 @@
+"""Which strongest rows are shared: between queries, or between two methods."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from ._checks import check_scores
+from ._intervals import check_confidence, mean_interval
+from ._top import check_k, top_k
+
+
+def top_k_overlap(scores, other=None, *, k=10, confidence=0.95):
+    """Share of common rows among the k highest: of two methods for each query, or of one method between queries.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_query, n_train)
+    other : array-like of shape (n_query, n_train), optional
+        Scores of the same queries and rows by another method, network or seed. None: compare the queries with each
+        other.
+    k : int, default=10
+    confidence : float, default=0.95
+        Of the interval.
+
+    Returns
+    -------
+    result : Bunch
+        score : float
+            With `other`: mean over queries of the share of the k rows that both name; 1 where they agree. Without:
+            mean over pairs of queries of the share of the k rows that both have; 1 where all queries name the same
+            rows, however different they are. A method that does so names outliers, not the rows behind a prediction.
+        interval : tuple of float
+            Of the score, over other queries of the same kind. NaN for a single query, and for two compared with each
+            other.
+        chance : float
+            The same for random orders, k / n_train.
+        per_query : ndarray of shape (n_query,)
+            The share of each query, without `other` the mean over its pairs.
+        cardinality : float
+            Different rows named by `scores` for any query, as a share of n_query * k: 1 where no two queries share one.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, something is not finite, k is no number of rows, or a single query is to be compared with
+        itself.
+
+    Notes
+    -----
+    Of equal scores, those of the rows that come first are taken to be higher.
+
+    References
+    ----------
+    .. [1] E. Barshan, M.-E. Brunet, G. K. Dziugaite, "RelatIF: Identifying Explanatory Training Examples via Relative
+       Influence", AISTATS 2020.
+
+    Examples
+    --------
+    >>> from sklearn_source.metrics import top_k_overlap
+    >>> found = top_k_overlap([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]], k=2)
+    >>> found.score, found.cardinality
+    (0.5, 0.75)
+    """
+    check_confidence(confidence)
+    scores = np.asarray(scores)
+    if scores.ndim != 2 or not scores.size:
+        raise ValueError(f"expected scores of shape (n_query, n_train), got {scores.shape}")
+    n_query, n_train = scores.shape
+    k = check_k(k, n_train)
+    mine = _members(check_scores(scores, n_query, n_train), k)
+    if other is not None:
+        per_query = (mine * _members(check_scores(other, n_query, n_train), k)).sum(axis=1) / k
+        limits = mean_interval(per_query, confidence, 0.0, 1.0)
+    else:
+        if n_query < 2:
+            raise ValueError("a single query has no other to compare with: pass more queries, or other=")
+        common = mine.sum(axis=0)  # queries that name each row
+        per_query = (mine @ (common - 1.0)) / (k * (n_query - 1))
+        limits = _pairs_interval(per_query, confidence)
+    return Bunch(
+        score=float(per_query.mean()),
+        interval=limits,
+        chance=k / n_train,
+        per_query=per_query,
+        cardinality=float(mine.any(axis=0).sum() / (n_query * k)),
+    )
+
+
+def _members(scores, k):
+    members = np.zeros(scores.shape)
+    np.put_along_axis(members, top_k(scores, k), 1.0, axis=1)
+    return members
+
+
+def _pairs_interval(per_query, confidence):
+    """Of a mean over pairs: leaving out a query changes it by twice what the query's own mean is off (jackknife)."""
+    n = len(per_query)
+    if n < 3:
+        return float("nan"), float("nan")
+    mean = per_query.mean()
+    stretched = mean + 2 * (n - 1) / (n - 2) * (per_query - mean)
+    return mean_interval(stretched, confidence, 0.0, 1.0)

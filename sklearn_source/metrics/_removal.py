@@ -1,0 +1,205 @@
+"""What becomes of a prediction when the rows that support it most are removed."""
+
+from __future__ import annotations
+
+import re
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.utils import Bunch, check_random_state
+
+from ._checks import check_scores, check_truth
+from ._intervals import check_confidence, mean_interval
+from ._top import check_k, top_k
+
+_NAME = re.compile(r"query (\d+) top \d+|random \d+ \d+")
+
+
+def top_k_removals(scores, k, *, n_random=5, random_state=0):
+    """The groups of rows to retrain without for :func:`subset_removal_score`.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_query, n_train)
+        The rows with the highest scores are removed; ``-scores`` removes those that oppose.
+    k : int or sequence of int
+        How many.
+    n_random : int, default=5
+        Groups of random rows for each k, the baseline. All queries share them.
+    random_state : int, RandomState instance or None, default=0
+        Draws them. The same for several methods: they then share their baselines, and a ``cache`` of the retraining
+        trains these once.
+
+    Returns
+    -------
+    removed : dict of str to ndarray of int
+        For :func:`~sklearn_source.retraining.retrain_without`: ``n_query * len(k)`` groups named ``"query q top k"``,
+        and the baseline's, ``"random k i"``.
+
+    Raises
+    ------
+    ValueError
+        If scores are no finite table or k is no number of rows below all of them.
+    """
+    scores = np.asarray(scores)
+    if scores.ndim != 2 or not scores.size:
+        raise ValueError(f"expected scores of shape (n_query, n_train), got {scores.shape}")
+    n_query, n_train = scores.shape
+    scores = check_scores(scores, n_query, n_train)
+    sizes = [check_k(size, n_train - 1) for size in np.atleast_1d(np.asarray(k, dtype=object))]
+    if not isinstance(n_random, Integral) or isinstance(n_random, bool) or n_random < 0:
+        raise ValueError(f"n_random must be an integer >= 0, got {n_random!r}")
+    rng = check_random_state(random_state)
+    removed = {}
+    for size in sorted(set(sizes)):
+        for q, rows in enumerate(top_k(scores, size)):
+            removed[f"query {q} top {size}"] = np.sort(rows)
+        for i in range(n_random):
+            removed[f"random {size} {i}"] = np.sort(rng.choice(n_train, size, replace=False))
+    return removed
+
+
+def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.95):
+    """How far removing the k strongest rows of each query moves it, beside removing k random rows.
+
+    Parameters
+    ----------
+    truth : Retraining
+        From :func:`~sklearn_source.retraining.retrain_without` with the groups of :func:`top_k_removals`.
+    queries : array-like of int, shape (n_groups,), optional
+        For groups with other names: the query whose rows each group holds, in the order of the truth (its subset of all
+        rows left away); -1 for a group of random rows. None: as the names say, or one group for each query in order.
+    threshold : float, None or "auto", default="auto"
+        A query is flipped where its measurement, above the threshold for the network trained on all rows, is not any
+        more. ``"auto"``: 0 for ``"log_odds"``, where a class then has less than half of the probability (with two
+        classes: the predicted one changes); None for other measurements: nothing flips.
+    confidence : float, default=0.95
+        Of the intervals.
+
+    Returns
+    -------
+    result : Bunch
+        k : ndarray of shape (n_k,)
+            Numbers of rows removed.
+        change : ndarray of shape (n_k,)
+            Mean over queries of the measurement with all rows minus without the k strongest, in its unit; positive: it
+            fell, as it should.
+        change_interval : pair of ndarray of shape (n_k,)
+        flip_rate : ndarray of shape (n_k,)
+            Mean, over the queries above the threshold, of the share of repeats in which they are flipped. NaN without
+            a threshold or such queries.
+        flip_interval : pair of ndarray of shape (n_k,)
+        random_change, random_change_interval, random_flip_rate, random_flip_interval
+            The same for the random groups of that size; NaN where there are none.
+        score : float
+            Mean over k and queries of ``change - random_change``; without random groups, of ``change``.
+        score_interval : tuple of float
+        per_query_change : ndarray of shape (n_k, n_query)
+            NaN for a query without a group of that size.
+
+    Raises
+    ------
+    ValueError
+        If the truth lacks a subset of all rows, or it cannot be told which query a group belongs to.
+
+    Notes
+    -----
+    Intervals are over other queries of the same kind, given these retrainings; NaN for a single query. For flips of
+    more than two classes measure the margin over the best other class, by a callable, with ``threshold=0``.
+
+    References
+    ----------
+    .. [1] A. Ilyas et al., "Datamodels: Predicting Predictions from Training Data", ICML 2022, section 4.2.
+    .. [2] J. Bae, W. Lin, J. Lorraine, R. Grosse, "Training Data Attribution via Approximate Unrolled Differentiation",
+       2024, arXiv:2405.12186.
+
+    Examples
+    --------
+    >>> removed = top_k_removals(est.transform(X_query), k=[10, 50, 100])  # doctest: +SKIP
+    >>> truth = retrain_without(net, X, y, X_query, removed=removed, random_state=0)  # doctest: +SKIP
+    >>> subset_removal_score(truth).change  # doctest: +SKIP
+    """
+    check_confidence(confidence)
+    masks, outputs = check_truth(truth)
+    whole = masks.all(axis=1)
+    if not whole.any() or whole.all():
+        raise ValueError(
+            f"expected a truth with a subset of all rows and others that lack some, got {int(whole.sum())} of all and "
+            f"{int((~whole).sum())} that lack some: make it with retrain_without"
+        )
+    n_query = outputs.shape[2]
+    names = None if getattr(truth, "names", None) is None else [n for n, w in zip(truth.names, whole) if not w]
+    queries = _queries(queries, names, int((~whole).sum()), n_query)
+    threshold = _threshold(threshold, getattr(truth, "measurement", None))
+    before = outputs[whole].reshape(-1, n_query).mean(axis=0)
+    changes = before - outputs[~whole].mean(axis=1)  # (n_groups, n_query)
+    if threshold is None:
+        flips = np.full(changes.shape, np.nan)
+    else:
+        flips = np.where(before > threshold, (outputs[~whole] <= threshold).mean(axis=1), np.nan)
+    removed = (~masks[~whole]).sum(axis=1)
+    sizes = np.unique(removed[queries >= 0])
+    change, flip, by_chance, flip_by_chance = (np.full((len(sizes), n_query), np.nan) for _ in range(4))
+    for i, size in enumerate(sizes):
+        random = (removed == size) & (queries < 0)
+        if random.any():
+            by_chance[i], flip_by_chance[i] = changes[random].mean(axis=0), flips[random].mean(axis=0)
+        for q in np.unique(queries[(removed == size) & (queries >= 0)]):
+            own = (removed == size) & (queries == q)
+            change[i, q], flip[i, q] = changes[own, q].mean(), flips[own, q].mean()
+    gain = change - by_chance if np.isfinite(by_chance).any() else change
+    gain = np.array([column[np.isfinite(column)].mean() for column in gain.T if np.isfinite(column).any()])
+    result = Bunch(k=sizes, score=float(gain.mean()), score_interval=mean_interval(gain, confidence))
+    for name, values, limits in (
+        ("change", change, (-np.inf, np.inf)),
+        ("flip", flip, (0.0, 1.0)),
+        ("random_change", by_chance, (-np.inf, np.inf)),
+        ("random_flip", flip_by_chance, (0.0, 1.0)),
+    ):
+        mean, spread = _over_queries(values, confidence, limits)
+        result[f"{name}_rate" if name.endswith("flip") else name] = mean
+        result[f"{name}_interval"] = spread
+    result.per_query_change = change
+    return result
+
+
+def _over_queries(values, confidence, limits):
+    """Mean of every line and its interval, missing queries left out."""
+    lines = [line[np.isfinite(line)] for line in values]
+    mean = np.array([line.mean() if len(line) else np.nan for line in lines])
+    ends = [mean_interval(line, confidence, *limits) if len(line) else (np.nan, np.nan) for line in lines]
+    return mean, tuple(np.array(end) for end in zip(*ends))
+
+
+def _queries(queries, names, n_groups, n_query):
+    if queries is not None:
+        found = np.asarray(queries)
+        if found.shape != (n_groups,) or found.dtype.kind not in "iu" or not -1 <= found.min() <= found.max() < n_query:
+            raise ValueError(
+                f"expected queries as {n_groups} integers, one for each group, from -1 (random rows) to {n_query - 1}, "
+                f"got {found.dtype} of shape {found.shape}"
+            )
+    else:
+        matches = [_NAME.fullmatch(name) for name in names or ()]
+        if matches and all(matches):
+            found = np.array([-1 if match[1] is None else int(match[1]) for match in matches])
+        elif n_groups == n_query:
+            found = np.arange(n_query)
+        else:
+            raise ValueError(
+                f"cannot tell which of {n_query} queries each of {n_groups} groups belongs to: name the groups by "
+                "top_k_removals, or pass queries="
+            )
+        if found.max() >= n_query:
+            raise ValueError(f"the names of the groups speak of query {found.max()}, the truth has {n_query} queries")
+    if (found < 0).all():
+        raise ValueError("all groups are of random rows: none is removed for a query")
+    return found
+
+
+def _threshold(threshold, measurement):
+    if isinstance(threshold, str) and threshold == "auto":
+        return 0.0 if measurement == "log_odds" else None
+    if threshold is not None and (not isinstance(threshold, Real) or isinstance(threshold, bool)):
+        raise ValueError(f'threshold must be a number, None or "auto", got {threshold!r}')
+    return threshold
