@@ -75,7 +75,7 @@ print(f"accuracy: {net.score(X_train, y_train):.3f} in training, {np.mean(predic
 # Two questions that were understood, and the mistake that the network is surest of. A score is the part of the log-odds
 # of the predicted class that is owed to the training question, for one question at a time and to first order. Sums
 # over many questions rank right and overstate: for four test questions, networks trained anew without the 40 strongest
-# supporters lost 5 in log-odds on average, where the scores add up to 19; without 40 others of the class, 0.1.
+# supporters lost 5 in log-odds on average, where the scores add up to 19; without 40 of the class drawn at random, 0.1.
 est = SourceAttribution(n_segments=3, fisher="sampled", random_state=0).fit(net, X_train, y_train)
 asked = [list(test.data).index(text) for text in ("What does NASA stand for ?", "Where is the volcano Mauna Loa ?")]
 asked.append(int(np.argmax(np.where(predicted == y_test, 0, confidence))))
