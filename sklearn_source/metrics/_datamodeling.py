@@ -48,6 +48,7 @@ def linear_datamodeling_score(scores, truth, *, confidence=0.95, n_bootstrap=100
         per_query : ndarray of shape (n_query,)
             The correlation of each query; 0 where scores or outputs do not vary.
         per_query_ceiling : ndarray of shape (n_query,)
+            The ceiling of each query.
 
     Raises
     ------

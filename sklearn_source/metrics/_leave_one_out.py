@@ -31,11 +31,13 @@ def leave_one_out_correlation(scores, truth, *, confidence=0.95, n_bootstrap=100
         rank : float
             Mean over queries of the Spearman correlation, over the rows left out, of scores and effects.
         rank_interval : tuple of float
+            Bootstrap interval of the rank.
         slope : float
             Of the effects on the scores, through the origin, all queries and rows together: 1 where the scores have the
             right unit, above 1 where they are too small. Noise of the retraining does not pull it down; scores
             that are noise do.
         slope_interval : tuple of float
+            Bootstrap interval of the slope.
         per_query : ndarray of shape (n_query,)
             The rank correlation of each query; 0 where scores or effects do not vary.
         rows : ndarray of int
