@@ -12,16 +12,6 @@ def stage_position(trajectory, stage):
     return [s.index for s in trajectory.stages].index(stage)
 
 
-def require_rates(rates, names, stage):
-    """Every attributed parameter must have been in the optimizer."""
-    missing = [name for name in names if name not in rates]
-    if missing:
-        raise ValueError(
-            f"the optimizer of stage {stage} did not hold the parameters {missing}, which have requires_grad=True: "
-            "give it all of them, set requires_grad=False, or leave them out with layers="
-        )
-
-
 def warn_of_unequal_steps(net, credited):
     """Say what of the training the learning rates do not tell: rows that weighed more than others, clipped gradients.
 

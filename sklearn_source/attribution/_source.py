@@ -13,7 +13,7 @@ from ..gradients import Metric
 from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments
 from ..utils._compat import Interval, StrOptions
 from ._influence import AUTO_DAMPING
-from ._optimizer import require_rates, stage_position, warn_of_unequal_steps
+from ._optimizer import stage_position, warn_of_unequal_steps
 from ._segment import DiagonalSegment, FittedSegment, SegmentSummary, mean_state, relative_rates
 from ._statistics import cached_curvature
 from ._walk import walk_in_eigencoordinates, walk_in_parameters
@@ -225,7 +225,6 @@ class SourceAttribution(GradientAttribution):
 
     def _fit_segment(self, segment, flow):
         trajectory, engine = self.trajectory_, self._engine
-        require_rates(flow.rates, engine.names, segment.stage)
         names = [block.parameters[0] for block in engine.blocks]
         h, relative = relative_rates([flow.rates[name] for name in names])
         states, weights = self._segment_states(segment)

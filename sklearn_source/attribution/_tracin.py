@@ -9,7 +9,7 @@ import numpy as np
 from ..base import GradientAttribution, Term
 from ..trajectory import Trajectory, segment_flow
 from ..utils._compat import StrOptions
-from ._optimizer import require_rates, stage_position, warn_of_unequal_steps
+from ._optimizer import stage_position, warn_of_unequal_steps
 
 
 class TracIn(GradientAttribution):
@@ -93,7 +93,6 @@ class TracIn(GradientAttribution):
             warn_of_unequal_steps(self.net_, self._credited)
         self._parts = []
         for stage, checkpoint, rates in self._weights:
-            require_rates(rates, self._engine.names, stage)
             position = stage_position(trajectory, stage)
             index = self._credited[position]
             factors = [-rates[block.parameters[0]] / len(index) for block in self._engine.blocks]
