@@ -175,6 +175,7 @@ def test_diverged_networks_are_named():
     with pytest.warns(UserWarning, match="training diverged"):
         found = retrain(make_net(lr=1e6))
     assert not np.isfinite(found.outputs).all()
+    assert found.settings["engine"] == "vectorized"
 
 
 def test_scoring_callbacks_stay():
