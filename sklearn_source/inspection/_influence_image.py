@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 import numpy as np
 
 from ._influence_words import answer, label, signed
-from ._plotting import LITERAL, OPPOSING, REFERENCE, SUPPORTING, divide
+from ._plotting import LITERAL, OPPOSING, REFERENCE, SUPPORTING, divide, shrink_to_fit
 
 
 def draw_images(display, ax, resize):
@@ -17,21 +19,28 @@ def draw_images(display, ax, resize):
     brightness = _brightness([display.query.X, *display.supporting.X, *display.opposing.X])
     query = figure.add_subplot(grid[:, 0])
     _show(query, display.query.X, brightness, REFERENCE)
-    query.set_title("\n".join([f"query {display.query.index}", *answer(display)]), fontsize=11, **LITERAL)
-    axes = [query]
+    words = [line for text in answer(display) for line in wrap(text, 22, max_lines=2, placeholder=" …")]
+    title = query.set_title("\n".join([f"query {display.query.index}", *words]), fontsize=11, **LITERAL)
+    titles = [(title, query, 1.04 * display.query.X.shape[1], np.inf)]
+    axes, headings, labels = [query], [], []
     for place, (group, heading, colour) in enumerate(zip(groups, display.headings(), (SUPPORTING, OPPOSING))):
         line = figure.add_subplot(grid[2 * place, 1:])
         line.set_axis_off()
         text = heading if len(group.X) else f"{heading}: no row"
-        line.text(0, 0, text, color=colour, fontsize=11, in_layout=False, **LITERAL)
+        text = line.text(0, 0, text, color=colour, fontsize=11, in_layout=False, **LITERAL)
+        headings.append((text, line, 1.0, np.inf))
         for j, (image, index, score) in enumerate(zip(group.X, group.indices, group.scores)):
             own = figure.add_subplot(grid[2 * place + 1, j + 1])
             _show(own, image, brightness, colour)
             name = label(group, j)
             name = f"{display.target_name} {name}" if name.isdigit() else name
             own.set_title(signed(score, groups), fontsize=11, color=colour, fontweight="bold", pad=4)
-            own.set_xlabel(f"row {index}" + (f"\n{name}" if name else ""), fontsize=9, **LITERAL)
+            words = "\n".join([f"row {index}", *wrap(name, 16, max_lines=2, placeholder=" …")])
+            text = own.set_xlabel(words, fontsize=9, **LITERAL)
+            labels.append((text, own, 1.04 * image.shape[1], np.inf))
             axes.append(own)
+    for texts in (titles, headings, labels):
+        shrink_to_fit(figure, texts)
     return axes
 
 

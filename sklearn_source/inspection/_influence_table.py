@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ._influence_words import signed, value_text
-from ._plotting import LITERAL, OPPOSING, SUPPORTING, blue_orange, ink_on, shrink_to_fit
+from ._plotting import LITERAL, OPPOSING, SUPPORTING, blue_orange, ink_on, lay_out, shrink_to_fit
 from ._rows import numbers
 
 _MAX_FEATURES = 30
-_LONGEST = 14  # characters of a cell that is not a number
+_LEAST_LINE, _OTHER_LINES = 10.0, 7  # points that a line has at least; lines that are no features
+_LONGEST = 11  # characters of a cell that is not a number
 _GAP = 0.25
 _FAR = 2.0  # standard deviations at which a difference is as dark as it gets
 _NAME_SIZE, _CELL_SIZE = 10.0, 10.0
@@ -17,13 +18,13 @@ _NAME_SIZE, _CELL_SIZE = 10.0, 10.0
 
 def table_size(display):
     """Inches in which cells are legible."""
-    names, columns, rows, _ = _layout(display)
+    names, columns, rows, _ = _layout(display, _MAX_FEATURES)
     return 0.085 * max(len(name) for name in names) + 0.72 * (columns + 1) + 0.6, 0.3 * rows + 0.3
 
 
 def draw_table(display, ax, resize):
     """Returns the axes, as a list."""
-    names, columns, n_lines, chosen = _layout(display)
+    names, columns, n_lines, chosen = _layout(display, _MAX_FEATURES if resize else _room(ax))
     groups = (display.supporting, display.opposing)
     query = display.query.X
     decimals = {
@@ -35,11 +36,11 @@ def draw_table(display, ax, resize):
     name_width = 0.125 * max(len(name) for name in names)
     ax.set_xlim(-name_width, columns)
     ax.set_ylim(n_lines, 0)
-    fitted = []
+    fitted, headings = [], []
 
     def write(x, y, text, width=0.94, **style):
         options = {"ha": "center", "va": "center", "fontsize": _CELL_SIZE, **LITERAL, **style}
-        fitted.append((ax.text(x, y + 0.5, text, **options), width, 0.95))
+        fitted.append((ax.text(x, y + 0.5, text, **options), ax, width, 0.95))
 
     def fill(x, y, colour):
         ax.add_patch(_rectangle(x, y, colour))
@@ -67,7 +68,9 @@ def draw_table(display, ax, resize):
     x = 1 + _GAP
     for group, heading, colour in zip(groups, display.headings(), (SUPPORTING, OPPOSING)):
         width = max(len(group.X), 3)
-        write(x, 0, heading if len(group.X) else f"{heading}: no row", width, ha="left", color=colour, weight="bold")
+        text = heading if len(group.X) else f"{heading}: no row"
+        text = ax.text(x, 0.5, text, ha="left", va="center", color=colour, weight="bold", fontsize=10, **LITERAL)
+        headings.append((text, ax, width, 0.95))
         for j, row in enumerate(group.X):
             write(x + 0.5, lines["row"], str(group.indices[j]))
             shade = colours(0.5 + 0.5 * float(group.scores[j]) / strongest)
@@ -88,16 +91,26 @@ def draw_table(display, ax, resize):
     if left_out:
         note += f" Left out:\n{left_out} features that differ less."
     text = ax.text(columns, n_lines, note, ha="right", va="bottom", color="0.35", fontsize=8.5, **LITERAL)
-    fitted.append((text, columns + name_width, 1.9))
-    for texts in (fitted[:-1], fitted[-1:]):  # a long note must not make the cells small
+    for texts in (
+        fitted,
+        headings,
+        [(text, ax, columns + name_width, 1.9)],
+    ):  # long words must not make the cells small
         shrink_to_fit(ax.figure, texts)
     return [ax]
 
 
-def _layout(display):
+def _room(ax):
+    """Features of which a line each is legible in axes of a given height."""
+    lay_out(ax.figure)
+    lines = ax.bbox.height * 72 / ax.figure.canvas.figure.dpi / _LEAST_LINE
+    return int(np.clip(lines - _OTHER_LINES, 3, _MAX_FEATURES))
+
+
+def _layout(display, most):
     """Names in the first column, number of columns beside it and of lines, features shown."""
     groups = (display.supporting, display.opposing)
-    chosen = _chosen(display)
+    chosen = _chosen(display, most)
     names = [*(display.feature_names[i] for i in chosen), "training row", display.target_name]
     names.append(f"score ({display.unit})" if display.unit else "score")
     columns = 1 + 2 * _GAP + sum(max(len(group.X), 3) for group in groups)
@@ -106,16 +119,16 @@ def _layout(display):
     return names, columns, lines, chosen
 
 
-def _chosen(display):
+def _chosen(display, most):
     """All features, or those in which the rows differ most from the query, in their own order."""
     n = len(display.feature_names)
-    if n <= _MAX_FEATURES:
+    if n <= most:
         return list(range(n))
     rows = [*display.supporting.X, *display.opposing.X]
     differs = [
         sum(_difference(row[j], display.query.X[j], _spread(display, j), cap=np.inf) for row in rows) for j in range(n)
     ]
-    return sorted(np.argsort(-np.asarray(differs), kind="stable")[:_MAX_FEATURES].tolist())
+    return sorted(np.argsort(-np.asarray(differs), kind="stable")[:most].tolist())
 
 
 def _spread(display, feature):

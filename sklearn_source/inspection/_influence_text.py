@@ -113,6 +113,8 @@ def wrapped(text, width, size, most):
     last = lines[most - 1]
     while last and _width(last + " …", size) > width:
         last = last[:-1]
+    if last != lines[most - 1] and " " in last:  # not within a word
+        last = last[: last.rindex(" ")]
     return [*lines[: most - 1], last.rstrip() + " …"]
 
 

@@ -79,16 +79,16 @@ def shrink_to_fit(figure, texts, smallest=4.0):
     Parameters
     ----------
     figure : Figure
-    texts : list of (Text, width, height)
-        With the room each has, in data units of its axes.
+    texts : list of (Text, Axes, width, height)
+        With the room each has, in data units of the axes.
     """
     lay_out(figure)
     factor = 1.0
-    for text, width, height in texts:
+    for text, ax, width, height in texts:
         box = text.get_window_extent()
-        (x0, y0), (x1, y1) = text.axes.transData.transform([(0, 0), (width, height)])
-        factor = min(factor, abs(x1 - x0) / max(box.width, 1), abs(y1 - y0) / max(box.height, 1))
-    for text, _, _ in texts:
+        (x0, y0), (x1, y1) = ax.transData.transform([(0, 0), (width, 1)])
+        factor = min(factor, abs(x1 - x0) / max(box.width, 1), abs(y1 - y0) * height / max(box.height, 1))
+    for text, *_ in texts:
         text.set_fontsize(max(smallest, text.get_fontsize() * factor))
 
 

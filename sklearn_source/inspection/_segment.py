@@ -9,6 +9,7 @@ from ._plotting import LITERAL, OPPOSING, SUPPORTING, axes_for, divide, require_
 from ._rows import count, one_row, take
 from ._segment_scores import parts
 
+_MOST_TICKS = 14
 _FLOOR = 1e-6  # h sigma below which nothing at all moved: where the axis ends
 
 
@@ -160,7 +161,8 @@ class SegmentDisplay:
         self._draw_scores(upper)
         self._draw_spectra(lower)
         steps = sorted({step for segment in self.segments for step in (segment.start, segment.end)})
-        lower.set_xticks(steps)
+        if len(steps) <= _MOST_TICKS:
+            lower.set_xticks(steps)
         upper.tick_params(labelbottom=False)
         upper.set_xlim(steps[0], steps[-1])
         lower.set_xlabel("training step")

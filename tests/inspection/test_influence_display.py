@@ -139,7 +139,7 @@ def test_a_frame_with_words_and_gaps():
     scores = np.array([[0.1, 3.0, 2.0, 1.0]])
     display = InfluenceDisplay.from_predictions(scores, frame.iloc[[0]], X_train=frame, k=3)
     drawn = texts(display.ax_)
-    assert {"cost in $", "kind", "b", "–", "3.5", "a very long c…"} <= set(drawn)
+    assert {"cost in $", "kind", "b", "–", "3.5", "a very lon…"} <= set(drawn)
     assert "Lowered the measurement: no row" in drawn
     display.figure_.canvas.draw()  # a dollar sign is no formula
 
