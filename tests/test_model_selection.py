@@ -8,6 +8,7 @@ from importlib import import_module
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import spearmanr
 from sklearn import model_selection
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -39,7 +40,9 @@ def problem():
     X = rng.normal(size=(N_TRAIN + N_QUERY, 3)).astype(np.float32)
     y = (X[:, :1] - np.sin(2 * X[:, 1:2]) + 0.1 * rng.normal(size=(len(X), 1))).astype(np.float32)
     X, y, X_query = X[:N_TRAIN], y[:N_TRAIN], X[N_TRAIN:]
-    net = make_net(max_epochs=8).fit(X, y)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = make_net(max_epochs=8).fit(X, y)
     truth = retrain_on_subsets(net, X, y, X_query, n_subsets=12, n_repeats=2, random_state=0)
     return Bunch(net=net, X=X, y=y, X_query=X_query, truth=truth)
 

@@ -20,8 +20,9 @@ def model_randomization_score(scores, randomized, *, confidence=0.95):
     scores : array-like of shape (n_query, n_train)
         Of the trained network.
     randomized : array-like of shape (n_query, n_train) or (n_random, n_query, n_train)
-        Of the same queries and rows by networks with random weights, ``clone(net).initialize()``, with the same
-        targets of the queries for both: the predicted classes differ.
+        Of the same queries and rows by networks that learned nothing, ``clone(net).set_params(lr=0.0,
+        max_epochs=1).fit(X, y)``, with the same targets of the queries for both: the predicted classes differ. For
+        methods that look at the trained weights; those that follow a training have nothing to follow.
     confidence : float, default=0.95
         Of the interval.
 

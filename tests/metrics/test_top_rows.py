@@ -6,10 +6,14 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import spearmanr
+from sklearn.base import clone
 
+from sklearn_source import GradientSimilarity
 from sklearn_source.metrics import class_detection_score, model_randomization_score, top_k_overlap
 from sklearn_source.metrics._top import top_k_membership
+from tests._nets import make_net
 
 
 def tables(seed, n_query=6, n_train=15):
@@ -75,6 +79,21 @@ def test_randomization_of_scores_that_do_not_change_or_vary():
     scores, _, _ = tables(2)
     assert model_randomization_score(scores, 3 * scores + 1).score == pytest.approx(1)
     assert model_randomization_score(scores, np.zeros_like(scores)).score == 0
+
+
+def test_networks_that_learned_nothing():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 3)).astype(np.float32)
+    y, X_query = X[:, :1] + X[:, 1:2] ** 2, rng.normal(size=(5, 3)).astype(np.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = make_net(recorded=False, max_epochs=20).fit(X, y)
+        nothing = clone(net).set_params(lr=0.0, max_epochs=1).fit(X, y)
+        again = clone(net).set_params(max_epochs=20).fit(X, y)
+    scores, by_none, by_other = (
+        GradientSimilarity(metric="dot").fit(each, X, y).transform(X_query) for each in (net, nothing, again)
+    )
+    assert model_randomization_score(scores, by_none).score < model_randomization_score(scores, by_other).score - 0.2
 
 
 @pytest.mark.parametrize("k", [1, 3, 15])

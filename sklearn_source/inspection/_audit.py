@@ -1,0 +1,177 @@
+"""A list of training rows to look at, worst first."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+import numpy as np
+
+from ._advice import advise
+from ._neighbours import compare_with_neighbours, representation_of
+from ._reading import read_rows
+from ._scores import check_attribution, score_chunks
+from ._table import make_table
+
+
+def audit_training_rows(
+    estimator,
+    X,
+    y,
+    *,
+    X_query=None,
+    y_query=None,
+    representation=None,
+    n_neighbors=10,
+    k=10,
+    high=0.05,
+    as_frame="auto",
+):
+    """Suspicious training rows, worst first, each with what speaks against it and what might be done.
+
+    Parameters
+    ----------
+    estimator : fitted attribution method
+        With ``net_`` and ``self_influence``.
+    X, y
+        The training rows, as given to its ``fit``.
+    X_query, y_query : optional
+        Held-out rows with their true targets: which training rows oppose them is then told. For classifiers pass
+        ``y_query``: without, rows are judged by whether they oppose what the network predicts.
+    representation : array-like of shape (n_train, n_features), optional
+        Vectors in which distances between rows mean something, embeddings say. None: X itself where it is an array or
+        a table of numbers; for other X nothing is told of neighbours.
+    n_neighbors : int, default=10
+    k : int, default=10
+        A row opposes a query where it is among the query's k lowest scores, and that is negative.
+    high : float, default=0.05
+        Share of the rows whose value of a criterion counts as high.
+    as_frame : bool or "auto", default="auto"
+        A pandas DataFrame, or else a NumPy record array. "auto": a frame where pandas is installed.
+
+    Returns
+    -------
+    table : DataFrame or recarray of n_train rows
+        By falling ``suspicion``. Columns, where there is what they need:
+
+        row : place in X.
+        suggestion : ``"relabel"`` (classes only: most neighbours have one other label, and the network predicts it too
+            or, without the row, might), ``"drop"`` (it opposes many queries or a near duplicate has another label, and
+            something else speaks against it too), ``"inspect"`` (something does), or ``"keep"``.
+        suggested_label : for classes, what network and neighbours expect; the own label unless they agree on another.
+        reason : in words.
+        suspicion : mean of the criteria's ranks, 0 to 1.
+        label, predicted : classes; or ``target``, ``predicted`` of regressions with one output.
+        probability : of the label.
+        loss : of the row, by the trained network.
+        self_influence : how much of its fit it owes to its presence; in the unit of the loss if the method has one.
+        loss_without : ``loss + self_influence``, the loss of a network that had not seen the row, for methods that have
+            a unit.
+        probability_without : the same for the probability of the label.
+        neighbour_disagreement : share of the neighbours with another label; of regressions, distance from the
+            neighbours' mean in standard deviations.
+        near_duplicate : a row next to it with another label, -1 for none; closer than a tenth of the usual distance to
+            the nearest row.
+        opposed_queries : number of queries it opposes.
+        query_influence : sum of its scores over the queries.
+
+    Raises
+    ------
+    ValueError
+        If the rows are not as many as those of ``fit``, or settings are out of range.
+    TypeError
+        If the estimator has no network to ask.
+
+    Notes
+    -----
+    A network that has learned a wrong label by heart agrees with it. That such a row owes its fit to itself shows in
+    ``self_influence``, so ``"relabel"`` asks that most neighbours have another label, and that the network predicts it,
+    or self-influence is high, or ``probability_without`` is below one half. ``loss_without`` is an estimate to first
+    order: it orders rows, but where the loss is nearly 0 it understates what a network without the row would lose, and
+    TracIn, which knows no curvature, overstates it many times.
+
+    To oppose a query speaks against a row only where more of the measurement is better: for ``"log_odds"`` and
+    ``"neg_loss"``. For regressions fit the estimator with ``measurement="neg_loss"`` and pass ``y_query``; with
+    ``"prediction"`` the columns are there and nothing is made of them.
+
+    Suggestions are for people to decide on. Costs ``self_influence``, one pass over the rows, nearest neighbours, and
+    ``transform`` of the queries, a part of them at a time.
+
+    References
+    ----------
+    .. [1] P. W. Koh, P. Liang, "Understanding Black-box Predictions via Influence Functions", ICML 2017, section 5.4.
+    .. [2] E. Nguyen, J. Bertram, E. Kortukov, J. Y. Song, S. J. Oh, "Towards User-Focused Research in Training Data
+       Attribution for Human-Centered Explainable AI", 2024, arXiv:2409.16978.
+
+    Examples
+    --------
+    >>> table = audit_training_rows(est, X, y, X_query=X_test, y_query=y_test)  # doctest: +SKIP
+    >>> table[table["suggestion"] == "relabel"].head()  # doctest: +SKIP
+    """
+    check_attribution(estimator)
+    if not hasattr(estimator, "net_") or not hasattr(estimator, "self_influence"):
+        raise TypeError(f"expected a method with a network and self_influence, got {type(estimator).__name__}")
+    _check_settings(n_neighbors, k, high)
+    n = estimator.n_train_
+    read = read_rows(estimator.net_, X, y)
+    if len(read.loss) != n:
+        raise ValueError(f"expected the {n} training rows given to fit, got {len(read.loss)}")
+    influence = np.asarray(estimator.self_influence(), dtype=np.float64)
+    columns = _of_network(read, influence, bool(getattr(estimator, "has_unit", False)))
+    vectors = representation_of(X, representation, n)
+    neighbours = None
+    if vectors is not None and n > 1:
+        neighbours = compare_with_neighbours(vectors, read.target, read.is_classification, n_neighbors)
+        columns["neighbour_disagreement"] = neighbours.disagreement
+        if read.is_classification:
+            columns["near_duplicate"] = neighbours.twin
+    if X_query is not None:
+        columns["opposed_queries"], columns["query_influence"] = _opposed(estimator, X_query, y_query, min(k, n))
+    counts = _more_is_better(estimator, read.is_classification)
+    advice = advise({k: v for k, v in columns.items() if counts or k != "opposed_queries"}, read, neighbours, high)
+    order = np.argsort(-advice["suspicion"], kind="stable")
+    columns = {"row": np.arange(n), **advice, **columns}
+    return make_table({name: np.asarray(column)[order] for name, column in columns.items()}, as_frame)
+
+
+def _check_settings(n_neighbors, k, high):
+    for name, value in (("n_neighbors", n_neighbors), ("k", k)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    if not isinstance(high, Real) or isinstance(high, bool) or not 0 < high < 1:
+        raise ValueError(f"high must be a share between 0 and 1, got {high!r}")
+
+
+def _of_network(read, influence, has_unit):
+    """Columns that the network and the row alone give."""
+    columns = {}
+    if read.is_classification:
+        columns.update(label=read.target, predicted=read.predicted)
+        if read.probability is not None:
+            columns["probability"] = read.probability
+    elif read.target.ndim == 1:
+        columns.update(target=read.target, predicted=read.predicted)
+    columns.update(loss=read.loss, self_influence=influence)
+    if has_unit:
+        columns["loss_without"] = read.loss + influence
+        if read.loss_is_log:
+            columns["probability_without"] = np.exp(-columns["loss_without"]).clip(0, 1)
+    return columns
+
+
+def _more_is_better(estimator, is_classification):
+    """Whether a row that lowers the measurement does harm."""
+    measurement = getattr(estimator, "measurement", None)
+    if not isinstance(measurement, str):
+        return False
+    return measurement in ("log_odds", "neg_loss") or (measurement == "auto" and is_classification)
+
+
+def _opposed(estimator, X_query, y_query, k):
+    """Number of queries that each row opposes, and the sum of its scores over all."""
+    count, total = np.zeros(estimator.n_train_, dtype=np.int64), np.zeros(estimator.n_train_)
+    for _, scores in score_chunks(estimator, X_query, y_query):
+        lowest = np.argpartition(scores, k - 1, axis=1)[:, :k]
+        negative = np.take_along_axis(scores, lowest, axis=1) < 0
+        np.add.at(count, lowest[negative], 1)
+        total += scores.sum(axis=0)
+    return count, total

@@ -1,0 +1,32 @@
+"""Tables: pandas where it is installed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def make_table(columns, as_frame="auto"):
+    """Columns of one length as a DataFrame or a record array.
+
+    Parameters
+    ----------
+    columns : dict of str to array-like
+    as_frame : bool or "auto"
+        "auto": a DataFrame where pandas is installed.
+
+    Returns
+    -------
+    table : DataFrame or numpy.recarray
+        ``table["name"]`` is a column of either.
+    """
+    if as_frame not in (True, False, "auto"):
+        raise ValueError(f'as_frame must be True, False or "auto", got {as_frame!r}')
+    if as_frame:
+        try:
+            import pandas
+        except ImportError:
+            if as_frame is True:
+                raise ImportError("as_frame=True needs pandas: install it, or pass as_frame=False") from None
+        else:
+            return pandas.DataFrame(columns)
+    return np.rec.fromarrays(list(columns.values()), names=list(columns))
