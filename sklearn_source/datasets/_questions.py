@@ -92,7 +92,7 @@ def load_questions(*, subset: str = "train", return_X_y: bool = False):
     >>> from sklearn_source.datasets import load_questions
     >>> questions = load_questions()
     >>> questions.data[0], questions.target_names[questions.target[0]]
-    ('What films featured the character Popeye Doyle ?', 'entity')
+    ('What fowl grabs the spotlight after the Chinese Year of the Monkey ?', 'entity')
     """
     folder = resources.files(_DATA_MODULE)
     lines = [
