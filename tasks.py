@@ -25,10 +25,11 @@ ROOT = Path(__file__).resolve().parent
 JOBS = {
     "example": ("plot", "constraints.txt", ["examples/plot_concrete.py"]),
     "examples": ("plot", "constraints.txt", ["examples/plot_questions.py", "examples/plot_plays.py"]),
-    "test": ("test,plot", "constraints.txt", ["-m pytest"]),
+    # Two processes of one thread each: most tests are too small for more threads.
+    "test": ("test,plot", "constraints.txt", ["-m pytest -n 2"]),
     "lint": ("test,plot", "constraints.txt", ["-m ruff check .", "-m ruff format --check ."]),
     "docs": ("docs", "constraints.txt", ["-m sphinx -W --keep-going -b html docs docs/_build/html"]),
-    "oldest": ("test,plot", "constraints-oldest.txt", ["-m pytest"]),
+    "oldest": ("test,plot", "constraints-oldest.txt", ["-m pytest -n 2"]),
 }
 
 
