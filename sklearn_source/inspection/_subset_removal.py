@@ -6,6 +6,21 @@ import numpy as np
 
 from ._plotting import LITERAL, REFERENCE, axes_for, count_curve, finite_vector, next_curve, require_matplotlib
 
+_PLAIN = ("score", "interval", "baseline", "baseline_interval")
+# By the name of the metric's field: the fields of it, of its interval and of the random rows'; words; whether a share.
+_QUANTITIES = {
+    "flip_rate": (
+        ("flip_rate", "flip_interval", "random_flip_rate", "random_flip_interval"),
+        "queries flipped",
+        True,
+    ),
+    "change": (
+        ("change", "change_interval", "random_change", "random_change_interval"),
+        "fall of the measurement, mean over queries",
+        False,
+    ),
+}
+
 
 class SubsetRemovalDisplay:
     """Flipped predictions, or change of the measurement, against the number of rows removed; random rows beside it.
@@ -222,22 +237,6 @@ class SubsetRemovalDisplay:
     def _band(self, ax, k, ends, color):
         if ends is not None:
             self.bands_.append(ax.fill_between(k, ends[0], ends[1], color=color, alpha=0.2, lw=0))
-
-
-_PLAIN = ("score", "interval", "baseline", "baseline_interval")
-# By the name of the metric's field: the fields of it, of its interval and of the random rows'; words; whether a share.
-_QUANTITIES = {
-    "flip_rate": (
-        ("flip_rate", "flip_interval", "random_flip_rate", "random_flip_interval"),
-        "queries flipped",
-        True,
-    ),
-    "change": (
-        ("change", "change_interval", "random_change", "random_change_interval"),
-        "fall of the measurement, mean over queries",
-        False,
-    ),
-}
 
 
 def _known(values):

@@ -216,6 +216,7 @@ def test_the_axes_given_are_used(plt, digits):
     assert display.ax_ is axes[1]
     figure.canvas.draw()
     assert all(ax.get_position().x0 > 0.45 for ax in display.axes_)
+    assert not axes[1].axison  # it holds the others and shows no ticks of its own
     free = plt.figure().add_axes((0.5, 0.5, 0.5, 0.5))
     assert all(ax.get_position().y0 >= 0.49 for ax in display.plot(ax=free).axes_)
     size = tuple(figure.get_size_inches())
