@@ -14,21 +14,25 @@ import argparse
 import os
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import _common
 import torch
 from _common import Clock, exit_on_terminate, timed
-from _peer import Peer, peer_factors, peer_scores, warm_up
+from _peer import BATCHES, Peer, peer_factors, peer_scores, warm_up
 from _tasks import TASKS, Task, make_task
 from gemm_floor import gemm_rate, score_flops, score_gemm_rate
 
 Times = dict[str, list[Clock]]
 
 
-def run_peer(task: Task, times: Times) -> torch.Tensor:
-    """Fit and score once with the peer; append its clocks, return its scores in our unit and sign."""
-    with Peer(task) as peer:
+def run_peer(task: Task, times: Times, planner: bool = False) -> torch.Tensor:
+    """Fit and score once with the peer; append its clocks, return its scores in our unit and sign.
+
+    ``planner``: leave the route through the scores to the peer's own planner, as its users do.
+    """
+    with Peer(task, replace(BATCHES[task.name], rowwise=False) if planner else None) as peer:
         for phase, clock in peer_factors(peer).items():
             times.setdefault("factors" if phase == "total" else phase, []).append(clock)
         tau, clock = peer_scores(peer)
@@ -109,7 +113,7 @@ def floor_report(task: Task, sides: dict[str, Times]) -> str:
     return "\n".join(lines)
 
 
-def bench(task: Task, repeats: int, only: str | None) -> None:
+def bench(task: Task, repeats: int, only: str | None, planner: bool) -> None:
     """Alternate the two sides `repeats` times, each going first every other time, and print the report."""
     peer_times: Times = {}
     our_times: Times = {}
@@ -117,7 +121,7 @@ def bench(task: Task, repeats: int, only: str | None) -> None:
     runs: list[tuple[str, Callable[[], torch.Tensor]]] = []
     if only != "ours":
         warm_up(task)
-        runs.append(("peer", lambda: run_peer(task, peer_times)))
+        runs.append(("peer", lambda: run_peer(task, peer_times, planner)))
     if only != "peer":
         import _ours  # only here: the peer can be timed where this package is not installed
 
@@ -127,6 +131,8 @@ def bench(task: Task, repeats: int, only: str | None) -> None:
         runs.append(("ours", lambda: run_ours(_ours, task, prepared, our_times)))
 
     print(f"## Task {task.name}: {len(task.X_train)} x {len(task.X_query)} rows, {task.n_params} parameters")
+    if planner:
+        print("The peer's route through the scores is its own planner's.")
     print(f"torch {torch.__version__}, {_common.N_THREADS} threads, denormals flushed, {repeats} repeats.")
     print(f"Load average before: {os.getloadavg()[0]:.1f}.", flush=True)
     for repeat in range(repeats):
@@ -145,6 +151,9 @@ def main() -> None:
     parser.add_argument("--task", choices=sorted(TASKS), default="a")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("peer", "ours"), help="run one side alone")
+    parser.add_argument(
+        "--peer-planner", action="store_true", help="let the peer choose its route, at its best batches"
+    )
     parser.add_argument("--rows", type=int, help="use the first so many training rows (a quick look, not a result)")
     arguments = parser.parse_args()
     exit_on_terminate()
@@ -153,7 +162,7 @@ def main() -> None:
     task = make_task(arguments.task)
     if arguments.rows is not None:
         task = task.head(arguments.rows, len(task.X_query))
-    bench(task, arguments.repeats, arguments.only)
+    bench(task, arguments.repeats, arguments.only, arguments.peer_planner)
 
 
 if __name__ == "__main__":
