@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from ..network import Network, resolve_measurement
 from ._advice import advise
 from ._neighbours import compare_with_neighbours, representation_of
 from ._reading import read_rows
@@ -60,7 +61,8 @@ def audit_training_rows(
         suggested_label : for classes, what network and neighbours expect; the own label unless they agree on another.
         reason : in words.
         suspicion : mean of the criteria's ranks, 0 to 1.
-        label, predicted : classes; or ``target``, ``predicted`` of regressions with one output.
+        label, predicted : classes; or ``target``, ``predicted`` of regressions with one output. Rows of several classes
+            (sequences, sets of labels) have neither, and nothing is told of their neighbours.
         probability : of the label.
         loss : of the row, by the trained network.
         self_influence : how much of its fit it owes to its presence; in the unit of the loss if the method has one.
@@ -119,14 +121,14 @@ def audit_training_rows(
     columns = _of_network(read, influence, bool(getattr(estimator, "has_unit", False)))
     vectors = representation_of(X, representation, n)
     neighbours = None
-    if vectors is not None and n > 1:
+    if vectors is not None and read.target is not None and n > 1:
         neighbours = compare_with_neighbours(vectors, read.target, read.is_classification, n_neighbors)
         columns["neighbour_disagreement"] = neighbours.disagreement
         if read.is_classification:
             columns["near_duplicate"] = neighbours.twin
     if X_query is not None:
         columns["opposed_queries"], columns["query_influence"] = _opposed(estimator, X_query, y_query, min(k, n))
-    counts = _more_is_better(estimator, read.is_classification)
+    counts = _more_is_better(estimator)
     advice = advise({k: v for k, v in columns.items() if counts or k != "opposed_queries"}, read, neighbours, high)
     order = np.argsort(-advice["suspicion"], kind="stable")
     columns = {"row": np.arange(n), **advice, **columns}
@@ -148,7 +150,7 @@ def _of_network(read, influence, has_unit):
         columns.update(label=read.target, predicted=read.predicted)
         if read.probability is not None:
             columns["probability"] = read.probability
-    elif read.target.ndim == 1:
+    elif read.target is not None and read.target.ndim == 1:
         columns.update(target=read.target, predicted=read.predicted)
     columns.update(loss=read.loss, self_influence=influence)
     if has_unit:
@@ -158,12 +160,12 @@ def _of_network(read, influence, has_unit):
     return columns
 
 
-def _more_is_better(estimator, is_classification):
+def _more_is_better(estimator):
     """Whether a row that lowers the measurement does harm."""
     measurement = getattr(estimator, "measurement", None)
-    if not isinstance(measurement, str):
-        return False
-    return measurement in ("log_odds", "neg_loss") or (measurement == "auto" and is_classification)
+    if measurement == "auto":
+        measurement = resolve_measurement(measurement, Network.from_net(estimator.net_)).name
+    return isinstance(measurement, str) and measurement in ("log_odds", "neg_loss")
 
 
 def _opposed(estimator, X_query, y_query, k):
