@@ -95,8 +95,9 @@ def audit_training_rows(
     ``"neg_loss"``. For regressions fit the estimator with ``measurement="neg_loss"`` and pass ``y_query``; with
     ``"prediction"`` the columns are there and nothing is made of them.
 
-    Suggestions are for people to decide on. Costs ``self_influence``, one pass over the rows, nearest neighbours, and
-    ``transform`` of the queries, a part of them at a time.
+    Suggestions are for people to decide on: rows of a class so rare that their neighbours are of others look
+    mislabelled too (:func:`under_sampled_regions` finds these). Costs ``self_influence``, one pass over the rows,
+    nearest neighbours, and ``transform`` of the queries, a part of them at a time.
 
     References
     ----------
