@@ -54,27 +54,29 @@ def audit_training_rows(
     table : DataFrame or recarray of n_train rows
         By falling ``suspicion``. Columns, where there is what they need:
 
-        row : place in X.
-        suggestion : ``"relabel"`` (classes only: most neighbours have one other label, and the network predicts it too
-            or, without the row, might), ``"drop"`` (it opposes many queries or a near duplicate has another label, and
-            something else speaks against it too), ``"inspect"`` (something does), or ``"keep"``.
-        suggested_label : for classes, what network and neighbours expect; the own label unless they agree on another.
-        reason : in words.
-        suspicion : mean of the criteria's ranks, 0 to 1.
-        label, predicted : classes; or ``target``, ``predicted`` of regressions with one output. Rows of several classes
-            (sequences, sets of labels) have neither, and nothing is told of their neighbours.
-        probability : of the label.
-        loss : of the row, by the trained network.
-        self_influence : how much of its fit it owes to its presence; in the unit of the loss if the method has one.
-        loss_without : ``loss + self_influence``, the loss of a network that had not seen the row, for methods that have
-            a unit.
-        probability_without : the same for the probability of the label.
-        neighbour_disagreement : share of the neighbours with another label; of regressions, distance from the
-            neighbours' mean in standard deviations.
-        near_duplicate : a row next to it with another label, -1 for none; closer than a tenth of the usual distance to
-            the nearest row.
-        opposed_queries : number of queries it opposes.
-        query_influence : sum of its scores over the queries.
+        - ``row``: place in X.
+        - ``suggestion``: ``"relabel"`` (classes only: most neighbours have one other label, and the network predicts
+          it too or, without the row, might), ``"drop"`` (it opposes many queries or a near duplicate has another
+          label, and something else speaks against it too), ``"inspect"`` (something does), or ``"keep"``.
+        - ``suggested_label``: for classes, what network and neighbours expect; the own label unless they agree on
+          another.
+        - ``reason``: in words.
+        - ``suspicion``: mean of the criteria's ranks, 0 to 1.
+        - ``label``, ``predicted``: classes; or ``target``, ``predicted`` of regressions with one output. Rows of
+          several classes (sequences, sets of labels) have neither, and nothing is told of their neighbours.
+        - ``probability``: of the label.
+        - ``loss``: of the row, by the trained network.
+        - ``self_influence``: how much of its fit it owes to its presence; in the unit of the loss if the method has
+          one.
+        - ``loss_without``: ``loss + self_influence``, the loss of a network that had not seen the row, for methods
+          that have a unit.
+        - ``probability_without``: the same for the probability of the label.
+        - ``neighbour_disagreement``: share of the neighbours with another label; of regressions, distance from the
+          neighbours' mean in standard deviations.
+        - ``near_duplicate``: a row next to it with another label, -1 for none; closer than a tenth of the usual
+          distance to the nearest row.
+        - ``opposed_queries``: number of queries it opposes.
+        - ``query_influence``: sum of its scores over the queries.
 
     Raises
     ------
