@@ -231,6 +231,7 @@ def held_out_score(search):
         score : float
             Mean over folds.
         per_fold : ndarray of shape (n_splits,)
+            On each fold, of the setting that the others chose.
         chosen : list of dict
             The setting chosen for each fold. Where they differ, the queries do not tell the settings apart.
         best_score : float

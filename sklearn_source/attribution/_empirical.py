@@ -196,7 +196,7 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         return Bunch(indices=indices, scores=np.take_along_axis(scores, indices, axis=1))
 
     def self_influence(self):
-        """What each training row's presence does to itself: memorization, in the words of [1]_.
+        """What each training row's presence does to itself: memorization, in the words of Feldman and Zhang.
 
         Returns
         -------

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from ..network import Network, resolve_measurement
 from ._advice import advise
 from ._neighbours import compare_with_neighbours, representation_of
 from ._reading import read_rows
@@ -53,26 +54,29 @@ def audit_training_rows(
     table : DataFrame or recarray of n_train rows
         By falling ``suspicion``. Columns, where there is what they need:
 
-        row : place in X.
-        suggestion : ``"relabel"`` (classes only: most neighbours have one other label, and the network predicts it too
-            or, without the row, might), ``"drop"`` (it opposes many queries or a near duplicate has another label, and
-            something else speaks against it too), ``"inspect"`` (something does), or ``"keep"``.
-        suggested_label : for classes, what network and neighbours expect; the own label unless they agree on another.
-        reason : in words.
-        suspicion : mean of the criteria's ranks, 0 to 1.
-        label, predicted : classes; or ``target``, ``predicted`` of regressions with one output.
-        probability : of the label.
-        loss : of the row, by the trained network.
-        self_influence : how much of its fit it owes to its presence; in the unit of the loss if the method has one.
-        loss_without : ``loss + self_influence``, the loss of a network that had not seen the row, for methods that have
-            a unit.
-        probability_without : the same for the probability of the label.
-        neighbour_disagreement : share of the neighbours with another label; of regressions, distance from the
-            neighbours' mean in standard deviations.
-        near_duplicate : a row next to it with another label, -1 for none; closer than a tenth of the usual distance to
-            the nearest row.
-        opposed_queries : number of queries it opposes.
-        query_influence : sum of its scores over the queries.
+        - ``row``: place in X.
+        - ``suggestion``: ``"relabel"`` (classes only: most neighbours have one other label, and the network predicts
+          it too or, without the row, might), ``"drop"`` (it opposes many queries or a near duplicate has another
+          label, and something else speaks against it too), ``"inspect"`` (something does), or ``"keep"``.
+        - ``suggested_label``: for classes, what network and neighbours expect; the own label unless they agree on
+          another.
+        - ``reason``: in words.
+        - ``suspicion``: mean of the criteria's ranks, 0 to 1.
+        - ``label``, ``predicted``: classes; or ``target``, ``predicted`` of regressions with one output. Rows of
+          several classes (sequences, sets of labels) have neither, and nothing is told of their neighbours.
+        - ``probability``: of the label.
+        - ``loss``: of the row, by the trained network.
+        - ``self_influence``: how much of its fit it owes to its presence; in the unit of the loss if the method has
+          one.
+        - ``loss_without``: ``loss + self_influence``, the loss of a network that had not seen the row, for methods
+          that have a unit.
+        - ``probability_without``: the same for the probability of the label.
+        - ``neighbour_disagreement``: share of the neighbours with another label; of regressions, distance from the
+          neighbours' mean in standard deviations.
+        - ``near_duplicate``: a row next to it with another label, -1 for none; closer than a tenth of the usual
+          distance to the nearest row.
+        - ``opposed_queries``: number of queries it opposes.
+        - ``query_influence``: sum of its scores over the queries.
 
     Raises
     ------
@@ -93,8 +97,9 @@ def audit_training_rows(
     ``"neg_loss"``. For regressions fit the estimator with ``measurement="neg_loss"`` and pass ``y_query``; with
     ``"prediction"`` the columns are there and nothing is made of them.
 
-    Suggestions are for people to decide on. Costs ``self_influence``, one pass over the rows, nearest neighbours, and
-    ``transform`` of the queries, a part of them at a time.
+    Suggestions are for people to decide on: rows of a class so rare that their neighbours are of others look
+    mislabelled too (:func:`under_sampled_regions` finds these). Costs ``self_influence``, one pass over the rows,
+    nearest neighbours, and ``transform`` of the queries, a part of them at a time.
 
     References
     ----------
@@ -119,14 +124,14 @@ def audit_training_rows(
     columns = _of_network(read, influence, bool(getattr(estimator, "has_unit", False)))
     vectors = representation_of(X, representation, n)
     neighbours = None
-    if vectors is not None and n > 1:
+    if vectors is not None and read.target is not None and n > 1:
         neighbours = compare_with_neighbours(vectors, read.target, read.is_classification, n_neighbors)
         columns["neighbour_disagreement"] = neighbours.disagreement
         if read.is_classification:
             columns["near_duplicate"] = neighbours.twin
     if X_query is not None:
         columns["opposed_queries"], columns["query_influence"] = _opposed(estimator, X_query, y_query, min(k, n))
-    counts = _more_is_better(estimator, read.is_classification)
+    counts = _more_is_better(estimator)
     advice = advise({k: v for k, v in columns.items() if counts or k != "opposed_queries"}, read, neighbours, high)
     order = np.argsort(-advice["suspicion"], kind="stable")
     columns = {"row": np.arange(n), **advice, **columns}
@@ -148,7 +153,7 @@ def _of_network(read, influence, has_unit):
         columns.update(label=read.target, predicted=read.predicted)
         if read.probability is not None:
             columns["probability"] = read.probability
-    elif read.target.ndim == 1:
+    elif read.target is not None and read.target.ndim == 1:
         columns.update(target=read.target, predicted=read.predicted)
     columns.update(loss=read.loss, self_influence=influence)
     if has_unit:
@@ -158,12 +163,12 @@ def _of_network(read, influence, has_unit):
     return columns
 
 
-def _more_is_better(estimator, is_classification):
+def _more_is_better(estimator):
     """Whether a row that lowers the measurement does harm."""
     measurement = getattr(estimator, "measurement", None)
-    if not isinstance(measurement, str):
-        return False
-    return measurement in ("log_odds", "neg_loss") or (measurement == "auto" and is_classification)
+    if measurement == "auto":
+        measurement = resolve_measurement(measurement, Network.from_net(estimator.net_)).name
+    return isinstance(measurement, str) and measurement in ("log_odds", "neg_loss")
 
 
 def _opposed(estimator, X_query, y_query, k):

@@ -53,6 +53,7 @@ def group_influence(estimator, X_query, groups, y_query=None, *, uncertainty="au
         names : list
             Of the groups: keys, labels, or places in the list.
         sizes : ndarray of shape (n_groups,)
+            Rows in each group.
 
     Raises
     ------

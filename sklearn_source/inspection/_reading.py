@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.utils import Bunch
 
-from ..network import Network
+from ..network import Network, resolve_measurement
 
 _BATCH = 1024
 
@@ -26,10 +26,12 @@ def read_rows(net, X, y):
     -------
     result : Bunch
         is_classification : bool
-        target : ndarray of shape (n,) or (n, n_outputs)
-            Integers for classes.
-        predicted : ndarray of the same shape
+            One class per row.
+        target : ndarray of shape (n,) or (n, n_outputs), or None
+            Integers for classes; None for rows of several classes: sequences, sets of labels.
+        predicted : ndarray of the same shape, or None
         loss : ndarray of shape (n,)
+            What ``"neg_loss"`` measures, which self-influence is about.
         probability : ndarray of shape (n,) or None
             Of the own class, where the outputs say.
         loss_is_log : bool
@@ -40,29 +42,33 @@ def read_rows(net, X, y):
     if not rows.has_y:
         raise ValueError("expected y, the targets of the training rows")
     network.calibrate(rows)
+    measure = resolve_measurement("neg_loss", network)
     parts = []
     for start in range(0, len(rows), _BATCH):
         x, target = rows.batch(slice(start, start + _BATCH))
         output = network.forward(x)
-        loss = network.row_losses(output, target, x)
+        loss = -measure(output, target, x)
         if network.is_classification:
             target, predicted, probability = _classes(network, output, target)
-        else:
+        elif isinstance(target, torch.Tensor) and target.numel() == output.numel():
             predicted, probability = output.reshape(len(output), -1), None
             target = target.reshape(len(output), -1)
+        else:
+            target = predicted = probability = None
         parts.append([None if t is None else t.double().cpu().numpy() for t in (target, predicted, loss, probability)])
     target, predicted, loss, probability = (
-        None if column[0] is None else np.concatenate(column) for column in zip(*parts)
+        None if any(part is None for part in column) else np.concatenate(column) for column in zip(*parts)
     )
-    if network.is_classification:
+    is_classification = network.is_classification and target is not None
+    if is_classification:
         target, predicted = target.astype(np.int64), predicted.astype(np.int64)
-    elif target.shape[1] == 1:
+    elif target is not None and target.shape[1] == 1:
         target, predicted = target[:, 0], predicted[:, 0]
     same = False
     if probability is not None:
         same = bool(np.allclose(np.exp(-loss), probability, rtol=1e-3, atol=1e-5))
     return Bunch(
-        is_classification=network.is_classification,
+        is_classification=is_classification,
         target=target,
         predicted=predicted,
         loss=loss,
@@ -72,17 +78,14 @@ def read_rows(net, X, y):
 
 
 def _classes(network, output, target):
-    """Own class, predicted class, and the probability of the own class (None where the outputs do not say)."""
+    """Own class, predicted class, and the probability of the own class; None for what the rows do not have."""
     if network.predictive == "bernoulli":
         if output.shape[1:].numel() != 1:
-            raise ValueError(f"expected one class per row, but the network has outputs of shape {output.shape[1:]}")
+            return None, None, None
         positive, target = output.reshape(-1).sigmoid(), (target.reshape(-1) > 0.5).long()
         return target, (positive > network.threshold).long(), torch.where(target > 0, positive, 1 - positive)
     if target.ndim != 1 or target.is_floating_point() or output.ndim != 2 or output.shape[1] < 2:
-        raise ValueError(
-            f"expected one class per row, got targets of shape {tuple(target.shape)} and outputs of shape "
-            f"{tuple(output.shape)}"
-        )
+        return None, None, None
     change = {
         "categorical": lambda z: z.softmax(1),
         "categorical_probs": lambda z: z,

@@ -37,6 +37,7 @@ def model_randomization_score(scores, randomized, *, confidence=0.95):
         per_query : ndarray of shape (n_query,)
             0 where a query's scores do not vary.
         per_network : ndarray of shape (n_random,)
+            Means over queries.
 
     Raises
     ------

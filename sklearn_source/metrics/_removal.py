@@ -85,15 +85,18 @@ def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.
             Mean over queries of the measurement with all rows minus without the k strongest, in its unit; positive: it
             fell, as it should.
         change_interval : pair of ndarray of shape (n_k,)
+            Lower and upper ends.
         flip_rate : ndarray of shape (n_k,)
             Mean, over the queries above the threshold, of the share of repeats in which they are flipped. NaN without
             a threshold or such queries.
         flip_interval : pair of ndarray of shape (n_k,)
+            Lower and upper ends.
         random_change, random_change_interval, random_flip_rate, random_flip_interval
             The same for the random groups of that size; NaN where there are none.
         score : float
             Mean over k and queries of ``change - random_change``; without random groups, of ``change``.
         score_interval : tuple of float
+            Of the score.
         per_query_change : ndarray of shape (n_k, n_query)
             NaN for a query without a group of that size.
 

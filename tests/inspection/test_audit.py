@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import GradientSimilarity, InfluenceFunctions, RepresentationSimilarity, SourceAttribution
@@ -184,14 +184,35 @@ def test_several_outputs_and_methods_without_a_unit(digits):
     assert "probability_without" not in table
 
 
-def test_weights_in_the_loss_are_no_probability(digits):
-    weight = torch.ones(10)
-    weight[0] = 3.0
-    options = {"module__n_outputs": 10, "criterion": nn.CrossEntropyLoss, "criterion__weight": weight}
+def test_a_smoothed_loss_is_no_probability(digits):
+    options = {"module__n_outputs": 10, "criterion": nn.CrossEntropyLoss, "criterion__label_smoothing": 0.2}
     net = trained(digits.X, digits.y, NeuralNetClassifier, **options)
     table = audit_training_rows(InfluenceFunctions().fit(net, digits.X, digits.y), digits.X, digits.y)
     assert "loss_without" in table
     assert "probability_without" not in table
+
+
+class Sequence(nn.Module):
+    """Three classes at each of four places."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 12)
+
+    def forward(self, X):
+        return self.linear(X).reshape(len(X), 3, 4)
+
+
+def test_rows_of_several_classes_have_no_label():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 3)).astype(np.float32), rng.integers(0, 3, size=(30, 4))
+    net = trained(X, y, NeuralNet, module=Sequence, criterion=nn.CrossEntropyLoss)
+    est = InfluenceFunctions(measurement="neg_loss").fit(net, X, y)
+    table = in_order(audit_training_rows(est, X, y, X_query=X[:5], y_query=y[:5]))
+    assert not {"label", "target", "suggested_label", "neighbour_disagreement"} & set(table)
+    expected = nn.functional.cross_entropy(net.forward(X), torch.as_tensor(y), reduction="none").mean(1)
+    np.testing.assert_allclose(table["loss"], expected, rtol=1e-4)
+    assert set(table["suggestion"]) >= {"inspect", "keep"}
 
 
 def test_representation_decides_on_neighbours(digits):
