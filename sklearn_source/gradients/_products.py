@@ -26,6 +26,21 @@ ALIGNED = 8
 _FEW_OUTPUTS = 10_000
 
 
+# Entries up to which a product on the CPU is taken in float64.
+_SMALL = 2**14
+
+
+def steady_product(a, b):
+    """``a @ b`` of matrices; small ones in float64, which costs nothing there.
+
+    Matrix libraries add up the last rows of a product in another order than the others: in float32 a query's scores
+    would differ in the last digits with the queries it stands among.
+    """
+    if a.dtype == torch.float32 and a.device.type == "cpu" and a.numel() + b.numel() <= _SMALL:
+        return (a.double() @ b.double()).to(a.dtype)
+    return a @ b
+
+
 def even_chunks(n, size):
     """Slices of ``range(n)`` no longer than ``size`` (at least 1), as equal as can be."""
     count = -(-n // max(1, int(size)))
@@ -54,7 +69,7 @@ def rotate_vectors(x, basis):
     """``x @ basis`` for x (B, G, T, d) and basis (G, d, e), as one matrix product where there is one group."""
     rows, groups, positions, width = x.shape
     if groups == 1:
-        return (x.reshape(-1, width) @ basis[0]).view(rows, 1, positions, -1)
+        return steady_product(x.reshape(-1, width), basis[0]).view(rows, 1, positions, -1)
     return torch.matmul(x, basis)
 
 
@@ -80,6 +95,9 @@ def aligned(basis):
 def add_product(out, queries, matrices):
     """``out += queries @ matrices^T`` in place; long sums of few outputs are cut, so that all threads get a part."""
     width = queries.shape[1]
+    if out.numel() + queries.numel() + matrices.numel() <= _SMALL:
+        out.add_(steady_product(queries, matrices.T))
+        return
     parts = next((p for p in (4, 3, 2) if width % p == 0), 1)
     if parts == 1 or out.numel() > _FEW_OUTPUTS or width < parts * 1024:
         out.addmm_(queries, matrices.T)
