@@ -31,6 +31,7 @@ class Problem:
     X_query: Any
     y_query: Any
     make_net: Callable[[int | None], Any]
+    measurement: str = "auto"
 
 
 def make_truth(problem: Problem, path: Path, n_subsets: int, n_repeats: int) -> Retraining:
@@ -40,7 +41,7 @@ def make_truth(problem: Problem, path: Path, n_subsets: int, n_repeats: int) -> 
     start = time.perf_counter()
     truth = retrain_on_subsets(
         problem.make_net(None), problem.X_train, problem.y_train, problem.X_query, problem.y_query,
-        n_subsets=n_subsets, subset_size=0.5, n_repeats=n_repeats, random_state=0,
+        n_subsets=n_subsets, subset_size=0.5, n_repeats=n_repeats, random_state=0, measurement=problem.measurement,
         cache=path.with_suffix(".parts"), verbose=1,
     )  # fmt: skip
     print(f"retrained {n_subsets * n_repeats} networks in {time.perf_counter() - start:.1f} s")
@@ -61,8 +62,8 @@ def compare(problem: Problem, truth: Retraining, methods: Methods, n_networks: i
         start, scores = time.perf_counter(), []
         for net in nets[n_checkpoints]:
             est = make()
-            if "random_state" in est.get_params():
-                est.set_params(random_state=0)
+            settings = {"random_state": 0, "measurement": problem.measurement}
+            est.set_params(**{name: value for name, value in settings.items() if name in est.get_params()})
             scores.append(est.fit(net, problem.X_train, problem.y_train).transform(problem.X_query, problem.y_query))
         seconds = (time.perf_counter() - start) / n_networks
         single = [linear_datamodeling_score(s, truth) for s in scores]

@@ -28,7 +28,7 @@ from sklearn_source import InfluenceFunctions, RepresentationSimilarity, SourceA
 from sklearn_source.attribution import _statistics
 from sklearn_source.metrics import linear_datamodeling_score
 from sklearn_source.model_selection import FullTrainingSet, held_out_score, make_lds_scorer
-from sklearn_source.retraining import retrain_on_subsets
+from sklearn_source.retraining import Retraining, retrain_on_subsets
 from tests._nets import make_net
 
 N_TRAIN, N_QUERY = 40, 9
@@ -330,3 +330,14 @@ def test_more_folds_than_queries(problem):
     for n_splits in (0, 1.5, True):
         with pytest.raises(ValueError, match="n_splits"):
             FullTrainingSet(n_splits)
+
+
+def test_a_truth_keeps_its_queries(problem, tmp_path):
+    """Also on disk: then nobody has to hand them over a second time."""
+    loaded = Retraining.load(problem.truth.save(tmp_path / "truth"))
+    np.testing.assert_array_equal(loaded.X_query, problem.X_query)
+    assert loaded.y_query is None
+    est = SourceAttribution(FrozenEstimator(problem.net)).fit(problem.X, problem.y)
+    expected = make_lds_scorer(problem.truth, problem.X_query)(est, problem.X)
+    assert make_lds_scorer(problem.truth)(est, problem.X) == expected
+    assert make_lds_scorer(loaded)(est, problem.X) == expected

@@ -123,7 +123,10 @@ def retrain_on_subsets(
                 f"expected subsets as booleans of shape (n_subsets, {n_rows}), none of them empty, got {masks.dtype} "
                 f"of shape {masks.shape}"
             )
-    return _retrain(task, masks, None, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose)
+    queries = X_query, y_query
+    return _retrain(
+        task, masks, None, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
+    )
 
 
 def leave_one_out(
@@ -180,7 +183,10 @@ def leave_one_out(
     rows = range(task.plan.n_rows) if rows is None else _row_indices(rows, task.plan.n_rows, "rows").tolist()
     masks, names = _masks_without({str(row): [row] for row in rows}, task.plan.n_rows)
     root = root_of(random_state)
-    return _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose)
+    queries = X_query, y_query
+    return _retrain(
+        task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
+    )
 
 
 def retrain_without(
@@ -237,7 +243,10 @@ def retrain_without(
     groups = {str(name): _row_indices(group, n_rows, f"group {name!r}") for name, group in groups.items()}
     masks, names = _masks_without(groups, n_rows)
     root = root_of(random_state)
-    return _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose)
+    queries = X_query, y_query
+    return _retrain(
+        task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
+    )
 
 
 def _paired_task(net, X, y, X_query, y_query, measurement, output, renormalize, n_repeats):
@@ -247,7 +256,7 @@ def _paired_task(net, X, y, X_query, y_query, measurement, output, renormalize, 
     )
 
 
-def _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose):
+def _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries):
     if engine not in _ENGINES:
         raise ValueError(f"engine must be one of {_ENGINES}, got {engine!r}")
     if chunk_size is not None:
@@ -280,7 +289,9 @@ def _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, 
         "from_cache": n_found,
         "skorch": skorch.__version__,
     }
-    return Retraining(masks, outputs, task.reader.measure.name, seeds, settings, names)
+    X_query, y_query = queries
+    measurement = task.reader.measure.name
+    return Retraining(masks, outputs, measurement, seeds, settings, names, X_query=X_query, y_query=y_query)
 
 
 def _subset_rows(subset_size, n_rows):

@@ -29,6 +29,9 @@ class Retraining:
         configuration, the rows and the queries; ``"engine"`` and ``"engine_reason"`` say what trained and why.
     names : list of str, optional
         A name for each subset.
+    X_query, y_query : optional
+        The queries, kept as they were given: scorers and displays then need not be told. :meth:`save` writes those that
+        are NumPy arrays of numbers.
 
     Raises
     ------
@@ -36,13 +39,14 @@ class Retraining:
         If shapes do not fit each other.
     """
 
-    def __init__(self, masks, outputs, measurement, seeds, settings=None, names=None):
+    def __init__(self, masks, outputs, measurement, seeds, settings=None, names=None, *, X_query=None, y_query=None):
         self.masks = np.asarray(masks)
         self.outputs = np.asarray(outputs)
         self.measurement = str(measurement)
         self.seeds = np.asarray(seeds, dtype=np.uint64)
         self.settings = dict(settings or {})
         self.names = None if names is None else [str(name) for name in names]
+        self.X_query, self.y_query = X_query, y_query
         fits = self.masks.ndim == 2 and self.outputs.ndim == 3 and self.masks.dtype == bool
         if not fits or self.outputs.shape[:2] != self.seeds.shape or len(self.masks) != len(self.outputs):
             raise ValueError(
@@ -144,7 +148,8 @@ class Retraining:
                 "another random_state"
             )
         outputs, seeds = (np.concatenate([getattr(r, n) for r in (self, other)], axis=1) for n in ("outputs", "seeds"))
-        return Retraining(self.masks, outputs, self.measurement, seeds, self.settings, self.names)
+        queries = {"X_query": self.X_query, "y_query": self.y_query}
+        return Retraining(self.masks, outputs, self.measurement, seeds, self.settings, self.names, **queries)
 
     def save(self, path):
         """Write to one ``.npz`` file: arrays, and the settings as JSON. Written whole or not at all.
@@ -160,6 +165,9 @@ class Retraining:
             The file written.
         """
         arrays = {"masks": self.masks, "outputs": self.outputs, "seeds": self.seeds}
+        for name, values in (("X_query", self.X_query), ("y_query", self.y_query)):
+            if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+                arrays[name] = values
         about = {"format": _FORMAT, "version": 1, "measurement": self.measurement, "names": self.names}
         return write_arrays(path, arrays, {**about, "settings": self.settings})
 
