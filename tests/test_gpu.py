@@ -22,7 +22,11 @@ def _module():
     )
 
 
-def _trained(device):
+SGD = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "lr": 0.02}
+ADAMW = {"optimizer": torch.optim.AdamW, "optimizer__weight_decay": 0.1, "lr": 0.005}
+
+
+def _trained(device, optimizer):
     """The same training on either device: float64, so that both end at the same weights."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(48, 2, 6, 6))
@@ -38,9 +42,6 @@ def _trained(device):
     net = NeuralNetClassifier(
         build,
         criterion=nn.CrossEntropyLoss,
-        optimizer=torch.optim.SGD,
-        optimizer__momentum=0.9,
-        lr=0.02,
         batch_size=16,
         max_epochs=6,
         iterator_train__shuffle=False,
@@ -48,27 +49,30 @@ def _trained(device):
         verbose=0,
         device=device,
         callbacks=[TrajectoryRecorder(n_checkpoints=4)],
+        **optimizer,
     )
     return net.fit(X, y), X, y
 
 
+@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
 @pytest.mark.parametrize(
     "estimator",
     [
         SourceAttribution(n_segments=2),
         SourceAttribution(n_segments=1, curvature="exact"),
+        SourceAttribution(n_segments=2, adam="paper", basis="shampoo"),
         SourceAttribution(n_segments=2, fisher="sampled", random_state=0, averaging="parameters"),
         InfluenceFunctions(),
         InfluenceFunctions(solver="cg", cg_max_iter=20),
         TracIn(),
         GradientSimilarity(),
     ],
-    ids=["source", "exact", "fast-sampled", "influence", "cg", "tracin", "gradient"],
+    ids=["source", "exact", "paper", "fast-sampled", "influence", "cg", "tracin", "gradient"],
 )
-def test_same_scores_as_on_the_cpu(estimator):
+def test_same_scores_as_on_the_cpu(estimator, optimizer):
     scores = {}
     for device in ("cpu", "cuda"):
-        net, X, y = _trained(device)
+        net, X, y = _trained(device, optimizer)
         estimator.fit(net, X, y)
         assert next(iter(net.module_.parameters())).device.type == device
         scores[device] = estimator.transform(X[:5]), estimator.self_influence()

@@ -222,6 +222,7 @@ class SourceAttribution(GradientAttribution):
                 fitted.quantiles(),
             )
             self.segments_.append(summary)
+        del self._flows  # preconditioners as large as the network, which the fitted segments have taken in
 
     def _fit_segment(self, segment, flow):
         trajectory, engine = self.trajectory_, self._engine
