@@ -213,7 +213,7 @@ def test_an_engine_that_was_pickled_sees_its_own_parameters(name):
 
 
 def test_low_rank_adapters():
-    peft = pytest.importorskip("peft", exc_type=ImportError)
+    peft = pytest.importorskip("peft")
     torch.manual_seed(0)
     base = copy.deepcopy(make("encoder")[0])
     config = peft.LoraConfig(r=2, target_modules=["linear1", "out_proj", "head", "embed"], init_lora_weights=False)
