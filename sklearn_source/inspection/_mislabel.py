@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 from sklearn.utils.validation import check_is_fitted
 
+from ..metrics import mislabel_detection_score
 from ._plotting import REFERENCE, axes_for, count_curve, finite_vector, next_curve, require_matplotlib
 
 
@@ -112,11 +112,12 @@ class MislabelDisplay:
         require_matplotlib(f"{cls.__name__}.from_predictions")
         scores = finite_vector(scores, "scores")
         mask = _mask(is_mislabelled, len(scores))
+        result = mislabel_detection_score(scores, mask)
         return cls(
-            n_inspected=np.arange(len(scores) + 1),
-            found=_found(scores, mask),
+            n_inspected=result.n_inspected,
+            found=result.found,
             n_mislabelled=int(mask.sum()),
-            auc=float(roc_auc_score(mask, scores)),
+            auc=result.score,
             name=name,
         ).plot(ax=ax, show_references=show_references)
 
@@ -168,14 +169,6 @@ class MislabelDisplay:
             text.set_parse_math(False)
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _found(scores, mask):
-    """Share of the mislabelled rows among the first 0, 1, ..., n: straight over runs of equal score."""
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1
-    found = np.cumsum(mask[order])[ends - 1] / mask.sum()
-    return np.interp(np.arange(len(scores) + 1), np.append(0, ends), np.append(0.0, found))
 
 
 def _mask(is_mislabelled, n_train):
