@@ -83,19 +83,24 @@ class FittedSegment:
         small = s * self.h < 1e-12
         return torch.where(small, self.h, -torch.expm1(-self.h * s) / torch.where(small, 1.0, s))
 
-    def step(self, vectors):
-        """``F v`` and ``S v`` of query gradients, all in parameter coordinates: lists of (n, groups, out, in)."""
-        curvature = self.curvature
-        roots = self._roots()
-        encoded = curvature.encode([v * root for v, root in zip(vectors, roots)])
-        scored = [v * root for v, root in zip(curvature.decode(curvature.scale(self.integrate, encoded)), roots)]
-        lost = curvature.decode(curvature.scale(self.lose, encoded))
+    def enter(self, vectors):
+        """Query gradients in parameter coordinates, lists of (n, groups, out, in), in the metric's eigencoordinates."""
+        return self.curvature.encode([v * root for v, root in zip(vectors, self._roots())])
+
+    def score(self, encoded):
+        """``F v`` in parameter coordinates, of what :meth:`enter` gave."""
+        integrated = self.curvature.decode(self.curvature.scale(self.integrate, encoded))
+        return [v * root for v, root in zip(integrated, self._roots())]
+
+    def leave(self, vectors, encoded):
+        """``S v`` in parameter coordinates."""
+        lost = self.curvature.decode(self.curvature.scale(self.lose, encoded))
         left = []
-        for v, change, root, shift in zip(vectors, lost, roots, self.shift):
+        for v, change, root, shift in zip(vectors, lost, self._roots(), self.shift):
             still = root == 0  # no gradient reached it: only decay beside the step does
             change = change / torch.where(still, 1.0, root)
             left.append(torch.where(still, v * float(np.exp(-self.h * shift)), v + change))
-        return scored, left
+        return left
 
     def _roots(self):
         """``P^(1/2)`` of every block as a tensor."""
@@ -137,11 +142,17 @@ class DiagonalSegment:
     credited: np.ndarray
     n_rows: int
 
-    def step(self, vectors):
-        """``F v`` and ``S v``: see :meth:`FittedSegment.step`."""
-        moved = [-torch.expm1(-rate) * v for rate, v in zip(self.rates, vectors)]
-        scored = self.curvature.apply(lambda values, i: 1.0 / (values + self.damping[i]), moved)
-        return scored, [v - part for v, part in zip(vectors, moved)]
+    def enter(self, vectors):
+        """``(1 - S) v``: see :class:`FittedSegment`."""
+        return [-torch.expm1(-rate) * v for rate, v in zip(self.rates, vectors)]
+
+    def score(self, moved):
+        """``F v``."""
+        return self.curvature.apply(lambda values, i: 1.0 / (values + self.damping[i]), moved)
+
+    def leave(self, vectors, moved):
+        """``S v``."""
+        return [v - part for v, part in zip(vectors, moved)]
 
     def quantiles(self):
         """Of the exponents."""

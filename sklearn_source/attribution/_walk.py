@@ -43,7 +43,9 @@ def walk_in_parameters(segments, queries, final):
     terms = []
     vectors = queries.encoded(final, lambda blocks: [gradient.matrix() for gradient in blocks])
     for segment in reversed(segments):
-        scored, vectors = segment.step(vectors)
-        values = [v.reshape(v.shape[0], -1) / -segment.n_rows for v in scored]
+        inside = segment.enter(vectors)
+        values = [v.reshape(v.shape[0], -1) / -segment.n_rows for v in segment.score(inside)]
         terms.append(Term(segment.states, segment.weights, values, None, segment.credited))
+        if segment is not segments[0]:
+            vectors = segment.leave(vectors, inside)
     return terms
