@@ -104,8 +104,9 @@ class FittedSegment:
 
     def _roots(self):
         """``P^(1/2)`` of every block as a tensor."""
-        own = [torch.tensor(p**0.5, dtype=self.dtype, device=self.device) for p in self.metric]
-        return own if self.roots is None else [p * root for p, root in zip(own, self.roots)]
+        if self.roots is None:
+            return [torch.tensor(p**0.5, dtype=self.dtype, device=self.device) for p in self.metric]
+        return [root if p == 1 else root * p**0.5 for p, root in zip(self.metric, self.roots)]
 
     @property
     def dtype(self):

@@ -7,7 +7,7 @@ from os import PathLike
 import numpy as np
 
 from ..base import GradientAttribution, Term
-from ..trajectory import Trajectory, segment_flow
+from ..trajectory import Trajectory, segment_flow, segment_rates
 from ..utils._compat import StrOptions
 from ._optimizer import stage_position, warn_of_unequal_steps
 
@@ -128,8 +128,8 @@ def _checkpoint_rates(trajectory, quadrature):
         if bounds[0] != stage.start:
             bounds, shares = [stage.start, *bounds], [{}, *shares]
         for left in range(len(bounds) - 1):
-            flow = segment_flow(trajectory, bounds[left], bounds[left + 1], stage_position(trajectory, stage.index))
-            for name, rate in flow.rates.items():
+            rates = segment_rates(trajectory, bounds[left], bounds[left + 1], stage_position(trajectory, stage.index))
+            for name, rate in rates.items():
                 if quadrature == "trapezoid":
                     shares[left][name] = shares[left].get(name, 0.0) + rate / 2
                     shares[left + 1][name] = shares[left + 1].get(name, 0.0) + rate / 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._fingerprint import match_rows, row_hashes
-from ._flow import Flow, segment_flow
+from ._flow import Flow, segment_flow, segment_rates
 from ._preconditioner import FAMILIES
 from ._recorder import TrajectoryRecorder
 from ._segments import Segment, split_segments
@@ -20,5 +20,6 @@ __all__ = [
     "match_rows",
     "row_hashes",
     "segment_flow",
+    "segment_rates",
     "split_segments",
 ]

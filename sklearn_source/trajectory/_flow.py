@@ -9,7 +9,7 @@ import torch
 
 from ._preconditioner import family_of, preconditioner_of
 
-__all__ = ["Flow", "segment_flow"]
+__all__ = ["Flow", "segment_flow", "segment_rates"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,13 @@ def segment_flow(trajectory, start, end, stage, checkpoints=(), weights=()) -> F
         preconditioner,
         described.optimizer,
     )
+
+
+def segment_rates(trajectory, start, end, stage) -> dict[str, float]:
+    """The rates of :func:`segment_flow` alone: the state is read only where a step's rate depends on its number."""
+    if family_of(trajectory.stages[stage]).counted:
+        return segment_flow(trajectory, start, end, stage).rates
+    return trajectory.integrated_learning_rate(start, end)
 
 
 def _states(trajectory, stage, checkpoints, weights, end):

@@ -23,9 +23,12 @@ class Family:
     ----------
     state : tuple of str
         What :meth:`second_moment` reads, beside ``step``.
+    counted : bool
+        Whether :meth:`rate_factors` may be other than None: then the rate of a step depends on its number.
     """
 
     state: tuple[str, ...] = ()
+    counted: bool = False
 
     @property
     def adaptive(self):
@@ -74,6 +77,8 @@ class _Adam(Family):
 
 @dataclass(frozen=True)
 class _RAdam(_Adam):
+    counted: bool = True
+
     def rate_factors(self, group, counts):
         """The rectification (Liu et al. 2020, Algorithm 2); while undefined, steps are those of plain momentum."""
         beta = group["betas"][1]
@@ -101,6 +106,7 @@ class _Adamax(Family):
 @dataclass(frozen=True)
 class _RMSprop(Family):
     state: tuple[str, ...] = ("square_avg",)
+    counted: bool = True
 
     def keys(self, group):
         return ("square_avg", "grad_avg") if group.get("centered") else self.state
@@ -119,6 +125,7 @@ class _RMSprop(Family):
 @dataclass(frozen=True)
 class _Adagrad(Family):
     state: tuple[str, ...] = ("sum",)
+    counted: bool = True
 
     def second_moment(self, state, group):
         return state["sum"] / float(state["step"]) if self._from_zero(group) else state["sum"]
