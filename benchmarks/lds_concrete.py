@@ -15,17 +15,10 @@ from __future__ import annotations
 import functools
 
 import torch
-from _lds import Methods, Problem, run
+from _lds import Methods, Problem, every_method, run, segment_grid
 from skorch import NeuralNetRegressor
 
-from sklearn_source import (
-    GradientSimilarity,
-    InfluenceFunctions,
-    RepresentationSimilarity,
-    SourceAttribution,
-    TracIn,
-    TrajectoryRecorder,
-)
+from sklearn_source import InfluenceFunctions, TracIn, TrajectoryRecorder
 from sklearn_source.datasets import MLP, load_concrete_split
 
 RECIPES = {
@@ -50,43 +43,16 @@ def make_problem(recipe: str) -> Problem:
     return Problem(recipe, split.X_train, split.y_train, split.X_query, None, make_net)
 
 
-def basic_methods(recipe: str) -> Methods:
-    """Return one entry for every method of the package, at its defaults."""
-    methods: Methods = {
-        "gradient similarity, dot": (6, lambda: GradientSimilarity(metric="dot")),
-        "gradient similarity, cosine": (6, lambda: GradientSimilarity(metric="cosine")),
-        "representation similarity, cosine": (6, lambda: RepresentationSimilarity(metric="cosine")),
-        "TracIn, C = 6": (6, TracIn),
-        "SOURCE, L = 3, C = 6": (6, SourceAttribution),
-    }
-    for basis in ("kfac", "shampoo"):
-        methods[f"influence functions, EK-FAC, {basis} basis"] = (6, lambda b=basis: InfluenceFunctions(basis=b))
-    if recipe == "sgd":
-        methods["SOURCE, L = 3, C = 6, shampoo basis"] = (6, lambda: SourceAttribution(basis="shampoo"))
-    if recipe == "adamw":
-        methods["SOURCE, L = 3, C = 6, adam = paper"] = (6, lambda: SourceAttribution(adam="paper"))
-    return methods
-
-
 def all_methods(recipe: str) -> Methods:
-    """Return the basic methods, and SOURCE over segments, checkpoints, quadratures and averaging."""
-    methods = basic_methods(recipe)
-    for metric in ("dot", "l2"):
-        methods[f"representation similarity, {metric}"] = (6, lambda m=metric: RepresentationSimilarity(metric=m))
+    """Return every method, influence functions with damping, TracIn with more checkpoints, and SOURCE's settings."""
+    methods = every_method(recipe)
     for damping in (1e-3, 1e-2, 1e-1):
-        name = f"influence functions, EK-FAC, damping {damping:g}"
+        name = f"influence functions, damping {damping:g}"
         methods[name] = (6, lambda d=damping: InfluenceFunctions(damping=d))
     methods["TracIn, C = 24"] = (24, TracIn)
-    for C in (6, 12, 24):
-        for L in (1, 2, 3, 6):
-            for quadrature in ("trapezoid", "right"):
-                options = {"n_segments": L, "quadrature": quadrature}
-                methods[f"SOURCE, L = {L}, C = {C}, {quadrature}"] = (C, lambda o=options: SourceAttribution(**o))
-    options = {"averaging": "parameters"}
-    methods["SOURCE, L = 3, C = 6, averaged parameters"] = (6, lambda: SourceAttribution(**options))
-    return methods
+    return {**methods, **segment_grid()}
 
 
 if __name__ == "__main__":
     problems = {recipe: functools.partial(make_problem, recipe) for recipe in RECIPES}
-    run(__doc__, "lds_concrete", problems, {"basic": basic_methods, "all": all_methods}, n_subsets=100, n_repeats=10)
+    run(__doc__, "lds_concrete", problems, {"basic": every_method, "all": all_methods}, n_subsets=100, n_repeats=10)
