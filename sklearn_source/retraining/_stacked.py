@@ -64,6 +64,7 @@ class StackedTrainer:
         optimizer = self._optimizer(list(stacks.leaves.items()))
         trained = [leaf for leaf in stacks.leaves.values() if leaf.requires_grad]
         clock = _Clock(optimizer, self.schedules)
+        self.net.history = clock.net.history  # where a get_loss of the user's own may look for the epoch
         self.net._set_training(True)
         for epoch in range(plan.n_epochs):
             clock.begin_epoch()
@@ -107,10 +108,20 @@ class _Gradients:
     """Gradients of the losses of all networks at their batches, by parameter."""
 
     def __init__(self, net, network, stacks, name):
-        self.stacks, self.name = stacks, name
+        self.stacks, self.name, self.checked = stacks, name, False
         self.loss = vmap(functools.partial(functional_call, _Call(stacks.module, net, network)))
 
     def __call__(self, batch):
+        if self.name is None or self.checked:
+            return self._at(batch)
+        # A module that notes something down in a step (a counter, say) may do something else in the next.
+        self.checked, name, self.name = True, self.name, None
+        before = _noted(self.stacks.module)
+        gradients = self._at(batch)
+        self.name = name if _noted(self.stacks.module) == before else None
+        return gradients
+
+    def _at(self, batch):
         leaves, form = tree_flatten((self.stacks.leaves, self.stacks.buffers, batch))
 
         def compute(*tensors):
@@ -168,6 +179,14 @@ class _Stacks:
             ({n: v[i].contiguous() for n, v in parameters.items()}, {n: v[i].clone() for n, v in self.buffers.items()})
             for i in range(self.n)
         ]
+
+
+def _noted(module):
+    """The plain values that a module and its parts hold."""
+    return [
+        {name: value for name, value in vars(part).items() if isinstance(value, (int, float, str, type(None)))}
+        for part in module.modules()
+    ]
 
 
 def _turned(module):
