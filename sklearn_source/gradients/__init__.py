@@ -6,7 +6,7 @@ from ._blocks import Block, from_matrices, select_parameters, to_matrices
 from ._capture import Capture
 from ._engine import GradientEngine
 from ._fisher import FisherStream, Metric, choose_fisher, loss_cotangent, row_uniforms
-from ._formed import Formed, scaled
+from ._formed import Formed, scaled, whole_moments
 from ._indexed import Indexed
 from ._rowgrad import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
 from ._slow import FunctionalForward
@@ -33,4 +33,5 @@ __all__ = [
     "squared_in_basis",
     "to_matrices",
     "weighted_sum",
+    "whole_moments",
 ]

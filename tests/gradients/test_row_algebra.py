@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from sklearn_source.gradients import (
     Dense,
     Factored,
+    _formed,
     _products,
     _rowgrad,
     rotate_matrices,
     squared_in_basis,
     weighted_sum,
+    whole_moments,
 )
 
 sizes = st.integers(1, 5)
@@ -91,6 +93,28 @@ def test_squares_in_a_basis_summed_over_rows_and_columns(problem):
     factored, dense = zip(*[forms(a, g) for g in gs])
     torch.testing.assert_close(squared_in_basis(list(factored), left, right), expected)
     torch.testing.assert_close(squared_in_basis(list(dense), left, right), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(n_columns=3), st.booleans(), st.booleans())
+def test_moments_of_whole_gradients_summed_over_rows_and_columns(problem, wanted_input, wanted_output):
+    a, gs, _, _, _ = problem
+    wholes = [explicit(a, g) for g in gs]
+    expected = (
+        sum(torch.einsum("bgoi,bgoj->gij", G, G) for G in wholes) if wanted_input else None,
+        sum(torch.einsum("bgoi,bgpi->gop", G, G) for G in wholes) if wanted_output else None,
+    )
+    factored, dense = zip(*[forms(a, g) for g in gs])
+    for found in (
+        whole_moments(list(factored), wanted_input, wanted_output),
+        whole_moments(list(dense), wanted_input, wanted_output),
+        _formed._by_grams(a, gs, wanted_input, wanted_output),
+    ):
+        for mine, exact in zip(found, expected, strict=True):
+            if exact is None:
+                assert mine is None
+            else:
+                torch.testing.assert_close(mine, exact)
 
 
 @settings(max_examples=40, deadline=None)
