@@ -27,7 +27,14 @@ import torch
 from _lds_problems import PROBLEMS, Problem
 from sklearn.base import BaseEstimator
 
-from sklearn_source import GradientSimilarity, InfluenceFunctions, RepresentationSimilarity, SourceAttribution, TracIn
+from sklearn_source import (
+    EmpiricalInfluence,
+    GradientSimilarity,
+    InfluenceFunctions,
+    RepresentationSimilarity,
+    SourceAttribution,
+    TracIn,
+)
 from sklearn_source.metrics import linear_datamodeling_score
 from sklearn_source.retraining import Retraining, retrain_on_subsets
 from sklearn_source.utils._random import seeded
@@ -71,16 +78,16 @@ def settings_grid() -> Methods:
     return methods
 
 
-def make_truth(problem: Problem, folder: Path) -> Retraining:
+def make_truth(problem: Problem, folder: Path, name: str = "truth", random_state: int = 0) -> Retraining:
     """Load the truth, or train it: half of the rows per subset."""
-    path = folder / "truth.npz"
+    path = folder / f"{name}.npz"
     if path.exists():
         return Retraining.load(path)
     start = time.perf_counter()
     truth = retrain_on_subsets(
         problem.make_net(None), problem.X_train, problem.y_train, problem.X_query, problem.y_query,
-        n_subsets=problem.n_subsets, subset_size=0.5, n_repeats=problem.n_repeats, random_state=0,
-        measurement=problem.measurement, cache=folder / "truth.parts", verbose=1,
+        n_subsets=problem.n_subsets, subset_size=0.5, n_repeats=problem.n_repeats, random_state=random_state,
+        measurement=problem.measurement, cache=folder / f"{name}.parts", verbose=1,
     )  # fmt: skip
     seconds = time.perf_counter() - start
     print(f"retrained {problem.n_subsets * problem.n_repeats} networks in {seconds:.1f} s")
@@ -127,7 +134,9 @@ class Scorer:
         return self.nets[n_checkpoints, seed]
 
 
-def compare(problem: Problem, methods: Methods, folder: Path, n_networks: int, table: Path | None) -> None:
+def compare(
+    problem: Problem, methods: Methods, folder: Path, n_networks: int, table: Path | None, empirical: bool
+) -> None:
     """Score every method against the truth; print a row as each is ready, and write the table as CSV."""
     truth = make_truth(problem, folder)
     nothing = np.zeros((truth.n_query, truth.n_train))
@@ -137,17 +146,28 @@ def compare(problem: Problem, methods: Methods, folder: Path, n_networks: int, t
     print(f"\n{problem.name}: {len(problem.X_train)} rows, {len(problem.X_query)} queries")
     for row in rows:
         print(" | ".join(row), flush=True)
+
+    def add(name: str, one: str, together: str, seconds: float) -> None:
+        rows.append([name, one, together])
+        print(" | ".join(rows[-1]), f"| {seconds:.1f} s", flush=True)
+        if table is not None:
+            with table.open("w", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows(rows)
+
     scorer = Scorer(problem, folder, n_networks)
     for name, (n_checkpoints, make) in methods.items():
         scores, seconds = scorer(name, n_checkpoints, make)
         single = [linear_datamodeling_score(s, truth) for s in scores]
         together = linear_datamodeling_score(np.mean(scores, axis=0), truth)
         one = _with_interval(np.mean([s.score for s in single]), np.mean([s.interval for s in single], axis=0))
-        rows.append([name, one, _with_interval(together.score, together.interval)])
-        print(" | ".join(rows[-1]), f"| {seconds:.1f} s", flush=True)
-        if table is not None:
-            with table.open("w", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(rows)
+        add(name, one, _with_interval(together.score, together.interval), seconds)
+    if empirical:
+        start = time.perf_counter()
+        second = make_truth(problem, folder, "second", random_state=1)
+        est = EmpiricalInfluence(second).fit(problem.X_train, problem.y_train)
+        found = linear_datamodeling_score(est.transform(problem.X_query), truth)
+        name = f"empirical influence, {second.n_subsets * second.n_repeats} other networks"
+        add(name, "", _with_interval(found.score, found.interval), time.perf_counter() - start)
 
 
 def _with_interval(score: float, interval: Any) -> str:
@@ -159,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problems", nargs="+", choices=list(PROBLEMS))
     parser.add_argument("--grid", action="store_true", help="also dampings, segments, checkpoints and quadratures")
+    parser.add_argument("--empirical", action="store_true", help="also Feldman & Zhang's, from a second retraining")
     parser.add_argument("--mnist", type=Path, help="folder of the files of MNIST")
     parser.add_argument("--results", type=Path, default=Path("lds"), help="where truths and scores are kept")
     parser.add_argument("--tables", type=Path, help="where to write a CSV table per problem")
@@ -170,7 +191,7 @@ def main() -> None:
         problem = PROBLEMS[name](args.mnist)
         methods = {**every_method(problem.adaptive), **(settings_grid() if args.grid else {})}
         table = None if args.tables is None else args.tables / f"{name}.csv"
-        compare(problem, methods, args.results / name, args.n_networks or problem.n_networks, table)
+        compare(problem, methods, args.results / name, args.n_networks or problem.n_networks, table, args.empirical)
 
 
 if __name__ == "__main__":
