@@ -141,14 +141,20 @@ def compare(
     truth = make_truth(problem, folder)
     nothing = np.zeros((truth.n_query, truth.n_train))
     ceiling = linear_datamodeling_score(nothing, truth, n_bootstrap=2).ceiling
-    rows = [["method", "one network", f"mean of {n_networks} networks"]]
-    rows.append([f"ceiling ({truth.n_subsets} subsets, {truth.n_repeats} repeats)", f"{ceiling:.3f}", f"{ceiling:.3f}"])
+    together = [f"mean of {n_networks} networks"] if n_networks > 1 else []
+    rows = [["method", "one network", *together]]
+    rows.append(
+        [
+            f"noise ceiling ({truth.n_subsets} subsets, {truth.n_repeats} repeats)",
+            *[f"{ceiling:.3f}"] * len(rows[0][1:]),
+        ]
+    )
     print(f"\n{problem.name}: {len(problem.X_train)} rows, {len(problem.X_query)} queries")
     for row in rows:
         print(" | ".join(row), flush=True)
 
     def add(name: str, one: str, together: str, seconds: float) -> None:
-        rows.append([name, one, together])
+        rows.append([name, one, together][: len(rows[0])])
         print(" | ".join(rows[-1]), f"| {seconds:.1f} s", flush=True)
         if table is not None:
             with table.open("w", newline="") as file:
@@ -178,7 +184,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problems", nargs="+", choices=list(PROBLEMS))
-    parser.add_argument("--grid", action="store_true", help="also dampings, segments, checkpoints and quadratures")
+    parser.add_argument("--grid", action="store_true", help="dampings, segments, checkpoints and quadratures instead")
     parser.add_argument("--empirical", action="store_true", help="also Feldman & Zhang's, from a second retraining")
     parser.add_argument("--mnist", type=Path, help="folder of the files of MNIST")
     parser.add_argument("--results", type=Path, default=Path("lds"), help="where truths and scores are kept")
@@ -189,8 +195,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     for name in args.problems:
         problem = PROBLEMS[name](args.mnist)
-        methods = {**every_method(problem.adaptive), **(settings_grid() if args.grid else {})}
-        table = None if args.tables is None else args.tables / f"{name}.csv"
+        methods = settings_grid() if args.grid else every_method(problem.adaptive)
+        table = None if args.tables is None else args.tables / f"{name}{'-settings' if args.grid else ''}.csv"
         compare(problem, methods, args.results / name, args.n_networks or problem.n_networks, table, args.empirical)
 
 
