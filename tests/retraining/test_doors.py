@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from skorch import NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Checkpoint, EarlyStopping, EpochScoring
+from skorch.callbacks import Checkpoint, EarlyStopping, EpochScoring, LoadInitState, TensorBoard
 from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
 from torch import nn
@@ -148,9 +148,41 @@ def test_checkpoints_do_not_touch_the_user_files(tmp_path):
     X, y, _ = rows()
     split = predefined_split(Dataset(X[:10], y[:10]))
     for load_best in (False, True):
-        checkpoint = Checkpoint(dirname=tmp_path / "own", load_best=load_best)
-        retrain(make_net(train_split=split, callbacks=[("best", checkpoint)]))
-    assert not (tmp_path / "own").exists()
+        for place in (
+            {"dirname": str(tmp_path / "own")},
+            {"fn_prefix": str(tmp_path / "own_"), "f_pickle": "all.pkl"},
+            {f"f_{part}": str(tmp_path / part) for part in ("params", "optimizer", "criterion", "history", "pickle")},
+        ):
+            checkpoint = Checkpoint(load_best=load_best, **place)
+            retrain(make_net(train_split=split, callbacks=[("best", checkpoint)]))
+    assert not list(tmp_path.iterdir())
+
+
+class Writer:
+    def __getattr__(self, name):
+        raise AssertionError(f"{name} was asked of it")
+
+    def __deepcopy__(self, memo):
+        raise TypeError("a connection cannot be copied")
+
+
+def test_nothing_is_logged():
+    net = make_net(callbacks=[TensorBoard(Writer()), ("named", TensorBoard(Writer()))])
+    np.testing.assert_array_equal(retrain(net).outputs, retrain(make_net()).outputs)
+    assert len(net.callbacks) == 2
+
+
+def test_loaded_initial_weights_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="LoadInitState would start every retraining from the same weights"):
+        retrain(make_net(callbacks=[LoadInitState(Checkpoint(dirname=str(tmp_path)))]))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_best_weights_are_loaded_where_a_checkpoint_does(named):
+    checkpoint = Checkpoint(monitor=lambda net: len(net.history) == 2, load_best=True)
+    found = retrain(make_net(callbacks=[("best", checkpoint) if named else checkpoint]))
+    assert "Checkpoint may change" in found.settings["engine_reason"]
+    np.testing.assert_allclose(found.outputs, retrain(make_net(max_epochs=2)).outputs, atol=1e-5)
 
 
 def test_measurements():
