@@ -309,7 +309,7 @@ def test_a_module_that_returns_no_tensor(data):
 
 
 class Steep(nn.Module):
-    """What a signature has to see: an attribute that no parameter, buffer or ``repr`` shows, and a function it calls."""
+    """What a signature has to see: an attribute that nothing else shows, and a function that is called."""
 
     def __init__(self, steepness=1.0):
         super().__init__()

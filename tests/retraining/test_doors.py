@@ -97,6 +97,65 @@ def test_arrays_of_another_precision_and_frames_are_read():
     np.testing.assert_allclose(dataset.outputs, expected.outputs, atol=1e-6)
 
 
+def test_rows_are_read_as_the_methods_read_them():
+    """Lists, frames with columns of any name, whole numbers among fractions, columns and labels of other kinds."""
+    X, y, X_query = rows()
+    expected = retrain(make_net()).outputs
+    for wrap in (
+        lambda a: a.tolist(),
+        pd.DataFrame,
+        lambda a: pd.DataFrame(a, columns=[f"x{j}" for j in range(len(a.T))]),
+    ):
+        found = retrain_on_subsets(make_net(), wrap(X), wrap(y), wrap(X_query), **SMALL)
+        np.testing.assert_allclose(found.outputs, expected, atol=1e-6)
+    whole = np.round(4 * X_query)
+    one, other = (retrain_on_subsets(make_net(), X, y, q, **SMALL) for q in (whole, whole.astype(int)))
+    np.testing.assert_array_equal(one.outputs, other.outputs)
+    y_query = y[: len(X_query)]
+    one, other = (
+        retrain_on_subsets(make_net(), X, y, X_query, q, measurement="neg_loss", **SMALL)
+        for q in (y_query, y_query[:, 0])
+    )
+    np.testing.assert_array_equal(one.outputs, other.outputs)
+    X, y, X_query = rows("classes")
+    labels = [
+        retrain_on_subsets(classifier(), X, wrap(y), X_query, wrap(y[: len(X_query)]), **SMALL).outputs
+        for wrap in (np.asarray, list, pd.Series, lambda a: a.astype(np.int32), lambda a: a.astype(float))
+    ]
+    for other in labels[1:]:
+        np.testing.assert_array_equal(other, labels[0])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"X_query": None}, "expected X_query"),
+        (
+            {"X_query": np.zeros((6, 3), np.float32)},
+            "expected rows like those of fit, floats of shape .4,., got floats",
+        ),
+        ({"X_query": np.zeros(6, np.float32)}, "another number of axes"),
+        ({"X_train": np.zeros((45, 4), int)}, "the network cannot read X, integers of shape .4,. per row"),
+        ({"y_train": np.full(45, 3)}, r"expected labels in 0..2 .the network has 3 outputs., got 3"),
+        ({"y_train": np.full(45, "three")}, "encode labels as integers"),
+    ],
+)
+def test_rows_that_the_network_cannot_take(change, message):
+    X, y, X_query = rows("classes")
+    call = {"X_train": X, "y_train": y, "X_query": X_query, "y_query": y[: len(X_query)], **change}
+    with pytest.raises(ValueError, match=message):
+        retrain_on_subsets(classifier(), **call, **SMALL)
+
+
+def test_a_batch_of_one_row_under_batch_normalisation():
+    def module():
+        return nn.Sequential(nn.Linear(N_FEATURES, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))
+
+    for engine in ("auto", "joblib"):
+        with pytest.raises(ValueError, match="of 22 rows a batch of a single one is left"):
+            retrain(make_net(module=module, batch_size=7), engine=engine)
+
+
 class Columns(nn.Module):
     def __init__(self):
         super().__init__()
