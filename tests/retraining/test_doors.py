@@ -147,6 +147,11 @@ def test_rows_that_the_network_cannot_take(change, message):
         retrain_on_subsets(classifier(), **call, **SMALL)
 
 
+def test_subsets_that_make_no_batch():
+    with pytest.raises(ValueError, match="of 22 rows the net makes no batch of 30"):
+        retrain(make_net(batch_size=30, iterator_train__drop_last=True))
+
+
 def test_a_batch_of_one_row_under_batch_normalisation():
     def module():
         return nn.Sequential(nn.Linear(N_FEATURES, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))
