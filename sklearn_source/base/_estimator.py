@@ -27,7 +27,7 @@ class NetworkEstimator(BaseEstimator):
 
     After :meth:`fit` a method finds a private copy of the network in ``_network``, the rows in ``_rows``, which of them
     each stage trained on in ``_credited``, the measurement in ``_measure``, and has learned its own in
-    :meth:`_fit_method`.
+    :meth:`_fit_method`. What another method has to be given to be fitted on the same is in ``net_`` and ``_given``.
     """
 
     _parameter_constraints = {
@@ -90,7 +90,7 @@ class NetworkEstimator(BaseEstimator):
         self._seed = self._draw_seed()
         if not as_is:
             net, X, y = train_clone(net, X, y, seed=self._seed, recorder=self._recorder())
-        self.net_ = net
+        self.net_, self._given = net, (X, y, stage)
         self._network = Network.from_net(net)
         self._rows = self._network.prepare(X, y)
         self.n_train_ = len(self._rows)
@@ -124,6 +124,11 @@ class NetworkEstimator(BaseEstimator):
             self._credited = [np.arange(self.n_train_)]
         self._identified = hashes is not None
         self._keys = np.arange(self.n_train_, dtype=np.uint64) if hashes is None else hashes
+
+    @property
+    def _row_hashes(self):
+        """Fingerprints of the training rows in the order of :meth:`fit`, None where they have none."""
+        return self._keys if self._identified else None
 
     def _met_in_fit(self, X, y):
         """The training rows as ``fit`` read them, given once more.

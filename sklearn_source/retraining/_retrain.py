@@ -11,6 +11,7 @@ import numpy as np
 import skorch
 from tqdm.auto import tqdm
 
+from ..trajectory import row_hashes
 from ._engines import choose
 from ._files import UnitCache
 from ._masks import draw_masks, given_masks, masks_without, row_indices
@@ -119,7 +120,7 @@ def retrain_on_subsets(
         masks = draw_masks(n_rows, n_subsets, subset_size, root)
     else:
         masks = given_masks(subsets, n_rows)
-    queries = X_query, y_query
+    queries = {"X_query": X_query, "y_query": y_query}
     return _retrain(
         task, masks, None, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
     )
@@ -179,7 +180,7 @@ def leave_one_out(
     rows = np.arange(task.plan.n_rows) if rows is None else row_indices(rows, task.plan.n_rows, "rows")
     masks, names = masks_without([str(row) for row in rows], rows[:, None], task.plan.n_rows)
     root = root_of(random_state)
-    queries = X_query, y_query
+    queries = {"X_query": X_query, "y_query": y_query}
     return _retrain(
         task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
     )
@@ -240,7 +241,7 @@ def retrain_without(
     groups = dict(removed if isinstance(removed, Mapping) else enumerate(removed))
     masks, names = masks_without([str(name) for name in groups], groups.values(), task.plan.n_rows)
     root = root_of(random_state)
-    queries = X_query, y_query
+    queries = {"X_query": X_query, "y_query": y_query}
     return _retrain(
         task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
     )
@@ -292,9 +293,8 @@ def _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, 
         "from_cache": n_found,
         "skorch": skorch.__version__,
     }
-    X_query, y_query = queries
-    measurement = task.reader.measure.name
-    return Retraining(masks, outputs, measurement, seeds, settings, names, X_query=X_query, y_query=y_query)
+    kept = {**queries, "row_hashes": row_hashes(task.X, task.y)}
+    return Retraining(masks, outputs, task.reader.measure.name, seeds, settings, names, **kept)
 
 
 def _check_count(name, value):

@@ -75,6 +75,7 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
             template, X, y, rows, reader, plan, measurement=(measurement, output), renormalize=renormalize
         ),
         "query_labels": labels,
+        "output": None if reader.measure.output is None else list(reader.measure.output),
         "optimizer": getattr(template.optimizer, "__name__", str(template.optimizer)),
         "batch_size": plan.batch_size,
         "shuffle": plan.shuffle,
