@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base._doors import net_first
 from ..metrics._checks import check_truth
+from ..retraining._rows import places_of_rows
 from ..trajectory import row_hashes
 from ..trajectory._fingerprint import n_rows_of
 from ..utils._compat import validate_data
@@ -81,9 +82,10 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_train, ...), dict of arrays or torch Dataset
-            The training rows of the retraining, in its order.
-        y, net, stage : ignored
+        X, y
+            The training rows of the retraining; in its order, unless the truth knows them (``row_hashes``) and `y` is
+            given: then in any.
+        net, stage : ignored
             Present so that methods can be exchanged: ``fit(net, X, y)`` is the same call.
 
         Returns
@@ -93,7 +95,7 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the truth is missing or of another number of rows.
+            If the truth is missing or of other rows.
 
         Warns
         -----
@@ -112,6 +114,9 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
             vars(self).pop(name, None)
         if getattr(X, "ndim", 0) == 2:
             validate_data(self, X, skip_check_array=True, reset=True)
+        self._row_hashes = None if y is None else row_hashes(X, y)
+        places = places_of_rows(self.truth, self._row_hashes)
+        masks = masks if places is None else masks[:, places]
         self._known = self._known_queries(outputs.shape[2])
         self._train_hashes = row_hashes(X)
         self.n_train_ = n_rows
