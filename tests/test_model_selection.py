@@ -161,10 +161,11 @@ def test_truth_that_holds_its_queries(made_up):
 
 def test_metric_of_ones_own(made_up):
     def metric(scores, truth):
-        return Bunch(score=float(len(scores) + truth.outputs.shape[2]))
+        return Bunch(score=float(len(scores) + truth.outputs.shape[2] + len(truth.X_query)))
 
-    scorer = make_lds_scorer(made_up.truth, made_up.X_query, metric=metric)
-    assert scorer(Columns().fit(made_up.X), made_up.X) == 60
+    scorer = make_lds_scorer(made_up.truth, made_up.X_query, metric=metric, queries=[1, 5])
+    assert scorer(Columns().fit(made_up.X), made_up.X) == 6
+    assert not hasattr(made_up.truth, "X_query")
 
 
 def test_held_out_score_against_a_loop(made_up):

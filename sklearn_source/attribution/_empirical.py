@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict, deque
 from numbers import Integral
 
 import numpy as np
@@ -17,6 +16,7 @@ from ..retraining._rows import places_of_rows
 from ..trajectory import row_hashes
 from ..trajectory._fingerprint import n_rows_of
 from ..utils._compat import validate_data
+from ._known_queries import KnownQueries
 
 _ORDERS = ("supporting", "opposing")
 
@@ -117,7 +117,8 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         self._row_hashes = None if y is None else row_hashes(X, y)
         places = places_of_rows(self.truth, self._row_hashes)
         masks = masks if places is None else masks[:, places]
-        self._known = self._known_queries(outputs.shape[2])
+        X_query = getattr(self.truth, "X_query", None) if self.X_query is None else self.X_query
+        self._queries = KnownQueries(X_query, outputs.shape[2])
         self._train_hashes = row_hashes(X)
         self.n_train_ = n_rows
         self.n_with_, self.n_without_ = masks.sum(axis=0), (~masks).sum(axis=0)
@@ -214,9 +215,9 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
             If the training rows are not among the queries of the truth.
         """
         check_is_fitted(self)
-        if self._known is None or self._train_hashes is None:
+        if self._queries.hashes is None or self._train_hashes is None:
             raise ValueError("self_influence needs the training rows among the queries: pass X_query")
-        positions = self._recognised(self._train_hashes)
+        positions = self._queries.recognised(self._train_hashes)
         scores = np.empty(self.n_train_, dtype=np.float32)
         for start in range(0, self.n_train_, 512):
             part = slice(start, min(start + 512, self.n_train_))
@@ -237,54 +238,10 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return np.asarray([f"row{i}" for i in range(self.n_train_)], dtype=object)
 
-    def _known_queries(self, n_query):
-        X = self.X_query if self.X_query is not None else getattr(self.truth, "X_query", None)
-        if X is None:
-            return None
-        if n_rows_of(X) != n_query:
-            raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {n_rows_of(X)} rows")
-        hashes = row_hashes(X)
-        if hashes is None:
-            warnings.warn(
-                "queries of this kind have no fingerprint to recognise them by: X_query is ignored, and transform "
-                "takes all queries of the truth in its order",
-                UserWarning,
-                stacklevel=4,
-            )
-        return hashes
-
     def _positions(self, X):
         """Where the truth has these queries."""
         check_is_fitted(self)
-        if self._known is not None:
-            hashes = row_hashes(X)
-            if hashes is None:
-                raise ValueError("expected queries of the kind of X_query, got some that cannot be recognised")
-            return self._recognised(hashes)
-        n_query, n_rows = self._means.shape[1], n_rows_of(X)
-        if n_rows != n_query:
-            raise ValueError(
-                f"expected the {n_query} queries that the truth was measured on, in its order, got {n_rows}: pass all "
-                "of them, or X_query to the constructor, to have queries recognised"
-            )
-        return np.arange(n_query)
-
-    def _recognised(self, hashes):
-        places = defaultdict(deque)
-        for position, value in enumerate(self._known.tolist()):
-            places[value].append(position)
-        found = []
-        for value in hashes.tolist():
-            if value not in places:
-                continue
-            found.append(places[value][0])
-            places[value].rotate(-1)  # equal queries, which differ in their targets perhaps, each in turn
-        if len(found) < len(hashes):
-            raise ValueError(
-                f"{len(hashes) - len(found)} of {len(hashes)} queries are not among those that the truth was measured "
-                "on: EmpiricalInfluence can score no others; retrain with them as queries"
-            )
-        return np.array(found, dtype=np.int64)
+        return self._queries.positions(X)
 
     def _estimate(self, positions, errors=False):
         """Scores (n_query, n_train) of some queries of the truth, and their standard errors if asked for."""

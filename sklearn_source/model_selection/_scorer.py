@@ -103,6 +103,7 @@ class _QueryScorer:
         scores = scores_for(self._truth, estimator, X_query, y_query)
         truth = copy.copy(self._truth)
         truth.outputs = np.asarray(truth.outputs)[:, :, queries]
+        truth.X_query, truth.y_query = X_query, y_query
         if self._metric is None:  # no interval is looked at: the fewest resamples will do
             return linear_datamodeling_score(scores, truth, n_bootstrap=2).score
         found = self._metric(scores, truth)

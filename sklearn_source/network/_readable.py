@@ -8,7 +8,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-_FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError)
+_FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
 def row_form(batch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy.stats import spearmanr, t
 from sklearn.utils import Bunch
 
@@ -155,12 +157,23 @@ def test_one_query_has_an_interval():
     assert found.interval[0] < found.score < found.interval[1]
 
 
+def test_scores_in_any_container():
+    scores, truth, _ = additive_world(0, n_subsets=10, n_query=3)
+    expected = linear_datamodeling_score(scores, truth, n_bootstrap=2).score
+    tensor = torch.tensor(scores, requires_grad=True)
+    for same in (scores.tolist(), pd.DataFrame(scores), tensor):
+        assert linear_datamodeling_score(same, truth, n_bootstrap=2).score == expected
+    coarse = linear_datamodeling_score(tensor.bfloat16().float(), truth, n_bootstrap=2).score
+    assert linear_datamodeling_score(tensor.bfloat16(), truth, n_bootstrap=2).score == coarse
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         (lambda s, t: (s.T, t), "expected scores of shape"),
         (lambda s, t: (np.where(s > 0, np.nan, s), t), "finite scores"),
         (lambda s, t: (s, t.masks), "expected truth with attributes masks"),
+        (lambda s, t: (s[:0], Bunch(masks=t.masks, outputs=t.outputs[:, :, :0])), "at least one network for one query"),
         (lambda s, t: (s, Bunch(masks=t.masks.astype(int), outputs=t.outputs)), "booleans"),
         (lambda s, t: (s, Bunch(masks=t.masks, outputs=t.outputs / 0.0)), "training diverged"),
         (lambda s, t: (s, Bunch(masks=t.masks[:2], outputs=t.outputs[:2])), "at least 3 subsets"),
