@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import subprocess
 import sys
@@ -107,6 +108,7 @@ PAIRS = {
     "library": (torch.relu, torch.tanh),
     "library class": (nn.ReLU, nn.Tanh),
     "module": (nn.Linear(2, 1), nn.Linear(2, 1)),
+    "logger": (logging.getLogger("a"), logging.getLogger("b")),
     "set": ({"a", "b"}, {"a", "c"}),
     "nested": ({"a": [1, (2, None)]}, {"a": [1, (2, False)]}),
 }

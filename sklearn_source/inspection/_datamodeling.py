@@ -118,7 +118,8 @@ class LDSDisplay:
         check_truth(truth)
         named = dict(estimators) if isinstance(estimators, Mapping) else estimator_names(estimators)
         X_query, y_query = queries_of(truth, X_query, y_query)
-        known = next((e for e in named.values() if isinstance(e, NetworkEstimator) and _is_fitted(e)), None)
+        found = [getattr(estimator, "best_estimator_", estimator) for estimator in named.values()]
+        known = next((e for e in found if isinstance(e, NetworkEstimator) and _is_fitted(e)), None)
         scores = {}
         for name, estimator in named.items():
             fitted = estimator if _is_fitted(estimator) else _fitted(name, estimator, known, net, X_train, y_train)

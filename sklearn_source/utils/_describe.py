@@ -9,6 +9,7 @@ import json
 import sys
 import sysconfig
 from collections.abc import Mapping
+from logging import Logger
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
 import joblib
@@ -51,6 +52,8 @@ class _Description:
             return {"array": joblib.hash(np.asarray(value))}
         if isinstance(value, ModuleType):
             return {"module": value.__name__}
+        if isinstance(value, Logger):  # knows all others of its process
+            return {"logger": value.name}
         if id(value) in self._done:
             return self._done[id(value)][0]
         for height, above in enumerate(reversed(self._open)):

@@ -7,6 +7,7 @@ import importlib
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
@@ -21,6 +22,7 @@ from sklearn_source.inspection import (
     segment_scores,
 )
 from sklearn_source.metrics import linear_datamodeling_score
+from sklearn_source.model_selection import FullTrainingSet, make_lds_scorer
 from sklearn_source.retraining import retrain_on_subsets
 from sklearn_source.utils._compat import FrozenEstimator
 from tests._nets import make_net
@@ -170,6 +172,11 @@ def test_lds_of_what_a_fitted_estimator_and_the_truth_know(fitted):
     found = [result.score for result in again.results.values()]
     expected = [display.results[name].score for name in ("SourceAttribution", "TracIn", "TracIn")]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    options = {"scoring": make_lds_scorer(truth), "cv": FullTrainingSet(2)}
+    search = GridSearchCV(SourceAttribution(FrozenEstimator(net)), {"n_segments": [3]}, **options).fit(X, y)
+    again = LDSDisplay.from_estimators({"best": search, "TracIn": TracIn()}, truth, n_bootstrap=20)
+    found = [result.score for result in again.results.values()]
+    np.testing.assert_allclose(found, expected[:2], atol=1e-6)
     alone = LDSDisplay.from_estimators([EmpiricalInfluence(truth)], truth, X_train=X, y_train=y, n_bootstrap=20)
     assert alone.results["EmpiricalInfluence"].score == display.results["EmpiricalInfluence"].score
     with pytest.raises(ValueError, match="the truth measured 'prediction'"):
