@@ -75,8 +75,8 @@ for row, label, suggestion, other, reason in zip(*(table[name][:4] for name in c
     print(f"row {row}, labelled {label}: {suggestion} as {other}\n    {reason}")
 
 # %%
-# We know which labels are wrong, so we can tell how good the list is: the area under the ROC curve of each criterion, and
-# how many wrong labels are found by the time that so many rows of the table have been inspected.
+# We know which labels are wrong, so we can tell how good the list is: the area under the ROC curve of each criterion,
+# and how many wrong labels are found by the time that so many rows of the table have been inspected.
 is_wrong = np.isin(table["row"], wrong)
 for name in ("suspicion", "self_influence", "loss", "neighbour_disagreement", "opposed_queries"):
     print(f"{name:>24}  {mislabel_detection_score(table[name], is_wrong).score:.3f}")

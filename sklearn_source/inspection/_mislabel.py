@@ -170,12 +170,10 @@ class MislabelDisplay:
 
 
 def _short(auc):
-    """Two decimals, or four at most where fewer would look like exactly 0 or 1."""
-    for decimals in (2, 3, 4):
-        text = f"{auc:.{decimals}f}"
-        if auc in (0, 1) or 0 < float(text) < 1:
-            break
-    return text
+    """Two decimals, or three near the ends of the scale; 0 and 1 are written for nothing but themselves."""
+    if abs(auc - 0.5) < 0.45:
+        return f"{auc:.2f}"
+    return f"{auc if auc in (0, 1) else np.clip(auc, 0.001, 0.999):.3f}"
 
 
 def _mask(is_mislabelled, n_train):

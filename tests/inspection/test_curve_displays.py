@@ -144,11 +144,21 @@ def test_removal_refuses_other_results():
 
 
 def test_an_auc_is_perfect_only_where_it_is():
-    bad = np.arange(2000) < 1000
+    bad = np.arange(3000) < 1500
+
+    def label(scores):
+        return MislabelDisplay.from_predictions(scores, bad).line_.get_label()
+
     scores = np.where(bad, 2.0, 1.0)
-    assert "AUC 1.00)" in MislabelDisplay.from_predictions(scores, bad).line_.get_label()
-    scores[0] = 0.0  # one row of 1000 last: 0.999
-    assert "AUC 0.999)" in MislabelDisplay.from_predictions(scores, bad).line_.get_label()
+    assert "(AUC 1.000)" in label(scores)
+    assert "(AUC 0.000)" in label(-scores)
+    scores[0] = 0.0  # one row of 1500 last: 0.9993
+    assert "(AUC 0.999)" in label(scores)
+    scores[0] = 1.0  # tied with the correct rows: 0.9997
+    assert "(AUC 0.999)" in label(scores)
+    assert "(AUC 0.001)" in label(-scores)
+    scores[:300] = 0.0
+    assert "(AUC 0.80)" in label(scores)
 
 
 @pytest.mark.parametrize("size", [(6, 4.6), (3, 2.4)])
