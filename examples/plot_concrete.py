@@ -119,7 +119,7 @@ CEMENT, WATER = (concrete.feature_names.index(name) for name in ("cement", "wate
 scores = est.transform(split.X_query[chosen]) * unit
 blue_orange = LinearSegmentedColormap.from_list("blue_orange", ["tab:orange", "white", "tab:blue"])
 ratio = mixes[:, WATER] / mixes[:, CEMENT]
-figure, places = plt.subplots(1, 3, sharey=True, figsize=(16, 5), layout="constrained")
+figure, places = plt.subplots(1, 3, sharey=True, figsize=(14, 6), layout="constrained")
 for place, (query, cloud) in enumerate(zip(chosen, places, strict=True)):
     order = np.argsort(np.abs(scores[place]))  # the strongest on top
     limit = np.abs(scores[place, order[-5]])
@@ -137,8 +137,10 @@ for place, (query, cloud) in enumerate(zip(chosen, places, strict=True)):
     position = query_mixes[query, WATER] / query_mixes[query, CEMENT], query_strengths[query]
     cloud.scatter(*position, marker="*", s=380, color="none", ec="black", lw=1.4, label="query")
     cloud.set_xlabel("water / cement")
-    cloud.legend(loc="upper right")
-    figure.colorbar(points, ax=cloud, extend="both", label="effect (MPa)")
+    cloud.set_title(f"query {query}, {query_strengths[query]:.1f} MPa")
+    label = "effect of the row on the prediction (MPa)"
+    figure.colorbar(points, ax=cloud, extend="both", location="bottom", label=label)
+places[0].legend(loc="upper right")
 places[0].set_ylabel("strength of the training row (MPa)")
 
 # %%

@@ -19,7 +19,7 @@ from skorch import NeuralNetClassifier
 
 from sklearn_source import SourceAttribution, TrajectoryRecorder
 from sklearn_source.datasets import MLP
-from sklearn_source.inspection import audit_training_rows, group_influence, under_sampled_regions
+from sklearn_source.inspection import MislabelDisplay, audit_training_rows, group_influence, under_sampled_regions
 from sklearn_source.metrics import mislabel_detection_score
 
 images, labels = load_digits(return_X_y=True)
@@ -75,18 +75,21 @@ for row, label, suggestion, other, reason in zip(*(table[name][:4] for name in c
     print(f"row {row}, labelled {label}: {suggestion} as {other}\n    {reason}")
 
 # %%
-# We know which labels are wrong, so we can tell how good the list is: the area under the ROC curve of each criterion.
+# We know which labels are wrong, so we can tell how good the list is: the area under the ROC curve of each criterion,
+# and how many wrong labels are found by the time that so many rows of the table have been inspected.
 is_wrong = np.isin(table["row"], wrong)
 for name in ("suspicion", "self_influence", "loss", "neighbour_disagreement", "opposed_queries"):
     print(f"{name:>24}  {mislabel_detection_score(table[name], is_wrong).score:.3f}")
 relabel = table[table["suggestion"] == "relabel"]
 right = (relabel["suggested_label"] == true[relabel["row"]]).sum()
 hits = np.isin(relabel["row"], wrong).sum()
+MislabelDisplay.from_predictions(table["suspicion"], is_wrong, name="suspicion")
 print(f"to relabel: {len(relabel)} rows, {hits} of the 110 wrong ones; {right} labels then right")
 
 # %%
 # The first twelve rows to relabel, with the label they have and the one suggested.
-figure, axes = plt.subplots(2, 6, figsize=(9, 3.6), layout="constrained")
+figure, axes = plt.subplots(2, 6, figsize=(9, 3.9), layout="constrained")
+figure.suptitle("label → suggested label")
 for ax, row, label, other in zip(axes.flat, relabel["row"], relabel["label"], relabel["suggested_label"]):
     ax.imshow(X[row].reshape(8, 8), cmap="gray_r")
     ax.set_title(f"{label} → {other}")
@@ -117,7 +120,7 @@ figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 ax.errorbar(found.influence[0], found.names, xerr=[found.influence[0] - low, high - found.influence[0]], fmt="o")
 ax.axvline(0, color="0.7", zorder=0)
 ax.set(
-    xlabel="effect on the log-odds of 7", ylabel="rows labelled", yticks=found.names,
+    xlabel="effect on the log-odds of 7, with 95% interval", ylabel="rows labelled", yticks=found.names,
     title=f"A seven taken for a {net.predict(X_query[query])[0]}",
 )  # fmt: skip
 

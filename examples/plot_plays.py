@@ -151,6 +151,7 @@ def bars(axes, values, labels, width):
     axes.invert_yaxis()
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
     axes.set_xlabel("effect of the speech on the log-likelihood (nats)")
 
 

@@ -104,37 +104,33 @@ for row in suspects:
 # %%
 # Two pictures
 # ------------
-# The questions that weighed most, coloured by their class, and the labels that owe most to themselves.
+# The questions that weighed most, each with its label, and the labels that owe most to themselves.
 colours = dict(zip(range(len(names)), plt.get_cmap("Dark2").colors))
 
 
 def bars(axes, rows, values, width):
-    axes.barh(range(len(rows)), values, color=[colours[label] for label in y_train[rows]])
+    found = axes.barh(range(len(rows)), values, color=[colours[label] for label in y_train[rows]])
+    axes.bar_label(found, names[y_train[rows]], padding=4, fontsize=9)  # colours alone are not for everyone
     axes.set_yticks(range(len(rows)), [textwrap.fill(readable(train.data[row]), width) for row in rows], fontsize=9)
+    axes.margins(x=0.22, y=0.02)
     axes.invert_yaxis()
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)
-
-
-def legend(figure):
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colours[label]) for label in colours]
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), title="label of the training question")
+    axes.set_axisbelow(True)
 
 
 figure, panels = plt.subplots(len(asked), 1, figsize=(11, 13), layout="constrained")
 for place, (query, axes) in enumerate(zip(asked, panels)):
     rows = np.concatenate([ranked[place, :6], ranked[place, -4:]])
-    bars(axes, rows, scores[place, rows], width=60)
+    bars(axes, rows, scores[place, rows], width=66)
     verdict = f"predicted {names[predicted[query]]} ({confidence[query]:.0%}), labelled {names[y_test[query]]}"
     axes.set_title(f"{readable(test.data[query])}\n{verdict}", fontsize=12, loc="left")
     axes.set_xlabel(f"effect of the training question on the log-odds of {names[predicted[query]]}")
-legend(figure)
 figure.savefig("questions_influences.png", dpi=120)
 
 figure, axes = plt.subplots(figsize=(11, 7), layout="constrained")
 bars(axes, suspects[:15], own[suspects[:15]], width=60)
 axes.set_title("Training questions that owe most of their fit to themselves", fontsize=12, loc="left")
 axes.set_xlabel("part of the question's own log-likelihood that is owed to its presence (nats)")
-legend(figure)
 figure.savefig("questions_self_influence.png", dpi=120)
 print("\nSaved questions_influences.png and questions_self_influence.png")

@@ -35,6 +35,8 @@ class LDSDisplay:
         The scores, one point per method.
     intervals_ : LineCollection
         Their intervals.
+    values_ : list of Text
+        The scores in numbers, at the right.
     queries_ : list of PathCollection
         The scores of single queries, per method; empty where not shown.
     ceiling_ : Line2D or None
@@ -191,14 +193,23 @@ class LDSDisplay:
         self.queries_ = []
         if show_queries:
             for place, result in zip(places, results):
-                below = np.full(len(result.per_query), place + 0.22)
-                points = ax.scatter(result.per_query, below, s=9, color=SUPPORTING, alpha=0.3, lw=0)
+                below = np.full(len(result.per_query), place + 0.25)
+                points = ax.scatter(result.per_query, below, s=9, color=SUPPORTING, alpha=0.35, lw=0)
                 self.queries_.append(points)
         self.intervals_ = ax.hlines(places, low, high, color=SUPPORTING, lw=2.5)
-        self.points_ = ax.scatter(scores, places, s=55, color=SUPPORTING, zorder=3)
-        for place, score in zip(places, scores):
-            text = f"{score:.2f}".replace("-", "\N{MINUS SIGN}")
-            ax.annotate(text, (score, place), (0, 7), textcoords="offset points", ha="center", color=SUPPORTING)
+        self.points_ = ax.scatter(scores, places, s=60, marker="|", color=SUPPORTING, lw=2.5, zorder=3)
+        self.values_ = [  # in a column, where nothing else is
+            ax.annotate(
+                f"{score:.2f}".replace("-", "\N{MINUS SIGN}"),
+                (1, place),
+                (5, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                va="center",
+                annotation_clip=False,
+            )
+            for place, score in zip(places, scores)
+        ]
         self.ceiling_ = self._draw_ceiling(ax, results[0].ceiling)
         ax.axvline(0, color="0.3", lw=0.8, zorder=0)
         ax.set_yticks(places, names, **LITERAL)
@@ -207,7 +218,8 @@ class LDSDisplay:
         ax.set_xlim(min(-0.02, float(np.min(shown)) - 0.03), 1.0)
         ax.grid(axis="x", alpha=0.3)
         ax.set_axisbelow(True)
-        ax.set_xlabel(f"linear datamodeling score, with {self.confidence:.0%} interval")
+        words = f"linear datamodeling score, with {self.confidence:.0%} interval"
+        ax.set_xlabel(words + ("\nsmall points: single queries" if show_queries else ""))
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -217,12 +229,12 @@ class LDSDisplay:
         ax.axvspan(ceiling, 1.0, color="0.9", lw=0, zorder=0)
         line = ax.axvline(ceiling, color=REFERENCE, ls="--", lw=1.5, zorder=1)
         ax.annotate(
-            f"noise ceiling {ceiling:.2f}",
+            f"noise ceiling: perfect scores reach {ceiling:.2f}",
             (ceiling, 1),
             (0, 3),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
-            ha="right" if ceiling > 0.7 else "center",
+            ha="right" if ceiling > 0.5 else "left",
             color="0.3",
             fontsize=9,
         )

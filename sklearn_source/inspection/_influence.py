@@ -7,9 +7,10 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ._influence_data import collect, named, number_of_rows, position_of, require_length, strongest
-from ._influence_image import draw_images
+from ._influence_image import draw_images, image_size
 from ._influence_table import draw_table, table_size
 from ._influence_text import draw_text
+from ._influence_words import measured
 from ._plotting import axes_for, finite_vector, require_matplotlib
 from ._rows import count, one_row, take
 
@@ -316,14 +317,11 @@ class InfluenceDisplay:
 
 
 _FIGSIZE = {
-    "image": lambda display: (2.6 + 1.35 * max(len(display.supporting.X), len(display.opposing.X), 3), 5.2),
+    "image": image_size,
     "table": table_size,
     "text": lambda display: (11.0, 6.0),
 }
 
 
 def _in_words(name, label):
-    words = {"log_odds": "the log-odds", "prediction": "the prediction", "neg_loss": "the fit (minus the loss)"}
-    if name == "log_odds" and label is not None:
-        return f"the log-odds of {label}"
-    return words.get(name, name)
+    return measured(name) + (f" of {label}" if name == "log_odds" and label is not None else "")

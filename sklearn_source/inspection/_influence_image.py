@@ -10,6 +10,17 @@ from ._influence_words import answer, label, signed
 from ._plotting import LITERAL, OPPOSING, REFERENCE, SUPPORTING, divide, shrink_to_fit
 
 
+def image_size(display):
+    """Inches in which little is left empty."""
+    groups = (display.supporting, display.opposing)
+    columns = max(len(group.X) for group in groups)
+    width = 2.6 + 1.35 * max(columns, 3)
+    rows, across = display.query.X.shape[:2]
+    side = min(width / (max(columns, 1) + 1.5) - 0.06, 2.0) * rows / across
+    lines = 2 * (2 if groups[0].y is None and groups[1].y is None else 3)
+    return width, float(np.clip(2 * side + 0.19 * lines + 1.1, 3.0, 9.0))
+
+
 def draw_images(display, ax, resize):
     """The query at the left, supporting rows above, opposing ones below: returns the axes of the images, in order."""
     figure, groups = ax.figure, (display.supporting, display.opposing)
@@ -32,6 +43,7 @@ def draw_images(display, ax, resize):
         for j, (image, index, score) in enumerate(zip(group.X, group.indices, group.scores)):
             own = figure.add_subplot(grid[2 * place + 1, j + 1])
             _show(own, image, brightness, colour)
+            own.set_anchor("N")  # close to what is written over it
             name = label(group, j)
             name = f"{display.target_name} {name}" if name.isdigit() else name
             own.set_title(signed(score, groups), fontsize=11, color=colour, fontweight="bold", pad=4)

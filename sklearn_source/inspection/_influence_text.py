@@ -55,7 +55,7 @@ class _Plan:
 def _plan(display, width, size, most):
     plan, step = _Plan(), size * _LINE
     groups = (display.supporting, display.opposing)
-    title = "  ·  ".join([f"query {display.query.index}", *answer(display)])
+    title = " · ".join([f"query {display.query.index}", *answer(display)])
     y = _paragraph(plan, 0, 0, width, title, display.query.X, size, max(most, _MAX_QUERY_LINES if most > 1 else 1))
     plan.bars.append((4, 0, y, REFERENCE, 0.5))
     top = y + step
@@ -70,7 +70,7 @@ def _plan(display, width, size, most):
         y += 0.3 * step
         for j, text in enumerate(group.X):
             name = label(group, j)
-            title = f"{signed(group.scores[j], groups)}   row {group.indices[j]}" + (f"  ·  {name}" if name else "")
+            title = " · ".join([signed(group.scores[j], groups), f"row {group.indices[j]}", *filter(None, [name])])
             end = _paragraph(plan, x, y, column, title, text, size, most, colour)
             plan.bars.append((x + 4, y, end, colour, abs(float(group.scores[j])) / strongest))
             y = end + 0.7 * step

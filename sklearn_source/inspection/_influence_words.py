@@ -5,6 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 
+def measured(name):
+    """A measurement in words."""
+    words = {"log_odds": "the log-odds", "prediction": "the prediction", "neg_loss": "the fit (minus the loss)"}
+    return "the measurement" if name is None else words.get(name, str(name))
+
+
 def value_text(value):
     """A number with four digits, anything else as it is."""
     if value is None:

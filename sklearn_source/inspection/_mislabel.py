@@ -1,4 +1,4 @@
-"""How soon wrong labels are found by looking at the rows of highest score."""
+"""How soon wrong labels are found by inspecting the rows of highest score."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..metrics import mislabel_detection_score
 from ..metrics._mislabel import mislabelled_mask
-from ._plotting import REFERENCE, axes_for, count_curve, finite_vector, next_curve, require_matplotlib
+from ._plotting import REFERENCE, add_legend, axes_for, count_curve, finite_vector, next_curve, require_matplotlib
 
 
 class MislabelDisplay:
-    """The share of mislabelled rows found in the first k, against random and perfect order, with the AUC.
+    """The share of wrong labels found in the rows inspected so far, beside random order and the ideal, with the AUC.
 
     Made by :meth:`from_estimator` or :meth:`from_predictions`. Several scores go into one picture by drawing into the
     same axes with ``show_references=False``.
@@ -19,9 +19,9 @@ class MislabelDisplay:
     Parameters
     ----------
     n_inspected : ndarray of shape (n_train + 1,)
-        Numbers of rows looked at: 0, 1, ..., n_train.
+        Numbers of rows inspected: 0, 1, ..., n_train.
     found : ndarray of shape (n_train + 1,)
-        Share of the mislabelled rows among them; of rows of equal score the mean over all orders.
+        Share of the wrong labels among them; of rows of equal score the mean over all orders.
     n_mislabelled : int
         How many there are.
     auc : float
@@ -32,9 +32,9 @@ class MislabelDisplay:
     Attributes
     ----------
     line_ : Line2D
-        The curve, in shares of the rows looked at and of the mislabelled rows.
-    random_, perfect_ : Line2D or None
-        The references, None where not shown.
+        The curve: the share found over the number of rows inspected.
+    random_, ideal_ : Line2D or None
+        What a random order finds, and one with all wrong labels first; None where not shown.
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
 
@@ -55,7 +55,7 @@ class MislabelDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, is_mislabelled, *, name=None, show_references=True, ax=None):
-        """Look at training rows by their self-influence.
+        """Inspect training rows by their self-influence.
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class MislabelDisplay:
         is_mislabelled : array-like of bool of shape (n_train,), or of int
             Which of the rows given to ``fit`` have a wrong label: a mask, or their positions.
         name : str, optional
-            In the legend; default: self-influence and the class.
+            In the legend; default: self-influence by the class.
         show_references, ax : as in :meth:`from_predictions`
 
         Returns
@@ -80,12 +80,12 @@ class MislabelDisplay:
         require_matplotlib(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
         mask = mislabelled_mask(is_mislabelled, estimator.n_train_)  # what is wrong with it is said before the work
-        name = f"self-influence, {type(estimator).__name__}" if name is None else name
+        name = f"self-influence by {type(estimator).__name__}" if name is None else name
         return cls.from_predictions(estimator.self_influence(), mask, name=name, show_references=show_references, ax=ax)
 
     @classmethod
     def from_predictions(cls, scores, is_mislabelled, *, name="self-influence", show_references=True, ax=None):
-        """Look at training rows by any score: the higher, the sooner.
+        """Inspect training rows by any score: the higher, the sooner.
 
         Parameters
         ----------
@@ -96,7 +96,7 @@ class MislabelDisplay:
         name : str, default="self-influence"
             In the legend.
         show_references : bool, default=True
-            Whether to draw random and perfect order.
+            Whether to draw random order and the ideal.
         ax : matplotlib Axes, optional
             Where to draw; default: a new figure.
 
@@ -130,7 +130,7 @@ class MislabelDisplay:
         ax : matplotlib Axes, optional
             Where; default: a new figure.
         show_references : bool, default=True
-            Whether to draw random and perfect order.
+            Whether to draw random order and the ideal.
         color : matplotlib color, optional
             Of the curve; default: another one for each in the same axes.
 
@@ -144,29 +144,34 @@ class MislabelDisplay:
         ax = axes_for(ax, f"{type(self).__name__}.plot", (6.0, 4.6))
         n_train = int(self.n_inspected[-1])
         own, style, _ = next_curve(ax)
-        self.random_ = self.perfect_ = None
+        self.random_ = self.ideal_ = None
         (self.line_,) = ax.plot(
-            np.asarray(self.n_inspected) / n_train,
+            self.n_inspected,
             self.found,
             color=color or own,
             ls=style,
             lw=2.2,
-            label=f"{self.name} (AUC {self.auc:.2f})",
+            label=f"{self.name} (AUC {_short(self.auc)})",
             zorder=3,
         )
         count_curve(self.line_)
         if show_references:
-            share = self.n_mislabelled / n_train
-            (self.perfect_,) = ax.plot([0, share, 1], [0, 1, 1], ":", color="black", lw=1.5, label="perfect order")
-            (self.random_,) = ax.plot([0, 1], [0, 1], "-", color=REFERENCE, lw=1.2, label="random order")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0))
-        ax.set_xlim(0, 1)
+            corner = [0, self.n_mislabelled, n_train]
+            (self.ideal_,) = ax.plot(corner, [0, 1, 1], ":", color="black", lw=1.5, label="ideal: wrong labels first")
+            (self.random_,) = ax.plot([0, n_train], [0, 1], "-", color=REFERENCE, lw=1.2, label="random order")
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.set_xlim(0, n_train)
         ax.set_ylim(0, 1.03)
-        ax.set_xlabel(f"training rows looked at, highest score first (of {n_train})")
-        ax.set_ylabel(f"mislabelled rows found (of {self.n_mislabelled})")
+        ax.set_xlabel(f"training rows inspected, of {n_train},\nhighest score first")
+        ax.set_ylabel(f"wrong labels found, of {self.n_mislabelled}")
         ax.grid(alpha=0.3)
-        for text in ax.legend(loc="lower right").get_texts():
-            text.set_parse_math(False)
+        add_legend(ax, below_diagonal=True)
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _short(auc):
+    """Two decimals, or three near the ends of the scale; 0 and 1 are written for nothing but themselves."""
+    if abs(auc - 0.5) < 0.45:
+        return f"{auc:.2f}"
+    return f"{auc if auc in (0, 1) else np.clip(auc, 0.001, 0.999):.3f}"

@@ -18,6 +18,7 @@ _CURVES = [
     ("black", (0, (1, 1)), "X"),
 ]
 _MARK = "sklearn_source-curve"
+_BELOW_DIAGONAL = 0.92  # width and height of a legend that stays below it, as shares of the axes, together
 # Names come from data: a dollar sign in them is no formula.
 LITERAL = {"parse_math": False}
 
@@ -45,14 +46,50 @@ def axes_for(ax, caller, figsize=None):
     return ax
 
 
+def n_curves(ax):
+    """How many methods these axes show."""
+    return sum(line.get_gid() == _MARK for line in ax.lines)
+
+
 def next_curve(ax):
     """Colour, line style and marker for one more method in these axes."""
-    return _CURVES[sum(line.get_gid() == _MARK for line in ax.lines) % len(_CURVES)]
+    return _CURVES[n_curves(ax) % len(_CURVES)]
 
 
 def count_curve(line):
     """Have the next method look different."""
     line.set_gid(_MARK)
+
+
+def add_legend(ax, below_diagonal=False, **style):
+    """A legend: the methods first, then what they are compared with; names are taken literally.
+
+    Parameters
+    ----------
+    ax : Axes
+    below_diagonal : bool
+        Whether to keep it in the lower right half, written smaller where the axes are small.
+    **style
+        For ``Axes.legend``.
+    """
+    handles, names = ax.get_legend_handles_labels()
+    pairs = sorted(zip(handles, names), key=lambda pair: getattr(pair[0], "get_gid", str)() != _MARK)
+    place = {"loc": "lower right"} if below_diagonal else {}
+    legend = _legend(ax, pairs, **place, **style)
+    if below_diagonal:
+        legend.set_in_layout(False)  # it gives way to the axes, not they to it
+        lay_out(ax.figure)
+        box = legend.get_window_extent()
+        factor = _BELOW_DIAGONAL / (box.width / ax.bbox.width + box.height / ax.bbox.height)
+        if factor < 1:
+            _legend(ax, pairs, **place, **{**style, "fontsize": factor * legend.get_texts()[0].get_fontsize()})
+
+
+def _legend(ax, pairs, **style):
+    legend = ax.legend(*zip(*pairs), **style)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return legend
 
 
 def divide(ax, n_rows, n_columns, **ratios):

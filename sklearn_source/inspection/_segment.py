@@ -19,7 +19,8 @@ class SegmentDisplay:
     Above, for every segment of :class:`~sklearn_source.SourceAttribution`, the sum of its positive scores over the
     training rows and that of its negative ones, with the segment's share of all absolute scores. Below, quantiles of
     ``h sigma`` over the directions of the weights: far above 1, a direction was learned to the end within the segment,
-    which then acts like an influence function there; far below 1 it hardly moved, as TracIn takes for granted.
+    which then acts like an influence function there; far below 1 it hardly moved, as TracIn takes for granted. Most of
+    the gradients lies in the few directions at the top, which the marks at 95 %, 99 % and the largest show.
 
     Parameters
     ----------
@@ -152,7 +153,7 @@ class SegmentDisplay:
                 f"expected supporting and opposing sums for each of {len(self.segments)} segments, got {absolute.shape}"
             )
         self.shares_ = absolute / (absolute.sum() or 1.0)
-        self.ax_ = axes_for(ax, f"{type(self).__name__}.plot", (7.2, 6.0))
+        self.ax_ = axes_for(ax, f"{type(self).__name__}.plot", (7.2, 6.6))
         self.figure_ = self.ax_.figure
         grid = divide(self.ax_, 2, 1, height_ratios=[1.25, 1], hspace=0.12)
         upper = self.figure_.add_subplot(grid[0])
@@ -165,12 +166,16 @@ class SegmentDisplay:
             lower.set_xticks(steps)
         upper.tick_params(labelbottom=False)
         upper.set_xlim(steps[0], steps[-1])
-        lower.set_xlabel("training step")
+        lower.set_xlabel(
+            "training step\nbox: middle half of the directions, with their median;\n"
+            "line: from the lowest 5 %, with marks at 95 %, 99 % and the largest"
+        )
         return self
 
     def _draw_scores(self, ax):
         ends = np.array([(segment.start, segment.end) for segment in self.segments], dtype=float)
-        centres, width = ends.mean(1), 0.55 * np.diff(ends).min()  # one width: heights are to be compared
+        centres = ends.mean(1)
+        width = min(0.55 * np.diff(ends).min(), 0.2 * np.ptp(ends))  # one width: heights are to be compared
         self.supporting_ = ax.bar(centres, self.supporting, width, color=SUPPORTING, label="supporting rows")
         self.opposing_ = ax.bar(centres, self.opposing, width, color=OPPOSING, label="opposing rows")
         for centre, top, share in zip(centres, self.supporting, self.shares_):
@@ -183,7 +188,8 @@ class SegmentDisplay:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False, borderaxespad=0.3)
 
     def _draw_spectra(self, ax):
-        width = 0.3 * min(segment.end - segment.start for segment in self.segments)
+        total = self.segments[-1].end - self.segments[0].start
+        width = min(0.3 * min(segment.end - segment.start for segment in self.segments), 0.12 * total)
         lowest = 0.1
         for segment in self.segments:
             centre = (segment.start + segment.end) / 2
@@ -191,7 +197,7 @@ class SegmentDisplay:
             ax.plot([centre, centre], [q[0.05], q[1.0]], color="0.35", lw=1.2)
             ax.bar(centre, q[0.75] - q[0.25], width, q[0.25], color="0.75", edgecolor="0.35")
             ax.plot([centre - width / 2, centre + width / 2], [q[0.5], q[0.5]], color="black", lw=2)
-            ax.plot([centre], [q[1.0]], marker="_", color="0.35", ms=10)
+            ax.plot([centre] * 3, [q[0.95], q[0.99], q[1.0]], ls="", marker="_", color="0.35", ms=10)
             lowest = min(lowest, q[0.05])
         ax.set_yscale("log")
         ax.set_ylim(0.5 * lowest, max(20.0, 2 * ax.get_ylim()[1]))
@@ -199,8 +205,15 @@ class SegmentDisplay:
         words = {"transform": ax.get_yaxis_transform(), "color": "0.3", "fontsize": 9}
         ax.text(1.015, 1.4, "learned\nto the end", va="bottom", **words)
         ax.text(1.015, 0.7, "hardly\nmoved", va="top", **words)
-        ax.set_ylabel("$h \\sigma$ of directions:\nquartiles, 5 % to largest")
+        ax.set_ylabel("$h \\sigma$ of the directions\nof the weights (log scale)")
         self._mark_stages(ax)
+
+        starts = {}
+        for segment in self.segments:
+            starts.setdefault(segment.stage, segment.start)
+        for stage, start in starts.items() if len(starts) > 1 else ():
+            words = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9}
+            ax.annotate(f"stage {stage}", (start, 1), (3, 2), va="bottom", annotation_clip=False, **words)
 
     def _mark_stages(self, ax):
         for before, after in zip(self.segments, self.segments[1:]):

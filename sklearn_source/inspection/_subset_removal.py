@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._plotting import LITERAL, REFERENCE, axes_for, count_curve, finite_vector, next_curve, require_matplotlib
+from ._influence_words import measured
+from ._plotting import (
+    LITERAL,
+    REFERENCE,
+    add_legend,
+    axes_for,
+    count_curve,
+    finite_vector,
+    n_curves,
+    next_curve,
+    require_matplotlib,
+)
 
 _PLAIN = ("score", "interval", "baseline", "baseline_interval")
+# Points by which one method after the other is moved sideways, so that intervals do not hide each other.
+_ASIDE = (0, 4, -4, 8, -8)
+# Numbers of rows closer than this share of their range would run into each other as ticks.
+_CLOSE = 0.06
 # By the name of the metric's field: the fields of it, of its interval and of the random rows'; words; whether a share.
 _QUANTITIES = {
     "flip_rate": (
@@ -16,7 +31,7 @@ _QUANTITIES = {
     ),
     "change": (
         ("change", "change_interval", "random_change", "random_change_interval"),
-        "fall of the measurement, mean over queries",
+        "fall of {}, mean over queries",
         False,
     ),
 }
@@ -51,8 +66,8 @@ class SubsetRemovalDisplay:
         The method's.
     baseline_ : Line2D or None
         That of random rows.
-    bands_ : list of PolyCollection
-        Intervals.
+    intervals_ : list of LineCollection
+        Vertical lines: the intervals of random rows and of the method, where they are known.
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
 
@@ -97,8 +112,8 @@ class SubsetRemovalDisplay:
         ----------
         result : Bunch
             Of ``subset_removal_score``: ``k``, ``flip_rate``, ``change``, and where they are known their intervals and
-            the same for random rows. Or any with ``k``, ``score`` and where they are known ``baseline``, ``interval``,
-            ``baseline_interval``.
+            the same for random rows, and ``measurement``. Or any with ``k``, ``score`` and where they are known
+            ``baseline``, ``interval``, ``baseline_interval``.
         quantity : {"auto", "flip_rate", "change"}, default="auto"
             ``"auto"``: the rate of flips where there are any to speak of, else the change of the measurement.
         name, show_baseline, ax : as in :meth:`from_predictions`
@@ -119,6 +134,7 @@ class SubsetRemovalDisplay:
             known = [q for q in _QUANTITIES if _known(getattr(result, q, None))]
             quantity = known[0] if known else None
         fields, words, percent = _QUANTITIES.get(quantity, (_PLAIN, "effect of removal", False))
+        words = words.format(measured(getattr(result, "measurement", None)))
         score, interval, baseline, baseline_interval = (getattr(result, field, None) for field in fields)
         if getattr(result, "k", None) is None or score is None:
             raise ValueError(
@@ -209,16 +225,22 @@ class SubsetRemovalDisplay:
         """
         ax = axes_for(ax, f"{type(self).__name__}.plot", (6.4, 4.2))
         own, style, marker = next_curve(ax)
-        self.bands_ = []
+        aside = _aside(ax, _ASIDE[n_curves(ax) % len(_ASIDE)])
+        self.intervals_ = []
         k = np.asarray(self.k)
         self.baseline_ = None
         if show_baseline and self.baseline is not None:
             (self.baseline_,) = ax.plot(k, self.baseline, "s-", color=REFERENCE, ms=4, lw=1.2, label="random rows")
-            self._band(ax, k, self.baseline_interval, REFERENCE)
-        (self.line_,) = ax.plot(k, self.score, marker=marker, ls=style, color=color or own, lw=2, label=self.name)
+            self._draw_interval(ax, self.baseline_interval, REFERENCE, ax.transData)
+        look = {"marker": marker, "ls": style, "color": color or own, "lw": 2}
+        (self.line_,) = ax.plot(k, self.score, label=self.name, zorder=3, **look)
+        self.line_.set_transform(aside)  # after the limits were found, which know data coordinates only
         count_curve(self.line_)
-        self._band(ax, k, self.interval, self.line_.get_color())
-        ax.set_xlabel("training rows removed per query")
+        self._draw_interval(ax, self.interval, self.line_.get_color(), aside)
+        log = len(k) > 1 and k[0] > 0 and np.diff(k).min() < _CLOSE * (k[-1] - k[0])
+        ax.set_xscale("log" if log else "linear")
+        words = "training rows removed per query" + (" (log scale)" if log else "")
+        ax.set_xlabel(words + ("\nvertical lines: intervals over queries" if self.intervals_ else ""))
         ax.set_ylabel(self.quantity, **LITERAL)
         if self.percent:
             from matplotlib.ticker import PercentFormatter
@@ -227,16 +249,24 @@ class SubsetRemovalDisplay:
         elif np.min(self.score) < 0 < np.max(self.score):
             ax.axhline(0, color="0.3", lw=0.8)
         if len(k) <= 10:
-            ax.set_xticks(k)
+            ax.set_xticks(k, [f"{value:g}" for value in k])
+            ax.set_xticks([], minor=True)
         ax.grid(axis="y", alpha=0.3)
-        for text in ax.legend(frameon=False).get_texts():
-            text.set_parse_math(False)
+        add_legend(ax, frameon=False)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _band(self, ax, k, ends, color):
+    def _draw_interval(self, ax, ends, color, transform):
         if ends is not None:
-            self.bands_.append(ax.fill_between(k, ends[0], ends[1], color=color, alpha=0.2, lw=0))
+            self.intervals_.append(ax.vlines(self.k, ends[0], ends[1], color=color, lw=1.4, alpha=0.7))
+            self.intervals_[-1].set_transform(transform)
+
+
+def _aside(ax, points):
+    """Data coordinates, moved to the right by some points."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return ax.transData + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
 
 
 def _known(values):

@@ -98,6 +98,8 @@ def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.
             Of the score.
         per_query_change : ndarray of shape (n_k, n_query)
             NaN for a query without a group of that size.
+        measurement : str or None
+            What the truth measured.
 
     Raises
     ------
@@ -162,6 +164,7 @@ def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.
         result[f"{name}_rate" if name.endswith("flip") else name] = mean
         result[f"{name}_interval"] = spread
     result.per_query_change = change
+    result.measurement = getattr(truth, "measurement", None)
     return result
 
 

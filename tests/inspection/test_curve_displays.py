@@ -19,11 +19,13 @@ def test_mislabelled_rows_are_counted_by_hand():
     order = sorted(range(50), key=lambda i: -scores[i])
     expected = [sum(bad[i] for i in order[:k]) / bad.sum() for k in range(51)]
     np.testing.assert_allclose(display.line_.get_ydata(), expected)
-    np.testing.assert_allclose(display.line_.get_xdata(), np.arange(51) / 50)
+    np.testing.assert_array_equal(display.line_.get_xdata(), np.arange(51))
     assert display.auc == pytest.approx(roc_auc_score(bad, scores))
     assert f"AUC {display.auc:.2f}" in display.line_.get_label()
-    np.testing.assert_allclose(display.perfect_.get_xdata(), [0, bad.mean(), 1])
+    np.testing.assert_array_equal(display.ideal_.get_xdata(), [0, bad.sum(), 50])
     np.testing.assert_array_equal(display.random_.get_ydata(), [0, 1])
+    assert "of 50" in display.ax_.get_xlabel()
+    assert f"of {bad.sum()}" in display.ax_.get_ylabel()
     by_position = MislabelDisplay.from_predictions(scores, np.flatnonzero(bad))
     np.testing.assert_array_equal(by_position.found, display.found)
 
@@ -71,9 +73,9 @@ def test_removal_draws_its_arrays_in_the_order_of_k():
     np.testing.assert_array_equal(display.line_.get_xdata(), K)
     np.testing.assert_array_equal(display.line_.get_ydata(), [0.1, 0.3, 0.6])
     np.testing.assert_array_equal(display.baseline_.get_ydata(), [0.01, 0.02, 0.03])
-    (band,) = display.bands_
-    corners = {tuple(np.round(corner, 6)) for corner in band.get_paths()[0].vertices}
-    assert {(5, 0), (5, 0.2), (10, 0.2), (10, 0.4), (20, 0.5), (20, 0.7)} <= corners
+    (lines,) = display.intervals_
+    ends = [tuple(segment.ravel()) for segment in lines.get_segments()]
+    assert ends == [(5, 0, 5, 0.2), (10, 0.2, 10, 0.4), (20, 0.5, 20, 0.7)]
 
 
 def metric_result(**fields):
@@ -97,13 +99,15 @@ def test_removal_from_the_metric():
     display = SubsetRemovalDisplay.from_result(metric_result())
     np.testing.assert_array_equal(display.line_.get_ydata(), [0.2, 0.4, 0.9])
     np.testing.assert_array_equal(display.baseline_.get_ydata(), [0.0, 0.01, -0.01])
-    assert len(display.bands_) == 2
-    assert "measurement" in display.ax_.get_ylabel()
+    assert len(display.intervals_) == 2
+    assert "fall of the measurement" in display.ax_.get_ylabel()
+    named = SubsetRemovalDisplay.from_result(metric_result(measurement="log_odds"))
+    assert "fall of the log-odds" in named.ax_.get_ylabel()
     flips = metric_result(flip_rate=np.array([0.1, 0.2, 0.5]))
     display = SubsetRemovalDisplay.from_result(flips)
     np.testing.assert_array_equal(display.line_.get_ydata(), [0.1, 0.2, 0.5])
     assert display.baseline_ is None
-    assert display.bands_ == []
+    assert display.intervals_ == []
     assert "flipped" in display.ax_.get_ylabel()
     np.testing.assert_array_equal(SubsetRemovalDisplay.from_result(flips, quantity="change").score, [0.2, 0.4, 0.9])
 
@@ -137,6 +141,61 @@ def test_removal_refuses_other_results():
         SubsetRemovalDisplay.from_result(Bunch(k=K))
     with pytest.raises(ValueError, match="quantity must be"):
         SubsetRemovalDisplay.from_result(metric_result(), quantity="flips")
+
+
+def test_an_auc_is_perfect_only_where_it_is():
+    bad = np.arange(3000) < 1500
+
+    def label(scores):
+        return MislabelDisplay.from_predictions(scores, bad).line_.get_label()
+
+    scores = np.where(bad, 2.0, 1.0)
+    assert "(AUC 1.000)" in label(scores)
+    assert "(AUC 0.000)" in label(-scores)
+    scores[0] = 0.0  # one row of 1500 last: 0.9993
+    assert "(AUC 0.999)" in label(scores)
+    scores[0] = 1.0  # tied with the correct rows: 0.9997
+    assert "(AUC 0.999)" in label(scores)
+    assert "(AUC 0.001)" in label(-scores)
+    scores[:300] = 0.0
+    assert "(AUC 0.80)" in label(scores)
+
+
+@pytest.mark.parametrize("size", [(6, 4.6), (3, 2.4)])
+def test_the_legend_hides_no_curve_above_the_diagonal(plt, size):
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    for sign, name in ((1, "self-influence by SourceAttribution"), (2, "loss"), (-1, "cost in $ and effort of $")):
+        MislabelDisplay.from_predictions(np.arange(60.0) * sign, np.arange(50, 60), name=name, ax=ax)
+    figure.canvas.draw()
+    legend = ax.get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    assert [name.split(" (")[0] for name in names[:2]] == ["self-influence by SourceAttribution", "loss"]
+    assert {name.split(":")[0] for name in names[3:]} == {"ideal", "random order"}
+    box = legend.get_window_extent().transformed(ax.transAxes.inverted())
+    assert box.y1 <= box.x0  # the corner next to the diagonal is below it
+
+
+def test_removal_shows_intervals_of_all_methods_in_the_same_axes(plt):
+    figure, ax = plt.subplots()
+    options = {"ax": ax, "percent": True}
+    first = SubsetRemovalDisplay.from_predictions([20], [0.3], [0.0], interval=([0.1], [0.5]), **options)
+    second = SubsetRemovalDisplay.from_predictions([20], [0.4], interval=([0.2], [0.9]), **options)
+    figure.canvas.draw()
+    low, high = ax.get_ylim()
+    assert low < 0
+    assert high > 0.9
+    places = [display.line_.get_transform().transform((20, 0))[0] for display in (first, second)]
+    assert 2 < abs(places[1] - places[0]) < 15  # pixels: beside each other
+    assert ax.get_xlim()[0] < 20 < ax.get_xlim()[1]
+    assert "intervals over queries" in ax.get_xlabel()
+
+
+@pytest.mark.parametrize("k, scale", [([5, 10, 20], "linear"), ([5, 10, 20, 200], "log"), ([0, 1, 100], "linear")])
+def test_numbers_of_rows_that_would_collide_go_on_a_log_scale(k, scale):
+    ax = SubsetRemovalDisplay.from_predictions(k, np.linspace(0, 1, len(k))).ax_
+    assert ax.get_xscale() == scale
+    assert [text.get_text() for text in ax.get_xticklabels()] == [str(value) for value in k]
+    assert ("log scale" in ax.get_xlabel()) == (scale == "log")
 
 
 def test_methods_in_the_same_axes_look_different(plt):

@@ -60,6 +60,21 @@ def test_the_predicted_class_is_named_where_no_target_is_given(digits):
     assert display.supporting.y is None
 
 
+@pytest.mark.parametrize("k", [2, 5, 9])
+def test_images_are_close_to_their_heading(k):
+    rng = np.random.default_rng(0)
+    X = rng.random((30, 8, 8))
+    display = InfluenceDisplay.from_predictions(rng.normal(size=(1, 30)), X[:1], X_train=X, y_train=[3] * 30, k=k)
+    display.figure_.canvas.draw()
+    points = 72 / display.figure_.dpi
+    for heading, ax in zip(display.headings(), (display.axes_[1], display.axes_[1 + k])):
+        line = next(text for other in display.figure_.axes for text in other.texts if text.get_text() == heading)
+        gap = (line.get_window_extent().y0 - ax.title.get_window_extent().y1) * points
+        assert -1 < gap < 10
+    labels = [ax.xaxis.label.get_window_extent().y0 for ax in display.axes_[1 + k :]]
+    assert 0 <= min(labels) * points < 36  # nothing cut, little left empty
+
+
 @pytest.mark.parametrize(
     "shape",
     [(6, 5), (6, 5, 1), (1, 6, 5), (6, 5, 3), (3, 6, 5), (6, 5, 4)],
@@ -169,8 +184,8 @@ def test_texts_are_wrapped_and_shown_whole():
     for i in range(4):
         assert " ".join(X[i].split()) in whole
     assert "query 0 · target: spam" in drawn
-    assert "+0.50 row 0 · ham" in drawn
-    assert "\N{MINUS SIGN}0.30 row 4 · spam" in drawn
+    assert "+0.50 · row 0 · ham" in drawn
+    assert "\N{MINUS SIGN}0.30 · row 4 · spam" in drawn
     assert "(empty)" in drawn
     assert sum(line.endswith(" …") for line in drawn) == 1  # the longest one
     display.figure_.canvas.draw()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 
 import numpy as np
@@ -67,9 +68,23 @@ def test_segment_bars(fitted, query):
         [(segment.start + segment.end) / 2 for segment in est.segments_]
     )
     medians = [line.get_ydata()[0] for line in lower.lines if line.get_linewidth() == 2]
+    marks = [line.get_ydata() for line in lower.lines if line.get_marker() == "_"]
+    for found, segment in zip(marks, est.segments_, strict=True):
+        assert found == pytest.approx([max(1e-6, segment.h_sigma_quantiles[q]) for q in (0.95, 0.99, 1.0)])
     assert medians == pytest.approx([max(1e-6, segment.h_sigma_quantiles[0.5]) for segment in est.segments_])
     again = SegmentDisplay.from_predictions(parts, est.segments_)
     np.testing.assert_allclose(again.supporting, display.supporting, rtol=1e-5)
+
+
+def test_stages_are_named_where_there_are_several(fitted):
+    est, _, X, _ = fitted
+    assert not SegmentDisplay.from_estimator(est, X[:2]).axes_[1].texts[2:]
+    segments = [dataclasses.replace(s, stage=int(i > 0)) for i, s in enumerate(est.segments_)]
+    lower = SegmentDisplay.from_predictions(np.ones((3, 2, 64)), segments).axes_[1]
+    assert [(text.get_text(), text.xy[0]) for text in lower.texts[2:]] == [
+        ("stage 0", 0),
+        ("stage 1", segments[1].start),
+    ]
 
 
 def test_segment_display_in_given_axes(plt, fitted):
@@ -104,12 +119,19 @@ def test_lds_points_are_the_metric():
     np.testing.assert_allclose(segments[:, :, 0], [result.interval for result in expected])
     np.testing.assert_allclose(display.queries_[1].get_offsets()[:, 0], expected[1].per_query)
     assert display.ceiling_.get_xdata()[0] == pytest.approx(expected[0].ceiling)
+    numbers = [float(text.get_text().replace("\N{MINUS SIGN}", "-")) for text in display.values_]
+    np.testing.assert_allclose(numbers, [result.score for result in expected], atol=0.005001)
     assert [label.get_text() for label in display.ax_.get_yticklabels()] == list(methods)
     low, high = display.ax_.get_xlim()
     assert low < segments[:, :, 0].min()
     assert high == 1.0
     assert "90%" in display.ax_.get_xlabel()
+    assert "single queries" in display.ax_.get_xlabel()
     display.figure_.canvas.draw()
+    right, edge = display.ax_.bbox.x1, display.figure_.bbox.x1
+    for text in display.values_:  # beside the axes, where no point or line can be, and not cut
+        box = text.get_window_extent()
+        assert right < box.x0 < box.x1 <= edge + 1
 
 
 def test_no_ceiling_from_a_single_repeat():
