@@ -14,9 +14,8 @@ from ..base._doors import net_first
 from ..metrics._checks import check_truth
 from ..retraining._rows import places_of_rows
 from ..trajectory import row_hashes
-from ..trajectory._fingerprint import n_rows_of
 from ..utils._compat import validate_data
-from ._known_queries import KnownQueries
+from ._known_queries import KnownQueries, number_of_rows
 
 _ORDERS = ("supporting", "opposing")
 
@@ -105,7 +104,7 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         if self.truth is None:
             raise ValueError("no truth: pass the result of retrain_on_subsets to the constructor")
         masks, outputs = check_truth(self.truth)
-        n_rows = n_rows_of(X)
+        n_rows = number_of_rows(X)
         if n_rows != masks.shape[1]:
             raise ValueError(
                 f"expected the {masks.shape[1]} training rows of the retraining, in its order, got {n_rows}"

@@ -30,8 +30,8 @@ class KnownQueries:
         self._n_query, self.hashes = n_query, None
         if X is None:
             return
-        if n_rows_of(X) != n_query:
-            raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {n_rows_of(X)} rows")
+        if number_of_rows(X) != n_query:
+            raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {number_of_rows(X)} rows")
         self.hashes = row_hashes(X)
         if self.hashes is None:
             warnings.warn(
@@ -48,7 +48,7 @@ class KnownQueries:
             if hashes is None:
                 raise ValueError("expected queries of the kind of X_query, got some that cannot be recognised")
             return self.recognised(hashes)
-        n_rows = n_rows_of(X)
+        n_rows = number_of_rows(X)
         if n_rows != self._n_query:
             raise ValueError(
                 f"expected the {self._n_query} queries that the truth was measured on, in its order, got {n_rows}: "
@@ -73,3 +73,10 @@ class KnownQueries:
                 "on: EmpiricalInfluence can score no others; retrain with them as queries"
             )
         return np.array(found, dtype=np.int64)
+
+
+def number_of_rows(X):
+    """Of anything that holds rows; a list of rows is no list of inputs."""
+    if isinstance(X, list) and not all(getattr(part, "ndim", 0) >= 2 for part in X):
+        return len(X)
+    return n_rows_of(X)

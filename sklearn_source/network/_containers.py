@@ -23,8 +23,13 @@ def as_read(net, X, y):
         return X, y
     X = rectangular(X, "X")
     if hasattr(X, "iloc"):
-        X = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, ensure_all_finite=False)
+        X = _writable(check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, ensure_all_finite=False))
     return X, y
+
+
+def _writable(array):
+    """A frame shows its values in arrays that torch warns of, as nobody may write into them."""
+    return array if array.flags.writeable else array.copy()
 
 
 def rectangular(data, name):
@@ -63,7 +68,7 @@ def opened(y):
     """Targets as skorch takes them: frames and tensors as arrays."""
     if isinstance(y, torch.Tensor):
         return y.float().numpy(force=True) if y.dtype == torch.bfloat16 else y.numpy(force=True)
-    return y.to_numpy() if hasattr(y, "iloc") else y
+    return _writable(y.to_numpy()) if hasattr(y, "iloc") else y
 
 
 def checked_targets(net, y):

@@ -81,7 +81,7 @@ def require_readable(network, x, form):
     if isinstance(found, dict) and isinstance(form, dict) and set(found) < set(form):
         expected = {key: form[key] for key in found}
         reason = "inputs are missing"
-    if _axes(found) == _axes(expected):
+    if _axes(found) == _axes(expected) or type(found) is not type(expected):
         try:
             with torch.no_grad():
                 network.forward(x)

@@ -97,6 +97,7 @@ def test_arrays_of_another_precision_and_frames_are_read():
     np.testing.assert_allclose(dataset.outputs, expected.outputs, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
 def test_rows_are_read_as_the_methods_read_them():
     """Lists, frames with columns of any name, whole numbers among fractions, columns and labels of other kinds."""
     X, y, X_query = rows()
@@ -108,6 +109,8 @@ def test_rows_are_read_as_the_methods_read_them():
     ):
         found = retrain_on_subsets(make_net(), wrap(X), wrap(y), wrap(X_query), **SMALL)
         np.testing.assert_allclose(found.outputs, expected, atol=1e-6)
+    named = retrain_on_subsets(make_net(), {"X": X}, y, X_query, **SMALL)
+    np.testing.assert_array_equal(named.outputs, expected)
     whole = np.round(4 * X_query)
     one, other = (retrain_on_subsets(make_net(), X, y, q, **SMALL) for q in (whole, whole.astype(int)))
     np.testing.assert_array_equal(one.outputs, other.outputs)
