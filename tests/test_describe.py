@@ -109,6 +109,7 @@ PAIRS = {
     "library class": (nn.ReLU, nn.Tanh),
     "module": (nn.Linear(2, 1), nn.Linear(2, 1)),
     "logger": (logging.getLogger("a"), logging.getLogger("b")),
+    "path": (Path("a"), Path("b")),
     "set": ({"a", "b"}, {"a", "c"}),
     "nested": ({"a": [1, (2, None)]}, {"a": [1, (2, False)]}),
 }
@@ -136,6 +137,9 @@ def test_what_code_refers_to_is_part_of_it(value, monkeypatch):
 def test_equal_things_are_alike():
     for make in (lambda: enclosing(2.0), lambda: of_class(3), lambda: Measure(1.0).method, lambda: typed("return x")):
         assert digest(make()) == digest(make())
+    used = Path("a")
+    assert {used: str(used)}
+    assert digest(used) == digest(Path("a"))
     shared = [1, 2]
     assert digest([shared, shared]) == digest([[1, 2], [1, 2]])
     assert digest([Slotted(1), Slotted(1)]) == digest([Slotted(1)] * 2)

@@ -18,7 +18,12 @@ import torch
 
 _INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
 _VERSIONLESS = ("builtins", "numpy", "sklearn", "skorch", "torch")  # another release of these trains the same networks
-_WRAPPERS = {staticmethod: ("__func__",), classmethod: ("__func__",), property: ("fget", "fset", "fdel")}
+_WRAPPERS = {
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    functools.cached_property: ("func",),
+}
 
 
 def describe(value):
@@ -113,7 +118,9 @@ class _Description:
         return {**own, "attributes": self.of(vars(function))} if vars(function) else own
 
     def _state(self, value):
-        slots = [name for cls in type(value).__mro__ for name in _names(vars(cls).get("__slots__", ()))]
+        # Slots of other people's classes hold what was looked up before, as those of a Path.
+        own = [cls for cls in type(value).__mro__ if not _is_installed(cls)]
+        slots = [name for cls in own for name in _names(vars(cls).get("__slots__", ()))]
         state = {name: getattr(value, name) for name in slots if hasattr(value, name) and not name.startswith("__")}
         # What ends in an underscore was learned, or noted down.
         state.update({k: v for k, v in getattr(value, "__dict__", {}).items() if not k.endswith("_")})
