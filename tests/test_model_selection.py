@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 
-from sklearn_source import InfluenceFunctions, RepresentationSimilarity, SourceAttribution
+from sklearn_source import EmpiricalInfluence, InfluenceFunctions, RepresentationSimilarity, SourceAttribution
 from sklearn_source.attribution import _statistics
 from sklearn_source.metrics import linear_datamodeling_score
 from sklearn_source.model_selection import FullTrainingSet, held_out_score, make_lds_scorer
@@ -161,10 +161,11 @@ def test_truth_that_holds_its_queries(made_up):
 
 def test_metric_of_ones_own(made_up):
     def metric(scores, truth):
-        return Bunch(score=float(len(scores) + truth.outputs.shape[2]))
+        return Bunch(score=float(len(scores) + truth.outputs.shape[2] + len(truth.X_query)))
 
-    scorer = make_lds_scorer(made_up.truth, made_up.X_query, metric=metric)
-    assert scorer(Columns().fit(made_up.X), made_up.X) == 60
+    scorer = make_lds_scorer(made_up.truth, made_up.X_query, metric=metric, queries=[1, 5])
+    assert scorer(Columns().fit(made_up.X), made_up.X) == 6
+    assert not hasattr(made_up.truth, "X_query")
 
 
 def test_held_out_score_against_a_loop(made_up):
@@ -299,6 +300,64 @@ def test_folds_of_rows_are_refused(problem):
         cross_val_score(bare, problem.X, problem.y, scoring=scorer, cv=KFold(2), error_score="raise")
 
 
+def test_rows_are_recognised_in_any_order(problem):
+    """``fit`` takes them in any order, and a halving search deals them out in another one."""
+    scorer = make_lds_scorer(problem.truth)
+    order = np.random.default_rng(0).permutation(N_TRAIN)
+    expected = scorer(SourceAttribution().fit(problem.net, problem.X, problem.y), problem.X)
+    shuffled = SourceAttribution().fit(problem.net, problem.X[order], problem.y[order])
+    assert scorer(shuffled, problem.X) == pytest.approx(expected, abs=1e-6)
+    assert scorer(make_pipeline(FunctionTransformer(), shuffled), problem.X) == pytest.approx(expected, abs=1e-6)
+    empirical = [
+        EmpiricalInfluence(problem.truth).fit(problem.X[rows], problem.y[rows]) for rows in (order, slice(None))
+    ]
+    tau = [e.transform(problem.X_query) for e in empirical]
+    np.testing.assert_array_equal(tau[0], tau[1][:, order])
+    assert scorer(empirical[0], problem.X) == pytest.approx(scorer(empirical[1], problem.X))
+    fit = {"scoring": scorer, "cv": FullTrainingSet(2), "error_score": "raise"}
+    est = InfluenceFunctions(FrozenEstimator(problem.net))
+    import_module("sklearn.experimental.enable_halving_search_cv")
+    halving = model_selection.HalvingGridSearchCV(est, {"damping": [1e-2, 1e-1]}, random_state=0, **fit)
+    grid = GridSearchCV(est, {"damping": [1e-2, 1e-1]}, **fit).fit(problem.X, problem.y)
+    found = halving.fit(problem.X, problem.y).cv_results_["mean_test_score"][:2]
+    np.testing.assert_allclose(found, grid.cv_results_["mean_test_score"], atol=1e-6)
+
+
+def test_rows_other_than_the_truths(problem):
+    scorer = make_lds_scorer(problem.truth)
+    y = problem.y + (np.arange(N_TRAIN)[:, None] < 3)
+    other = InfluenceFunctions(make_net(max_epochs=1), random_state=0).fit(problem.X, y)
+    with pytest.raises(ValueError, match="3 of 40 are others"):
+        scorer(other, problem.X)
+    with pytest.raises(ValueError, match="3 of 40 are others"):
+        EmpiricalInfluence(problem.truth).fit(problem.X, y)
+    scaled = InfluenceFunctions(make_net(max_epochs=1), random_state=0).fit(2 * problem.X, problem.y)
+    with pytest.warns(UserWarning, match="taken on trust"):
+        scorer(scaled, problem.X)
+
+
+def test_fewer_rows_in_a_halving_search(problem):
+    import_module("sklearn.experimental.enable_halving_search_cv")
+    search = model_selection.HalvingGridSearchCV(
+        SourceAttribution(FrozenEstimator(problem.net)), {"n_segments": [1, 2, 3]}, min_resources=20,
+        cv=FullTrainingSet(), scoring=make_lds_scorer(problem.truth), error_score="raise",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="in a halving search, a parameter as resource"):
+        search.fit(problem.X, problem.y)
+
+
+def test_another_output_is_refused():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 3)).astype(np.float32)
+    y = np.column_stack([X[:, 0], -X[:, 1]])
+    net = make_net(module__n_outputs=2, max_epochs=1).fit(X, y)
+    truth = retrain_on_subsets(net, X, y, X[:4], output=1, n_subsets=3, n_repeats=1, random_state=0)
+    scorer = make_lds_scorer(truth)
+    assert np.isfinite(scorer(InfluenceFunctions(output=1).fit(net, X, y), X))
+    with pytest.raises(ValueError, match=r"'prediction' of output \(1,\), .* 'prediction' of output \(0,\)"):
+        scorer(InfluenceFunctions(output=0).fit(net, X, y), X)
+
+
 def test_another_measurement_is_refused(problem):
     scorer = make_lds_scorer(problem.truth, problem.X_query)
     est = InfluenceFunctions(measurement=lambda output, target: output[:, 0]).fit(problem.net, problem.X, problem.y)
@@ -330,6 +389,25 @@ def test_more_folds_than_queries(problem):
     for n_splits in (0, 1.5, True):
         with pytest.raises(ValueError, match="n_splits"):
             FullTrainingSet(n_splits)
+
+
+def test_a_truth_keeps_targets_of_any_kind(problem, tmp_path):
+    y_query = np.arange(N_QUERY, dtype=np.float32)[:, None]
+    expected, settings = None, {"query_labels": "given"}
+    for kind in (np.asarray, lambda a: a.tolist(), pd.DataFrame, torch.from_numpy):
+        kept = {"X_query": kind(problem.X_query), "y_query": kind(y_query)}
+        truth = Retraining(
+            problem.truth.masks, problem.truth.outputs, "neg_loss", problem.truth.seeds, settings, **kept
+        )
+        loaded = Retraining.load(truth.save(tmp_path / "truth"))
+        est = InfluenceFunctions(measurement="neg_loss").fit(problem.net, problem.X, problem.y)
+        found = make_lds_scorer(loaded)(est, problem.X)
+        expected = found if expected is None else expected
+        assert found == expected
+    loaded.y_query = None
+    assert make_lds_scorer(loaded, y_query=y_query)(est, problem.X) == expected
+    with pytest.raises(ValueError, match="pass the same y_query"):
+        make_lds_scorer(loaded)
 
 
 def test_a_truth_keeps_its_queries(problem, tmp_path):

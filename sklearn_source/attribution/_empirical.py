@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict, deque
 from numbers import Integral
 
 import numpy as np
@@ -13,9 +12,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base._doors import net_first
 from ..metrics._checks import check_truth
+from ..retraining._rows import places_of_rows
 from ..trajectory import row_hashes
-from ..trajectory._fingerprint import n_rows_of
 from ..utils._compat import validate_data
+from ._known_queries import KnownQueries, number_of_rows
 
 _ORDERS = ("supporting", "opposing")
 
@@ -81,9 +81,10 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_train, ...), dict of arrays or torch Dataset
-            The training rows of the retraining, in its order.
-        y, net, stage : ignored
+        X, y
+            The training rows of the retraining; in its order, unless the truth knows them (``row_hashes``) and `y` is
+            given: then in any.
+        net, stage : ignored
             Present so that methods can be exchanged: ``fit(net, X, y)`` is the same call.
 
         Returns
@@ -93,7 +94,7 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the truth is missing or of another number of rows.
+            If the truth is missing or of other rows.
 
         Warns
         -----
@@ -103,7 +104,7 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         if self.truth is None:
             raise ValueError("no truth: pass the result of retrain_on_subsets to the constructor")
         masks, outputs = check_truth(self.truth)
-        n_rows = n_rows_of(X)
+        n_rows = number_of_rows(X)
         if n_rows != masks.shape[1]:
             raise ValueError(
                 f"expected the {masks.shape[1]} training rows of the retraining, in its order, got {n_rows}"
@@ -112,7 +113,11 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
             vars(self).pop(name, None)
         if getattr(X, "ndim", 0) == 2:
             validate_data(self, X, skip_check_array=True, reset=True)
-        self._known = self._known_queries(outputs.shape[2])
+        self._row_hashes = None if y is None else row_hashes(X, y)
+        places = places_of_rows(self.truth, self._row_hashes)
+        masks = masks if places is None else masks[:, places]
+        X_query = getattr(self.truth, "X_query", None) if self.X_query is None else self.X_query
+        self._queries = KnownQueries(X_query, outputs.shape[2])
         self._train_hashes = row_hashes(X)
         self.n_train_ = n_rows
         self.n_with_, self.n_without_ = masks.sum(axis=0), (~masks).sum(axis=0)
@@ -209,9 +214,9 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
             If the training rows are not among the queries of the truth.
         """
         check_is_fitted(self)
-        if self._known is None or self._train_hashes is None:
+        if self._queries.hashes is None or self._train_hashes is None:
             raise ValueError("self_influence needs the training rows among the queries: pass X_query")
-        positions = self._recognised(self._train_hashes)
+        positions = self._queries.recognised(self._train_hashes)
         scores = np.empty(self.n_train_, dtype=np.float32)
         for start in range(0, self.n_train_, 512):
             part = slice(start, min(start + 512, self.n_train_))
@@ -232,54 +237,10 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return np.asarray([f"row{i}" for i in range(self.n_train_)], dtype=object)
 
-    def _known_queries(self, n_query):
-        X = self.X_query if self.X_query is not None else getattr(self.truth, "X_query", None)
-        if X is None:
-            return None
-        if n_rows_of(X) != n_query:
-            raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {n_rows_of(X)} rows")
-        hashes = row_hashes(X)
-        if hashes is None:
-            warnings.warn(
-                "queries of this kind have no fingerprint to recognise them by: X_query is ignored, and transform "
-                "takes all queries of the truth in its order",
-                UserWarning,
-                stacklevel=4,
-            )
-        return hashes
-
     def _positions(self, X):
         """Where the truth has these queries."""
         check_is_fitted(self)
-        if self._known is not None:
-            hashes = row_hashes(X)
-            if hashes is None:
-                raise ValueError("expected queries of the kind of X_query, got some that cannot be recognised")
-            return self._recognised(hashes)
-        n_query, n_rows = self._means.shape[1], n_rows_of(X)
-        if n_rows != n_query:
-            raise ValueError(
-                f"expected the {n_query} queries that the truth was measured on, in its order, got {n_rows}: pass all "
-                "of them, or X_query to the constructor, to have queries recognised"
-            )
-        return np.arange(n_query)
-
-    def _recognised(self, hashes):
-        places = defaultdict(deque)
-        for position, value in enumerate(self._known.tolist()):
-            places[value].append(position)
-        found = []
-        for value in hashes.tolist():
-            if value not in places:
-                continue
-            found.append(places[value][0])
-            places[value].rotate(-1)  # equal queries, which differ in their targets perhaps, each in turn
-        if len(found) < len(hashes):
-            raise ValueError(
-                f"{len(hashes) - len(found)} of {len(hashes)} queries are not among those that the truth was measured "
-                "on: EmpiricalInfluence can score no others; retrain with them as queries"
-            )
-        return np.array(found, dtype=np.int64)
+        return self._queries.positions(X)
 
     def _estimate(self, positions, errors=False):
         """Scores (n_query, n_train) of some queries of the truth, and their standard errors if asked for."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..base import BaseAttribution, GradientAttribution, Term
+from ..gradients import unit_vectors
 from ..utils._compat import StrOptions
 
 
@@ -70,11 +71,9 @@ class GradientSimilarity(GradientAttribution):
         pass
 
     def _terms(self, queries):
-        gradients = queries.encoded(self._final, lambda blocks: [g.matrix() for g in blocks])
-        values = [-g.flatten(1) for g in gradients]
+        values = queries.to_meet(self._final, [-1.0 for _ in self._engine.blocks])
         if self.metric == "cosine":
-            norm = sum(v.square().sum(1) for v in values).sqrt()[:, None].clamp_min(torch.finfo(values[0].dtype).tiny)
-            values = [v / norm for v in values]
+            values = unit_vectors(values)
         return [Term([self._final], np.ones(1), values, cosine=self.metric == "cosine")]
 
 

@@ -107,8 +107,7 @@ class TracIn(GradientAttribution):
     def _terms(self, queries):
         terms = []
         for state, factors, credited in self._parts:
-            gradients = queries.encoded(state, lambda blocks: [g.matrix() for g in blocks])
-            values = [(v * f).flatten(1) for v, f in zip(gradients, factors)]
+            values = queries.to_meet(state, factors)
             terms.append(Term([state], np.ones(1), values, None, credited))
         return terms
 

@@ -11,11 +11,11 @@ from sklearn.base import TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from ..network import like_training, require_readable
 from ..utils._progress import progress
 from ._doors import net_first
 from ._estimator import NetworkEstimator
-from ._inputs import like_training, read
-from ._readable import require_readable
+from ._inputs import read
 from ._terms import merge_top
 
 _ORDERS = ("supporting", "opposing")

@@ -116,6 +116,7 @@ def require_all_rows(net, n_rows):
     if max(sizes, default=0) > n_rows:
         raise ValueError(
             f"the network was trained on {max(sizes)} rows, fit got {n_rows}: pass all the rows given to net.fit. "
-            "Inside cross-validation a frozen net meets subsets of its rows: keep all rows in every fold, or pass the "
-            "net unfrozen to have it retrained"
+            "Inside cross-validation a frozen net meets subsets of its rows: keep all rows in every fold "
+            "(cv=FullTrainingSet(); in a halving search, a parameter as resource), or pass the net unfrozen to have it "
+            "retrained"
         )

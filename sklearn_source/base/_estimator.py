@@ -12,13 +12,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ..network import Network, resolve_measurement
+from ..network import Network, as_read, like_training, read_training_rows, resolve_measurement, row_form
 from ..trajectory import TrajectoryRecorder, row_hashes
 from ..utils._compat import Interval, StrOptions, fit_context
 from ._doors import net_first, require_all_rows, require_trained, trajectory_of, unwrap
 from ._inputs import read
 from ._portable import PortableNet
-from ._readable import read_training_rows, row_form
 from ._rowstages import credited_rows, warn_unused
 from ._training import train_clone
 
@@ -28,7 +27,7 @@ class NetworkEstimator(BaseEstimator):
 
     After :meth:`fit` a method finds a private copy of the network in ``_network``, the rows in ``_rows``, which of them
     each stage trained on in ``_credited``, the measurement in ``_measure``, and has learned its own in
-    :meth:`_fit_method`.
+    :meth:`_fit_method`. What another method has to be given to be fitted on the same is in ``net_`` and ``_given``.
     """
 
     _parameter_constraints = {
@@ -91,7 +90,7 @@ class NetworkEstimator(BaseEstimator):
         self._seed = self._draw_seed()
         if not as_is:
             net, X, y = train_clone(net, X, y, seed=self._seed, recorder=self._recorder())
-        self.net_ = net
+        self.net_, self._given = net, (X, y, stage)
         self._network = Network.from_net(net)
         self._rows = self._network.prepare(X, y)
         self.n_train_ = len(self._rows)
@@ -125,6 +124,34 @@ class NetworkEstimator(BaseEstimator):
             self._credited = [np.arange(self.n_train_)]
         self._identified = hashes is not None
         self._keys = np.arange(self.n_train_, dtype=np.uint64) if hashes is None else hashes
+
+    @property
+    def _row_hashes(self):
+        """Fingerprints of the training rows in the order of :meth:`fit`, None where they have none."""
+        return self._keys if self._identified else None
+
+    def _met_in_fit(self, X, y):
+        """The training rows as ``fit`` read them, given once more.
+
+        Raises
+        ------
+        ValueError
+            If they are others, or stand in another order.
+        """
+        X, y = like_training(*as_read(self.net_, X, y), self._form, self._y_shape)
+        rows, hashes = self._network.prepare(X, y), row_hashes(X, y)
+        if len(rows) != self.n_train_ or not rows.has_y:
+            raise ValueError(
+                f"expected the {self.n_train_} training rows given to fit and their targets y, got {len(rows)}"
+                + ("" if rows.has_y else " without targets")
+            )
+        if self._identified and hashes is not None and not np.array_equal(hashes, self._keys):
+            same = np.array_equal(np.sort(hashes), np.sort(self._keys))
+            raise ValueError(
+                "expected the training rows given to fit, in the same order, got "
+                + ("them in another one" if same else f"{np.isin(hashes, self._keys, invert=True).sum()} others")
+            )
+        return X, y
 
     @abstractmethod
     def _fit_method(self):

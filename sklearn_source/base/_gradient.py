@@ -8,7 +8,7 @@ import joblib
 import numpy as np
 import torch
 
-from ..gradients import Dense, FisherStream, GradientEngine, choose_fisher, held_bytes, to_matrices
+from ..gradients import Dense, FisherStream, GradientEngine, choose_fisher, held_bytes, to_matrices, to_meet
 from ..network import resolve_measurement
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
@@ -67,6 +67,10 @@ class Queries:
             x, y = self._rows.batch(self._index[start : start + method._batch])
             with torch.no_grad():
                 self._targets[start] = self._measure.target(method._network.forward(x), y, x)
+
+    def to_meet(self, state, factors):
+        """Per block, the gradients at ``state`` times the block's factor: see :func:`~.gradients.to_meet`."""
+        return [to_meet(parts, factor) for parts, factor in zip(zip(*self.gradients(state)), factors)]
 
     def encoded(self, state, encode):
         """``encode(gradients)`` batch by batch: per block one tensor (n_query, groups, out, in)."""

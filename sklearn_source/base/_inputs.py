@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 
-import numpy as np
-import torch
-from scipy import sparse
-from skorch import NeuralNetClassifier
-
+from ..network import checked_targets, opened, reads_as_array, rectangular
 from ..utils._compat import validate_data
+
+_NOTHING = "no_validation"  # scikit-learn's word for "there is no y to look at"
 
 
 def read(estimator, net, X, y, *, reset):
@@ -30,110 +27,20 @@ def read(estimator, net, X, y, *, reset):
     if reset:  # what an earlier fit on a table learned
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)
-    if not _is_array(net, X):
+    if not reads_as_array(net, X):
         if getattr(X, "ndim", 0) == 2:
             validate_data(estimator, X, skip_check_array=True, reset=reset)
-        return X, _targets(net, _plain(y))
-    X, y = _rectangular(X, "X"), _rectangular(y, "y")
+        return X, checked_targets(net, opened(y))
+    X, y = rectangular(X, "X"), rectangular(y, "y")
     options = {"allow_nd": True, "dtype": "numeric", "accept_sparse": "csr", "reset": reset}
     # Only tables have features; of images and sequences the network knows which sizes it can read.
     options["ensure_2d"] = getattr(X, "ndim", 2) <= 2
-    y = _plain(y)
+    y = opened(y)
     if isinstance(y, (Mapping, tuple)):
         return validate_data(estimator, X, y=_NOTHING, **options), y
     if getattr(y, "ndim", 0) > 2:  # a number, or a class, at every pixel: scikit-learn knows no such targets
-        return validate_data(estimator, X, y=_NOTHING, **options), _targets(net, y)
+        return validate_data(estimator, X, y=_NOTHING, **options), checked_targets(net, y)
     if y is None and not reset:
         return validate_data(estimator, X, y=_NOTHING, **options), None
     X, y = validate_data(estimator, X, y, multi_output=True, **options)
-    return X, _targets(net, y)
-
-
-def _rectangular(data, name):
-    """Lists as arrays, unless their rows differ in length."""
-    if not isinstance(data, list):
-        return data
-    try:
-        return np.asarray(data)
-    except ValueError as error:
-        raise ValueError(
-            f"expected rows of one length in {name}, got lists of different lengths: pad them as in training, or pass "
-            "a torch Dataset to a net with an iterator_train__collate_fn that pads"
-        ) from error
-
-
-_NOTHING = "no_validation"  # scikit-learn's word for "there is no y to look at"
-
-
-def _is_array(net, X):
-    """Whether X is one array or table, rather than something that only the net understands."""
-    if isinstance(X, (torch.Tensor, torch.utils.data.Dataset, Mapping, tuple)):
-        return False
-    if isinstance(X, list) and X and all(getattr(part, "ndim", 0) >= 2 for part in X):
-        return False  # several inputs
-    return not (hasattr(X, "columns") and _takes_columns(net, X.columns))
-
-
-def _takes_columns(net, columns):
-    """Whether the module's ``forward`` names every column, which is how skorch hands it the columns of a frame."""
-    module = getattr(net, "module_", None) or net.module
-    try:
-        parameters = inspect.signature(module.forward).parameters
-    except (AttributeError, TypeError, ValueError):  # a factory of modules
-        return False
-    return set(map(str, columns)) <= set(parameters)
-
-
-def _plain(y):
-    """Targets as skorch takes them: frames and tensors as arrays."""
-    if isinstance(y, torch.Tensor):
-        return y.float().numpy(force=True) if y.dtype == torch.bfloat16 else y.numpy(force=True)
-    return y.to_numpy() if hasattr(y, "iloc") else y
-
-
-def _targets(net, y):
-    """Numbers, and integers where they are class labels."""
-    if isinstance(y, list):
-        y = np.asarray(y)
-    if not isinstance(y, np.ndarray):
-        return y
-    if y.dtype.kind not in "biufc":
-        try:
-            y = y.astype(np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"Unknown label type: expected numbers in y, got {y.dtype} such as {y.flat[0]!r}: encode labels as "
-                "integers 0 to n_classes - 1, as the network was trained (LabelEncoder does)"
-            ) from None
-    if isinstance(net, NeuralNetClassifier) and y.ndim == 1 and y.dtype.kind in "biuf":
-        if y.dtype.kind == "f" and not np.array_equal(y, y.round()):
-            raise ValueError(
-                "Unknown label type: expected class labels 0 to n_classes - 1 for a NeuralNetClassifier, got fractions "
-                "in y: pass the labels that the network was trained on, or attribute a NeuralNetRegressor"
-            )
-        return y.astype(np.int64)
-    return y
-
-
-def like_training(X, y, form, y_shape):
-    """Queries in the kind of numbers, and targets in the shape, that the training rows had.
-
-    Parameters
-    ----------
-    X, y : from :func:`read`
-    form : from :func:`._readable.row_form`, of the training rows
-    y_shape : tuple or None
-        Shape of one training target, where targets were an array.
-    """
-    if isinstance(form, tuple) and (isinstance(X, np.ndarray) or sparse.issparse(X)):
-        integers = X.dtype.kind in "iub"
-        if form[1] and integers:
-            X = X.astype(np.float32)
-        elif not form[1] and not integers:
-            if not np.array_equal(X, np.round(X)):
-                raise ValueError(f"expected integers in X, as in fit, got {X.dtype} with fractions")
-            X = X.astype(np.int64)
-    if isinstance(y, np.ndarray) and y_shape is not None and y.shape[1:] != y_shape and len(y):
-        if y[0].size == int(np.prod(y_shape)):
-            y = y.reshape(len(y), *y_shape)
-    return X, y
+    return X, checked_targets(net, y)

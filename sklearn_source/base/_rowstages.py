@@ -6,9 +6,12 @@ import warnings
 
 import numpy as np
 
+from ..trajectory._fingerprint import partners
+
 _ADVICE = (
     "Pass the X and y given to net.fit, scaled as then, all of them; any order will do. Inside cross-validation a "
-    "frozen net meets subsets of its rows: keep all rows in every fold, or pass the net unfrozen to have it retrained"
+    "frozen net meets subsets of its rows: keep all rows in every fold (cv=FullTrainingSet(); in a halving search, a "
+    "parameter as resource), or pass the net unfrozen to have it retrained"
 )
 
 
@@ -92,7 +95,7 @@ def _match(recorded, hashes, positions, required):
     """Positions of the rows that ``recorded`` trained on (k-th duplicate to k-th duplicate), and which are foreign."""
     trained = np.zeros(recorded.n_rows, dtype=bool)
     trained[np.asarray(recorded.rows)] = True
-    partner = _partners(hashes, recorded.row_hashes, trained)
+    partner = partners(hashes, recorded.row_hashes, trained)
     foreign = partner < 0
     met = np.zeros(recorded.n_rows, dtype=bool)
     met[partner[~foreign]] = True
@@ -104,19 +107,3 @@ def _match(recorded, hashes, positions, required):
             f"are missing. {_ADVICE}"
         )
     return positions[~foreign & trained[np.maximum(partner, 0)]], foreign
-
-
-def _partners(given, recorded, trained):
-    """For every given hash the recorded row with the same one, each recorded row at most once; -1: none."""
-    if np.array_equal(given, recorded):
-        return np.arange(len(given))
-    # Of equal rows, those trained on are met first, and else each in its order of appearance.
-    order_given, order_known = np.argsort(given, kind="stable"), np.lexsort((~trained, recorded))
-    a, b = given[order_given], recorded[order_known]
-    # The r-th of equal values in a sits r places after their first place in b, if b has that many.
-    place = np.searchsorted(b, a) + np.arange(len(a)) - np.searchsorted(a, a)
-    inside = np.minimum(place, len(b) - 1)
-    met = (place < len(b)) & (b[inside] == a)
-    partner = np.empty(len(a), dtype=np.int64)
-    partner[order_given] = np.where(met, order_known[inside], -1)
-    return partner

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..gradients import loss_cotangent, weighted_sum
+from ..gradients import Factored, add_pairs, loss_cotangent, rowwise_pairs, weighted_sum
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Term:
         Where the training gradients are taken.
     weights : sequence of float
         Of the checkpoints.
-    values : list of tensor (n_query, size), one per block
+    values : list of tensor (n_query, size) or Factored, one per block
         The queries' side, every factor of the method's formula included.
     bases : list of Basis or None
         The coordinates of ``values``, per block, into which the training gradients are brought; None for parameters'.
@@ -55,9 +55,9 @@ def meet(term, gradients, rowwise=False):
     """
     first = gradients[0]
     rows = len(first[0])
-    device, dtype = term.values[0].device, term.values[0].dtype
-    out = torch.zeros((rows,) if rowwise else (term.values[0].shape[0], rows), device=device, dtype=dtype)
-    norms = torch.zeros(rows, device=device, dtype=dtype)
+    like = first[0].tensors()[-1]
+    out = like.new_zeros((rows,) if rowwise else (len(term.values[0]), rows))
+    norms = like.new_zeros(rows)
     for i, values in enumerate(term.values):
         gradient = weighted_sum([g[i] for g in gradients], [float(w) for w in term.weights])
         if term.cosine:
@@ -65,12 +65,14 @@ def meet(term, gradients, rowwise=False):
         basis = None if term.bases is None else term.bases[i]
         if basis is not None and not basis.trivial:
             gradient = gradient.rotate_tokens(basis.left, basis.right)
-        if rowwise:
+        if isinstance(values, Factored):
+            out = out.add_(rowwise_pairs(values, gradient)) if rowwise else add_pairs(out, values, gradient)
+        elif rowwise:
             out += gradient.rowwise_inner(values)
         else:
             gradient.inner_(values, out)
     if term.cosine:
-        out /= norms.sqrt().clamp_min(torch.finfo(dtype).tiny)
+        out /= norms.sqrt().clamp_min(torch.finfo(out.dtype).tiny)
     return out
 
 

@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from ..gradients import Dense, Factored, Formed, rotate_matrices, squared_in_basis
+from ..gradients import Dense, rotate_matrices, squared_in_basis, whole_moments
 from ._eigen import Basis, EigenCurvature
 
 # Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and
@@ -36,8 +36,7 @@ def moments(stream, c, basis="kfac"):
                 parts = [(a, None), *((None, column.output_moment()) for column in columns if wanted[1])]
             else:
                 counts[i] += len(columns[0])
-                formed = (Formed(column) if isinstance(column, Factored) else column for column in columns)
-                parts = (column.moments(*wanted) for column in formed)
+                parts = [whole_moments(columns, *wanted)]
             for part in parts:
                 sums[i] = [_add(total, new) for total, new in zip(sums[i], part)]
     result = []

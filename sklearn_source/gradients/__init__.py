@@ -6,8 +6,9 @@ from ._blocks import Block, from_matrices, select_parameters, to_matrices
 from ._capture import Capture
 from ._engine import GradientEngine
 from ._fisher import FisherStream, Metric, choose_fisher, loss_cotangent, row_uniforms
-from ._formed import Formed, scaled
+from ._formed import Formed, scaled, whole_moments
 from ._indexed import Indexed
+from ._pairs import add_pairs, rowwise_pairs, to_meet, unit_vectors
 from ._rowgrad import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
 from ._slow import FunctionalForward
 
@@ -22,15 +23,20 @@ __all__ = [
     "GradientEngine",
     "Indexed",
     "Metric",
+    "add_pairs",
     "choose_fisher",
     "from_matrices",
     "held_bytes",
     "loss_cotangent",
     "rotate_matrices",
     "row_uniforms",
+    "rowwise_pairs",
     "scaled",
     "select_parameters",
     "squared_in_basis",
     "to_matrices",
+    "to_meet",
+    "unit_vectors",
     "weighted_sum",
+    "whole_moments",
 ]

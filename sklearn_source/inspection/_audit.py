@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from ..base._estimator import NetworkEstimator
 from ..network import Network, resolve_measurement
 from ._advice import advise
 from ._neighbours import compare_with_neighbours, representation_of
@@ -32,7 +33,7 @@ def audit_training_rows(
     Parameters
     ----------
     estimator : fitted attribution method
-        With ``net_`` and ``self_influence``.
+        Any that looks into a network.
     X, y
         The training rows, as given to its ``fit``.
     X_query, y_query : optional
@@ -81,7 +82,7 @@ def audit_training_rows(
     Raises
     ------
     ValueError
-        If the rows are not as many as those of ``fit``, or settings are out of range.
+        If the rows are not those of ``fit``, in their order, or settings are out of range.
     TypeError
         If the estimator has no network to ask.
 
@@ -113,13 +114,14 @@ def audit_training_rows(
     >>> table[table["suggestion"] == "relabel"].head()  # doctest: +SKIP
     """
     check_attribution(estimator)
-    if not hasattr(estimator, "net_") or not hasattr(estimator, "self_influence"):
-        raise TypeError(f"expected a method with a network and self_influence, got {type(estimator).__name__}")
+    if not isinstance(estimator, NetworkEstimator):
+        raise TypeError(f"expected a method with a network to ask, got {type(estimator).__name__}")
     _check_settings(n_neighbors, k, high)
+    if X_query is None and y_query is not None:
+        raise ValueError("y_query has no meaning without X_query: pass the queries too")
     n = estimator.n_train_
+    X, y = estimator._met_in_fit(X, y)
     read = read_rows(estimator.net_, X, y)
-    if len(read.loss) != n:
-        raise ValueError(f"expected the {n} training rows given to fit, got {len(read.loss)}")
     influence = np.asarray(estimator.self_influence(), dtype=np.float64)
     columns = _of_network(read, influence, bool(getattr(estimator, "has_unit", False)))
     vectors = representation_of(X, representation, n)

@@ -9,7 +9,10 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from ..base._estimator import NetworkEstimator
 from ..metrics import linear_datamodeling_score
+from ..metrics._checks import check_truth
+from ..model_selection._truth import queries_of, scores_for
 from ._names import estimator_names
 from ._plotting import LITERAL, REFERENCE, SUPPORTING, axes_for, require_matplotlib
 
@@ -68,7 +71,7 @@ class LDSDisplay:
         estimators,
         truth,
         *,
-        X_query,
+        X_query=None,
         y_query=None,
         net=None,
         X_train=None,
@@ -84,16 +87,16 @@ class LDSDisplay:
         Parameters
         ----------
         estimators : list of BaseAttribution, or dict of str to BaseAttribution
-            Fitted ones, and unfitted ones where ``X_train`` and ``y_train`` say on what a clone is to be fitted. Those
-            of a list are named by their classes, and by the parameters in which those of one class differ.
+            Fitted ones, pipelines and searches that end in one, and unfitted ones, of which clones are fitted. Those of
+            a list are named by their classes, and by the parameters in which those of one class differ.
         truth : Retraining
-            From :func:`~sklearn_source.retraining.retrain_on_subsets`, of the same queries, rows and measurement.
-        X_query, y_query : array-like
-            The queries, as in ``transform``.
+            From :func:`~sklearn_source.retraining.retrain_on_subsets`, of the same rows and measurement.
+        X_query, y_query : array-like, optional
+            The queries of the truth, as in ``transform``; default: ``truth.X_query``, ``truth.y_query``.
         net : skorch.NeuralNet, optional
             For unfitted estimators that hold none; default: the network of the first fitted one.
         X_train, y_train : array-like, optional
-            The training rows, for unfitted estimators.
+            The training rows, for unfitted estimators; default: those of the first fitted one.
         confidence, n_bootstrap, random_state : as in :func:`~sklearn_source.metrics.linear_datamodeling_score`
         show_queries : bool, default=False
             Whether to add a small point for every query.
@@ -108,18 +111,21 @@ class LDSDisplay:
         Raises
         ------
         ValueError
-            If there is no estimator, or scores and truth do not fit each other.
+            If there is no estimator, the truth does not hold its queries, or scores and truth do not fit each other:
+            other rows, another measurement.
         sklearn.exceptions.NotFittedError
             If an estimator is not fitted and there are no training rows to fit it on.
         """
         require_matplotlib(f"{cls.__name__}.from_estimators")
-        named = dict(estimators) if isinstance(estimators, Mapping) else estimator_names(list(estimators))
-        if net is None:
-            net = next((estimator.net_ for estimator in named.values() if _is_fitted(estimator)), None)
-        scores = {
-            name: _fitted(name, estimator, net, X_train, y_train).transform(X_query, y_query)
-            for name, estimator in named.items()
-        }
+        check_truth(truth)
+        named = dict(estimators) if isinstance(estimators, Mapping) else estimator_names(estimators)
+        X_query, y_query = queries_of(truth, X_query, y_query)
+        found = [getattr(estimator, "best_estimator_", estimator) for estimator in named.values()]
+        known = next((e for e in found if isinstance(e, NetworkEstimator) and _is_fitted(e)), None)
+        scores = {}
+        for name, estimator in named.items():
+            fitted = estimator if _is_fitted(estimator) else _fitted(name, estimator, known, net, X_train, y_train)
+            scores[name] = scores_for(truth, fitted, X_query, y_query)
         return cls.from_predictions(
             scores,
             truth,
@@ -243,11 +249,23 @@ def _is_fitted(estimator):
     return True
 
 
-def _fitted(name, estimator, net, X_train, y_train):
-    if _is_fitted(estimator):
-        return estimator
-    if X_train is None:
+def _fitted(name, estimator, known, net, X_train, y_train):
+    """A clone, fitted on the rows given, or on those of another method and in the same way."""
+    fresh, options = clone(estimator), {}
+    holds_none = getattr(estimator, "net", estimator) is None
+    if X_train is not None:
+        if holds_none:
+            options["net"] = known.net_ if net is None and known is not None else net
+        return fresh.fit(X_train, y_train, **options)
+    # The rows that a method was fitted on are not those that a pipeline or a search around another one starts from.
+    if known is None or not hasattr(estimator, "top_influences"):
         raise NotFittedError(
             f"{name} is not fitted: fit it, or pass X_train and y_train, the rows that a clone of it is to be fitted on"
         )
-    return clone(estimator).fit(X_train, y_train, net=net if estimator.net is None else None)
+    X_train, y_train, stage = known._given
+    if holds_none:
+        options["net"] = known.net_ if net is None else net
+        trajectory = getattr(known, "trajectory", None)
+        if trajectory is not None and net is None and getattr(fresh, "trajectory", fresh) is None:
+            fresh.set_params(trajectory=trajectory)
+    return fresh.fit(X_train, y_train, stage=stage, **options)

@@ -82,9 +82,14 @@ def group_influence(estimator, X_query, groups, y_query=None, *, uncertainty="au
     estimators = [check_attribution(e) for e in (estimator if isinstance(estimator, (list, tuple)) else [estimator])]
     if uncertainty not in _SOURCES:
         raise ValueError(f"uncertainty must be one of {_SOURCES}, got {uncertainty!r}")
-    if not estimators or len({e.n_train_ for e in estimators}) > 1:
+    if not estimators:
+        raise ValueError("expected at least one estimator, got an empty list")
+    hashes = [getattr(e, "_row_hashes", None) for e in estimators]
+    hashes = [h for h in hashes if h is not None]
+    if len({e.n_train_ for e in estimators}) > 1 or any(not np.array_equal(h, hashes[0]) for h in hashes):
         raise ValueError(
-            f"expected estimators of the same training rows, got {sorted({e.n_train_ for e in estimators})} rows"
+            "expected estimators of the same training rows, in the same order, got some of "
+            f"{', '.join(str(e.n_train_) for e in estimators)} rows that differ"
         )
     several = len(estimators) > 1
     if uncertainty in ("networks", "both") and not several:
@@ -141,18 +146,20 @@ def _groups(groups, n_train):
         names, members = list(groups), list(groups.values())
     else:
         labels = groups if isinstance(groups, (list, tuple)) else np.asarray(groups)
+        if isinstance(labels, np.ndarray) and labels.ndim == 0:
+            raise ValueError(
+                "expected groups as a dict from names to rows, a label for each training row, or rows of one group "
+                f"after the other, got {groups!r}"
+            )
         if len(labels) and all(np.ndim(label) == 0 for label in labels):
-            labels = np.asarray(labels)
-            if labels.shape != (n_train,):
-                raise ValueError(f"expected a label for each of {n_train} training rows, got {len(labels)}")
-            values, inverse = np.unique(labels, return_inverse=True)
-            return values.tolist(), inverse[None] == np.arange(len(values))[:, None]
+            return _by_label(np.asarray(labels), n_train)
         names, members = list(range(len(labels))), list(labels)
     if not members:
         raise ValueError("expected at least one group, got none")
     masks = np.zeros((len(members), n_train), dtype=bool)
     for mask, name, rows in zip(masks, names, members):
         rows = np.asarray(rows)
+        rows = rows if rows.size else rows.astype(np.int64)
         if rows.dtype == bool and rows.shape == (n_train,):
             mask[:] = rows
         elif rows.ndim == 1 and rows.dtype.kind in "iu" and ((rows >= 0) & (rows < n_train)).all():
@@ -165,3 +172,16 @@ def _groups(groups, n_train):
         if not mask.any():
             raise ValueError(f"group {name!r} holds no rows")
     return names, masks
+
+
+def _by_label(labels, n_train):
+    """A group for each label."""
+    if labels.shape != (n_train,):
+        raise ValueError(f"expected a label for each of {n_train} training rows, got {len(labels)}")
+    try:
+        values, inverse = np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(
+            f"expected labels of one kind, which can be sorted ({error}): name the rows that have none too"
+        ) from error
+    return values.tolist(), inverse[None] == np.arange(len(values))[:, None]

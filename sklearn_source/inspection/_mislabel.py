@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..metrics import mislabel_detection_score
+from ..metrics._mislabel import mislabelled_mask
 from ._plotting import REFERENCE, add_legend, axes_for, count_curve, finite_vector, next_curve, require_matplotlib
 
 
@@ -78,7 +79,7 @@ class MislabelDisplay:
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
-        mask = _mask(is_mislabelled, estimator.n_train_)  # what is wrong with it is said before the work
+        mask = mislabelled_mask(is_mislabelled, estimator.n_train_)  # what is wrong with it is said before the work
         name = f"self-influence by {type(estimator).__name__}" if name is None else name
         return cls.from_predictions(estimator.self_influence(), mask, name=name, show_references=show_references, ax=ax)
 
@@ -111,7 +112,7 @@ class MislabelDisplay:
         """
         require_matplotlib(f"{cls.__name__}.from_predictions")
         scores = finite_vector(scores, "scores")
-        mask = _mask(is_mislabelled, len(scores))
+        mask = mislabelled_mask(is_mislabelled, len(scores))
         result = mislabel_detection_score(scores, mask)
         return cls(
             n_inspected=result.n_inspected,
@@ -174,26 +175,3 @@ def _short(auc):
     if abs(auc - 0.5) < 0.45:
         return f"{auc:.2f}"
     return f"{auc if auc in (0, 1) else np.clip(auc, 0.001, 0.999):.3f}"
-
-
-def _mask(is_mislabelled, n_train):
-    given = np.asarray(is_mislabelled)
-    if given.dtype == bool and given.shape == (n_train,):
-        mask = given
-    elif given.dtype.kind in "ui" and given.ndim == 1 and given.size and 0 <= given.min() and given.max() < n_train:
-        if len(given) == n_train and set(np.unique(given)) <= {0, 1}:
-            mask = given.astype(bool)
-        else:
-            mask = np.zeros(n_train, dtype=bool)
-            mask[given] = True
-    else:
-        raise ValueError(
-            f"expected is_mislabelled as booleans of shape ({n_train},), or as positions from 0 to {n_train - 1}, "
-            f"got {given.dtype} of shape {given.shape}"
-        )
-    if mask.all() or not mask.any():
-        raise ValueError(
-            f"expected some but not all of the {n_train} rows to be mislabelled, got {int(mask.sum())}: there is "
-            "nothing to tell apart"
-        )
-    return mask

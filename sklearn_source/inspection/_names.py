@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
+
+from sklearn.base import BaseEstimator
 
 _SILENT = {"net", "trajectory", "memory", "verbose", "random_state", "batch_size", "cache_size"}
 
@@ -12,7 +15,7 @@ def estimator_names(estimators):
 
     Parameters
     ----------
-    estimators : list of estimator
+    estimators : iterable of estimator
 
     Returns
     -------
@@ -22,7 +25,15 @@ def estimator_names(estimators):
     ------
     ValueError
         Without any.
+    TypeError
+        If it is no list, or holds other things.
     """
+    if not isinstance(estimators, Iterable):
+        raise TypeError(f"expected a list of estimators, or a dict of names to them, got a {type(estimators).__name__}")
+    estimators = list(estimators)
+    for estimator in estimators:
+        if not isinstance(estimator, BaseEstimator):
+            raise TypeError(f"expected estimators in the list, got a {type(estimator).__name__}")
     if not estimators:
         raise ValueError("expected at least one estimator, got an empty list")
     alike = defaultdict(list)

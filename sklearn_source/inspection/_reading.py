@@ -20,7 +20,7 @@ def read_rows(net, X, y):
     net : skorch.NeuralNet
         Trained; not touched.
     X, y
-        Rows as for ``net.fit``.
+        Rows as for ``net.fit``, with targets.
 
     Returns
     -------
@@ -39,8 +39,6 @@ def read_rows(net, X, y):
     """
     network = Network.from_net(net)
     rows = network.prepare(X, y)
-    if not rows.has_y:
-        raise ValueError("expected y, the targets of the training rows")
     network.calibrate(rows)
     measure = resolve_measurement("neg_loss", network)
     parts = []

@@ -6,19 +6,36 @@ from numbers import Integral, Real
 
 import numpy as np
 
+_AS_RETRAINED = "score the queries and training rows of the truth, in its order"
 
-def check_scores(scores, n_query, n_train):
+
+def as_array(values):
+    """Anything array-like; tensors of any kind and device as well."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() and values.element_size() < 4 else values
+    return np.asarray(values)
+
+
+def check_scores(scores, n_query, n_train, advice=_AS_RETRAINED):
     """Scores as float64 of shape (n_query, n_train)."""
-    scores = np.asarray(scores)
+    scores = as_array(scores)
     if scores.dtype.kind not in "buif" or scores.shape != (n_query, n_train):
         raise ValueError(
-            f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), as the truth has them, got "
-            f"{scores.dtype} of shape {scores.shape}: score the same queries and training rows, in the same order, as "
-            "the retraining"
+            f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), got {scores.dtype} of "
+            f"shape {scores.shape}: {advice}"
         )
     if not np.isfinite(scores).all():
         raise ValueError("expected finite scores, got NaN or infinity")
     return scores.astype(np.float64)
+
+
+def check_table(scores):
+    """Scores as float64 of shape (n_query, n_train), whatever numbers these are."""
+    scores = as_array(scores)
+    if scores.ndim != 2 or not scores.size:
+        raise ValueError(f"expected scores of shape (n_query, n_train), got {scores.shape}")
+    return check_scores(scores, *scores.shape)
 
 
 def check_truth(truth):
@@ -35,6 +52,8 @@ def check_truth(truth):
             "expected truth.masks as booleans (n_subsets, n_train) and truth.outputs as (n_subsets, n_repeats, "
             f"n_query), got {masks.dtype} {masks.shape} and {outputs.shape}"
         )
+    if not outputs.size:
+        raise ValueError(f"expected outputs of at least one network for one query in the truth, got {outputs.shape}")
     if not np.isfinite(outputs).all():
         bad = int((~np.isfinite(outputs)).any(axis=2).sum())
         raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._checks import check_scores
+from ._checks import as_array, check_scores
 from ._intervals import check_confidence, mean_interval
 from ._top import check_k, top_k_membership
 
@@ -40,7 +40,7 @@ def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
     Raises
     ------
     ValueError
-        If shapes differ, scores are not finite, or k is no number of rows.
+        If shapes differ, scores are not finite, k is no number of rows, or no query is of a class of the training rows.
 
     Notes
     -----
@@ -58,7 +58,12 @@ def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
     """
     check_confidence(confidence)
     y_query, y_train = _labels(y_query, "y_query"), _labels(y_train, "y_train")
-    scores = check_scores(scores, len(y_query), len(y_train))
+    scores = check_scores(scores, len(y_query), len(y_train), "give a label for every query and training row")
+    if not np.isin(y_query, y_train).any():
+        raise ValueError(
+            f"no query is of a class of the training rows: y_query has {y_query.dtype} such as {y_query[0]!r}, y_train "
+            f"{y_train.dtype} such as {y_train[0]!r}: encode both alike"
+        )
     same = y_query[:, None] == y_train[None]
     per_query = (top_k_membership(scores, check_k(k, len(y_train))) * same).sum(axis=1) / k
     return Bunch(
@@ -70,7 +75,7 @@ def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
 
 
 def _labels(y, name):
-    y = np.asarray(y)
+    y = as_array(y)
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1 or not len(y):
         raise ValueError(f"expected {name} as one label per row, got shape {y.shape}")

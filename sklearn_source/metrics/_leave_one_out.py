@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.utils import Bunch, check_random_state
+from scipy.special import stdtrit
+from sklearn.utils import Bunch
 
-from ._checks import check_resampling, check_scores, check_truth
-from ._ranks import column_spearman, interval, resamples
+from ._checks import check_scores, check_truth
+from ._intervals import check_confidence, mean_interval
+from ._ranks import column_spearman
 
 
-def leave_one_out_correlation(scores, truth, *, confidence=0.95, n_bootstrap=1000, random_state=0):
+def leave_one_out_correlation(scores, truth, *, confidence=0.95):
     """How scores of single rows agree with networks retrained without them, in order and in unit.
 
     Parameters
@@ -21,9 +23,6 @@ def leave_one_out_correlation(scores, truth, *, confidence=0.95, n_bootstrap=100
         three that lack one row each; other subsets are not looked at.
     confidence : float, default=0.95
         Of the intervals.
-    n_bootstrap : int, default=1000
-        Resamples of the queries behind the intervals.
-    random_state : int, RandomState instance or None, default=0
 
     Returns
     -------
@@ -31,13 +30,14 @@ def leave_one_out_correlation(scores, truth, *, confidence=0.95, n_bootstrap=100
         rank : float
             Mean over queries of the Spearman correlation, over the rows left out, of scores and effects.
         rank_interval : tuple of float
-            Bootstrap interval of the rank.
+            Interval of the rank over other queries of the same kind. NaN for a single query.
         slope : float
             Of the effects on the scores, through the origin, all queries and rows together: 1 where the scores have the
             right unit, above 1 where they are too small. Noise of the retraining does not pull it down; scores
             that are noise do.
         slope_interval : tuple of float
-            Bootstrap interval of the slope.
+            Interval of the slope over other queries of the same kind, by leaving out one query at a time. NaN for a
+            single query.
         per_query : ndarray of shape (n_query,)
             The rank correlation of each query; 0 where scores or effects do not vary.
         rows : ndarray of int
@@ -52,11 +52,11 @@ def leave_one_out_correlation(scores, truth, *, confidence=0.95, n_bootstrap=100
     -----
     The effect of one row is small against the chance of initialisation and batch order: retrain with the same seeds, as
     :func:`~sklearn_source.retraining.leave_one_out` does, and with several repeats. Intervals are over queries, given
-    these rows and retrainings.
+    these rows and retrainings; that of the slope is too narrow where few queries hold most of the effects.
     """
+    check_confidence(confidence)
     masks, outputs = check_truth(truth)
     scores = check_scores(scores, outputs.shape[2], masks.shape[1])
-    check_resampling(n_bootstrap, confidence)
     missing = (~masks).sum(1)
     whole, single = np.flatnonzero(missing == 0), np.flatnonzero(missing == 1)
     if not len(whole) or len(single) < 3:
@@ -70,18 +70,21 @@ def leave_one_out_correlation(scores, truth, *, confidence=0.95, n_bootstrap=100
     found = scores[:, rows].T
     per_query = column_spearman(found, effects)
     products, squares = (found * effects).sum(0), (found * found).sum(0)
-    rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
-    counts = resamples(len(per_query), n_bootstrap, rng)
-    ranks = counts @ per_query / len(per_query)
-    norm = counts @ squares
-    slopes = np.divide(counts @ products, norm, out=np.full(n_bootstrap, np.nan), where=norm > 0)
-    rank = float(per_query.mean())
-    tails = [50 * (1 - confidence), 50 * (1 + confidence)]
     return Bunch(
-        rank=rank,
-        rank_interval=interval(rank, float(ranks.std(ddof=1)), confidence, len(per_query)),
+        rank=float(per_query.mean()),
+        rank_interval=mean_interval(per_query, confidence, -1.0, 1.0),
         slope=float(products.sum() / squares.sum()) if squares.sum() else float("nan"),
-        slope_interval=tuple(float(v) for v in np.nanpercentile(slopes, tails)) if squares.sum() else (np.nan, np.nan),
+        slope_interval=_ratio_interval(products, squares, confidence),
         per_query=per_query,
         rows=rows,
     )
+
+
+def _ratio_interval(products, squares, confidence):
+    """Interval of ``sum(products) / sum(squares)`` by the jackknife and Student's quantiles."""
+    n, others = len(products), squares.sum() - squares
+    if n < 2 or not others.all():
+        return float("nan"), float("nan")
+    slope, without = products.sum() / squares.sum(), (products.sum() - products) / others
+    reach = stdtrit(n - 1, 0.5 + confidence / 2) * np.sqrt((n - 1) * without.var())
+    return float(slope - reach), float(slope + reach)

@@ -7,6 +7,7 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 from sklearn.utils import Bunch
 
+from ._checks import as_array
 from ._intervals import check_confidence
 
 
@@ -66,16 +67,14 @@ def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):
     (1.0, [0.0, 1.0, 1.0])
     """
     check_confidence(confidence)
-    scores = np.asarray(scores)
-    if scores.ndim != 1 or scores.dtype.kind not in "buif" or not np.isfinite(scores).all():
+    scores = as_array(scores)
+    if scores.ndim != 1 or scores.dtype.kind not in "buif":
         raise ValueError(
-            f"expected one finite score per training row, shape (n_train,), got {scores.dtype} of shape {scores.shape}"
+            f"expected one score per training row, shape (n_train,), got {scores.dtype} of shape {scores.shape}"
         )
-    bad = _mask(is_mislabelled, len(scores))
-    if bad.all() or not bad.any():
-        raise ValueError(
-            f"expected mislabelled rows and correct ones, got {int(bad.sum())} mislabelled of {len(bad)} rows"
-        )
+    if not np.isfinite(scores).all():
+        raise ValueError("expected finite scores, got NaN or infinity")
+    bad = mislabelled_mask(is_mislabelled, len(scores))
     scores = scores.astype(np.float64)
     high, low = scores[bad], scores[~bad]
     ranks = rankdata(scores)
@@ -96,24 +95,27 @@ def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):
     )
 
 
-def _mask(is_mislabelled, n_train):
-    given = np.asarray(is_mislabelled)
-    if given.dtype == bool and given.shape == (n_train,):
-        return given
-    if (
-        given.ndim != 1
-        or given.dtype.kind not in "iu"
-        or (given.size and not 0 <= given.min() <= given.max() < n_train)
-    ):
+def mislabelled_mask(is_mislabelled, n_train):
+    """Which rows are mislabelled, as booleans: some, but not all."""
+    given = as_array(is_mislabelled)
+    if given.shape == (n_train,) and given.dtype.kind in "biu" and given.min() >= 0 and given.max() <= 1:
+        mask = given.astype(bool)  # as positions, rows 0 and 1 would be named over and over
+    elif given.ndim == 1 and given.dtype.kind in "iu" and given.size and 0 <= given.min() <= given.max() < n_train:
+        mask = np.zeros(n_train, dtype=bool)
+        mask[given] = True
+        if mask.sum() < len(given):
+            raise ValueError("is_mislabelled names a row twice: give a mask, or indices each once")
+    elif given.ndim == 1 and not given.size:
+        mask = np.zeros(n_train, dtype=bool)
+    else:
         raise ValueError(
             f"expected is_mislabelled as a mask of {n_train} booleans or as indices from 0 to {n_train - 1}, got "
             f"{given.dtype} of shape {given.shape}"
         )
-    mask = np.zeros(n_train, dtype=bool)
-    mask[given] = True
-    # A mask written with numbers would name rows 0 and 1 over and over.
-    if mask.sum() < len(given):
-        raise ValueError("is_mislabelled names a row twice: give a mask as booleans, indices each once")
+    if mask.all() or not mask.any():
+        raise ValueError(
+            f"expected mislabelled rows and correct ones, got {int(mask.sum())} mislabelled of {n_train} rows"
+        )
     return mask
 
 

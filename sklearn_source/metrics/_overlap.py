@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._checks import check_scores
+from ._checks import check_scores, check_table
 from ._intervals import check_confidence, mean_interval
 from ._top import check_k, top_k
 
@@ -63,14 +63,13 @@ def top_k_overlap(scores, other=None, *, k=10, confidence=0.95):
     (0.5, 0.75)
     """
     check_confidence(confidence)
-    scores = np.asarray(scores)
-    if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"expected scores of shape (n_query, n_train), got {scores.shape}")
+    scores = check_table(scores)
     n_query, n_train = scores.shape
     k = check_k(k, n_train)
-    mine = _members(check_scores(scores, n_query, n_train), k)
+    mine = _members(scores, k)
     if other is not None:
-        per_query = (mine * _members(check_scores(other, n_query, n_train), k)).sum(axis=1) / k
+        other = check_scores(other, n_query, n_train, "both are to be of the same queries and training rows")
+        per_query = (mine * _members(other, k)).sum(axis=1) / k
         limits = mean_interval(per_query, confidence, 0.0, 1.0)
     else:
         if n_query < 2:

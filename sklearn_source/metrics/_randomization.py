@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._checks import check_scores
+from ._checks import as_array, check_scores, check_table
 from ._intervals import check_confidence, mean_interval
 from ._ranks import column_spearman
 
@@ -56,10 +56,7 @@ def model_randomization_score(scores, randomized, *, confidence=0.95):
     1.0
     """
     check_confidence(confidence)
-    scores, randomized = np.asarray(scores), np.asarray(randomized)
-    if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"expected scores of shape (n_query, n_train), got {scores.shape}")
-    scores = check_scores(scores, *scores.shape)
+    scores, randomized = check_table(scores), as_array(randomized)
     randomized = randomized[None] if randomized.ndim == 2 else randomized
     if randomized.ndim != 3 or not len(randomized) or randomized.shape[1:] != scores.shape:
         raise ValueError(

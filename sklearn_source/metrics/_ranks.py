@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import stdtrit
 from scipy.stats import rankdata
 
 # Numbers held at once while resamples are ranked: bounds the memory to some 100 MB.
@@ -55,8 +55,8 @@ def resamples(n, n_resamples, rng):
 
 
 def interval(value, spread, confidence, n):
-    """Interval of a mean of `n` correlations by Student's quantiles, clipped to [-1, 1]."""
-    reach = (stdtrit(n - 1, 0.5 + confidence / 2) if n > 1 else ndtri(0.5 + confidence / 2)) * spread
+    """Interval of a mean of correlations by Student's quantiles for `n` independent parts, clipped to [-1, 1]."""
+    reach = stdtrit(n - 1, 0.5 + confidence / 2) * spread
     return float(max(-1.0, value - reach)), float(min(1.0, value + reach))
 
 

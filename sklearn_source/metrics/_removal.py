@@ -8,7 +8,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ._checks import check_scores, check_truth
+from ._checks import check_table, check_truth
 from ._intervals import check_confidence, mean_interval
 from ._top import check_k, top_k
 
@@ -41,12 +41,11 @@ def top_k_removals(scores, k, *, n_random=5, random_state=0):
     ValueError
         If scores are no finite table or k is no number of rows below all of them.
     """
-    scores = np.asarray(scores)
-    if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"expected scores of shape (n_query, n_train), got {scores.shape}")
-    n_query, n_train = scores.shape
-    scores = check_scores(scores, n_query, n_train)
+    scores = check_table(scores)
+    n_train = scores.shape[1]
     sizes = [check_k(size, n_train - 1) for size in np.atleast_1d(np.asarray(k, dtype=object))]
+    if not sizes:
+        raise ValueError("expected at least one k, got none")
     if not isinstance(n_random, Integral) or isinstance(n_random, bool) or n_random < 0:
         raise ValueError(f"n_random must be an integer >= 0, got {n_random!r}")
     rng = check_random_state(random_state)

@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from ._targets import broadcast_hint, fits_labels, label_weights, map_tensors, take
+from ._targets import TargetError, broadcast_hint, fits_labels, label_weights, map_tensors, take
 from ._weighing import FAILURES, close, is_weighted_mean
 
 
@@ -48,17 +48,18 @@ def find_rule(loss, output, y, x=None):
             hint = broadcast_hint(output, y)
             if not hint:
                 raise
-            raise ValueError(hint) from error
+            raise TargetError(hint) from error
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"expected get_loss to return a tensor, got a {type(value).__name__}")
         rule, hint = _rule_of_elements(loss, o, t, r, value), broadcast_hint(output, y)
         # A broadcast absolute error can equal the mean over rows on a few rows: there the rows alone prove nothing.
         if rule is None and not (hint and loss.unreduced):
             rule = _rule_of_rows(loss, o, t, r, value)
+    if rule is None and hint:
+        raise TargetError(hint)
     if rule is None:
         raise ValueError(
-            hint
-            or "the criterion couples rows: the loss of a row changes with the other rows of its batch (a "
+            "the criterion couples rows: the loss of a row changes with the other rows of its batch (a "
             "contrastive loss, a statistic over the batch?), so that no row has a loss of its own; train with a "
             "criterion that is a mean, a weighted mean or a sum over rows"
         )

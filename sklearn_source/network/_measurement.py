@@ -68,11 +68,13 @@ class Measurement:
     name : str
     needs_y : bool
         Whether it cannot be had without the query's targets.
+    output : tuple of int or None
+        As given.
     """
 
     def __init__(self, kind, network, output=None):
         self._kind, self._network = kind, network
-        self._output = None if output is None else tuple(map(operator.index, _as_tuple(output)))
+        self.output = None if output is None else tuple(map(operator.index, _as_tuple(output)))
         self.name = kind if isinstance(kind, str) else getattr(kind, "__name__", type(kind).__name__)
         if callable(kind):
             self.needs_y = bool(getattr(kind, "needs_y", False))
@@ -178,7 +180,7 @@ class Measurement:
 
     def _prediction(self, output):
         rows = output.shape[1:]
-        if self._output is None:
+        if self.output is None:
             if self._network.is_sequence:
                 raise ValueError(
                     f'"prediction" reads one number, but the outputs, of shape {tuple(rows)} per row, are classes at '
@@ -189,10 +191,10 @@ class Measurement:
                     f"the network has outputs of shape {tuple(rows)} per row: name the one to attribute, output=0 say"
                 )
             return output.reshape(len(output))
-        if len(self._output) != len(rows) or any(not -n <= i < n for i, n in zip(self._output, rows)):
-            index = self._output[0] if len(self._output) == 1 else self._output
+        if len(self.output) != len(rows) or any(not -n <= i < n for i, n in zip(self.output, rows)):
+            index = self.output[0] if len(self.output) == 1 else self.output
             raise ValueError(f"expected output= to index a row's outputs of shape {tuple(rows)}, got {index}")
-        return output[(slice(None), *self._output)]
+        return output[(slice(None), *self.output)]
 
     def _log_odds(self, output, target):
         if self._network.predictive == "bernoulli":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 
-import joblib
 import torch
+
+from ..utils._describe import digest
 
 
 def load_values(module, parameters, buffers=None):
@@ -24,29 +24,15 @@ def load_values(module, parameters, buffers=None):
 
 def signature_of(net, loss, dtype):
     """See :meth:`Network.signature`."""
-    criterion = loss.criterion
-    settings = {k: v for k, v in vars(criterion).items() if not k.startswith("_")} if criterion is not None else {}
-    tensors = dict(criterion.named_buffers()) if isinstance(criterion, torch.nn.Module) else {}
-    return joblib.hash(
-        (
-            repr(net.module_),
-            _source(type(net.module_)),
-            str(dtype),
-            _source(type(net).get_loss),
-            _source(type(criterion)),
-            {k: str(v) for k, v in settings.items()},
-            {k: v.detach().cpu().numpy() for k, v in tensors.items()},
-            loss.calibration,
-        )
-    )
+    code = [type(net.module_), type(net).get_loss, type(loss.criterion)]
+    parts = [_settings(part) for part in (*net.module_.modules(), loss.criterion)]
+    tensors = dict(loss.criterion.named_buffers()) if isinstance(loss.criterion, torch.nn.Module) else {}
+    return digest([repr(net.module_), str(dtype), code, parts, tensors, loss.calibration])
 
 
-def _source(thing):
-    """Its source where Python can find it, so that an edited ``forward`` is another network."""
-    try:
-        return inspect.getsource(thing)
-    except (OSError, TypeError):
-        return repr(thing)
+def _settings(part):
+    """Attributes of a module or criterion besides what it holds."""
+    return {} if part is None else {k: v for k, v in vars(part).items() if not k.startswith("_")}
 
 
 def _check_same(own, given, what):

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 import torch
 
 
+class TargetError(ValueError):
+    """Targets that do not fit the network's outputs, whatever is asked of it."""
+
+
 def map_tensors(function, tree):
     """Apply a function to every tensor in dicts, lists and tuples; leave all else as it is."""
     if isinstance(tree, torch.Tensor):
@@ -26,17 +30,17 @@ def take(tree, index):
 def check_targets(loss, output, y):
     """Refuse targets that are missing or do not fit the outputs."""
     if y is None:
-        raise ValueError("the loss of a row needs its target, but y is None: pass y")
+        raise TargetError("the loss of a row needs its target, but y is None: pass y")
     if not isinstance(y, torch.Tensor):
         return
     if y.ndim == 0 or len(y) != len(output):
-        raise ValueError(f"expected as many targets as rows: {len(output)} rows, y of shape {tuple(y.shape)}")
+        raise TargetError(f"expected as many targets as rows: {len(output)} rows, y of shape {tuple(y.shape)}")
     if loss.labels and (loss.known or fits_labels(output, y)):
         _check_label_shape(output, y)
         if not y.is_floating_point():
             check_labels(loss, y, output.shape[1])
     elif loss.kind == "bernoulli" and loss.known and y.numel() and (holds(y.min() < 0) or holds(y.max() > 1)):
-        raise ValueError(
+        raise TargetError(
             f"expected targets from 0 to 1 for BCEWithLogitsLoss, got {float(y.min()):g} to {float(y.max()):g}: encode "
             "them as in training"
         )
@@ -53,7 +57,7 @@ def _check_label_shape(output, y):
     if fits_labels(output, y):
         return
     if y.is_floating_point():
-        raise ValueError(
+        raise TargetError(
             f"expected integer labels of shape {_label_shape(output)} or class probabilities of shape "
             f"{tuple(output.shape)}, got floating-point targets of shape {tuple(y.shape)}: convert labels with "
             "y.astype('int64')"
@@ -62,7 +66,7 @@ def _check_label_shape(output, y):
     hint = ""
     if output.ndim > 2 and tuple(y.shape) == tuple(last):
         hint = ": torch's criteria take the classes on the second axis, output.movedim(-1, 1) at the end of forward"
-    raise ValueError(
+    raise TargetError(
         f"expected labels of shape {_label_shape(output)} for outputs of shape {tuple(output.shape)}, got "
         f"{tuple(y.shape)}{hint}"
     )
@@ -72,7 +76,7 @@ def check_labels(loss, y, n_classes):
     """Refuse labels out of range; torch would raise late, and on a GPU take the process with it."""
     wrong = ((y < 0) | (y >= n_classes)) & (y != loss.criterion.ignore_index)
     if holds(wrong.any()):
-        raise ValueError(
+        raise TargetError(
             f"expected labels in 0..{n_classes - 1} (the network has {n_classes} outputs), got {y[wrong][0].item()}: "
             "encode them as in training"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 import threading
 import warnings
@@ -21,7 +22,10 @@ from ..utils._random import seeded
 
 # They only report, or write files that retraining must not overwrite; BatchScoring and EpochScoring stay, as others may
 # monitor what they note down.
-DROPPED = (TrajectoryRecorder, callbacks.PrintLog, callbacks.ProgressBar, callbacks.TrainEndCheckpoint)
+DROPPED = (
+    TrajectoryRecorder, callbacks.PrintLog, callbacks.ProgressBar, callbacks.TrainEndCheckpoint, callbacks.TensorBoard,
+    callbacks.NeptuneLogger, callbacks.WandbLogger, callbacks.SacredLogger, callbacks.MlflowLogger,
+)  # fmt: skip
 # The global generators are seeded while a network trains: threads take turns.
 ALONE = threading.RLock()
 
@@ -43,7 +47,7 @@ def template_of(net):
     TypeError
         If it is no skorch net.
     ValueError
-        If it holds a module instance, or draws its training rows by a sampler.
+        If it holds a module instance, loads its initial weights, or draws its training rows by a sampler.
     """
     net = net.estimator if isinstance(net, FrozenEstimator) else net
     if isinstance(net, type) or not isinstance(net, NeuralNet):
@@ -67,11 +71,11 @@ def template_of(net):
             "expected iterator_train to be torch.utils.data.DataLoader or a subclass, which takes the batches of a "
             f"retraining by batch_sampler, got {net.iterator_train!r}"
         )
-    template = clone(net)
+    template = copy.copy(net)
+    if net.callbacks not in (None, "disable"):
+        template.callbacks = [entry for entry in net.callbacks if not _is_dropped(entry)]
+    template = clone(template)  # what is dropped need not be possible to copy
     template.verbose = 0
-    given = template.callbacks
-    if given not in (None, "disable"):
-        template.callbacks = [entry for entry in given if not _is_dropped(entry)]
     if _takes_rows_away(template.train_split):
         warnings.warn(
             "train_split takes rows away from training; retraining uses all rows of a subset "
@@ -86,6 +90,11 @@ def template_of(net):
 def _is_dropped(entry):
     callback = entry[1] if isinstance(entry, tuple) else entry
     kind = callback if isinstance(callback, type) else type(callback)
+    if issubclass(kind, callbacks.LoadInitState):
+        raise ValueError(
+            "the callback LoadInitState would start every retraining from the same weights, trained ones perhaps: "
+            "leave it out of the net that is retrained"
+        )
     if issubclass(kind, callbacks.Checkpoint):
         return not getattr(callback, "load_best", False)
     return issubclass(kind, DROPPED)
@@ -200,7 +209,9 @@ def _keep_files_in(net, folder):
     for entry in net.callbacks:
         callback = entry[1] if isinstance(entry, tuple) else entry
         if isinstance(callback, callbacks.Checkpoint):
-            callback = copy.copy(callback).set_params(dirname=folder)
+            callback = copy.copy(callback)
+            names = {k: os.path.basename(v) for k, v in vars(callback).items() if k[:2] == "f_" and isinstance(v, str)}
+            vars(callback).update(names, dirname=folder, fn_prefix="", f_pickle=None)
         own.append((entry[0], callback) if isinstance(entry, tuple) else callback)
     net.callbacks = own
 

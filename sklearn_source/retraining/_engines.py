@@ -6,12 +6,12 @@ import math
 
 import torch
 
-from ._applicable import why_not_faster, why_not_vectorized
+from ._applicable import replayable, why_not_faster, why_not_vectorized
 from ._clones import ALONE, initialized, start, train
 from ._stacked import StackedTrainer
 
 # For parameters, gradients and two moments of networks trained together: what a cache holds, or what fills a GPU.
-_CPU_BYTES, _CUDA_BYTES = 24 << 20, 2 << 30
+_CPU_BYTES, _CUDA_BYTES = 12 << 20, 2 << 30
 _N_TRIAL = 3  # steps that both engines take in the trial
 
 
@@ -63,7 +63,8 @@ class VectorizedEngine(JoblibEngine):
     def states(self, units, plan):
         task = self.task
         x, y = task.rows.batch(slice(None))
-        trainer = StackedTrainer(task.template, task.reader.network, x, y, renormalize=task.renormalize)
+        name = task.about["fingerprint"] if replayable(task.template) else None
+        trainer = StackedTrainer(task.template, task.reader.network, x, y, renormalize=task.renormalize, name=name)
         return trainer.train(units, plan)
 
 

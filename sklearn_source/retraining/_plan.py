@@ -90,15 +90,6 @@ def root_of(random_state):
     return int(check_random_state(random_state).randint(2**31))
 
 
-def draw_masks(n_rows, n_subsets, size, root):
-    """Random subsets of `size` rows: (n_subsets, n_rows). More subsets of the same root begin with the same ones."""
-    masks = np.zeros((n_subsets, n_rows), dtype=bool)
-    for j, mask in enumerate(masks):
-        rng = np.random.default_rng(np.random.SeedSequence(root, spawn_key=(0, j)))
-        mask[rng.choice(n_rows, size=size, replace=False)] = True
-    return masks
-
-
 def draw_seeds(n_subsets, n_repeats, root, paired):
     """Seeds (n_subsets, n_repeats) of uint64; `paired`: a repeat has the same one for all subsets."""
     seeds = np.empty((n_subsets, n_repeats), dtype=np.uint64)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..network import Network, resolve_measurement
+from ..network import (
+    Network,
+    TargetError,
+    as_read,
+    like_training,
+    outputs_of,
+    require_readable,
+    resolve_measurement,
+    row_form,
+)
 
 _BATCH = 1024  # queries at a time
 
@@ -46,15 +55,17 @@ class Reader:
         return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32).cpu().numpy()
 
 
-def make_reader(net, fresh, train_rows, X_query, y_query, measurement, output):
+def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, output):
     """A reader for retrainings of a net.
 
     Parameters
     ----------
     net : skorch.NeuralNet
         The user's. Where it is trained, its predicted classes stand for missing ``y_query``.
+    start : skorch.NeuralNet
+        An initialized clone.
     fresh : Network
-        Of an initialized clone.
+        Of the same.
     train_rows : Rows
     X_query, y_query, measurement, output
         As in :func:`retrain_on_subsets`.
@@ -71,13 +82,20 @@ def make_reader(net, fresh, train_rows, X_query, y_query, measurement, output):
         Missing targets, or what :func:`resolve_measurement` refuses.
     """
     measure = resolve_measurement(measurement, fresh, output)
+    x, y = train_rows.batch(slice(0, 4))
+    outputs_of(fresh.forward, x)
     try:
         fresh.calibrate(train_rows)
     except ValueError as error:
-        # Only losses that are measured have to be the rows' own; targets of the wrong shape would train nonsense.
-        if measure.name == "neg_loss" or "broadcast" in str(error):
+        # Only losses that are measured have to be the rows' own; targets that do not fit would train nonsense.
+        if measure.name == "neg_loss" or isinstance(error, TargetError):
             raise
-    rows = fresh.prepare(X_query, y_query)
+    if X_query is None:
+        raise ValueError("expected X_query, the queries to measure, got None")
+    form = row_form(x)
+    shape = tuple(y.shape[1:]) if isinstance(y, torch.Tensor) else None
+    rows = fresh.prepare(*like_training(*as_read(start, X_query, y_query), form, shape))
+    require_readable(fresh, rows.batch(slice(0, 1))[0], form)
     if measure.name == "prediction":
         return _checked(Reader(fresh, rows, None, measure)), "none"
     if rows.has_y:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
-from numbers import Integral, Real
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 
 import numpy as np
 import skorch
 from tqdm.auto import tqdm
 
+from ..trajectory import row_hashes
 from ._engines import choose
 from ._files import UnitCache
-from ._plan import draw_masks, draw_seeds, root_of, units_of
+from ._masks import draw_masks, given_masks, masks_without, row_indices
+from ._plan import draw_seeds, root_of, units_of
 from ._retraining import Retraining
 from ._run import run
 from ._task import make_task
@@ -115,15 +117,10 @@ def retrain_on_subsets(
     n_rows, root = task.plan.n_rows, root_of(random_state)
     if subsets is None:
         _check_count("n_subsets", n_subsets)
-        masks = draw_masks(n_rows, n_subsets, _subset_rows(subset_size, n_rows), root)
+        masks = draw_masks(n_rows, n_subsets, subset_size, root)
     else:
-        masks = np.asarray(subsets)
-        if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != n_rows or not masks.any(axis=1).all():
-            raise ValueError(
-                f"expected subsets as booleans of shape (n_subsets, {n_rows}), none of them empty, got {masks.dtype} "
-                f"of shape {masks.shape}"
-            )
-    queries = X_query, y_query
+        masks = given_masks(subsets, n_rows)
+    queries = {"X_query": X_query, "y_query": y_query}
     return _retrain(
         task, masks, None, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
     )
@@ -173,17 +170,17 @@ def leave_one_out(
     Raises
     ------
     ValueError, TypeError
-        As :func:`retrain_on_subsets`, or if `rows` are no rows.
+        As :func:`retrain_on_subsets`, or if `rows` are no rows, or name one twice.
 
     Notes
     -----
     Costs ``(1 + len(rows)) * n_repeats`` trainings.
     """
     task = _paired_task(net, X_train, y_train, X_query, y_query, measurement, output, renormalize, n_repeats)
-    rows = range(task.plan.n_rows) if rows is None else _row_indices(rows, task.plan.n_rows, "rows").tolist()
-    masks, names = _masks_without({str(row): [row] for row in rows}, task.plan.n_rows)
+    rows = np.arange(task.plan.n_rows) if rows is None else row_indices(rows, task.plan.n_rows, "rows")
+    masks, names = masks_without([str(row) for row in rows], rows[:, None], task.plan.n_rows)
     root = root_of(random_state)
-    queries = X_query, y_query
+    queries = {"X_query": X_query, "y_query": y_query}
     return _retrain(
         task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
     )
@@ -229,21 +226,22 @@ def retrain_without(
     Raises
     ------
     ValueError, TypeError
-        As :func:`retrain_on_subsets`, or if a group holds no rows, or all.
+        As :func:`retrain_on_subsets`, or if there are no groups, two of one name, or one of no rows, or of all.
 
     Notes
     -----
     Costs ``(1 + n_groups) * n_repeats`` trainings.
     """
     task = _paired_task(net, X_train, y_train, X_query, y_query, measurement, output, renormalize, n_repeats)
-    groups = removed if isinstance(removed, Mapping) else {str(i): group for i, group in enumerate(removed)}
-    if "all" in groups:
-        raise ValueError('the name "all" stands for the training on all rows: give the group another one')
-    n_rows = task.plan.n_rows
-    groups = {str(name): _row_indices(group, n_rows, f"group {name!r}") for name, group in groups.items()}
-    masks, names = _masks_without(groups, n_rows)
+    if not isinstance(removed, Iterable) or isinstance(removed, str):
+        raise ValueError(
+            "expected removed as a dict from names to rows, or the rows of one group after the other, got a "
+            f"{type(removed).__name__}"
+        )
+    groups = dict(removed if isinstance(removed, Mapping) else enumerate(removed))
+    masks, names = masks_without([str(name) for name in groups], groups.values(), task.plan.n_rows)
     root = root_of(random_state)
-    queries = X_query, y_query
+    queries = {"X_query": X_query, "y_query": y_query}
     return _retrain(
         task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
     )
@@ -266,7 +264,13 @@ def _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, 
             f"cache= needs random_state as an integer, got {random_state!r}: a run with other seeds could not go on "
             "from what this one leaves"
         )
-    seeds = draw_seeds(len(masks), n_repeats, root, paired=task.plan.keep_places)
+    plan, fewest = task.plan, masks.sum(axis=1).min()
+    if plan.drop_last and (plan.n_rows if plan.keep_places else fewest) < plan.batch_size:
+        raise ValueError(
+            f"of {fewest} rows the net makes no batch of {plan.batch_size} (iterator_train__drop_last=True), so that "
+            "nothing would be trained: give it a smaller batch_size, or take larger subsets"
+        )
+    seeds = draw_seeds(len(masks), n_repeats, root, paired=plan.keep_places)
     units = units_of(masks, seeds)
     engine, reason = choose(engine, task, units, chunk_size)
     if verbose > 0:
@@ -289,48 +293,8 @@ def _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, 
         "from_cache": n_found,
         "skorch": skorch.__version__,
     }
-    X_query, y_query = queries
-    measurement = task.reader.measure.name
-    return Retraining(masks, outputs, measurement, seeds, settings, names, X_query=X_query, y_query=y_query)
-
-
-def _subset_rows(subset_size, n_rows):
-    """Rows of a subset, from a fraction or a number."""
-    if isinstance(subset_size, Integral) and not isinstance(subset_size, bool):
-        size = int(subset_size)
-    elif isinstance(subset_size, Real) and 0 < subset_size < 1:
-        size = round(float(subset_size) * n_rows)
-    else:
-        size = 0
-    if not 1 <= size < n_rows:
-        raise ValueError(
-            f"subset_size must be a fraction between 0 and 1 or a number of rows from 1 to {n_rows - 1}, got "
-            f"{subset_size!r}"
-        )
-    return size
-
-
-def _masks_without(groups, n_rows):
-    """All rows, then all but each group: masks and names."""
-    masks = np.ones((1 + len(groups), n_rows), dtype=bool)
-    for mask, (name, rows) in zip(masks[1:], groups.items()):
-        mask[rows] = False
-        if mask.all() or not mask.any():
-            raise ValueError(f"group {name!r} takes {'no' if mask.all() else 'all'} rows away")
-    return masks, ["all", *groups]
-
-
-def _row_indices(rows, n_rows, what):
-    rows = np.asarray(rows)
-    if rows.dtype == bool and rows.shape == (n_rows,):
-        return np.flatnonzero(rows)
-    rows = rows if rows.size else rows.astype(np.int64)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < n_rows):
-        raise ValueError(
-            f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} training rows, got "
-            f"{rows.dtype} of shape {rows.shape}"
-        )
-    return rows.astype(np.int64)
+    kept = {**queries, "row_hashes": row_hashes(task.X, task.y)}
+    return Retraining(masks, outputs, task.reader.measure.name, seeds, settings, names, **kept)
 
 
 def _check_count(name, value):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
+from ..network import opened
 from ._files import read_arrays, write_arrays
 
 _FORMAT = "sklearn_source.retraining"
@@ -31,7 +34,10 @@ class Retraining:
         A name for each subset.
     X_query, y_query : optional
         The queries, kept as they were given: scorers and displays then need not be told. :meth:`save` writes those that
-        are NumPy arrays of numbers.
+        are numbers in an array, table, tensor or list, as arrays.
+    row_hashes : ndarray of shape (n_train,), uint64, optional
+        Fingerprints of the training rows and their targets, by which scorers and displays recognise the rows that an
+        estimator was fitted on, in any order.
 
     Raises
     ------
@@ -39,7 +45,19 @@ class Retraining:
         If shapes do not fit each other.
     """
 
-    def __init__(self, masks, outputs, measurement, seeds, settings=None, names=None, *, X_query=None, y_query=None):
+    def __init__(
+        self,
+        masks,
+        outputs,
+        measurement,
+        seeds,
+        settings=None,
+        names=None,
+        *,
+        X_query=None,
+        y_query=None,
+        row_hashes=None,
+    ):
         self.masks = np.asarray(masks)
         self.outputs = np.asarray(outputs)
         self.measurement = str(measurement)
@@ -47,12 +65,17 @@ class Retraining:
         self.settings = dict(settings or {})
         self.names = None if names is None else [str(name) for name in names]
         self.X_query, self.y_query = X_query, y_query
+        self.row_hashes = None if row_hashes is None else np.asarray(row_hashes, dtype=np.uint64)
         fits = self.masks.ndim == 2 and self.outputs.ndim == 3 and self.masks.dtype == bool
         if not fits or self.outputs.shape[:2] != self.seeds.shape or len(self.masks) != len(self.outputs):
             raise ValueError(
                 "expected masks (n_subsets, n_train) of booleans, outputs (n_subsets, n_repeats, n_query) and seeds "
                 f"(n_subsets, n_repeats), got shapes {self.masks.shape} of {self.masks.dtype}, {self.outputs.shape} "
                 f"and {self.seeds.shape}"
+            )
+        if self.row_hashes is not None and self.row_hashes.shape != (self.masks.shape[1],):
+            raise ValueError(
+                f"expected row_hashes of {self.masks.shape[1]} training rows, got shape {self.row_hashes.shape}"
             )
         if self.names is not None and len(self.names) != len(self.masks):
             raise ValueError(f"expected a name for each of {len(self.masks)} subsets, got {len(self.names)}")
@@ -148,8 +171,9 @@ class Retraining:
                 "another random_state"
             )
         outputs, seeds = (np.concatenate([getattr(r, n) for r in (self, other)], axis=1) for n in ("outputs", "seeds"))
-        queries = {"X_query": self.X_query, "y_query": self.y_query}
-        return Retraining(self.masks, outputs, self.measurement, seeds, self.settings, self.names, **queries)
+        merged = copy.copy(self)
+        merged.outputs, merged.seeds, merged.settings = outputs, seeds, dict(self.settings)
+        return merged
 
     def save(self, path):
         """Write to one ``.npz`` file: arrays, and the settings as JSON. Written whole or not at all.
@@ -165,9 +189,9 @@ class Retraining:
             The file written.
         """
         arrays = {"masks": self.masks, "outputs": self.outputs, "seeds": self.seeds}
-        for name, values in (("X_query", self.X_query), ("y_query", self.y_query)):
-            if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
-                arrays[name] = values
+        optional = {"X_query": _as_numbers(self.X_query), "y_query": _as_numbers(self.y_query)}
+        optional["row_hashes"] = self.row_hashes
+        arrays.update({name: values for name, values in optional.items() if values is not None})
         about = {"format": _FORMAT, "version": 1, "measurement": self.measurement, "names": self.names}
         return write_arrays(path, arrays, {**about, "settings": self.settings})
 
@@ -198,3 +222,11 @@ class Retraining:
             f"Retraining({self.n_subsets} subsets x {self.n_repeats} repeats of {self.n_train} rows, "
             f"{self.n_query} queries, measurement={self.measurement!r})"
         )
+
+
+def _as_numbers(values):
+    """An array of numbers, None where there are other things."""
+    if isinstance(values, list) and values and np.ndim(values[0]) < 2:  # else several inputs
+        values = np.asarray(values)
+    values = opened(values)
+    return values if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" else None

@@ -70,4 +70,12 @@ def _trained(engine, chunks, n_jobs):
 
 
 def _work(engine, units):
-    return [unit.key for unit in units], [np.asarray(values) for values in engine(units)]
+    try:
+        return [unit.key for unit in units], [np.asarray(values) for values in engine(units)]
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"of {len(units[0].rows)} rows a batch of a single one is left, of which batch normalisation has no "
+            f"statistics: give the net another batch_size, iterator_train__drop_last=True, or other subsets ({error})"
+        ) from error

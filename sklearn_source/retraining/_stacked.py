@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,11 @@ from sklearn.base import clone
 from skorch import callbacks
 from skorch.history import History
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..utils._random import seeded
 from ._clones import ALONE, initialize, initialized
+from ._replay import replay
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
 
@@ -31,10 +33,13 @@ class StackedTrainer:
         All training rows, on the device.
     renormalize : bool
         As in :func:`~._clones.train`.
+    name : str, optional
+        Of what all these trainings do alike, by which steps are recorded and replayed; None: every step is computed
+        as it comes.
     """
 
-    def __init__(self, template, network, x, y, *, renormalize=True):
-        self.network, self.x, self.y, self.renormalize = network, x, y, renormalize
+    def __init__(self, template, network, x, y, *, renormalize=True, name=None):
+        self.network, self.x, self.y, self.renormalize, self.name = network, x, y, renormalize, name
         self.net = initialized(template)  # once: a clone costs as much as training a small network
         self.schedules = [c for _, c in self.net.callbacks_ if isinstance(c, callbacks.LRScheduler)]
         self.net.callbacks = "disable"
@@ -53,23 +58,22 @@ class StackedTrainer:
         states : list of (parameters, buffers)
             Mappings from name to Tensor, in the order of `units`.
         """
+        _keep_freed_memory()
         stacks = self._initial(units)
-        loss = vmap(self._loss_of(stacks.module), in_dims=(0, 0, 0, None if not plan.keep_places else 0))
+        gradients = _Gradients(self.net, self.network, stacks, self.name)
         optimizer = self._optimizer(list(stacks.leaves.items()))
         trained = [leaf for leaf in stacks.leaves.values() if leaf.requires_grad]
         clock = _Clock(optimizer, self.schedules)
+        self.net.history = clock.net.history  # where a get_loss of the user's own may look for the epoch
         self.net._set_training(True)
         for epoch in range(plan.n_epochs):
             clock.begin_epoch()
             dealt = [plan.batches(unit, epoch) for unit in units]
-            for batches in zip(*dealt, strict=True):
-                index, weights = _aligned(batches, self.renormalize) if plan.keep_places else (_index(batches), None)
-                x, y = self._pick(self.x, index), self._pick(self.y, index)
-                weights = None if weights is None else weights.to(self.network.device, self.network.dtype)
-                with torch.enable_grad():
-                    total = loss(stacks.state(), x, y, weights).sum()
-                    gradients = torch.autograd.grad(total, trained, allow_unused=True)
-                for leaf, gradient in zip(trained, gradients):
+            for index, weights in _aligned(dealt, self.renormalize) if plan.keep_places else _even(dealt):
+                batch = self._pick(self.x, index), self._pick(self.y, index)
+                if weights is not None:
+                    batch = *batch, weights.to(self.network.device, self.network.dtype)
+                for leaf, gradient in zip(trained, gradients(batch)):
                     # Fused optimizers misread gradients that were expanded (the gradient of a sum, say).
                     leaf.grad = None if gradient is None else gradient.contiguous()
                 clock.step()
@@ -95,26 +99,49 @@ class StackedTrainer:
                 pass
         return self.net.optimizer(*args, **options)
 
-    def _loss_of(self, module):
-        """The loss of a batch as a function of one network's state: all of ``get_loss`` sees it, penalties too."""
-        call = _Call(module, self.net, self.network)
-
-        def loss(state, x, y, weights):
-            return functional_call(call, state, (x, y, weights))
-
-        return loss
-
     def _pick(self, tree, index):
         index = index.to(self.network.device)
         return tree_map(lambda leaf: leaf[index], tree)
 
 
+class _Gradients:
+    """Gradients of the losses of all networks at their batches, by parameter."""
+
+    def __init__(self, net, network, stacks, name):
+        self.stacks, self.name, self.checked = stacks, name, False
+        self.loss = vmap(functools.partial(functional_call, _Call(stacks.module, net, network)))
+
+    def __call__(self, batch):
+        if self.name is None or self.checked:
+            return self._at(batch)
+        # A module that notes something down in a step (a counter, say) may do something else in the next.
+        self.checked, name, self.name = True, self.name, None
+        before = _noted(self.stacks.module)
+        gradients = self._at(batch)
+        self.name = name if _noted(self.stacks.module) == before else None
+        return gradients
+
+    def _at(self, batch):
+        leaves, form = tree_flatten((self.stacks.leaves, self.stacks.buffers, batch))
+
+        def compute(*tensors):
+            leaves, buffers, batch = tree_unflatten(tensors, form)
+            trained = [leaf for leaf in leaves.values() if leaf.requires_grad]
+            with torch.enable_grad():
+                total = self.loss(self.stacks.state(leaves, buffers), batch).sum()
+                return torch.autograd.grad(total, trained, allow_unused=True)
+
+        return compute(*leaves) if self.name is None else replay(self.name, compute, leaves)
+
+
 class _Call(torch.nn.Module):
+    """The loss of one network on its batch: all of ``get_loss`` sees it, penalties too."""
+
     def __init__(self, module, net, network):
         super().__init__()
         self.module, self.net, self.network = module, net, network
 
-    def forward(self, x, y, weights):
+    def forward(self, x, y, weights=None):
         output = self.net.infer(x)
         if weights is None:
             return self.net.get_loss(output, y, X=x, training=True)
@@ -131,27 +158,42 @@ class _Stacks:
 
     def __init__(self, module, states):
         self.module, self.n = module, len(states)
-        linear = {f"{n}.weight" if n else "weight" for n, m in module.named_modules() if type(m) is torch.nn.Linear}
-        self.leaves, self.turned = {}, linear
+        self.leaves, self.turned = {}, set(_turned(module))
         for name, p in module.named_parameters():
             stack = torch.stack(
-                [parameters[name].mT if name in linear else parameters[name] for parameters, _ in states]
+                [parameters[name].mT if name in self.turned else parameters[name] for parameters, _ in states]
             )
             self.leaves[name] = stack.contiguous().requires_grad_(p.requires_grad)
         self.buffers = {n: torch.stack([buffers[n] for _, buffers in states]) for n, _ in module.named_buffers()}
 
-    def _parameters(self):
-        return {name: leaf.mT if name in self.turned else leaf for name, leaf in self.leaves.items()}
+    def _parameters(self, leaves):
+        return {name: leaf.mT if name in self.turned else leaf for name, leaf in leaves.items()}
 
-    def state(self):
-        return {f"module.{name}": value for name, value in {**self._parameters(), **self.buffers}.items()}
+    def state(self, leaves, buffers):
+        """What the module of :class:`_Call` calls its parameters and buffers."""
+        return {f"module.{name}": value for name, value in {**self._parameters(leaves), **buffers}.items()}
 
     def split(self):
-        parameters = {name: value.detach() for name, value in self._parameters().items()}
+        parameters = {name: value.detach() for name, value in self._parameters(self.leaves).items()}
         return [
             ({n: v[i].contiguous() for n, v in parameters.items()}, {n: v[i].clone() for n, v in self.buffers.items()})
             for i in range(self.n)
         ]
+
+
+def _noted(module):
+    """The plain values that a module and its parts hold."""
+    return [
+        {name: value for name, value in vars(part).items() if isinstance(value, (int, float, str, type(None)))}
+        for part in module.modules()
+    ]
+
+
+def _turned(module):
+    for name, part in module.named_modules():
+        # A single output's weights are a vector: turned, it would take the slow path of the batched product.
+        if type(part) is torch.nn.Linear and part.out_features > 1:
+            yield f"{name}.weight" if name else "weight"
 
 
 class _Clock:
@@ -181,6 +223,15 @@ class _Clock:
             schedule.on_epoch_end(self.net)
 
 
+def _keep_freed_memory():
+    """Let the C library keep what is freed for the next step, instead of asking the system for fresh pages every time.
+
+    glibc returns free memory at the top of its heap above twice the largest block that was ever freed to the system,
+    which it counts up to 32 MiB. Elsewhere this does nothing.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
 def _copied(module):
     return (
         {name: p.detach().clone() for name, p in module.named_parameters()},
@@ -188,16 +239,20 @@ def _copied(module):
     )
 
 
-def _index(batches):
-    return torch.from_numpy(np.stack([rows for rows, _ in batches]))
+def _even(dealt):
+    """Batches of equally many rows: (index, None) for each step, with the network as the first axis of the index."""
+    sizes = [len(rows) for rows, _ in dealt[0]]
+    order = torch.from_numpy(np.stack([np.concatenate([rows for rows, _ in batches]) for batches in dealt]))
+    return [(index, None) for index in order.split(sizes, dim=1)]
 
 
-def _aligned(batches, renormalize):
+def _aligned(dealt, renormalize):
     """Batches of unequal length as one index, with a weight for each row: 0 for those that fill up."""
-    length = max(len(rows) for rows, _ in batches)
-    index = np.zeros((len(batches), length), dtype=np.int64)
-    weights = np.zeros((len(batches), length))
-    for i, (rows, n_dealt) in enumerate(batches):
-        index[i, : len(rows)], index[i, len(rows) :] = rows, rows[0]
-        weights[i, : len(rows)] = 1 / (len(rows) if renormalize else n_dealt)
-    return torch.from_numpy(index), torch.from_numpy(weights)
+    for batches in zip(*dealt, strict=True):
+        length = max(len(rows) for rows, _ in batches)
+        index = np.zeros((len(batches), length), dtype=np.int64)
+        weights = np.zeros((len(batches), length))
+        for i, (rows, n_dealt) in enumerate(batches):
+            index[i, : len(rows)], index[i, len(rows) :] = rows, rows[0]
+            weights[i, : len(rows)] = 1 / (len(rows) if renormalize else n_dealt)
+        yield torch.from_numpy(index), torch.from_numpy(weights)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..network import Network, Rows, prepare_rows
+from ..network import Network, Rows, as_read, outputs_of, prepare_rows
 from ..utils._random import seeded
 from ._clones import ALONE, initialized, materialize, template_of
 from ._fingerprint import fingerprint
@@ -51,13 +52,15 @@ class Task:
 def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renormalize):
     """Check everything that can be checked before the work, and make the :class:`Task`."""
     template = template_of(net)
-    start, few = _with_weights(template, X, y)
+    start = initialized(template)
+    X, y = as_read(start, X, y)
+    few = _few_rows(start, X, y)
     network = Network.from_net(start)
     X, y = _suited(network, X, y)
     rows = network.prepare(X, y)
     if not rows.has_y:
         raise ValueError("retraining needs the targets of the training rows: pass y_train, or a dataset that has them")
-    reader, labels = make_reader(net, network, rows, X_query, y_query, measurement, output)
+    reader, labels = make_reader(net, start, network, rows, X_query, y_query, measurement, output)
     options = template.get_params_for("iterator_train")
     plan = BatchPlan(
         n_rows=len(rows),
@@ -72,6 +75,7 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
             template, X, y, rows, reader, plan, measurement=(measurement, output), renormalize=renormalize
         ),
         "query_labels": labels,
+        "output": None if reader.measure.output is None else list(reader.measure.output),
         "optimizer": getattr(template.optimizer, "__name__", str(template.optimizer)),
         "batch_size": plan.batch_size,
         "shuffle": plan.shuffle,
@@ -83,14 +87,13 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
     return Task(template, X, y, rows, few, plan, reader, renormalize, about)
 
 
-def _with_weights(template, X, y):
-    """A clone with weights, and a few rows as its module reads them: lazy layers need some before they have any."""
-    net = initialized(template)
-    with ALONE, seeded(0, template.device):
+def _few_rows(net, X, y):
+    """A few rows as the module of an initialized net reads them; its lazy layers take their weights from them."""
+    with ALONE, seeded(0, net.device):
         dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
         few, _ = prepare_rows(net, X, y, device=torch.device(net.device), dtype=dtype).batch(slice(0, 2))
-        materialize(net, few)
-    return net, few
+        outputs_of(partial(materialize, net), few)
+    return few
 
 
 def _suited(network, X, y):

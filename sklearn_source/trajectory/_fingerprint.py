@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from skorch.dataset import get_len
 
-__all__ = ["match_rows", "n_rows_of", "row_hashes", "trained_rows"]
+__all__ = ["match_rows", "n_rows_of", "partners", "row_hashes", "trained_rows"]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it is a bijection of the 64-bit words
 _CHUNK = 1 << 16  # values hashed at a time: the temporaries stay in the processor's cache
@@ -83,22 +83,43 @@ def match_rows(stage, hashes) -> np.ndarray:
                 f"Stage {stage.index} of the trajectory was trained on {n_rows} rows, but {n_given} came. {advice}"
             )
         return np.arange(n_rows)
-    hashes = np.asarray(hashes, dtype=np.uint64)
-    # Stable sorts keep equal rows in their order of appearance: the k-th meets the k-th.
-    order_recorded = np.argsort(recorded, kind="stable")
-    order_given = np.argsort(hashes, kind="stable")
-    if len(hashes) == len(recorded) and np.array_equal(recorded[order_recorded], hashes[order_given]):
-        indices = np.empty(len(hashes), dtype=np.int64)
-        indices[order_given] = order_recorded
+    indices = partners(np.asarray(hashes, dtype=np.uint64), recorded)
+    unknown = int((indices < 0).sum())
+    missing = n_rows - (len(indices) - unknown)
+    if not missing and not unknown:
         return indices
-    values, inverse = np.unique(np.concatenate([recorded, hashes]), return_inverse=True)
-    surplus = np.bincount(inverse[len(recorded) :], minlength=len(values))
-    surplus = surplus - np.bincount(inverse[: len(recorded)], minlength=len(values))
-    missing, unknown = int(-surplus[surplus < 0].sum()), int(surplus[surplus > 0].sum())
     raise ValueError(
         f"Expected the {n_rows} rows that stage {stage.index} of the trajectory was trained on, but {len(hashes)} "
         f"rows came: {missing} recorded rows are missing and {unknown} rows are unknown. {advice}"
     )
+
+
+def partners(given, recorded, first=None):
+    """For every given hash the recorded row with the same one, each recorded row at most once.
+
+    Parameters
+    ----------
+    given, recorded : ndarray of uint64
+    first : ndarray of bool, shape (len(recorded),), optional
+        Of equal rows, these are met first; else each in its order of appearance, the k-th by the k-th.
+
+    Returns
+    -------
+    indices : ndarray of int64, shape (len(given),)
+        -1: none.
+    """
+    if np.array_equal(given, recorded):
+        return np.arange(len(given))
+    later = np.zeros(len(recorded), dtype=bool) if first is None else ~first
+    order_given, order_known = np.argsort(given, kind="stable"), np.lexsort((later, recorded))
+    a, b = given[order_given], recorded[order_known]
+    # The r-th of equal values in a sits r places after their first place in b, if b has that many.
+    place = np.searchsorted(b, a) + np.arange(len(a)) - np.searchsorted(a, a)
+    inside = np.minimum(place, len(b) - 1)
+    met = (place < len(b)) & (b[inside] == a)
+    partner = np.empty(len(a), dtype=np.int64)
+    partner[order_given] = np.where(met, order_known[inside], -1)
+    return partner
 
 
 def n_rows_of(X):

@@ -84,6 +84,14 @@ def test_queries_are_recognised_in_any_number_and_order():
         est.transform(np.vstack([w.X_query[:1], w.X[:1]]))
 
 
+def test_rows_and_queries_in_lists():
+    w = world()
+    expected = EmpiricalInfluence(w.truth).fit(w.X).transform(w.X_query)
+    np.testing.assert_array_equal(EmpiricalInfluence(w.truth).fit(w.X.tolist()).transform(w.X_query.tolist()), expected)
+    est = EmpiricalInfluence(w.truth, X_query=w.X_query.tolist()).fit(w.X.tolist())
+    np.testing.assert_array_equal(est.transform(w.X_query[:2].tolist()), expected[:2])
+
+
 def test_equal_queries_are_met_in_turn():
     w = world()
     X_query = w.X_query.copy()

@@ -10,11 +10,18 @@ from hypothesis import strategies as st
 from sklearn_source.gradients import (
     Dense,
     Factored,
+    _formed,
+    _pairs,
     _products,
     _rowgrad,
+    add_pairs,
     rotate_matrices,
+    rowwise_pairs,
     squared_in_basis,
+    to_meet,
+    unit_vectors,
     weighted_sum,
+    whole_moments,
 )
 
 sizes = st.integers(1, 5)
@@ -91,6 +98,54 @@ def test_squares_in_a_basis_summed_over_rows_and_columns(problem):
     factored, dense = zip(*[forms(a, g) for g in gs])
     torch.testing.assert_close(squared_in_basis(list(factored), left, right), expected)
     torch.testing.assert_close(squared_in_basis(list(dense), left, right), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(n_columns=3), st.booleans(), st.booleans())
+def test_moments_of_whole_gradients_summed_over_rows_and_columns(problem, wanted_input, wanted_output):
+    a, gs, _, _, _ = problem
+    wholes = [explicit(a, g) for g in gs]
+    expected = (
+        sum(torch.einsum("bgoi,bgoj->gij", G, G) for G in wholes) if wanted_input else None,
+        sum(torch.einsum("bgoi,bgpi->gop", G, G) for G in wholes) if wanted_output else None,
+    )
+    factored, dense = zip(*[forms(a, g) for g in gs])
+    for found in (
+        whole_moments(list(factored), wanted_input, wanted_output),
+        whole_moments(list(dense), wanted_input, wanted_output),
+        _formed._by_grams(a, gs, wanted_input, wanted_output),
+    ):
+        for mine, exact in zip(found, expected, strict=True):
+            if exact is None:
+                assert mine is None
+            else:
+                torch.testing.assert_close(mine, exact)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.integers(1, 3), st.booleans(), st.integers(1, 200))
+def test_pairs_of_factored_gradients(problem, positions, batched, budget):
+    a, (g,), _, _, normal = problem
+    rows, groups, _, inp = a.shape
+    queries = Factored(normal(4, groups, positions, inp), normal(4, groups, positions, g.shape[3]))
+    G, Q = explicit(a, g).flatten(1), explicit(queries.a, queries.g).flatten(1)
+    start = normal(4, rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_pairs, "CHUNK_BYTES", budget)  # one row at a time, or many
+        torch.testing.assert_close(add_pairs(start.clone(), queries, Factored(a, g)), start + Q @ G.T)
+    torch.testing.assert_close(rowwise_pairs(Factored(a, g), Factored(a, g)), G.square().sum(1))
+    parts = [queries[:1], queries[1:]] if batched else [queries]
+    for values in (to_meet(parts, 2.5), to_meet(parts, torch.full(queries.shape, 2.5, dtype=a.dtype))):
+        (unit,) = unit_vectors([values])
+        for found, expected in ((values, 2.5 * Q), (unit, Q / Q.norm(dim=1, keepdim=True))):
+            vectors = found.matrix().flatten(1) if isinstance(found, Factored) else found
+            torch.testing.assert_close(vectors, expected)
+
+
+def test_queries_stay_factored_where_that_is_less_work():
+    wide, tall = torch.ones(2, 1, 1, 9), torch.ones(2, 1, 6, 9)
+    assert isinstance(to_meet([Factored(wide, wide)]), Factored)
+    assert isinstance(to_meet([Factored(tall, tall)]), torch.Tensor)
 
 
 @settings(max_examples=40, deadline=None)

@@ -255,11 +255,24 @@ def test_frames_and_record_arrays(digits, monkeypatch):
         audit_training_rows(est, digits.X, digits.y, as_frame=True)
 
 
+def test_rows_are_read_as_fit_reads_them():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 3)).astype(np.float32)
+    y = X[:, 0] - X[:, 1]
+    est = InfluenceFunctions(make_net(), random_state=0).fit(X, y)  # trains on a column of targets
+    expected = audit_training_rows(est, X, y)
+    for rows in ((X.tolist(), y.tolist()), (pd.DataFrame(X), pd.Series(y)), (X.astype(float), y[:, None])):
+        pd.testing.assert_frame_equal(audit_training_rows(est, *rows), expected)
+
+
 def test_bad_input(digits):
     call = {"estimator": digits.est, "X": digits.X, "y": digits.y}
     for options, message in (
         ({"X": digits.X[:5], "y": digits.y[:5]}, "the 400 training rows"),
-        ({"y": None}, "targets of the training rows"),
+        ({"y": None}, "400 without targets"),
+        ({"X": digits.X[::-1], "y": digits.y[::-1]}, "in the same order, got them in another one"),
+        ({"X": np.where(np.arange(400)[:, None] == 7, 0, digits.X)}, "in the same order, got 1 others"),
+        ({"y_query": digits.y}, "no meaning without X_query"),
         ({"n_neighbors": 0}, "n_neighbors"),
         ({"k": 1.5}, "k must be"),
         ({"high": 1}, "high must be"),
@@ -267,5 +280,5 @@ def test_bad_input(digits):
     ):
         with pytest.raises(ValueError, match=message):
             audit_training_rows(**{**call, **options})
-    with pytest.raises(TypeError, match="with a network and self_influence"):
+    with pytest.raises(TypeError, match="with a network to ask"):
         audit_training_rows(known(np.eye(3))[0], digits.X, digits.y)

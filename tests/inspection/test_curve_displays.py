@@ -51,10 +51,10 @@ def test_mislabel_from_estimator(fitted):
 @pytest.mark.parametrize(
     "scores, bad, message",
     [
-        (np.ones(4), np.zeros(4, bool), "some but not all"),
-        (np.ones(4), np.ones(4, bool), "some but not all"),
-        (np.ones(4), np.ones(3, bool), "booleans of shape"),
-        (np.ones(4), [4], "positions from 0 to 3"),
+        (np.ones(4), np.zeros(4, bool), "0 mislabelled of 4"),
+        (np.ones(4), np.ones(4, bool), "4 mislabelled of 4"),
+        (np.ones(4), np.ones(3, bool), "mask of 4 booleans"),
+        (np.ones(4), [4], "indices from 0 to 3"),
         (np.array([1.0, np.nan]), [0], "finite scores"),
         (np.ones((2, 2)), [0], "shape"),
         (["a", "b"], [0], "numbers"),

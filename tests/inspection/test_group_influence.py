@@ -119,7 +119,6 @@ def test_sums_foretell_retraining_without_the_groups():
     "groups, options, message",
     [
         ({"a": [12]}, {}, "group 'a' as indices from 0 to 11"),
-        ({"a": []}, {}, "group 'a'"),
         ({"a": np.zeros(12, bool)}, {}, "holds no rows"),
         ({"a": np.zeros(11, bool)}, {}, "mask of the 12"),
         ({}, {}, "at least one group"),
@@ -127,6 +126,9 @@ def test_sums_foretell_retraining_without_the_groups():
         (GROUPS, {"uncertainty": "networks"}, "several estimators"),
         (GROUPS, {"uncertainty": "none"}, "uncertainty must be"),
         (GROUPS, {"confidence": 2}, "confidence"),
+        (None, {}, "expected groups as a dict"),
+        ({"a": []}, {}, "group 'a' holds no rows"),
+        ([None] + ["x"] * 11, {}, "name the rows that have none"),
     ],
 )
 def test_bad_input(tables, groups, options, message):
@@ -139,6 +141,18 @@ def test_estimators_of_other_rows_and_other_things(tables):
     est, X_query = known(tables[0])
     with pytest.raises(ValueError, match="same training rows"):
         group_influence([est, known(tables[0, :, :5])[0]], X_query, GROUPS)
+    with pytest.raises(ValueError, match="at least one estimator"):
+        group_influence([], X_query, GROUPS)
     for other in (LinearRegression(), "est", tables):
         with pytest.raises(TypeError, match="attribution method"):
             group_influence(other, X_query, GROUPS)
+
+
+def test_estimators_of_the_same_rows_in_another_order():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20, 3)).astype(np.float32)
+    y = X[:, :1]
+    net, order = make_net(max_epochs=1).fit(X, y), rng.permutation(20)
+    one, two = InfluenceFunctions().fit(net, X, y), InfluenceFunctions().fit(net, X[order], y[order])
+    with pytest.raises(ValueError, match="in the same order"):
+        group_influence([one, two], X[:2], {"a": [1, 2]})

@@ -8,9 +8,12 @@ import importlib
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 
-from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn
+from sklearn_source import EmpiricalInfluence, InfluenceFunctions, SourceAttribution, TracIn
 from sklearn_source.inspection import (
     InfluenceDisplay,
     LDSDisplay,
@@ -20,6 +23,10 @@ from sklearn_source.inspection import (
     segment_scores,
 )
 from sklearn_source.metrics import linear_datamodeling_score
+from sklearn_source.model_selection import FullTrainingSet, make_lds_scorer
+from sklearn_source.retraining import retrain_on_subsets
+from sklearn_source.utils._compat import FrozenEstimator
+from tests._nets import make_net
 from tests.metrics._worlds import additive_world
 
 
@@ -156,11 +163,59 @@ def test_lds_of_fitted_and_unfitted_estimators(plt, fitted):
     twins = LDSDisplay.from_estimators([est, est], truth, X_query=X[:4], n_bootstrap=20)
     assert list(twins.results) == ["SourceAttribution", "SourceAttribution #2"]
     with pytest.raises(NotFittedError, match="TracIn is not fitted: fit it, or pass X_train"):
-        LDSDisplay.from_estimators([est, TracIn()], truth, X_query=X[:4])
+        LDSDisplay.from_estimators([TracIn()], truth, X_query=X[:4])
+    with pytest.raises(NotFittedError, match="Pipeline is not fitted"):
+        LDSDisplay.from_estimators([est, make_pipeline(FunctionTransformer(), TracIn(net))], truth, X_query=X[:4])
     with pytest.raises(ValueError, match="at least one estimator"):
         LDSDisplay.from_estimators([], truth, X_query=X[:4])
+    for wrong in (est, [est, 1]):
+        with pytest.raises(TypeError, match="expected .*estimators"):
+            LDSDisplay.from_estimators(wrong, truth, X_query=X[:4])
+    with pytest.raises(ValueError, match="does not hold the queries"):
+        LDSDisplay.from_estimators([est], truth)
     with pytest.raises(ValueError, match="dict from the name"):
         LDSDisplay.from_predictions([np.zeros((4, 64))], truth)
+
+
+def test_lds_of_what_a_fitted_estimator_and_the_truth_know(fitted):
+    """Unfitted methods are fitted as the fitted one was; the truth brings its queries and recognises the rows."""
+    est, net, X, y = fitted
+    truth = retrain_on_subsets(net, X, y, X[:4], n_subsets=12, n_repeats=2, random_state=0)
+    methods = [est, TracIn(), EmpiricalInfluence(truth), EmpiricalInfluence(truth).fit(X)]
+    display = LDSDisplay.from_estimators(methods, truth, n_bootstrap=20)
+    fresh = TracIn().fit(net, X, y)
+    for name, method in (("SourceAttribution", est), ("TracIn", fresh), ("EmpiricalInfluence", methods[3])):
+        expected = linear_datamodeling_score(method.transform(X[:4]), truth, n_bootstrap=20).score
+        assert display.results[name].score == pytest.approx(expected)
+    order = np.random.default_rng(0).permutation(len(X))
+    shuffled = SourceAttribution(n_segments=3).fit(net, X[order], y[order])
+    pipeline = make_pipeline(FunctionTransformer(), TracIn(FrozenEstimator(net))).fit(X[order], y[order])
+    again = LDSDisplay.from_estimators([shuffled, TracIn(), pipeline], truth, n_bootstrap=20)
+    found = [result.score for result in again.results.values()]
+    expected = [display.results[name].score for name in ("SourceAttribution", "TracIn", "TracIn")]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    options = {"scoring": make_lds_scorer(truth), "cv": FullTrainingSet(2)}
+    search = GridSearchCV(SourceAttribution(FrozenEstimator(net)), {"n_segments": [3]}, **options).fit(X, y)
+    again = LDSDisplay.from_estimators({"best": search, "TracIn": TracIn()}, truth, n_bootstrap=20)
+    found = [result.score for result in again.results.values()]
+    np.testing.assert_allclose(found, expected[:2], atol=1e-6)
+    alone = LDSDisplay.from_estimators([EmpiricalInfluence(truth)], truth, X_train=X, y_train=y, n_bootstrap=20)
+    assert alone.results["EmpiricalInfluence"].score == display.results["EmpiricalInfluence"].score
+    with pytest.raises(ValueError, match="the truth measured 'prediction'"):
+        LDSDisplay.from_estimators([TracIn(measurement=lambda o, t: -o[:, 0]).fit(net, X, y)], truth)
+
+
+def test_lds_of_a_trajectory_given_by_hand(fitted):
+    """What the fitted method was told of the training, the others are told too."""
+    est, net, X, y = fitted
+    unrecorded = make_net(recorded=False, iterator_train__shuffle=True).fit(X, y)
+    unrecorded.module_.load_state_dict(net.module_.state_dict())
+    told = SourceAttribution(trajectory=est.trajectory_).fit(unrecorded, X, y)
+    truth = retrain_on_subsets(net, X, y, X[:4], n_subsets=5, n_repeats=1, random_state=0)
+    display = LDSDisplay.from_estimators([told, TracIn()], truth, n_bootstrap=20)
+    expected = LDSDisplay.from_estimators([est, TracIn()], truth, n_bootstrap=20)
+    for one, other in zip(display.results.values(), expected.results.values(), strict=True):
+        assert one.score == pytest.approx(other.score)
 
 
 def test_what_is_missing_is_said_without_matplotlib(monkeypatch, fitted):

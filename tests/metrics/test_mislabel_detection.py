@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.integrate import trapezoid
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -77,15 +78,31 @@ def test_a_single_mislabelled_row_has_no_interval():
     assert np.isnan(found.interval).all()
 
 
+def test_masks_of_any_kind():
+    scores, mask = np.arange(5.0), np.array([False, True, False, False, True])
+    expected = mislabel_detection_score(scores, mask).score
+    for bad in (
+        mask.tolist(),
+        mask.astype(int),
+        mask.astype(np.uint8),
+        [1, 4],
+        torch.tensor(mask),
+        torch.tensor([4, 1]),
+    ):
+        assert mislabel_detection_score(scores, bad).score == expected
+
+
 @pytest.mark.parametrize(
     "scores, bad, message",
     [
-        (np.zeros((3, 2)), [0], "one finite score per training row"),
-        ([0.0, np.nan], [0], "one finite score per training row"),
+        (np.zeros((3, 2)), [0], "one score per training row"),
+        (["a", "b"], [0], "one score per training row"),
+        ([0.0, np.nan], [0], "expected finite scores"),
         ([0.0, 1.0], [2], "indices from 0 to 1"),
         ([0.0, 1.0], [-1], "indices from 0 to 1"),
         ([0.0, 1.0], [True], "mask of 2 booleans"),
-        ([0.0, 1.0, 2.0], [0, 0, 1], "twice"),
+        ([0.0, 1.0, 2.0], [0, 2, 2], "twice"),
+        ([0.0, 1.0, 2.0], [], "0 mislabelled of 3 rows"),
         ([0.0, 1.0], [True, True], "2 mislabelled of 2 rows"),
         ([0.0, 1.0], np.zeros(2, bool), "0 mislabelled of 2 rows"),
     ],

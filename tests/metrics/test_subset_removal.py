@@ -145,6 +145,7 @@ def test_bad_input(change, options, message):
     [
         ({"k": 25}, "k must be an integer from 1 to"),
         ({"k": [2, 0]}, "k must be"),
+        ({"k": []}, "at least one k"),
         ({"n_random": -1}, "n_random"),
         ({"scores": np.zeros(4)}, "n_query, n_train"),
         ({"scores": np.full((2, 4), np.nan)}, "finite"),

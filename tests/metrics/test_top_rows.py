@@ -139,7 +139,9 @@ def test_the_same_rows_for_all_queries():
     "call, message",
     [
         (lambda s: class_detection_score(s, np.zeros(6), np.zeros(14)), "expected scores of shape"),
+        (lambda s: class_detection_score(s, np.zeros(6), np.zeros(14)), "a label for every query and training row"),
         (lambda s: class_detection_score(s, np.zeros((6, 2)), np.zeros(15)), "one label per row"),
+        (lambda s: class_detection_score(s, np.full(6, "0"), np.zeros(15)), "no query is of a class of the training"),
         (lambda s: class_detection_score(s, np.zeros(6), np.zeros(15), k=16), "k must be an integer from 1 to"),
         (lambda s: class_detection_score(s, np.zeros(6), np.zeros(15), confidence=95), "confidence"),
         (lambda s: model_randomization_score(s, s[:, 1:]), "same queries and training rows"),
@@ -148,7 +150,7 @@ def test_the_same_rows_for_all_queries():
         (lambda s: top_k_overlap(s, k=0), "k must be"),
         (lambda s: top_k_overlap(s, k=True), "k must be"),
         (lambda s: top_k_overlap(s[:1], k=2), "single query"),
-        (lambda s: top_k_overlap(s, s[:3], k=2), "expected scores of shape"),
+        (lambda s: top_k_overlap(s, s[:3], k=2), "both are to be of the same queries"),
         (lambda s: top_k_overlap(s[0], k=2), "n_query, n_train"),
     ],
 )

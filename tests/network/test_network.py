@@ -306,3 +306,29 @@ def test_a_module_that_returns_no_tensor(data):
     network = Network.from_net(NeuralNetRegressor(Dictionary(4, 1)).initialize())
     with pytest.raises(TypeError, match="returns a tensor"):
         forward(network, data[0])
+
+
+class Steep(nn.Module):
+    """What a signature has to see: an attribute that nothing else shows, and a function that is called."""
+
+    def __init__(self, steepness=1.0):
+        super().__init__()
+        self.out, self.steepness = nn.Linear(3, 1), steepness
+
+    def forward(self, x):
+        return _bend(self.steepness * self.out(x))
+
+
+def _bend(x):
+    return x.tanh()
+
+
+def test_the_signature_sees_attributes_and_what_the_module_calls(monkeypatch):
+    def signature(**options):
+        return Network.from_net(NeuralNetRegressor(Steep, **options).initialize()).signature()
+
+    one = signature()
+    assert signature() == one
+    assert signature(module__steepness=2.0) != one
+    monkeypatch.setitem(globals(), "_bend", torch.relu)
+    assert signature() != one

@@ -9,7 +9,8 @@ from torch import nn
 
 from sklearn_source.datasets import MLP
 from sklearn_source.retraining._engines import JoblibEngine, VectorizedEngine, choose
-from sklearn_source.retraining._plan import draw_masks, draw_seeds, units_of
+from sklearn_source.retraining._masks import draw_masks
+from sklearn_source.retraining._plan import draw_seeds, units_of
 from sklearn_source.retraining._task import make_task
 
 N_ROWS, N_QUERIES, N_FEATURES = 45, 6, 4

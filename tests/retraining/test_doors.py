@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from skorch import NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Checkpoint, EarlyStopping, EpochScoring
+from skorch.callbacks import Checkpoint, EarlyStopping, EpochScoring, LoadInitState, TensorBoard
 from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
 from torch import nn
@@ -97,6 +97,73 @@ def test_arrays_of_another_precision_and_frames_are_read():
     np.testing.assert_allclose(dataset.outputs, expected.outputs, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+def test_rows_are_read_as_the_methods_read_them():
+    """Lists, frames with columns of any name, whole numbers among fractions, columns and labels of other kinds."""
+    X, y, X_query = rows()
+    expected = retrain(make_net()).outputs
+    for wrap in (
+        lambda a: a.tolist(),
+        pd.DataFrame,
+        lambda a: pd.DataFrame(a, columns=[f"x{j}" for j in range(len(a.T))]),
+    ):
+        found = retrain_on_subsets(make_net(), wrap(X), wrap(y), wrap(X_query), **SMALL)
+        np.testing.assert_allclose(found.outputs, expected, atol=1e-6)
+    named = retrain_on_subsets(make_net(), {"X": X}, y, X_query, **SMALL)
+    np.testing.assert_array_equal(named.outputs, expected)
+    whole = np.round(4 * X_query)
+    one, other = (retrain_on_subsets(make_net(), X, y, q, **SMALL) for q in (whole, whole.astype(int)))
+    np.testing.assert_array_equal(one.outputs, other.outputs)
+    y_query = y[: len(X_query)]
+    one, other = (
+        retrain_on_subsets(make_net(), X, y, X_query, q, measurement="neg_loss", **SMALL)
+        for q in (y_query, y_query[:, 0])
+    )
+    np.testing.assert_array_equal(one.outputs, other.outputs)
+    X, y, X_query = rows("classes")
+    labels = [
+        retrain_on_subsets(classifier(), X, wrap(y), X_query, wrap(y[: len(X_query)]), **SMALL).outputs
+        for wrap in (np.asarray, list, pd.Series, lambda a: a.astype(np.int32), lambda a: a.astype(float))
+    ]
+    for other in labels[1:]:
+        np.testing.assert_array_equal(other, labels[0])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"X_query": None}, "expected X_query"),
+        (
+            {"X_query": np.zeros((6, 3), np.float32)},
+            "expected rows like those of fit, floats of shape .4,., got floats",
+        ),
+        ({"X_query": np.zeros(6, np.float32)}, "another number of axes"),
+        ({"X_train": np.zeros((45, 4), int)}, "the network cannot read X, integers of shape .4,. per row"),
+        ({"y_train": np.full(45, 3)}, r"expected labels in 0..2 .the network has 3 outputs., got 3"),
+        ({"y_train": np.full(45, "three")}, "encode labels as integers"),
+    ],
+)
+def test_rows_that_the_network_cannot_take(change, message):
+    X, y, X_query = rows("classes")
+    call = {"X_train": X, "y_train": y, "X_query": X_query, "y_query": y[: len(X_query)], **change}
+    with pytest.raises(ValueError, match=message):
+        retrain_on_subsets(classifier(), **call, **SMALL)
+
+
+def test_subsets_that_make_no_batch():
+    with pytest.raises(ValueError, match="of 22 rows the net makes no batch of 30"):
+        retrain(make_net(batch_size=30, iterator_train__drop_last=True))
+
+
+def test_a_batch_of_one_row_under_batch_normalisation():
+    def module():
+        return nn.Sequential(nn.Linear(N_FEATURES, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))
+
+    for engine in ("auto", "joblib"):
+        with pytest.raises(ValueError, match="of 22 rows a batch of a single one is left"):
+            retrain(make_net(module=module, batch_size=7), engine=engine)
+
+
 class Columns(nn.Module):
     def __init__(self):
         super().__init__()
@@ -148,9 +215,41 @@ def test_checkpoints_do_not_touch_the_user_files(tmp_path):
     X, y, _ = rows()
     split = predefined_split(Dataset(X[:10], y[:10]))
     for load_best in (False, True):
-        checkpoint = Checkpoint(dirname=tmp_path / "own", load_best=load_best)
-        retrain(make_net(train_split=split, callbacks=[("best", checkpoint)]))
-    assert not (tmp_path / "own").exists()
+        for place in (
+            {"dirname": str(tmp_path / "own")},
+            {"fn_prefix": str(tmp_path / "own_"), "f_pickle": "all.pkl"},
+            {f"f_{part}": str(tmp_path / part) for part in ("params", "optimizer", "criterion", "history", "pickle")},
+        ):
+            checkpoint = Checkpoint(load_best=load_best, **place)
+            retrain(make_net(train_split=split, callbacks=[("best", checkpoint)]))
+    assert not list(tmp_path.iterdir())
+
+
+class Writer:
+    def __getattr__(self, name):
+        raise AssertionError(f"{name} was asked of it")
+
+    def __deepcopy__(self, memo):
+        raise TypeError("a connection cannot be copied")
+
+
+def test_nothing_is_logged():
+    net = make_net(callbacks=[TensorBoard(Writer()), ("named", TensorBoard(Writer()))])
+    np.testing.assert_array_equal(retrain(net).outputs, retrain(make_net()).outputs)
+    assert len(net.callbacks) == 2
+
+
+def test_loaded_initial_weights_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="LoadInitState would start every retraining from the same weights"):
+        retrain(make_net(callbacks=[LoadInitState(Checkpoint(dirname=str(tmp_path)))]))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_best_weights_are_loaded_where_a_checkpoint_does(named):
+    checkpoint = Checkpoint(monitor=lambda net: len(net.history) == 2, load_best=True)
+    found = retrain(make_net(callbacks=[("best", checkpoint) if named else checkpoint]))
+    assert "Checkpoint may change" in found.settings["engine_reason"]
+    np.testing.assert_allclose(found.outputs, retrain(make_net(max_epochs=2)).outputs, atol=1e-5)
 
 
 def test_measurements():

@@ -27,11 +27,11 @@ def made_up(seed=0, n_subsets=4, n_repeats=2, **options):
 @pytest.mark.parametrize("names", [None, ["all", "a", "b", "c"]])
 @pytest.mark.parametrize("name", ["truth", "truth.npz", "truth.v2"])
 def test_saved_and_read_without_pickle(tmp_path, names, name):
-    one = made_up(names=names)
+    one = made_up(names=names, row_hashes=np.arange(7))
     path = one.save(tmp_path / "folder" / name)
     assert path.suffix == ".npz"
     two = Retraining.load(tmp_path / "folder" / name)
-    for field in ("masks", "outputs", "seeds"):
+    for field in ("masks", "outputs", "seeds", "row_hashes"):
         mine, theirs = getattr(one, field), getattr(two, field)
         np.testing.assert_array_equal(mine, theirs)
         assert mine.dtype == theirs.dtype
@@ -54,6 +54,7 @@ def test_a_real_one_is_json(tmp_path):
     assert one.outputs.dtype == np.float32
 
 
+@pytest.mark.filterwarnings("error")
 def test_damaged_and_foreign_files_are_named(tmp_path):
     path = made_up().save(tmp_path / "t")
     content = path.read_bytes()
@@ -67,13 +68,19 @@ def test_damaged_and_foreign_files_are_named(tmp_path):
     np.savez(tmp_path / "pickled", **{"about.json": np.array([{}], dtype=object)})
     with pytest.raises(ValueError, match="cannot be read"):
         Retraining.load(tmp_path / "pickled.npz")
+    np.save(tmp_path / "array", np.ones(3))
+    with pytest.raises(ValueError, match=r"array\.npy: .* cannot be read"):
+        Retraining.load(tmp_path / "array.npy")
     with pytest.raises(ValueError, match="nowhere"):
         Retraining.load(tmp_path / "nowhere")
 
 
 def test_merge_adds_repeats():
     one, two = made_up(0), made_up(1, n_repeats=3)
+    one.row_hashes = np.arange(7, dtype=np.uint64)
     merged = one.merge(two)
+    assert merged.row_hashes is one.row_hashes
+    assert one.n_repeats == 2
     assert (merged.n_repeats, merged.n_subsets) == (5, 4)
     np.testing.assert_array_equal(merged.outputs, np.concatenate([one.outputs, two.outputs], axis=1))
     np.testing.assert_array_equal(merged.seeds[:, 2:], two.seeds)
@@ -118,6 +125,7 @@ def test_effects_are_with_minus_without():
 
 
 @pytest.mark.parametrize("change", [{"masks": np.ones((4, 7))}, {"outputs": np.ones((4, 3))}, {"names": ["a"]},
+                                    {"row_hashes": np.ones(3)},
                                     {"seeds": np.ones((4, 3))}])  # fmt: skip
 def test_shapes_must_fit(change):
     with pytest.raises(ValueError, match="expected"):

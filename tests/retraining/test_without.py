@@ -143,11 +143,27 @@ def test_scores_of_the_derivative_have_slope_one_against_leave_one_out():
         ({"a": np.arange(45)}, "takes all rows away"),
         ({"a": [45]}, "indices from 0 to 44"),
         ({"a": [0.5]}, "indices from 0 to 44"),
-        ({"all": [1]}, "another one"),
+        ({"all": [1]}, "'all' is there 2 times"),
+        ({1: [1], "1": [2]}, "'1' is there 2 times"),
         ([[-1]], "indices from 0 to 44"),
+        ([3, 4], "expected group '0' as indices"),
+        ({}, "at least one group"),
+        ([], "at least one group"),
+        (None, "got a NoneType"),
+        ("abc", "got a str"),
     ],
 )
 def test_bad_groups(removed, message):
     X, y, X_query = rows()
     with pytest.raises(ValueError, match=message):
         retrain_without(make_net(), X, y, X_query, removed=removed)
+
+
+@pytest.mark.parametrize(
+    "chosen, message",
+    [([45], "indices from 0 to 44"), ([1, 1], "'1' is there 2 times"), ([], "at least one group"), (3, "of shape ()")],
+)
+def test_bad_rows(chosen, message):
+    X, y, X_query = rows()
+    with pytest.raises(ValueError, match=message):
+        leave_one_out(make_net(), X, y, X_query, rows=chosen)

@@ -8,7 +8,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-_FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError)
+_FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
 def row_form(batch):
@@ -20,6 +20,25 @@ def row_form(batch):
     return (tuple(batch.shape[1:]), batch.is_floating_point()) if isinstance(batch, torch.Tensor) else type(batch)
 
 
+@torch.no_grad()
+def outputs_of(forward, x):
+    """``forward`` of some training rows.
+
+    Raises
+    ------
+    ValueError
+        When the network fails on them.
+    """
+    try:
+        return forward(x)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except _FAILURES as error:
+        raise ValueError(
+            f"the network cannot read X, {_told(row_form(x))} per row: pass the X given to net.fit ({error})"
+        ) from error
+
+
 def read_training_rows(network, x):
     """Outputs of some training rows.
 
@@ -28,16 +47,8 @@ def read_training_rows(network, x):
     ValueError
         When the network fails on them, or the output of a row depends on the others or on chance.
     """
-    with torch.no_grad():
-        try:
-            output = network.forward(x)
-            alone = network.forward(tree_map(lambda leaf: leaf[:1] if isinstance(leaf, torch.Tensor) else leaf, x))
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except _FAILURES as error:
-            raise ValueError(
-                f"the network cannot read X, {_told(row_form(x))} per row: pass the X given to net.fit ({error})"
-            ) from error
+    output = outputs_of(network.forward, x)
+    alone = outputs_of(network.forward, tree_map(lambda leaf: leaf[:1] if isinstance(leaf, torch.Tensor) else leaf, x))
     sizes = {len(leaf) for leaf in tree_leaves(x) if isinstance(leaf, torch.Tensor) and leaf.ndim}
     if output.ndim == 0 or len(sizes) == 1 and len(output) not in sizes:
         raise ValueError(
@@ -70,7 +81,7 @@ def require_readable(network, x, form):
     if isinstance(found, dict) and isinstance(form, dict) and set(found) < set(form):
         expected = {key: form[key] for key in found}
         reason = "inputs are missing"
-    if _axes(found) == _axes(expected):
+    if _axes(found) == _axes(expected) or type(found) is not type(expected):
         try:
             with torch.no_grad():
                 network.forward(x)

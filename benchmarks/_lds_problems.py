@@ -1,0 +1,158 @@
+"""The problems on which methods are compared: rows, queries and the untrained net of each.
+
+Settings are those of the authors of SOURCE (Bae et al. 2024, appendix) where they have the task.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
+
+from sklearn_source import TrajectoryRecorder
+from sklearn_source.datasets import (
+    MLP,
+    CharTransformer,
+    TextClassifier,
+    TextEncoder,
+    load_concrete_split,
+    load_plays,
+    load_questions,
+    next_tokens,
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is trained on what, and how large a truth and a comparison it deserves.
+
+    ``make_net(n_checkpoints)`` gives the untrained net, without a recorder for None. ``adaptive``: its optimizer is.
+    """
+
+    name: str
+    X_train: Any
+    y_train: Any
+    X_query: Any
+    y_query: Any
+    make_net: Callable[[int | None], Any]
+    adaptive: bool
+    n_subsets: int = 100
+    n_repeats: int = 10
+    n_networks: int = 5
+    measurement: str = "auto"
+
+
+def _maker(kind: type, module: type, **options: Any) -> Callable[[int | None], Any]:
+    def make_net(n_checkpoints: int | None) -> Any:
+        recorder = None if n_checkpoints is None else [TrajectoryRecorder(n_checkpoints=n_checkpoints)]
+        return kind(module, train_split=None, verbose=0, iterator_train__shuffle=True, callbacks=recorder, **options)
+
+    return make_net
+
+
+def concrete(adaptive: bool) -> Problem:
+    """Return Concrete, 896 rows, and an MLP 128-128-128."""
+    recipe = (
+        {"optimizer": torch.optim.AdamW, "lr": 1e-3, "optimizer__weight_decay": 1e-2}
+        if adaptive
+        else {"optimizer": torch.optim.SGD, "lr": 0.03, "optimizer__momentum": 0.9, "optimizer__weight_decay": 1e-5}
+    )
+    split = load_concrete_split()
+    make_net = _maker(NeuralNetRegressor, MLP, module__n_features=8, batch_size=32, max_epochs=20, **recipe)
+    name = f"concrete-{'adamw' if adaptive else 'sgd'}"
+    return Problem(name, split.X_train, split.y_train, split.X_query, None, make_net, adaptive)
+
+
+def load_digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 10,000 digits of MNIST's test set (10000, 784) in [0, 1] and labels, in a fixed random order."""
+    images = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((folder / "t10k-labels-idx1-ubyte.gz").read_bytes())
+    X = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 784).astype(np.float32) / 255
+    y = np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
+    order = np.random.default_rng(0).permutation(len(X))
+    return X[order], y[order]
+
+
+def mnist(noisy: bool, folder: Path) -> Problem:
+    """Return 6144 digits and an MLP 512-256-128.
+
+    ``noisy``: three epochs on labels of which 30 % were drawn at random. The queries have their true labels.
+    """
+    recipe = (
+        {"lr": 0.01, "optimizer__weight_decay": 3e-5, "max_epochs": 3}
+        if noisy
+        else {"lr": 0.03, "optimizer__weight_decay": 1e-3, "max_epochs": 20}
+    )
+    X, y = load_digits(folder)
+    n_train, n_query = 6144, 100
+    y_train, X_query, y_query = y[:n_train].copy(), X[n_train:][:n_query], y[n_train:][:n_query]
+    if noisy:
+        rng = np.random.default_rng(1)
+        drawn = rng.permutation(n_train)[: int(0.3 * n_train)]
+        y_train[drawn] = rng.integers(0, 10, len(drawn))
+    make_net = _maker(
+        NeuralNetClassifier, MLP, module__n_features=784, module__hidden=(512, 256, 128), module__n_outputs=10,
+        criterion=torch.nn.CrossEntropyLoss, optimizer=torch.optim.SGD, optimizer__momentum=0.9, batch_size=64,
+        **recipe,
+    )  # fmt: skip
+    name = "mnist-noisy" if noisy else "mnist"
+    n_repeats = 10 if noisy else 3
+    return Problem(name, X[:n_train], y_train, X_query, y_query, make_net, False, n_repeats=n_repeats)
+
+
+def questions(adaptive: bool) -> Problem:
+    """Return 400 questions, and a transformer of one block that tells what they ask for."""
+    recipe = (
+        {"optimizer": torch.optim.AdamW, "lr": 2e-3, "optimizer__weight_decay": 1e-2}
+        if adaptive
+        else {"optimizer": torch.optim.SGD, "lr": 0.05, "optimizer__momentum": 0.9, "optimizer__weight_decay": 1e-3}
+    )
+    train, test = load_questions(), load_questions(subset="test")
+    encoder = TextEncoder(lowercase=True, min_count=2, shapes=True, max_length=16)
+    X_train, X_query = encoder.fit_transform(train.data[:400]), encoder.transform(test.data[:60])
+    make_net = _maker(
+        NeuralNetClassifier, TextClassifier, module__n_tokens=encoder.n_tokens_,
+        module__n_classes=len(train.target_names), module__max_length=X_train.shape[1], module__width=32,
+        module__n_blocks=1, criterion=torch.nn.CrossEntropyLoss, batch_size=32, max_epochs=12, **recipe,
+    )  # fmt: skip
+    name = f"questions-{'adamw' if adaptive else 'sgd'}"
+    return Problem(name, X_train, train.target[:400], X_query, test.target[:60], make_net, adaptive, 60, 5, 3)
+
+
+def plays(adaptive: bool) -> Problem:
+    """Return 240 short speeches, every seventh of the excerpt a query, and a language model of characters."""
+    recipe = (
+        {"optimizer": torch.optim.AdamW, "lr": 4e-3, "optimizer__weight_decay": 1e-2}
+        if adaptive
+        else {"optimizer": torch.optim.SGD, "lr": 0.1, "optimizer__momentum": 0.9, "optimizer__weight_decay": 1e-4}
+    )
+    texts = np.asarray(load_plays(max_length=64).data)[:560:2]
+    encoder = TextEncoder("char", edges=True)
+    X, y = next_tokens(encoder.fit_transform(texts))
+    asked = np.arange(len(texts)) % 7 == 0
+    make_net = _maker(
+        NeuralNet, CharTransformer, module__n_tokens=encoder.n_tokens_, module__max_length=X.shape[1],
+        module__width=32, module__n_blocks=1, criterion=torch.nn.CrossEntropyLoss, criterion__ignore_index=-100,
+        batch_size=16, max_epochs=10, **recipe,
+    )  # fmt: skip
+    name = f"plays-{'adamw' if adaptive else 'sgd'}"
+    return Problem(name, X[~asked], y[~asked], X[asked], y[asked], make_net, adaptive, 40, 3, 2, "neg_loss")
+
+
+# By name: what makes the problem, of the folder with the files of MNIST.
+PROBLEMS: dict[str, Callable[[Path], Problem]] = {
+    "concrete-sgd": lambda _: concrete(adaptive=False),
+    "concrete-adamw": lambda _: concrete(adaptive=True),
+    "mnist": lambda folder: mnist(noisy=False, folder=folder),
+    "mnist-noisy": lambda folder: mnist(noisy=True, folder=folder),
+    "questions-sgd": lambda _: questions(adaptive=False),
+    "questions-adamw": lambda _: questions(adaptive=True),
+    "plays-sgd": lambda _: plays(adaptive=False),
+    "plays-adamw": lambda _: plays(adaptive=True),
+}

@@ -1,0 +1,77 @@
+"""The rows that each network of a retraining has, as masks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from numbers import Integral, Real
+
+import numpy as np
+
+
+def draw_masks(n_rows, n_subsets, subset_size, root):
+    """Random subsets of equally many rows: (n_subsets, n_rows). More of the same root begin with the same ones."""
+    size = _subset_rows(subset_size, n_rows)
+    masks = np.zeros((n_subsets, n_rows), dtype=bool)
+    for j, mask in enumerate(masks):
+        rng = np.random.default_rng(np.random.SeedSequence(root, spawn_key=(0, j)))
+        mask[rng.choice(n_rows, size=size, replace=False)] = True
+    return masks
+
+
+def given_masks(subsets, n_rows):
+    """The user's own subsets."""
+    masks = np.asarray(subsets)
+    if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != n_rows or not masks.any(axis=1).all():
+        raise ValueError(
+            f"expected subsets as booleans of shape (n_subsets, {n_rows}), none of them empty, got {masks.dtype} of "
+            f"shape {masks.shape}"
+        )
+    return masks
+
+
+def masks_without(names, groups, n_rows):
+    """All rows, then all but each group: masks and names."""
+    if not names:
+        raise ValueError("expected at least one group of rows to train without, got none")
+    names = ["all", *names]
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise ValueError(
+            f"expected groups whose names differ as texts, from each other and from 'all', the training on all rows: "
+            f"{name!r} is there {times} times"
+        )
+    masks = np.ones((len(names), n_rows), dtype=bool)
+    for mask, name, rows in zip(masks[1:], names[1:], groups):
+        mask[row_indices(rows, n_rows, f"group {name!r}")] = False
+        if mask.all() or not mask.any():
+            raise ValueError(f"group {name!r} takes {'no' if mask.all() else 'all'} rows away")
+    return masks, names
+
+
+def row_indices(rows, n_rows, what):
+    rows = np.asarray(rows)
+    if rows.dtype == bool and rows.shape == (n_rows,):
+        return np.flatnonzero(rows)
+    rows = rows if rows.size else rows.astype(np.int64)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < n_rows):
+        raise ValueError(
+            f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} training rows, got "
+            f"{rows.dtype} of shape {rows.shape}"
+        )
+    return rows.astype(np.int64)
+
+
+def _subset_rows(subset_size, n_rows):
+    """Rows of a subset, from a fraction or a number."""
+    if isinstance(subset_size, Integral) and not isinstance(subset_size, bool):
+        size = int(subset_size)
+    elif isinstance(subset_size, Real) and 0 < subset_size < 1:
+        size = round(float(subset_size) * n_rows)
+    else:
+        size = 0
+    if not 1 <= size < n_rows:
+        raise ValueError(
+            f"subset_size must be a fraction between 0 and 1 or a number of rows from 1 to {n_rows - 1}, got "
+            f"{subset_size!r}"
+        )
+    return size

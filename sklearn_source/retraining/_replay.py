@@ -1,0 +1,143 @@
+"""A training step of stacked networks recorded once as a list of tensor operations, and replayed from then on.
+
+Half of a step of small networks is not arithmetic but finding out what to compute, through modules, vmap and autograd.
+Steps on batches of one shape are the same operations, so they are recorded (``make_fx``), rid of those that change
+nothing, and made to write into memory that is still in the cache.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+aten = torch.ops.aten
+# Recordings of this process, the latest last: workers are handed one part of a retraining after the other.
+_RECORDED: OrderedDict = OrderedDict()
+_MOST = 16
+_SAME = {aten.expand.default, aten.view.default, aten._unsafe_view.default, aten.detach.default, aten.alias.default}
+
+
+def replay(name, function, args):
+    """``function(*args)``, by a recording of it.
+
+    Parameters
+    ----------
+    name : str
+        What the function does: two of one name do the same operations on tensors of the same kinds.
+    function : callable
+        Of tensors, which gives a list of tensors. Its operations must not depend on their values, and it must leave
+        what is not a tensor as it is.
+    args : list of Tensor
+
+    Returns
+    -------
+    results : list of Tensor
+        The same as without a recording, without their history.
+    """
+    key = (name, *((a.shape, a.stride(), a.dtype, a.device, a.requires_grad) for a in args))
+    graph = _RECORDED.get(key)
+    if graph is None:
+        graph = _RECORDED[key] = _record(function, args)
+        while len(_RECORDED) > _MOST:
+            _RECORDED.popitem(last=False)
+    with torch.no_grad():
+        return graph(*args)
+
+
+def _record(function, args):
+    # Recording runs the function: on copies, as it may change its arguments (running means, say).
+    graph = make_fx(function)(*(a.detach().clone().requires_grad_(a.requires_grad) for a in args))
+    if not any(_changes(node) for node in graph.graph.nodes):
+        kinds = _kinds(graph, args)
+        _drop_what_changes_nothing(graph.graph, kinds)
+        _drop_unused(graph.graph)
+        _reuse_memory(graph.graph, kinds)
+    graph.recompile()
+    return graph.forward
+
+
+def _schema(node):
+    return getattr(node.target, "_schema", None)
+
+
+def _changes(node):
+    """Whether an operation writes into its arguments."""
+    return _schema(node) is not None and _schema(node).is_mutable
+
+
+def _kinds(graph, args):
+    """Shape, strides and type of every node's tensor."""
+    kinds = {}
+
+    class Looking(torch.fx.Interpreter):
+        def run_node(self, node):
+            result = super().run_node(node)
+            if isinstance(result, torch.Tensor):
+                kinds[node] = (result.shape, result.stride(), result.dtype)
+            return result
+
+    with torch.no_grad():
+        Looking(graph).run(*args)
+    return kinds
+
+
+def _drop_what_changes_nothing(graph, kinds):
+    for node in graph.nodes:
+        if node.op != "call_function" or not node.args or not isinstance(node.args[0], torch.fx.Node):
+            continue
+        source = node.args[0]
+        if node.target is aten.transpose.int and source.target is aten.transpose.int:
+            if kinds[node] == kinds[source.args[0]]:  # turned and turned back
+                node.replace_all_uses_with(source.args[0])
+        elif node.target in _SAME or (node.target is aten.mul.Scalar and node.args[1] == 1):
+            if kinds[node] == kinds.get(source):
+                node.replace_all_uses_with(source)
+
+
+def _drop_unused(graph):
+    for node in reversed(graph.nodes):
+        if node.op == "call_function" and not node.users:
+            graph.erase_node(node)
+
+
+def _reuse_memory(graph, kinds):
+    """Let elementwise operations write over an argument that nobody reads any more."""
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    own = {node for node in graph.nodes if _is_new(node)}
+    for node in graph.nodes:
+        if node.op != "call_function" or torch.Tag.pointwise not in getattr(node.target, "tags", ()):
+            continue
+        writing = _writing(node.target)
+        spent = next((a for a in node.args if _is_spent(a, node, order, own) and kinds[a] == kinds[node]), None)
+        if writing is None or spent is None:
+            continue
+        overload, keyword = writing
+        node.target = overload
+        node.kwargs = {**node.kwargs, keyword: spent}
+
+
+def _writing(op):
+    """The overload of an operation that writes into a given tensor, and the name of that argument."""
+    given = [(a.name, str(a.type)) for a in op._schema.arguments]
+    for name in op.overloadpacket.overloads():
+        overload = getattr(op.overloadpacket, name)
+        arguments = overload._schema.arguments
+        out = [a.name for a in arguments if a.is_out]
+        if len(out) == 1 and [(a.name, str(a.type)) for a in arguments if not a.is_out] == given:
+            return overload, out[0]
+    return None
+
+
+def _is_spent(argument, node, order, own):
+    """Whether ``node`` is the last to read a tensor that shares its memory with no other; ``own`` are such tensors."""
+    if not isinstance(argument, torch.fx.Node) or argument not in own:
+        return False
+    return all(user is node or (order[user] < order[node] and user in own) for user in argument.users)
+
+
+def _is_new(node):
+    """Whether an operation's result has memory of its own."""
+    schema = _schema(node)
+    return node.op == "call_function" and schema is not None and not any(r.alias_info for r in schema.returns)

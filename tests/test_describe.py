@@ -1,0 +1,172 @@
+"""What caches are keyed by: equal things alike in every process, different ones differently."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sklearn_source
+from sklearn_source.utils._describe import digest
+
+FACTOR = 1.0
+
+
+def scaled(output, target, factor=1.0):
+    return factor * output[:, 0]
+
+
+def by_a_variable(output, target):
+    return FACTOR * output[:, 0]
+
+
+def helper(output):
+    return output[:, 0]
+
+
+def by_a_helper(output, target):
+    return helper(output)
+
+
+def enclosing(factor):
+    def measure(output, target):
+        return factor * output[:, 0]
+
+    return measure
+
+
+def with_default(factor):
+    def measure(output, target, *, factor=factor):
+        return factor * output[:, 0]
+
+    return measure
+
+
+def of_class(width):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(width, 1)
+
+    return Net
+
+
+class Measure:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, output, target):
+        return self.factor * output[:, 0]
+
+    def method(self, output, target):
+        return self(output, target)
+
+
+class Slotted:
+    __slots__ = ("factor",)
+
+    def __init__(self, factor):
+        self.factor = factor
+
+
+class Base:
+    def forward(self, x):
+        return x
+
+
+class Child(Base):
+    pass
+
+
+def typed(body):
+    """A class as an interpreter makes it: of no file."""
+    names = {"__name__": "__main__"}
+    exec(f"class Net:\n    scale = 1\n    def forward(self, x):\n        {body}\n", names)
+    return names["Net"]
+
+
+PAIRS = {
+    "enclosed": (enclosing(1.0), enclosing(2.0)),
+    "default": (with_default(1.0), with_default(2.0)),
+    "one line": (lambda o, t: o[:, 0] + 1, lambda o, t: o[:, 0] - 1),
+    "enclosed by a class": (of_class(3), of_class(4)),
+    "partial": (functools.partial(scaled, factor=1.0), functools.partial(scaled, factor=2.0)),
+    "object": (Measure(1.0), Measure(2.0)),
+    "method": (Measure(1.0).method, Measure(2.0).method),
+    "slots": (Slotted(1.0), Slotted(2.0)),
+    "typed": (typed("return x"), typed("return -x")),
+    "array": (np.zeros(2), np.ones(2)),
+    "dtype": (torch.zeros(2), torch.zeros(2, dtype=torch.float64)),
+    "library": (torch.relu, torch.tanh),
+    "library class": (nn.ReLU, nn.Tanh),
+    "module": (nn.Linear(2, 1), nn.Linear(2, 1)),
+    "logger": (logging.getLogger("a"), logging.getLogger("b")),
+    "set": ({"a", "b"}, {"a", "c"}),
+    "nested": ({"a": [1, (2, None)]}, {"a": [1, (2, False)]}),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_different_things_differ(name):
+    one, other = PAIRS[name]
+    assert digest(one) != digest(other)
+    assert digest({"a": one}) != digest({"a": other})
+    assert digest(one) == digest(one)
+
+
+@pytest.mark.parametrize("value", [by_a_variable, by_a_helper, Child])
+def test_what_code_refers_to_is_part_of_it(value, monkeypatch):
+    before = digest(value)
+    monkeypatch.setitem(globals(), "FACTOR", 2.0)
+    monkeypatch.setitem(globals(), "helper", by_a_variable)
+    monkeypatch.setattr(Base, "forward", by_a_variable)
+    assert digest(value) != before
+    monkeypatch.undo()
+    assert digest(value) == before
+
+
+def test_equal_things_are_alike():
+    for make in (lambda: enclosing(2.0), lambda: of_class(3), lambda: Measure(1.0).method, lambda: typed("return x")):
+        assert digest(make()) == digest(make())
+    shared = [1, 2]
+    assert digest([shared, shared]) == digest([[1, 2], [1, 2]])
+    assert digest([Slotted(1), Slotted(1)]) == digest([Slotted(1)] * 2)
+
+
+def test_what_refers_to_itself():
+    knot = {}
+    knot["knot"] = knot
+
+    def calls_itself(n):
+        return calls_itself(n - 1) if n else knot
+
+    assert digest(calls_itself) == digest(calls_itself)
+    assert digest(knot) == digest(knot)
+
+
+SCRIPT = """
+import importlib.util
+from sklearn_source.utils._describe import digest
+
+spec = importlib.util.spec_from_file_location("the_tests", PATH)
+tests = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tests)
+found = digest([pair for name, pair in tests.PAIRS.items() if name != "module"])
+"""
+
+
+def test_alike_in_every_process():
+    environment = {**os.environ, "PYTHONPATH": str(Path(sklearn_source.__file__).parents[1]), "PYTHONHASHSEED": "7"}
+    command = [sys.executable, "-c", f"PATH = {__file__!r}\n{SCRIPT}\nprint(found)"]
+    there = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
+    here = {"PATH": __file__}
+    exec(SCRIPT, here)
+    assert there == here["found"]
