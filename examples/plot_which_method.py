@@ -155,9 +155,9 @@ with tempfile.TemporaryDirectory() as folder:
         print(f"{name:>20}: log-odds fall by {falls}; of the 100, {own:.0%} are of the query's digit")
 
 # %%
-# Random rows do no harm; on average, every method's do. Without ten rows SOURCE and influence functions do most, without
-# thirty SOURCE; without a hundred the gradient cosine, which foresaw little above: nearly all of its hundred rows are of
-# the query's digit, of which there are about 120, where SOURCE and influence functions list rows of other digits, too.
+# Random rows do no harm; on average, every method's do. Without ten rows SOURCE and influence functions do most, and
+# without thirty SOURCE; without a hundred the gradient cosine, which foresaw little above: nearly all of its rows are
+# of the query's digit, of which there are about 120, where SOURCE and influence functions list rows of other digits.
 # But queries differ so much that twenty of them do not decide between these methods: the intervals overlap everywhere.
 
 # %%
