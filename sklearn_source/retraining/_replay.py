@@ -7,6 +7,7 @@ nothing, and made to write into memory that is still in the cache.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 import torch
@@ -16,6 +17,8 @@ aten = torch.ops.aten
 # Recordings of this process, the latest last: workers are handed one part of a retraining after the other.
 _RECORDED: OrderedDict = OrderedDict()
 _MOST = 16
+# Recording patches torch.nn.Module for the whole process: two at a time would leave it patched.
+_RECORDING = threading.Lock()
 _SAME = {aten.expand.default, aten.view.default, aten._unsafe_view.default, aten.detach.default, aten.alias.default}
 
 
@@ -39,9 +42,10 @@ def replay(name, function, args):
     key = (name, *((a.shape, a.stride(), a.dtype, a.device, a.requires_grad) for a in args))
     graph = _RECORDED.get(key)
     if graph is None:
-        graph = _RECORDED[key] = _record(function, args)
-        while len(_RECORDED) > _MOST:
-            _RECORDED.popitem(last=False)
+        with _RECORDING:
+            graph = _RECORDED[key] = _record(function, args)
+            while len(_RECORDED) > _MOST:
+                _RECORDED.popitem(last=False)
     with torch.no_grad():
         return graph(*args)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -102,6 +104,21 @@ def test_few_recordings_are_kept():
     for number in range(2 * _replay._MOST):
         _replay.replay(f"doubling {number}", lambda x: [2 * x], [torch.ones(1)])
     assert len(_replay._RECORDED) <= _replay._MOST
+
+
+def test_threads_record_one_after_the_other():
+    def work(number):
+        for size in range(3, 9):
+            x = torch.randn(size, 4)
+            (found,) = _replay.replay(f"module {number}", lambda x: [modules[number](x)], [x])
+            torch.testing.assert_close(found, modules[number](x))
+        return number
+
+    modules = [nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(4)]
+    before = nn.Module.__call__, nn.Module.__getattr__
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == [0, 1, 2, 3]
+    assert (nn.Module.__call__, nn.Module.__getattr__) == before
 
 
 class Annealed(NeuralNetRegressor):
