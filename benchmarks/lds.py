@@ -18,7 +18,7 @@ import argparse
 import csv
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,46 +134,45 @@ class Scorer:
         return self.nets[n_checkpoints, seed]
 
 
+def scored(
+    problem: Problem, truth: Retraining, methods: Methods, folder: Path, n_networks: int, empirical: bool
+) -> Iterator[tuple[str, str, str]]:
+    """Yield (method, one network, mean of networks) for the noise ceiling and every method."""
+    nothing = np.zeros((truth.n_query, truth.n_train))
+    ceiling = f"{linear_datamodeling_score(nothing, truth, n_bootstrap=2).ceiling:.3f}"
+    yield f"noise ceiling ({truth.n_subsets} subsets, {truth.n_repeats} repeats)", ceiling, ceiling
+    scorer = Scorer(problem, folder, n_networks)
+    for name, (n_checkpoints, make) in methods.items():
+        scores, seconds = scorer(name, n_checkpoints, make)
+        print(f"{seconds:.1f} s for ", end="")
+        single = [linear_datamodeling_score(s, truth) for s in scores]
+        one = _with_interval(np.mean([s.score for s in single]), np.mean([s.interval for s in single], axis=0))
+        together = linear_datamodeling_score(np.mean(scores, axis=0), truth)
+        yield name, one, _with_interval(together.score, together.interval)
+    if empirical:
+        second = make_truth(problem, folder, "second", random_state=1)
+        est = EmpiricalInfluence(second).fit(problem.X_train, problem.y_train)
+        found = linear_datamodeling_score(est.transform(problem.X_query), truth)
+        score = _with_interval(found.score, found.interval)
+        name = f"empirical influence, {second.n_subsets * second.n_repeats} other networks"
+        yield name, score if n_networks == 1 else "", score
+
+
 def compare(
     problem: Problem, methods: Methods, folder: Path, n_networks: int, table: Path | None, empirical: bool
 ) -> None:
     """Score every method against the truth; print a row as each is ready, and write the table as CSV."""
     truth = make_truth(problem, folder)
-    nothing = np.zeros((truth.n_query, truth.n_train))
-    ceiling = linear_datamodeling_score(nothing, truth, n_bootstrap=2).ceiling
-    together = [f"mean of {n_networks} networks"] if n_networks > 1 else []
-    rows = [["method", "one network", *together]]
-    rows.append(
-        [
-            f"noise ceiling ({truth.n_subsets} subsets, {truth.n_repeats} repeats)",
-            *[f"{ceiling:.3f}"] * len(rows[0][1:]),
-        ]
-    )
     print(f"\n{problem.name}: {len(problem.X_train)} rows, {len(problem.X_query)} queries")
-    for row in rows:
-        print(" | ".join(row), flush=True)
-
-    def add(name: str, one: str, together: str, seconds: float) -> None:
-        rows.append([name, one, together][: len(rows[0])])
-        print(" | ".join(rows[-1]), f"| {seconds:.1f} s", flush=True)
+    header = ("method", "one network", f"mean of {n_networks} networks")
+    n_columns = 2 if n_networks == 1 else 3
+    rows = [header[:n_columns]]
+    for row in scored(problem, truth, methods, folder, n_networks, empirical):
+        rows.append(row[:n_columns])
+        print(" | ".join(rows[-1]), flush=True)
         if table is not None:
             with table.open("w", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows)
-
-    scorer = Scorer(problem, folder, n_networks)
-    for name, (n_checkpoints, make) in methods.items():
-        scores, seconds = scorer(name, n_checkpoints, make)
-        single = [linear_datamodeling_score(s, truth) for s in scores]
-        together = linear_datamodeling_score(np.mean(scores, axis=0), truth)
-        one = _with_interval(np.mean([s.score for s in single]), np.mean([s.interval for s in single], axis=0))
-        add(name, one, _with_interval(together.score, together.interval), seconds)
-    if empirical:
-        start = time.perf_counter()
-        second = make_truth(problem, folder, "second", random_state=1)
-        est = EmpiricalInfluence(second).fit(problem.X_train, problem.y_train)
-        found = linear_datamodeling_score(est.transform(problem.X_query), truth)
-        name = f"empirical influence, {second.n_subsets * second.n_repeats} other networks"
-        add(name, "", _with_interval(found.score, found.interval), time.perf_counter() - start)
 
 
 def _with_interval(score: float, interval: Any) -> str:

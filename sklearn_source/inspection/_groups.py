@@ -9,6 +9,7 @@ from scipy.special import stdtrit
 from sklearn.utils import Bunch
 
 from ..metrics._intervals import check_confidence
+from ..retraining._masks import row_indices
 from ._scores import check_attribution, score_chunks
 
 _SOURCES = ("auto", "rows", "networks", "both")
@@ -158,17 +159,7 @@ def _groups(groups, n_train):
         raise ValueError("expected at least one group, got none")
     masks = np.zeros((len(members), n_train), dtype=bool)
     for mask, name, rows in zip(masks, names, members):
-        rows = np.asarray(rows)
-        rows = rows if rows.size else rows.astype(np.int64)
-        if rows.dtype == bool and rows.shape == (n_train,):
-            mask[:] = rows
-        elif rows.ndim == 1 and rows.dtype.kind in "iu" and ((rows >= 0) & (rows < n_train)).all():
-            mask[rows] = True
-        else:
-            raise ValueError(
-                f"expected group {name!r} as indices from 0 to {n_train - 1}, or a mask of the {n_train} training "
-                f"rows, got {rows.dtype} of shape {rows.shape}"
-            )
+        mask[row_indices(rows, n_train, f"group {name!r}")] = True
         if not mask.any():
             raise ValueError(f"group {name!r} holds no rows")
     return names, masks

@@ -207,7 +207,9 @@ class SegmentDisplay:
         ax.text(1.015, 0.7, "hardly\nmoved", va="top", **words)
         ax.set_ylabel("$h \\sigma$ of the directions\nof the weights (log scale)")
         self._mark_stages(ax)
+        self._name_stages(ax)
 
+    def _name_stages(self, ax):
         starts = {}
         for segment in self.segments:
             starts.setdefault(segment.stage, segment.start)

@@ -108,21 +108,11 @@ class _Gradients:
     """Gradients of the losses of all networks at their batches, by parameter."""
 
     def __init__(self, net, network, stacks, name):
-        self.stacks, self.name, self.checked = stacks, name, False
+        self.stacks, self.name, self.seen = stacks, name, False
         self.loss = vmap(functools.partial(functional_call, _Call(stacks.module, net, network)))
 
     def __call__(self, batch):
-        if self.name is None or self.checked:
-            return self._at(batch)
-        # A module that notes something down in a step (a counter, say) may do something else in the next.
-        self.checked, name, self.name = True, self.name, None
-        before = _noted(self.stacks.module)
-        gradients = self._at(batch)
-        self.name = name if _noted(self.stacks.module) == before else None
-        return gradients
-
-    def _at(self, batch):
-        leaves, form = tree_flatten((self.stacks.leaves, self.stacks.buffers, batch))
+        tensors, form = tree_flatten((self.stacks.leaves, self.stacks.buffers, batch))
 
         def compute(*tensors):
             leaves, buffers, batch = tree_unflatten(tensors, form)
@@ -131,7 +121,15 @@ class _Gradients:
                 total = self.loss(self.stacks.state(leaves, buffers), batch).sum()
                 return torch.autograd.grad(total, trained, allow_unused=True)
 
-        return compute(*leaves) if self.name is None else replay(self.name, compute, leaves)
+        if self.name is None:
+            return compute(*tensors)
+        if self.seen:
+            return replay(self.name, compute, tensors)
+        # A module that notes something down in a step (a counter, say) may do something else in the next.
+        before = _noted(self.stacks.module)
+        gradients = compute(*tensors)
+        self.seen, self.name = True, self.name if _noted(self.stacks.module) == before else None
+        return gradients
 
 
 class _Call(torch.nn.Module):
