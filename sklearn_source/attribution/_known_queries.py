@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 
 import numpy as np
 
+from ..network import several_inputs
 from ..trajectory import row_hashes
 from ..trajectory._fingerprint import n_rows_of
 
@@ -77,6 +78,4 @@ class KnownQueries:
 
 def number_of_rows(X):
     """Of anything that holds rows; a list of rows is no list of inputs."""
-    if isinstance(X, list) and not all(getattr(part, "ndim", 0) >= 2 for part in X):
-        return len(X)
-    return n_rows_of(X)
+    return len(X) if isinstance(X, list) and not several_inputs(X) else n_rows_of(X)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._containers import as_read, checked_targets, like_training, opened, reads_as_array, rectangular
+from ._containers import as_read, checked_targets, like_training, opened, reads_as_array, rectangular, several_inputs
 from ._fastpath import mha_fastpath_off
 from ._measurement import Measurement, resolve_measurement
 from ._network import Network
@@ -29,4 +29,5 @@ __all__ = [
     "require_readable",
     "resolve_measurement",
     "row_form",
+    "several_inputs",
 ]

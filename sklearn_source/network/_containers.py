@@ -49,9 +49,14 @@ def reads_as_array(net, X):
     """Whether X is one array or table, rather than something that only the net understands."""
     if isinstance(X, (torch.Tensor, torch.utils.data.Dataset, Mapping, tuple)):
         return False
-    if isinstance(X, list) and X and all(getattr(part, "ndim", 0) >= 2 for part in X):
-        return False  # several inputs
+    if several_inputs(X):
+        return False
     return not (hasattr(X, "columns") and _takes_columns(net, X.columns))
+
+
+def several_inputs(X):
+    """Whether a list holds one array per input of the net, rather than one row after the other."""
+    return isinstance(X, list) and bool(X) and all(getattr(part, "ndim", 0) >= 2 for part in X)
 
 
 def _takes_columns(net, columns):
