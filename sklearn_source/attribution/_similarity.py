@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..base import BaseAttribution, GradientAttribution, Term
-from ..gradients import unit_vectors
+from ..gradients import met_bytes, unit_vectors
 from ..utils._compat import StrOptions
 
 
@@ -70,8 +70,14 @@ class GradientSimilarity(GradientAttribution):
     def _fit_gradients(self):
         pass
 
+    def _bytes_per_query(self):
+        return met_bytes(self._probe, self._factors())
+
+    def _factors(self):
+        return [-1.0 for _ in self._engine.blocks]
+
     def _terms(self, queries):
-        values = queries.to_meet(self._final, [-1.0 for _ in self._engine.blocks])
+        values = queries.to_meet(self._final, self._factors())
         if self.metric == "cosine":
             values = unit_vectors(values)
         return [Term([self._final], np.ones(1), values, cosine=self.metric == "cosine")]

@@ -109,8 +109,8 @@ class SourceAttribution(GradientAttribution):
 
     Cost. ``fit``: for each checkpoint one forward pass and one backward pass per Fisher column over the training rows
     (again where the cache is too small), and two eigendecompositions per layer and segment. ``transform``: one forward
-    and backward pass per checkpoint, and one product n_query x n_train x n_parameters per segment. Memory: n_segments
-    vectors of all parameters per query, in chunks of queries. After an adaptive optimizer ``fit`` forms and turns the
+    and backward pass per checkpoint, and one product n_query x n_train x n_parameters per segment. Memory: n_segments + 2
+    vectors of all parameters per query, in chunks of queries that take 2 GiB. After an adaptive optimizer ``fit`` forms and turns the
     matrix of every row's gradient: up to (in + out) multiplications per entry and Fisher column.
 
     References
@@ -278,8 +278,8 @@ class SourceAttribution(GradientAttribution):
             return states, np.asarray(segment.weights)
         return [mean_state(states, segment.weights)], np.ones(1)
 
-    def _copies_per_query(self):
-        return self.n_segments * len(self.trajectory_.stages) + 2
+    def _bytes_per_query(self):
+        return (self.n_segments * len(self.trajectory_.stages) + 2) * super()._bytes_per_query()
 
     def _terms(self, queries):
         if all(isinstance(segment, FittedSegment) and segment.roots is None for segment in self._fitted):

@@ -7,6 +7,7 @@ from os import PathLike
 import numpy as np
 
 from ..base import GradientAttribution, Term
+from ..gradients import met_bytes
 from ..trajectory import Trajectory, segment_flow, segment_rates
 from ..utils._compat import StrOptions
 from ._optimizer import stage_position, warn_of_unequal_steps
@@ -101,8 +102,8 @@ class TracIn(GradientAttribution):
                 factors = [f * P for f, P in zip(factors, self._matrices(here.preconditioner))]
             self._parts.append((self._state(checkpoint), factors, self._only(index)))
 
-    def _copies_per_query(self):
-        return len(self._parts)
+    def _bytes_per_query(self):
+        return sum(met_bytes(self._probe, factors) for _, factors, _ in self._parts)
 
     def _terms(self, queries):
         terms = []

@@ -11,6 +11,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from ..gradients import even_chunks
 from ..network import like_training, require_readable
 from ..utils._progress import progress
 from ._doors import net_first
@@ -167,7 +168,7 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
             )
         require_readable(self._network, rows.batch(slice(0, 1))[0], self._form)
         size = max(1, min(self._query_chunk, self._queries_at_once()))
-        chunks = [np.arange(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+        chunks = [np.arange(chunk.start, chunk.stop) for chunk in even_chunks(len(rows), size)]
         return rows, progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")
 
     def _queries_at_once(self):

@@ -8,7 +8,8 @@ from ._engine import GradientEngine
 from ._fisher import FisherStream, Metric, choose_fisher, loss_cotangent, row_uniforms
 from ._formed import Formed, scaled, whole_moments
 from ._indexed import Indexed
-from ._pairs import add_pairs, rowwise_pairs, to_meet, unit_vectors
+from ._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
+from ._products import even_chunks
 from ._rowgrad import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
 from ._slow import FunctionalForward
 
@@ -25,9 +26,11 @@ __all__ = [
     "Metric",
     "add_pairs",
     "choose_fisher",
+    "even_chunks",
     "from_matrices",
     "held_bytes",
     "loss_cotangent",
+    "met_bytes",
     "rotate_matrices",
     "row_uniforms",
     "rowwise_pairs",

@@ -35,6 +35,13 @@ def to_meet(parts, factor=1.0):
     return torch.cat([(part.matrix() * factor).flatten(1) for part in parts])
 
 
+def met_bytes(gradients, factors):
+    """Bytes per query of what :func:`to_meet` gives of these gradients, one per block, times these factors."""
+    values = [to_meet([gradient], factor) for gradient, factor in zip(gradients, factors)]
+    tensors = [t for v in values for t in (v.tensors() if isinstance(v, Factored) else [v])]
+    return sum(t.numel() * t.element_size() for t in tensors) // len(gradients[0])
+
+
 def unit_vectors(values):
     """Vectors whose parts are given per block, as :func:`to_meet` has them, divided by their lengths."""
     squares = sum(v.squared_norm() if isinstance(v, Factored) else v.square().sum(1) for v in values)

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from skorch import NeuralNetRegressor
 from skorch.dataset import ValidSplit
 
@@ -21,6 +22,8 @@ from sklearn_source import (
 )
 from sklearn_source.attribution import _statistics
 from sklearn_source.base import _gradient
+from sklearn_source.datasets import MLP
+from sklearn_source.gradients import Factored
 from sklearn_source.trajectory import Trajectory
 from tests.attribution._runs import Hyper, Run, make_rows, regressor, relative
 from tests.reference import source_scores
@@ -100,6 +103,27 @@ def test_queries_in_chunks(name, run, monkeypatch):
     assert relative(method.transform(X), expected) < 1e-6
     top, best = method.top_influences(X, k=3), np.argsort(-expected, axis=1)[:, :3]
     np.testing.assert_array_equal(top.indices, best)
+
+
+@pytest.mark.parametrize("name", ["source", "influence", "tracin", "gradients"])
+@pytest.mark.parametrize("hidden", [(2,), (32, 16)], ids=["formed", "factored"])
+def test_what_the_budget_of_queries_counts_is_what_they_take(name, hidden, monkeypatch):
+    X, y = make_rows("regressor", 24, "float32", 0)
+    net = NeuralNetRegressor(
+        MLP, module__n_features=3, module__hidden=hidden, max_epochs=4, train_split=None, verbose=0,
+        callbacks=[TrajectoryRecorder()],
+    )  # fmt: skip
+    method = clone(METHODS[name]).fit(net.fit(X, y), X, y)
+    prepared = []
+    prepare = type(method)._prepare_queries
+    monkeypatch.setattr(type(method), "_prepare_queries", lambda *args: prepared.append(prepare(*args)) or prepared[0])
+    method.transform(X[:6])
+    values = [v for term in prepared[0] for v in term.values]
+    tensors = [t for v in values for t in (v.tensors() if isinstance(v, Factored) else [v])]
+    held, counted = sum(t.numel() * t.element_size() for t in tensors) / 6, method._bytes_per_query()
+    if name == "source":  # two more vectors on the way from segment to segment
+        counted -= 2 * 4 * method._engine.n_parameters
+    assert held == counted
 
 
 @pytest.mark.parametrize("name", ["source-sampled", "source-parameters", "influence-sampled"])
