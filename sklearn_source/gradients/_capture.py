@@ -7,7 +7,8 @@ import functools
 import torch
 
 from ._indexed import Indexed
-from ._rowgrad import Dense, Factored, Inputs
+from ._inputs import Inputs
+from ._rowgrad import Dense, Factored
 from ._rules import EmbeddingRule, VectorRule
 from ._slow import layer_gradients
 

@@ -12,12 +12,12 @@ Everything that has to be fast about per-row gradients lives in these files and 
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
 
 from ._indexed import Indexed
+from ._inputs import Inputs, held, join_inputs, laid_out
 from ._moments import overlapping_moment, second_moment
 from ._products import (
     CHUNK_BYTES,
@@ -32,64 +32,6 @@ from ._products import (
 )
 
 
-class Inputs:
-    """A layer's inputs, laid out as ``a`` (B, groups, T, in) only while a product needs them.
-
-    Unfolding a convolution's input repeats every value once per place of the kernel: kept as they came, gradients of
-    many more rows fit into the same memory, and a chunk of rows laid out stays in the cache.
-
-    Parameters
-    ----------
-    lay_out : callable
-        ``lay_out(sources, rows)``: ``a`` of the rows of a slice with bounds.
-    sources : list of tensor
-    shape : (B, groups, T, in)
-    rows : slice, optional
-        Which of the sources' rows; None: all.
-    overlap : Overlap, optional
-        Of a convolution's windows.
-    """
-
-    def __init__(self, lay_out, sources, shape, rows=None, overlap=None):
-        self._lay_out, self._sources, self.shape, self.overlap = lay_out, sources, tuple(shape), overlap
-        self._rows = slice(0, self.shape[0]) if rows is None else rows
-
-    def __call__(self):
-        return self._lay_out(self._sources, self._rows)
-
-    def __getitem__(self, rows):
-        start, stop, _ = rows.indices(self.shape[0])
-        rows = slice(self._rows.start + start, self._rows.start + max(start, stop))
-        return Inputs(self._lay_out, self._sources, (rows.stop - rows.start, *self.shape[1:]), rows, self.overlap)
-
-    @property
-    def sources(self):
-        """The tensors held, which layers reading the same activations share."""
-        return self._sources
-
-    def rotated(self, basis):
-        """``a @ basis``, of the rows laid out only."""
-        lay_out = functools.partial(_lay_out_rotated, self._lay_out, basis)
-        return Inputs(lay_out, self._sources, (*self.shape[:3], basis.shape[2]), self._rows)
-
-
-# Functions with partial arguments, not closures: a fitted estimator keeps some gradients, and is pickled.
-def _lay_out_rotated(lay_out, basis, sources, rows):
-    return rotate_vectors(lay_out(sources, rows), basis)
-
-
-def _lay_out_joined(parts, sources, rows):
-    return torch.cat([_laid_out(part[rows]) for part in parts], dim=2)
-
-
-def _laid_out(inputs):
-    return inputs() if isinstance(inputs, Inputs) else inputs
-
-
-def _held(inputs):
-    return inputs.sources if isinstance(inputs, Inputs) else [inputs]
-
-
 @dataclass(frozen=True)
 class Factored:
     """``G_n = sum_t g_nt a_nt^T`` with ``a`` (B, groups, T, in) and ``g`` (B, groups, T, out).
@@ -102,7 +44,7 @@ class Factored:
 
     @property
     def a(self):
-        return _laid_out(self.inputs)
+        return laid_out(self.inputs)
 
     def __len__(self):
         return self.g.shape[0]
@@ -118,7 +60,7 @@ class Factored:
 
     def tensors(self):
         """The tensors held, for counting memory."""
-        return [*_held(self.inputs), self.g]
+        return [*held(self.inputs), self.g]
 
     def __getitem__(self, rows):
         """Some rows, a slice; nothing is laid out."""
@@ -307,9 +249,7 @@ def weighted_sum(gradients, weights):
     if len(gradients) == 1:
         only = gradients[0]
         return only if weights[0] == 1 else Factored(only.inputs, only.g * weights[0])
-    parts = [gradient.inputs for gradient in gradients]
-    shape = (*parts[0].shape[:2], sum(part.shape[2] for part in parts), parts[0].shape[3])
-    inputs = Inputs(functools.partial(_lay_out_joined, parts), [t for part in parts for t in _held(part)], shape)
+    inputs = join_inputs([gradient.inputs for gradient in gradients])
     return Factored(inputs, torch.cat([gradient.g * weight for gradient, weight in zip(gradients, weights)], dim=2))
 
 
