@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterable, Mapping
-from numbers import Integral
 
 import numpy as np
-import skorch
-from tqdm.auto import tqdm
 
-from ..trajectory import row_hashes
-from ._engines import choose
-from ._files import UnitCache
+from ._execution import Execution, check_count
 from ._masks import draw_masks, given_masks, masks_without, row_indices
-from ._plan import draw_seeds, root_of, units_of
-from ._retraining import Retraining
-from ._run import run
 from ._task import make_task
-
-_ENGINES = ("auto", "vectorized", "joblib")
 
 
 def retrain_on_subsets(
@@ -109,21 +97,19 @@ def retrain_on_subsets(
     >>> truth = retrain_on_subsets(net, X, y, X_query, n_subsets=100, random_state=0)  # doctest: +SKIP
     >>> linear_datamodeling_score(est.transform(X_query), truth).score  # doctest: +SKIP
     """
-    _check_count("n_repeats", n_repeats)
+    check_count("n_repeats", n_repeats)
     task = make_task(
         net, X_train, y_train, X_query, y_query,
         measurement=measurement, output=output, paired=False, renormalize=True,
     )  # fmt: skip
-    n_rows, root = task.plan.n_rows, root_of(random_state)
+    execution = Execution(random_state, n_jobs, engine, chunk_size, cache, verbose)
+    n_rows = task.plan.n_rows
     if subsets is None:
-        _check_count("n_subsets", n_subsets)
-        masks = draw_masks(n_rows, n_subsets, subset_size, root)
+        check_count("n_subsets", n_subsets)
+        masks = draw_masks(n_rows, n_subsets, subset_size, execution.root)
     else:
         masks = given_masks(subsets, n_rows)
-    queries = {"X_query": X_query, "y_query": y_query}
-    return _retrain(
-        task, masks, None, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
-    )
+    return execution.retrain(task, masks, n_repeats, X_query=X_query, y_query=y_query)
 
 
 def leave_one_out(
@@ -179,11 +165,8 @@ def leave_one_out(
     task = _paired_task(net, X_train, y_train, X_query, y_query, measurement, output, renormalize, n_repeats)
     rows = np.arange(task.plan.n_rows) if rows is None else row_indices(rows, task.plan.n_rows, "rows")
     masks, names = masks_without([str(row) for row in rows], rows[:, None], task.plan.n_rows)
-    root = root_of(random_state)
-    queries = {"X_query": X_query, "y_query": y_query}
-    return _retrain(
-        task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
-    )
+    execution = Execution(random_state, n_jobs, engine, chunk_size, cache, verbose)
+    return execution.retrain(task, masks, n_repeats, names=names, X_query=X_query, y_query=y_query)
 
 
 def retrain_without(
@@ -240,63 +223,12 @@ def retrain_without(
         )
     groups = dict(removed if isinstance(removed, Mapping) else enumerate(removed))
     masks, names = masks_without([str(name) for name in groups], groups.values(), task.plan.n_rows)
-    root = root_of(random_state)
-    queries = {"X_query": X_query, "y_query": y_query}
-    return _retrain(
-        task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries
-    )
+    execution = Execution(random_state, n_jobs, engine, chunk_size, cache, verbose)
+    return execution.retrain(task, masks, n_repeats, names=names, X_query=X_query, y_query=y_query)
 
 
 def _paired_task(net, X, y, X_query, y_query, measurement, output, renormalize, n_repeats):
-    _check_count("n_repeats", n_repeats)
+    check_count("n_repeats", n_repeats)
     return make_task(
         net, X, y, X_query, y_query, measurement=measurement, output=output, paired=True, renormalize=bool(renormalize)
     )
-
-
-def _retrain(task, masks, names, n_repeats, root, random_state, n_jobs, engine, chunk_size, cache, verbose, queries):
-    if engine not in _ENGINES:
-        raise ValueError(f"engine must be one of {_ENGINES}, got {engine!r}")
-    if chunk_size is not None:
-        _check_count("chunk_size", chunk_size)
-    if cache is not None and not isinstance(random_state, Integral):
-        raise ValueError(
-            f"cache= needs random_state as an integer, got {random_state!r}: a run with other seeds could not go on "
-            "from what this one leaves"
-        )
-    plan, fewest = task.plan, masks.sum(axis=1).min()
-    if plan.drop_last and (plan.n_rows if plan.keep_places else fewest) < plan.batch_size:
-        raise ValueError(
-            f"of {fewest} rows the net makes no batch of {plan.batch_size} (iterator_train__drop_last=True), so that "
-            "nothing would be trained: give it a smaller batch_size, or take larger subsets"
-        )
-    seeds = draw_seeds(len(masks), n_repeats, root, paired=plan.keep_places)
-    units = units_of(masks, seeds)
-    engine, reason = choose(engine, task, units, chunk_size)
-    if verbose > 0:
-        tqdm.write(f"retraining {len(units)} networks, {engine.name} engine: {reason}", file=sys.stderr)
-    kept = None if cache is None else UnitCache(cache, task.about["fingerprint"])
-    found, n_found = run(engine, units, n_jobs=n_jobs, cache=kept, verbose=verbose)
-    outputs = np.stack([found[unit.key] for unit in units]).reshape(*seeds.shape, -1)
-    bad = int((~np.isfinite(outputs)).any(axis=2).sum())
-    if bad:
-        warnings.warn(
-            f"{bad} of {len(units)} networks gave NaN or infinity for some query: their training diverged",
-            UserWarning,
-            stacklevel=3,
-        )
-    settings = {
-        **task.about,
-        "engine": engine.name,
-        "engine_reason": reason,
-        "random_state": root,
-        "from_cache": n_found,
-        "skorch": skorch.__version__,
-    }
-    kept = {**queries, "row_hashes": row_hashes(task.X, task.y)}
-    return Retraining(masks, outputs, task.reader.measure.name, seeds, settings, names, **kept)
-
-
-def _check_count(name, value):
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")

@@ -1,0 +1,95 @@
+"""How networks are trained, whatever rows they are trained on: from masks to a :class:`Retraining`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import skorch
+from tqdm.auto import tqdm
+
+from ..trajectory import row_hashes
+from ._engines import choose
+from ._files import UnitCache
+from ._plan import draw_seeds, root_of, units_of
+from ._retraining import Retraining
+from ._run import run
+
+_ENGINES = ("auto", "vectorized", "joblib")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The settings that decide who trains the networks and from which seeds, as the user gave them.
+
+    Raises
+    ------
+    ValueError
+        If one is not what :func:`~.retrain_on_subsets` takes.
+    """
+
+    random_state: Any
+    n_jobs: int | None
+    engine: str
+    chunk_size: int | None
+    cache: Any
+    verbose: int
+    root: int = field(init=False)
+
+    def __post_init__(self):
+        if self.engine not in _ENGINES:
+            raise ValueError(f"engine must be one of {_ENGINES}, got {self.engine!r}")
+        if self.chunk_size is not None:
+            check_count("chunk_size", self.chunk_size)
+        if self.cache is not None and not isinstance(self.random_state, Integral):
+            raise ValueError(
+                f"cache= needs random_state as an integer, got {self.random_state!r}: a run with other seeds could not "
+                "go on from what this one leaves"
+            )
+        object.__setattr__(self, "root", root_of(self.random_state))
+
+    def retrain(self, task, masks, n_repeats, *, names=None, X_query, y_query):
+        """Train ``n_repeats`` networks on the rows of every mask, and collect what they say of the queries."""
+        plan, fewest = task.plan, masks.sum(axis=1).min()
+        if plan.drop_last and (plan.n_rows if plan.keep_places else fewest) < plan.batch_size:
+            raise ValueError(
+                f"of {fewest} rows the net makes no batch of {plan.batch_size} (iterator_train__drop_last=True), so "
+                "that nothing would be trained: give it a smaller batch_size, or take larger subsets"
+            )
+        seeds = draw_seeds(len(masks), n_repeats, self.root, paired=plan.keep_places)
+        units = units_of(masks, seeds)
+        engine, reason = choose(self.engine, task, units, self.chunk_size)
+        if self.verbose > 0:
+            tqdm.write(f"retraining {len(units)} networks, {engine.name} engine: {reason}", file=sys.stderr)
+        cache = None if self.cache is None else UnitCache(self.cache, task.about["fingerprint"])
+        found, n_found = run(engine, units, n_jobs=self.n_jobs, cache=cache, verbose=self.verbose)
+        outputs = np.stack([found[unit.key] for unit in units]).reshape(*seeds.shape, -1)
+        bad = int((~np.isfinite(outputs)).any(axis=2).sum())
+        if bad:
+            warnings.warn(
+                f"{bad} of {len(units)} networks gave NaN or infinity for some query: their training diverged",
+                UserWarning,
+                stacklevel=3,
+            )
+        settings = {
+            **task.about,
+            "engine": engine.name,
+            "engine_reason": reason,
+            "random_state": self.root,
+            "from_cache": n_found,
+            "skorch": skorch.__version__,
+        }
+        return Retraining(
+            masks, outputs, task.reader.measure.name, seeds, settings, names,
+            X_query=X_query, y_query=y_query, row_hashes=row_hashes(task.X, task.y),
+        )  # fmt: skip
+
+
+def check_count(name, value):
+    """Raise ValueError where ``value`` is no positive integer."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
