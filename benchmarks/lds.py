@@ -1,8 +1,8 @@
 """Which method to believe: linear datamodeling scores of every method, with intervals and noise ceilings.
 
 Networks trained on random halves of the rows are the truth. Every method scores several networks that were trained on
-all rows. "One network" is the mean of their scores, with the mean ends of their intervals; "mean of networks" is the
-score of their averaged attributions.
+all rows. "One network" is the mean of their scores, with the mean ends of their intervals; "more than SOURCE" the same
+for the paired differences from SOURCE at its defaults; "mean of networks" is the score of their averaged attributions.
 
     python benchmarks/lds.py concrete-sgd concrete-adamw questions-adamw plays-sgd
     python benchmarks/lds.py mnist mnist-noisy --mnist FOLDER
@@ -18,7 +18,7 @@ import argparse
 import csv
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ from sklearn_source import (
     SourceAttribution,
     TracIn,
 )
-from sklearn_source.metrics import linear_datamodeling_score
+from sklearn_source.metrics import linear_datamodeling_difference, linear_datamodeling_score
 from sklearn_source.retraining import Retraining, retrain_on_subsets
 from sklearn_source.utils._random import seeded
 
 # Name of a method to (checkpoints it needs recorded, what makes it).
 Methods = dict[str, tuple[int, Callable[[], BaseEstimator]]]
+# With which all others are compared.
+SOURCE = "SOURCE, L = 3, C = 6"
 
 
 def every_method(adaptive: bool) -> Methods:
@@ -53,7 +55,7 @@ def every_method(adaptive: bool) -> Methods:
     methods["TracIn, C = 6"] = (6, TracIn)
     for basis in ("kfac", "shampoo"):
         methods[f"influence functions, {basis} basis"] = (6, functools.partial(InfluenceFunctions, basis=basis))
-    methods["SOURCE, L = 3, C = 6"] = (6, SourceAttribution)
+    methods[SOURCE] = (6, SourceAttribution)
     if adaptive:
         methods["SOURCE, L = 3, C = 6, adam = paper"] = (6, functools.partial(SourceAttribution, adam="paper"))
     else:
@@ -134,49 +136,67 @@ class Scorer:
         return self.nets[n_checkpoints, seed]
 
 
-def scored(
-    problem: Problem, truth: Retraining, methods: Methods, folder: Path, n_networks: int, empirical: bool
-) -> Iterator[tuple[str, str, str]]:
-    """Yield (method, one network, mean of networks) for the noise ceiling and every method."""
-    nothing = np.zeros((truth.n_query, truth.n_train))
-    ceiling = f"{linear_datamodeling_score(nothing, truth, n_bootstrap=2).ceiling:.3f}"
-    yield f"noise ceiling ({truth.n_subsets} subsets, {truth.n_repeats} repeats)", ceiling, ceiling
-    scorer = Scorer(problem, folder, n_networks)
-    for name, (n_checkpoints, make) in methods.items():
-        scores, seconds = scorer(name, n_checkpoints, make)
-        print(f"{seconds:.1f} s for ", end="")
-        single = [linear_datamodeling_score(s, truth) for s in scores]
-        one = _with_interval(np.mean([s.score for s in single]), np.mean([s.interval for s in single], axis=0))
-        together = linear_datamodeling_score(np.mean(scores, axis=0), truth)
-        yield name, one, _with_interval(together.score, together.interval)
-    if empirical:
-        second = make_truth(problem, folder, "second", random_state=1)
-        est = EmpiricalInfluence(second).fit(problem.X_train, problem.y_train)
-        found = linear_datamodeling_score(est.transform(problem.X_query), truth)
-        score = _with_interval(found.score, found.interval)
-        name = f"empirical influence, {second.n_subsets * second.n_repeats} other networks"
-        yield name, score if n_networks == 1 else "", score
+class Table:
+    """Rows of (method, one network, more than SOURCE, mean of networks), printed and written as each is ready."""
+
+    def __init__(self, truth: Retraining, source: list[np.ndarray], path: Path | None) -> None:
+        self.truth, self.source, self.path = truth, source, path
+        self.rows: list[tuple[str, ...]] = []
+        self.add(("method", "one network", "more than SOURCE", f"mean of {len(source)} networks"))
+
+    def add(self, row: tuple[str, ...]) -> None:
+        """Add a row that is made."""
+        self.rows.append(row)
+        print(" | ".join(row), flush=True)
+        if self.path is not None:
+            with self.path.open("w", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows(self.rows)
+
+    def add_ceiling(self) -> None:
+        """Add what perfect scores would reach."""
+        nothing = np.zeros((self.truth.n_query, self.truth.n_train))
+        ceiling = f"{linear_datamodeling_score(nothing, self.truth, n_bootstrap=2).ceiling:.3f}"
+        repeats = f"{self.truth.n_subsets} subsets, {self.truth.n_repeats} repeats"
+        self.add((f"noise ceiling ({repeats})", ceiling, "", ceiling))
+
+    def add_method(self, name: str, scores: list[np.ndarray]) -> None:
+        """Add a method by its scores for every network, or by one that belongs to none of them."""
+        single = [linear_datamodeling_score(s, self.truth) for s in scores]
+        one = _mean_with_interval([(s.score, *s.interval) for s in single])
+        differences = [
+            linear_datamodeling_difference(scores[i % len(scores)], source, self.truth)
+            for i, source in enumerate(self.source)
+        ]
+        if any(d.per_query.any() for d in differences):
+            more = _mean_with_interval([(d.difference, *d.interval) for d in differences], sign="+")
+        else:
+            more = ""
+        together = linear_datamodeling_score(np.mean(scores, axis=0), self.truth)
+        self.add((name, one, more, _mean_with_interval([(together.score, *together.interval)])))
+
+
+def _mean_with_interval(found: list[tuple[float, float, float]], sign: str = "") -> str:
+    score, low, high = (f"{value:{sign}.3f}" for value in np.mean(found, axis=0))
+    return f"{score} [{low}, {high}]"
 
 
 def compare(
-    problem: Problem, methods: Methods, folder: Path, n_networks: int, table: Path | None, empirical: bool
+    problem: Problem, methods: Methods, folder: Path, n_networks: int, path: Path | None, empirical: bool
 ) -> None:
-    """Score every method against the truth; print a row as each is ready, and write the table as CSV."""
+    """Score every method against the truth."""
     truth = make_truth(problem, folder)
     print(f"\n{problem.name}: {len(problem.X_train)} rows, {len(problem.X_query)} queries")
-    header = ("method", "one network", f"mean of {n_networks} networks")
-    n_columns = 2 if n_networks == 1 else 3
-    rows = [header[:n_columns]]
-    for row in scored(problem, truth, methods, folder, n_networks, empirical):
-        rows.append(row[:n_columns])
-        print(" | ".join(rows[-1]), flush=True)
-        if table is not None:
-            with table.open("w", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-def _with_interval(score: float, interval: Any) -> str:
-    return f"{score:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    scorer = Scorer(problem, folder, n_networks)
+    table = Table(truth, scorer(SOURCE, 6, SourceAttribution)[0], path)
+    table.add_ceiling()
+    for name, (n_checkpoints, make) in methods.items():
+        scores, seconds = scorer(name, n_checkpoints, make)
+        print(f"{seconds:.1f} s for ", end="")
+        table.add_method(name, scores)
+    if empirical:
+        second = make_truth(problem, folder, "second", random_state=1)
+        scores = EmpiricalInfluence(second).fit(problem.X_train, problem.y_train).transform(problem.X_query)
+        table.add_method(f"empirical influence, {second.n_subsets * second.n_repeats} other networks", [scores])
 
 
 def main() -> None:

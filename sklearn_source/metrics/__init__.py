@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._class_detection import class_detection_score
-from ._datamodeling import linear_datamodeling_score
+from ._datamodeling import linear_datamodeling_difference, linear_datamodeling_score
 from ._leave_one_out import leave_one_out_correlation
 from ._mislabel import mislabel_detection_score
 from ._overlap import top_k_overlap
@@ -13,6 +13,7 @@ from ._removal import subset_removal_score, top_k_removals
 __all__ = [
     "class_detection_score",
     "leave_one_out_correlation",
+    "linear_datamodeling_difference",
     "linear_datamodeling_score",
     "mislabel_detection_score",
     "model_randomization_score",

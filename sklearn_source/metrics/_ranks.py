@@ -54,10 +54,10 @@ def resamples(n, n_resamples, rng):
     return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(float)
 
 
-def interval(value, spread, confidence, n):
-    """Interval of a mean of correlations by Student's quantiles for `n` independent parts, clipped to [-1, 1]."""
+def interval(value, spread, confidence, n, largest=1.0):
+    """Interval of a mean by Student's quantiles for `n` independent parts, clipped to what the mean can be."""
     reach = stdtrit(n - 1, 0.5 + confidence / 2) * spread
-    return float(max(-1.0, value - reach)), float(min(1.0, value + reach))
+    return float(max(-largest, value - reach)), float(min(largest, value + reach))
 
 
 def _pearson(a, b, weights):

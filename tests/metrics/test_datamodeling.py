@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr, t
 from sklearn.utils import Bunch
 
-from sklearn_source.metrics import linear_datamodeling_score
+from sklearn_source.metrics import linear_datamodeling_difference, linear_datamodeling_score
 from sklearn_source.metrics._ranks import resampled_spearman
 from tests.metrics._worlds import RidgeWorld, SkewedWorld, additive_world, spearman
 
@@ -54,13 +54,20 @@ WORLDS = {
 
 
 def covered(draw, n_worlds, n_bootstrap, confidence=0.95):
-    """Share of intervals that hold the expected score of worlds of this kind; their width in standard deviations."""
+    """Share of intervals that hold the expected score of worlds of this kind; their width in standard deviations.
+
+    ``draw(rng)`` gives the scores of one method, or a pair of two to compare, and the truth.
+    """
     found = []
     for seed in range(n_worlds):
         scores, truth = draw(np.random.default_rng(seed))
         settings = {"n_bootstrap": n_bootstrap, "confidence": confidence, "random_state": seed}
-        result = linear_datamodeling_score(scores, truth, **settings)
-        found.append((*result.interval, result.score))
+        if isinstance(scores, tuple):
+            result = linear_datamodeling_difference(*scores, truth, **settings)
+            found.append((*result.interval, result.difference))
+        else:
+            result = linear_datamodeling_score(scores, truth, **settings)
+            found.append((*result.interval, result.score))
     low, high, score = np.array(found).T
     return np.mean((low <= score.mean()) & (score.mean() <= high)), np.mean(high - low) / score.std()
 
@@ -93,6 +100,51 @@ def test_interval_of_a_single_query_is_over_subsets(query):
 
     _, _, effects = additive_world(query, n_subsets=1, n_query=1)
     assert 0.91 <= covered(draw, 400, 100)[0] <= 0.99
+
+
+def drawn_pair(world, shape, size):
+    """Scores of a world, the same with an error of its own for every row, and the truth."""
+
+    def draw(rng):
+        scores, truth, _ = WORLDS[world].draw(rng, *shape)
+        error = np.random.default_rng(7).normal(size=scores.shape[1])
+        return (scores, scores + size * scores.std() * error), truth
+
+    return draw
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0])
+@pytest.mark.parametrize("world, shape", [("ridge", (30, 15, 3)), ("skewed, half hopeless", (30, 15, 3))])
+def test_interval_of_a_difference_covers_at_its_nominal_rate(world, shape, size):
+    rate, width = covered(drawn_pair(world, shape, size), 300, 80)
+    assert 0.912 <= rate <= 0.988
+    assert width == pytest.approx(2 * t.ppf(0.975, min(shape[:2]) - 1), rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("shape", [(10, 100, 3), (30, 100, 1), (60, 30, 2), (100, 8, 3)])
+def test_interval_of_a_difference_covers_in_many_shapes(world, shape):
+    rate, _ = covered(drawn_pair(world, shape, 0.5), 400, 100)
+    assert 0.91 <= rate <= 0.99
+
+
+def test_difference_is_that_of_two_scores_with_an_interval_that_knows_they_share_a_truth():
+    scores, truth, _ = additive_world(0, n_subsets=30, n_query=20, reliability=0.5)
+    others = scores + 0.3 * np.random.default_rng(1).normal(size=scores.shape)
+    one, two = (linear_datamodeling_score(s, truth) for s in (scores, others))
+    found = linear_datamodeling_difference(scores, others, truth)
+    assert found.difference == pytest.approx(one.score - two.score, abs=1e-12)
+    np.testing.assert_allclose(found.per_query, one.per_query - two.per_query, atol=1e-12)
+    turned = linear_datamodeling_difference(others, scores, truth)
+    assert (turned.difference, *turned.interval) == (-found.difference, -found.interval[1], -found.interval[0])
+    assert np.ptp(found.interval) < 0.5 * min(np.ptp(one.interval), np.ptp(two.interval))
+    same = linear_datamodeling_difference(scores, 3 * scores, truth)
+    np.testing.assert_allclose([same.difference, *same.interval], 0, atol=1e-12)
+    best = linear_datamodeling_difference(truth.masks[0] - 0.5 + 0 * scores, -scores, truth)
+    assert -2 <= best.interval[0] < best.interval[1] <= 2
+    with pytest.raises(ValueError, match="expected scores of shape"):
+        linear_datamodeling_difference(scores, others[:, :-1], truth)
 
 
 @pytest.mark.parametrize("n_repeats", [2, 3, 5, 10])
