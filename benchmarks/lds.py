@@ -41,6 +41,8 @@ from sklearn_source.utils._random import seeded
 
 # Name of a method to (checkpoints it needs recorded, what makes it).
 Methods = dict[str, tuple[int, Callable[[], BaseEstimator]]]
+# Resamples behind an interval: they add what queries share of the subsets' chance, a small part of its width.
+N_BOOTSTRAP = 200
 # With which all others are compared.
 SOURCE = "SOURCE, L = 3, C = 6"
 
@@ -161,17 +163,17 @@ class Table:
 
     def add_method(self, name: str, scores: list[np.ndarray]) -> None:
         """Add a method by its scores for every network, or by one that belongs to none of them."""
-        single = [linear_datamodeling_score(s, self.truth) for s in scores]
+        single = [linear_datamodeling_score(s, self.truth, n_bootstrap=N_BOOTSTRAP) for s in scores]
         one = _mean_with_interval([(s.score, *s.interval) for s in single])
         differences = [
-            linear_datamodeling_difference(scores[i % len(scores)], source, self.truth)
+            linear_datamodeling_difference(scores[i % len(scores)], source, self.truth, n_bootstrap=N_BOOTSTRAP)
             for i, source in enumerate(self.source)
         ]
         if any(d.per_query.any() for d in differences):
             more = _mean_with_interval([(d.difference, *d.interval) for d in differences], sign="+")
         else:
             more = ""
-        together = linear_datamodeling_score(np.mean(scores, axis=0), self.truth)
+        together = linear_datamodeling_score(np.mean(scores, axis=0), self.truth, n_bootstrap=N_BOOTSTRAP)
         self.add((name, one, more, _mean_with_interval([(together.score, *together.interval)])))
 
 
