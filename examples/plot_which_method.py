@@ -116,6 +116,9 @@ found = linear_datamodeling_difference(scores["SOURCE, 1 segment"], scores["SOUR
 print(f"one segment less three: {found.difference:+.3f} ({found.interval[0]:+.3f} to {found.interval[1]:+.3f})")
 
 # %%
+# Here it is, by more than chance: the interval has no zero in it.
+
+# %%
 # Which setting?
 # --------------
 # The same score chooses settings. ``FullTrainingSet`` fits on all rows every time, since scores are about one training,
