@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -166,8 +167,8 @@ class Table:
         single = [linear_datamodeling_score(s, self.truth, n_bootstrap=N_BOOTSTRAP) for s in scores]
         one = _mean_with_interval([(s.score, *s.interval) for s in single])
         differences = [
-            linear_datamodeling_difference(scores[i % len(scores)], source, self.truth, n_bootstrap=N_BOOTSTRAP)
-            for i, source in enumerate(self.source)
+            linear_datamodeling_difference(own, source, self.truth, n_bootstrap=N_BOOTSTRAP)
+            for own, source in zip(itertools.cycle(scores), self.source)
         ]
         if any(d.per_query.any() for d in differences):
             more = _mean_with_interval([(d.difference, *d.interval) for d in differences], sign="+")

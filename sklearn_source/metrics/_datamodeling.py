@@ -92,8 +92,9 @@ def linear_datamodeling_score(scores, truth, *, confidence=0.95, n_bootstrap=100
     1.0
     """
     seed = check_random_state(random_state).randint(2**31)
-    found = _mean_correlation([(scores, 1)], truth, confidence, n_bootstrap, np.random.default_rng([seed, 0]))
-    ceilings = _ceilings(check_truth(truth)[1], np.random.default_rng([seed, 1]))
+    masks, outputs = check_truth(truth)
+    found = _mean_correlation([(scores, 1)], masks, outputs, confidence, n_bootstrap, np.random.default_rng([seed, 0]))
+    ceilings = _ceilings(outputs, np.random.default_rng([seed, 1]))
     return Bunch(
         score=found.mean,
         interval=found.interval,
@@ -148,11 +149,11 @@ def linear_datamodeling_difference(scores, others, truth, *, confidence=0.95, n_
     """
     seed = check_random_state(random_state).randint(2**31)
     signed = [(scores, 1), (others, -1)]
-    found = _mean_correlation(signed, truth, confidence, n_bootstrap, np.random.default_rng([seed, 0]))
+    found = _mean_correlation(signed, *check_truth(truth), confidence, n_bootstrap, np.random.default_rng([seed, 0]))
     return Bunch(difference=found.mean, interval=found.interval, per_query=found.per_query)
 
 
-def _mean_correlation(signed, truth, confidence, n_bootstrap, rng):
+def _mean_correlation(signed, masks, outputs, confidence, n_bootstrap, rng):
     """Mean over queries of the correlations of scores with the truth, those of several added up with their signs.
 
     Queries vary with each other by what they are and by what the subsets happen to be; both are in the spread between
@@ -163,7 +164,6 @@ def _mean_correlation(signed, truth, confidence, n_bootstrap, rng):
     ----------
     signed : list of (scores, sign)
     """
-    masks, outputs = check_truth(truth)
     sides = [(masks @ check_scores(scores, outputs.shape[2], masks.shape[1]).T, sign) for scores, sign in signed]
     check_resampling(n_bootstrap, confidence)
     n_subsets, n_query = len(masks), outputs.shape[2]
