@@ -9,7 +9,7 @@ import numpy as np
 
 from ..network import several_inputs
 from ..trajectory import row_hashes
-from ..trajectory._fingerprint import n_rows_of
+from ..trajectory._count import n_rows_of
 
 
 class KnownQueries:

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from ..trajectory._fingerprint import partners
+from ..trajectory._matching import partners
 
 _ADVICE = (
     "Pass the X and y given to net.fit, scaled as then, all of them; any order will do. Inside cross-validation a "

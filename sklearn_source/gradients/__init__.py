@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ._blocks import Block, from_matrices, select_parameters, to_matrices
 from ._capture import Capture
+from ._cotangent import loss_cotangent
 from ._engine import GradientEngine
-from ._fisher import FisherStream, Metric, choose_fisher, loss_cotangent, row_uniforms
+from ._fisher import FisherStream, Metric, choose_fisher
 from ._formed import Formed, scaled, whole_moments
 from ._indexed import Indexed
 from ._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
@@ -32,7 +33,6 @@ __all__ = [
     "loss_cotangent",
     "met_bytes",
     "rotate_matrices",
-    "row_uniforms",
     "rowwise_pairs",
     "scaled",
     "select_parameters",

@@ -5,40 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from ..utils._counter_random import row_uniforms
+from ._cotangent import loss_cotangent
 from ._formed import scaled
 from ._rowgrad import held_bytes
-
-_GOLDEN, _MIX1, _MIX2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-
-
-def row_uniforms(keys, shape, *, seed, draw):
-    """U(0, 1) numbers that depend on each row's key alone, not on its batch or place: (n, *shape) float64.
-
-    A counter-based generator (the finalizer of splitmix64, Steele et al. 2014) makes sampled Fisher matrices the same
-    for every batch size and every order of the rows.
-    """
-    count = int(np.prod(shape, dtype=int))
-    with np.errstate(over="ignore"):
-        state = _mix(np.asarray(keys, dtype=np.uint64) + _mix(np.uint64(seed) * _GOLDEN + np.uint64(draw)))
-        state = state[:, None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64)
-        bits = _mix(state) >> np.uint64(11)
-    return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-53).reshape(len(keys), *shape)
-
-
-def _mix(z):
-    with np.errstate(over="ignore"):
-        z = (z ^ (z >> np.uint64(30))) * _MIX1
-        z = (z ^ (z >> np.uint64(27))) * _MIX2
-    return z ^ (z >> np.uint64(31))
-
-
-def loss_cotangent(network, output, y, x):
-    """Gradient of every row's loss in that row's output, shaped like ``output``."""
-    leaf = output.detach().requires_grad_()
-    with torch.enable_grad():
-        return torch.autograd.grad(network.row_losses(leaf, y, x).sum(), leaf)[0]
 
 
 def choose_fisher(fisher, network, n_roots, limit=16):

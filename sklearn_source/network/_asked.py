@@ -8,7 +8,7 @@ import copy
 import torch
 from skorch import NeuralNet, NeuralNetClassifier
 
-from ._targets import map_tensors, take
+from ..utils._tree import map_tensors, take
 from ._weighing import FAILURES
 
 

@@ -6,7 +6,8 @@ import warnings
 
 import torch
 
-from ._targets import TargetError, broadcast_hint, fits_labels, label_weights, map_tensors, take
+from ..utils._tree import map_tensors, take
+from ._targets import TargetError, broadcast_hint, fits_labels, label_weights
 from ._weighing import FAILURES, close, is_weighted_mean
 
 

@@ -6,11 +6,12 @@ from itertools import islice
 
 import torch
 
+from ..utils._tree import take
 from ._asked import AskedLoss
 from ._coupling import find_rule
 from ._row_weights import COUPLED, RowWeights
 from ._structure import find_structure
-from ._targets import check_labels, check_targets, fits_labels, holds, label_weights, take
+from ._targets import check_labels, check_targets, fits_labels, holds, label_weights
 from ._weighing import live_rows
 
 _TRIES = 64  # batches of four training rows looked at for some that have a loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ._targets import map_tensors
+from ..utils._tree import map_tensors
 from ._weighing import FAILURES, TOLERANCE, joined, kept, shares, stand_in, weights_beside
 
 _BATCH = 1 << 22  # outputs weighed together: bounds the memory of the pass over the training rows

@@ -11,8 +11,8 @@ from scipy import sparse
 from skorch.dataset import Dataset, get_len
 from torch.utils.data import IterableDataset, TensorDataset, default_collate
 
+from ..utils._tree import map_tensors
 from ._numbers import check_numbers, pick, tensors
-from ._targets import map_tensors
 
 
 def prepare_rows(net, X, y=None, *, device, dtype, integer_targets=None):

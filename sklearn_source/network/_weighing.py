@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ._targets import map_tensors, take
+from ..utils._tree import map_tensors, take
 
 # What a user's criterion may raise on inputs it was not made for: single rows, an unknown reduction, vmap.
 FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError)

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from ..trajectory._fingerprint import partners
+from ..trajectory._matching import partners
 
 
 def places_of_rows(truth, hashes):

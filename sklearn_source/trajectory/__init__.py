@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._fingerprint import match_rows, row_hashes
+from ._fingerprint import row_hashes
 from ._flow import Flow, segment_flow, segment_rates
 from ._preconditioner import FAMILIES
 from ._recorder import TrajectoryRecorder
@@ -17,7 +17,6 @@ __all__ = [
     "Stage",
     "Trajectory",
     "TrajectoryRecorder",
-    "match_rows",
     "row_hashes",
     "segment_flow",
     "segment_rates",

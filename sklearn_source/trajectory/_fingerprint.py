@@ -1,4 +1,4 @@
-"""Which rows a training used: indices, and fingerprints to recognise them by."""
+"""Fingerprints to recognise rows by."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from scipy import sparse
-from skorch.dataset import get_len
-
-__all__ = ["match_rows", "n_rows_of", "partners", "row_hashes", "trained_rows"]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it is a bijection of the 64-bit words
 _CHUNK = 1 << 16  # values hashed at a time: the temporaries stay in the processor's cache
@@ -48,132 +45,6 @@ def row_hashes(X, y=None) -> np.ndarray | None:
     else:
         hashes = _hash(X)
     return hashes if y is None else _join(hashes, _hash(y))
-
-
-def match_rows(stage, hashes) -> np.ndarray:
-    """Find the recorded row that each given row is.
-
-    Parameters
-    ----------
-    stage : Stage
-        A stage of a trajectory; its ``row_hashes`` describe the rows handed to ``fit``.
-    hashes : ndarray of uint64, shape (n,), or None
-        ``row_hashes(X, y)`` of the given rows.
-
-    Returns
-    -------
-    indices : ndarray of int64, shape (n,)
-        Given row i is recorded row ``indices[i]``. The k-th of several equal rows is the k-th recorded one. When
-        either side has no hashes, only the number of rows can be checked and the order is trusted.
-
-    Raises
-    ------
-    ValueError
-        If the given rows are not, up to their order, the rows that were handed to ``fit``.
-    """
-    recorded, n_rows = stage.row_hashes, stage.n_rows
-    advice = (
-        "Pass the very rows (after the same preprocessing) that were handed to net.fit, in any order, "
-        "or train the net on these rows."
-    )
-    if recorded is None or hashes is None:
-        n_given = None if hashes is None else len(hashes)
-        if n_given is not None and n_given != n_rows:
-            raise ValueError(
-                f"Stage {stage.index} of the trajectory was trained on {n_rows} rows, but {n_given} came. {advice}"
-            )
-        return np.arange(n_rows)
-    indices = partners(np.asarray(hashes, dtype=np.uint64), recorded)
-    unknown = int((indices < 0).sum())
-    missing = n_rows - (len(indices) - unknown)
-    if not missing and not unknown:
-        return indices
-    raise ValueError(
-        f"Expected the {n_rows} rows that stage {stage.index} of the trajectory was trained on, but {len(hashes)} "
-        f"rows came: {missing} recorded rows are missing and {unknown} rows are unknown. {advice}"
-    )
-
-
-def partners(given, recorded, first=None):
-    """For every given hash the recorded row with the same one, each recorded row at most once.
-
-    Parameters
-    ----------
-    given, recorded : ndarray of uint64
-    first : ndarray of bool, shape (len(recorded),), optional
-        Of equal rows, these are met first; else each in its order of appearance, the k-th by the k-th.
-
-    Returns
-    -------
-    indices : ndarray of int64, shape (len(given),)
-        -1: none.
-    """
-    if np.array_equal(given, recorded):
-        return np.arange(len(given))
-    later = np.zeros(len(recorded), dtype=bool) if first is None else ~first
-    order_given, order_known = np.argsort(given, kind="stable"), np.lexsort((later, recorded))
-    a, b = given[order_given], recorded[order_known]
-    # The r-th of equal values in a sits r places after their first place in b, if b has that many.
-    place = np.searchsorted(b, a) + np.arange(len(a)) - np.searchsorted(a, a)
-    inside = np.minimum(place, len(b) - 1)
-    met = (place < len(b)) & (b[inside] == a)
-    partner = np.empty(len(a), dtype=np.int64)
-    partner[order_given] = np.where(met, order_known[inside], -1)
-    return partner
-
-
-def n_rows_of(X):
-    """Number of rows as skorch counts them, None where it cannot."""
-    try:
-        return None if X is None else get_len(X)
-    except TypeError:  # a stream of rows
-        return None
-
-
-def trained_rows(dataset, handed, n_handed, split):
-    """Number of rows that training chose from, and the indices among them of those trained on.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        What skorch trains on, after ``train_split``.
-    handed : object
-        ``X`` as handed to ``fit``.
-    n_handed : int or None
-        Its length, where known.
-    split : bool
-        Whether a ``train_split`` was at work.
-
-    Returns
-    -------
-    n_rows : int
-        The length of the dataset before the split. It differs from `n_handed` where the net makes other rows of what it
-        is handed (windows of a series, say).
-    rows : ndarray of int64
-
-    Raises
-    ------
-    ValueError
-        If the rows trained on cannot be told.
-    """
-    rows = None
-    while isinstance(dataset, torch.utils.data.Subset) and dataset is not handed:
-        indices = np.asarray(dataset.indices, dtype=np.int64)
-        rows = indices if rows is None else indices[rows]
-        dataset = dataset.dataset
-    n_rows = n_rows_of(dataset)
-    if n_rows is None:
-        raise ValueError(
-            f"Expected a dataset of known length, but {type(dataset).__name__} has none: TrajectoryRecorder cannot "
-            "tell which rows are trained on. Use a map-style dataset, or leave the recorder out."
-        )
-    if split and rows is None and n_handed not in (None, n_rows):
-        raise ValueError(
-            f"Expected train_split to return torch.utils.data.Subset objects of the {n_handed} rows handed to fit, but "
-            f"it returned a dataset of {n_rows}: which rows are trained on cannot be told. Return Subset objects, or "
-            "use train_split=None or skorch.helper.predefined_split."
-        )
-    return n_rows, np.arange(n_rows, dtype=np.int64) if rows is None else rows
 
 
 def _join(first, second):

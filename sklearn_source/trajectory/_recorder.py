@@ -10,9 +10,11 @@ from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
 from ._checkpoint import parameter_digest, snapshot, with_buffers_of
-from ._fingerprint import n_rows_of, row_hashes, trained_rows
+from ._count import n_rows_of
+from ._fingerprint import row_hashes
 from ._log import StageLog, locate, read_hyper_parameters, thin
 from ._store import TrajectoryDirectory
+from ._trained_rows import trained_rows
 
 __all__ = ["TrajectoryRecorder"]
 

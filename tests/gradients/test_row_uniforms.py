@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_source.gradients import row_uniforms
+from sklearn_source.utils._counter_random import row_uniforms
 
 KEYS = {
     "places": np.arange(4000, dtype=np.uint64),  # what data without fingerprints gets
