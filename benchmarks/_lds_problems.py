@@ -16,16 +16,8 @@ import torch
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 
 from sklearn_source import TrajectoryRecorder
-from sklearn_source.datasets import (
-    MLP,
-    CharTransformer,
-    TextClassifier,
-    TextEncoder,
-    load_concrete_split,
-    load_plays,
-    load_questions,
-    next_tokens,
-)
+from sklearn_source.datasets import TextEncoder, load_concrete_split, load_plays, load_questions, next_tokens
+from sklearn_source.modules import MLP, CharTransformer, TextClassifier
 
 
 @dataclass(frozen=True)

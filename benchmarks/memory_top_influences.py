@@ -17,7 +17,7 @@ import torch
 from skorch import NeuralNetRegressor
 
 from sklearn_source import SourceAttribution, TrajectoryRecorder
-from sklearn_source.datasets import MLP
+from sklearn_source.modules import MLP
 
 _MB = 2**20
 

@@ -22,7 +22,8 @@ import torch
 from skorch import NeuralNet
 
 from sklearn_source import SourceAttribution, TrajectoryRecorder
-from sklearn_source.datasets import CharTransformer, TextEncoder, load_plays, next_tokens
+from sklearn_source.datasets import TextEncoder, load_plays, next_tokens
+from sklearn_source.modules import CharTransformer
 
 plays = load_plays(max_length=128)
 encoder = TextEncoder("char", edges=True)

@@ -25,7 +25,8 @@ import torch
 from skorch import NeuralNetClassifier
 
 from sklearn_source import SourceAttribution, TrajectoryRecorder
-from sklearn_source.datasets import TextClassifier, TextEncoder, load_questions
+from sklearn_source.datasets import TextEncoder, load_questions
+from sklearn_source.modules import TextClassifier
 
 train, test = load_questions(), load_questions(subset="test")
 encoder = TextEncoder(lowercase=True, min_count=2, shapes=True, max_length=24)

@@ -6,7 +6,7 @@ import torch
 from skorch import NeuralNetRegressor
 
 from sklearn_source import TrajectoryRecorder
-from sklearn_source.datasets import MLP
+from sklearn_source.modules import MLP
 
 
 def make_net(cls=NeuralNetRegressor, module=MLP, recorded=True, **options):

@@ -18,7 +18,7 @@ from sklearn_source import (
     TracIn,
     Trajectory,
 )
-from sklearn_source.trajectory import row_hashes
+from sklearn_source.rows import row_hashes
 from sklearn_source.utils.estimator_checks import check_attribution_estimator, parametrize_with_attribution_checks
 
 

@@ -24,7 +24,7 @@ from sklearn_source import (
     Trajectory,
     TrajectoryRecorder,
 )
-from sklearn_source.datasets import MLP
+from sklearn_source.modules import MLP
 from sklearn_source.utils.estimator_checks._fingerprint import changed, fingerprint
 from tests._nets import make_net
 

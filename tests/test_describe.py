@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import sklearn_source
-from sklearn_source.utils._describe import digest
+from sklearn_source.utils._digest import digest
 
 FACTOR = 1.0
 
@@ -158,7 +158,7 @@ def test_what_refers_to_itself():
 
 SCRIPT = """
 import importlib.util
-from sklearn_source.utils._describe import digest
+from sklearn_source.utils._digest import digest
 
 spec = importlib.util.spec_from_file_location("the_tests", PATH)
 tests = importlib.util.module_from_spec(spec)

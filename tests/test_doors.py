@@ -28,7 +28,7 @@ from torch import nn
 
 import sklearn_source
 from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
-from sklearn_source.datasets import MLP
+from sklearn_source.modules import MLP
 from tests._nets import make_net
 
 METHODS = [SourceAttribution(), InfluenceFunctions(), TracIn(), GradientSimilarity()]

@@ -25,7 +25,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 
 from sklearn_source import EmpiricalInfluence, InfluenceFunctions, RepresentationSimilarity, SourceAttribution
-from sklearn_source.attribution import _statistics
+from sklearn_source.curvature import _cache
 from sklearn_source.metrics import linear_datamodeling_score
 from sklearn_source.model_selection import FullTrainingSet, held_out_score, make_lds_scorer
 from sklearn_source.retraining import Retraining, retrain_on_subsets
@@ -257,13 +257,13 @@ def test_targets_of_queries_reach_the_estimator(problem):
 
 
 def test_memory_keeps_statistics_across_folds_and_settings(problem, tmp_path, monkeypatch):
-    computed, moments = [], _statistics.moments
+    computed, moments = [], _cache.moments
 
     def counted(stream, c, *args):
         computed.append(stream.checkpoints[c].digest)
         return moments(stream, c, *args)
 
-    monkeypatch.setattr(_statistics, "moments", counted)
+    monkeypatch.setattr(_cache, "moments", counted)
     est = SourceAttribution(FrozenEstimator(problem.net), memory=str(tmp_path))
     options = {"scoring": make_lds_scorer(problem.truth, problem.X_query), "cv": FullTrainingSet(3)}
     search = GridSearchCV(est, {"n_segments": [1, 2, 3]}, error_score="raise", **options)

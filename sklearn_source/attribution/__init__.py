@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ._empirical import EmpiricalInfluence
 from ._influence import InfluenceFunctions
-from ._segment import SegmentSummary
 from ._similarity import GradientSimilarity, RepresentationSimilarity
 from ._source import SourceAttribution
+from ._source_segment import SegmentSummary
 from ._tracin import TracIn
 
 __all__ = [

@@ -10,12 +10,10 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from ..base._doors import net_first
-from ..metrics._checks import check_truth
-from ..retraining._rows import places_of_rows
-from ..trajectory import row_hashes
+from ..base import net_first
+from ..metrics import check_truth
+from ..rows import KnownQueries, number_of_rows, places_of_rows, row_hashes
 from ..utils._compat import validate_data
-from ._known_queries import KnownQueries, number_of_rows
 
 _ORDERS = ("supporting", "opposing")
 

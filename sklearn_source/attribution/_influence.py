@@ -10,9 +10,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from ..base import GradientAttribution, Term
-from ..curvature import CURVATURES, conjugate_gradient, gauss_newton_product, meeting_place
+from ..curvature import CURVATURES, cached_curvature, conjugate_gradient, gauss_newton_product, meeting_place
 from ..utils._compat import Interval, StrOptions
-from ._statistics import cached_curvature
 
 # Grosse et al. (2023), Section 3.2.1: a tenth of the mean eigenvalue of the layer.
 AUTO_DAMPING = 0.1

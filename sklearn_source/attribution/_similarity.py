@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..base import BaseAttribution, GradientAttribution, Term
-from ..gradients import met_bytes, unit_vectors
+from ..gradients.algebra import met_bytes, unit_vectors
 from ..utils._compat import StrOptions
 
 

@@ -8,15 +8,13 @@ from os import PathLike
 import numpy as np
 
 from ..base import GradientAttribution
-from ..curvature import CURVATURES
-from ..gradients import Metric
+from ..curvature import CURVATURES, Metric, cached_curvature
 from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments
 from ..utils._compat import Interval, StrOptions
 from ._influence import AUTO_DAMPING
-from ._optimizer import stage_position, warn_of_unequal_steps
-from ._segment import DiagonalSegment, FittedSegment, SegmentSummary, mean_state, relative_rates
-from ._statistics import cached_curvature
-from ._walk import walk_in_eigencoordinates, walk_in_parameters
+from ._source_segment import DiagonalSegment, FittedSegment, SegmentSummary, mean_state, relative_rates
+from ._source_walk import walk_in_eigencoordinates, walk_in_parameters
+from ._training_assumptions import stage_position, warn_of_unequal_steps
 
 
 class SourceAttribution(GradientAttribution):
@@ -124,7 +122,7 @@ class SourceAttribution(GradientAttribution):
     >>> import numpy as np, torch
     >>> from skorch import NeuralNetRegressor
     >>> from sklearn_source import SourceAttribution, TrajectoryRecorder
-    >>> from sklearn_source.datasets import MLP
+    >>> from sklearn_source.modules import MLP
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(64, 3)).astype("float32")
     >>> y = X[:, :1] - X[:, 1:2]

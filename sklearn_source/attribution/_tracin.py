@@ -7,10 +7,10 @@ from os import PathLike
 import numpy as np
 
 from ..base import GradientAttribution, Term
-from ..gradients import met_bytes
+from ..gradients.algebra import met_bytes
 from ..trajectory import Trajectory, segment_flow, segment_rates
 from ..utils._compat import StrOptions
-from ._optimizer import stage_position, warn_of_unequal_steps
+from ._training_assumptions import stage_position, warn_of_unequal_steps
 
 
 class TracIn(GradientAttribution):

@@ -5,6 +5,17 @@ from __future__ import annotations
 from ._attribution import BaseAttribution
 from ._by_term import scores_by_term
 from ._gradient import GradientAttribution, Queries
+from ._net_argument import net_first
+from ._network_estimator import NetworkEstimator
 from ._terms import State, Term
 
-__all__ = ["BaseAttribution", "GradientAttribution", "Queries", "State", "Term", "scores_by_term"]
+__all__ = [
+    "BaseAttribution",
+    "GradientAttribution",
+    "NetworkEstimator",
+    "Queries",
+    "State",
+    "Term",
+    "net_first",
+    "scores_by_term",
+]

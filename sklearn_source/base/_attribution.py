@@ -11,13 +11,14 @@ from sklearn.base import TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from ..gradients import even_chunks
-from ..network import like_training, require_readable
+from ..gradients.algebra import even_chunks
+from ..network import require_readable
+from ..rows import like_training
 from ..utils._progress import progress
-from ._doors import net_first
-from ._estimator import NetworkEstimator
-from ._inputs import read
+from ._net_argument import net_first
+from ._network_estimator import NetworkEstimator
 from ._terms import merge_top
+from ._validation import read
 
 _ORDERS = ("supporting", "opposing")
 

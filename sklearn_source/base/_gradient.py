@@ -8,12 +8,14 @@ import joblib
 import numpy as np
 import torch
 
-from ..gradients import Dense, FisherStream, GradientEngine, choose_fisher, held_bytes, to_matrices, to_meet
-from ..network import resolve_measurement
+from ..curvature import FisherStream, choose_fisher
+from ..gradients import GradientEngine, to_matrices
+from ..gradients.algebra import Dense, held_bytes, to_meet
+from ..loss import resolve_measurement
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
 from ._terms import State, TrainingGradients, meet
-from ._trained import mark_trained
+from ._trainable import mark_trained
 
 # Bytes that the inputs and output gradients of one batch may take, for batch_size=None.
 _BATCH_BYTES = 128 * 2**20

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..gradients import Factored, add_pairs, loss_cotangent, rowwise_pairs, weighted_sum
+from ..gradients import loss_cotangent
+from ..gradients.algebra import Factored, add_pairs, rowwise_pairs, weighted_sum
 
 
 @dataclass

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from ._cache import cached_curvature
 from ._cg import conjugate_gradient
 from ._eigen import Basis, EigenCurvature
-from ._fit import fit_diagonal, fit_ekfac, fit_identity, fit_kfac, moments
+from ._fisher import FisherStream, Metric, choose_fisher
+from ._fit import moments
 from ._gauss_newton import gauss_newton_product
-from ._gram import GramCurvature, fit_exact
-from ._meeting import meeting_place
-
-CURVATURES = {
-    "ekfac": fit_ekfac,
-    "kfac": fit_kfac,
-    "diagonal": fit_diagonal,
-    "identity": fit_identity,
-    "exact": fit_exact,
-}
+from ._gram import GramCurvature
+from ._registry import CURVATURES
+from ._rotation import meeting_place
 
 __all__ = [
-    "CURVATURES",
     "Basis",
+    "CURVATURES",
+    "CURVATURES",
     "EigenCurvature",
+    "FisherStream",
     "GramCurvature",
+    "Metric",
+    "cached_curvature",
+    "choose_fisher",
     "conjugate_gradient",
     "gauss_newton_product",
     "meeting_place",

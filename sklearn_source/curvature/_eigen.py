@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..gradients import rotate_matrices
+from ..gradients.algebra import rotate_matrices
 
 
 @dataclass(frozen=True)

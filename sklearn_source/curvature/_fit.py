@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from ..gradients import Dense, rotate_matrices, squared_in_basis, whole_moments
+from ..gradients.algebra import Dense, rotate_matrices, squared_in_basis, whole_moments
 from ._eigen import Basis, EigenCurvature
 
 # Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and

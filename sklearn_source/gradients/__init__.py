@@ -6,27 +6,23 @@ from ._blocks import Block, from_matrices, select_parameters, to_matrices
 from ._capture import Capture
 from ._cotangent import loss_cotangent
 from ._engine import GradientEngine
-from ._fisher import FisherStream, Metric, choose_fisher
-from ._formed import Formed, scaled, whole_moments
-from ._indexed import Indexed
-from ._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
-from ._products import even_chunks
-from ._rowgrad import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
-from ._slow import FunctionalForward
+from ._functional import FunctionalForward
+from .algebra._factored import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
+from .algebra._indexed import Indexed
+from .algebra._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
+from .algebra._products import even_chunks
+from .algebra._scaled import Formed, scaled, whole_moments
 
 __all__ = [
     "Block",
     "Capture",
     "Dense",
     "Factored",
-    "FisherStream",
     "Formed",
     "FunctionalForward",
     "GradientEngine",
     "Indexed",
-    "Metric",
     "add_pairs",
-    "choose_fisher",
     "even_chunks",
     "from_matrices",
     "held_bytes",

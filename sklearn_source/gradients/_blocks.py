@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ._claims import claims_of, observed_claims
-from ._rules import MIXABLE, EmbeddingRule, MixedRule, VectorRule, rule_of
+from ._block_forms import claims_of, observed_claims
+from .layers import MIXABLE, EmbeddingRule, MixedRule, VectorRule, rule_of
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ import functools
 
 import torch
 
-from ._indexed import Indexed
-from ._inputs import Inputs
-from ._rowgrad import Dense, Factored
-from ._rules import EmbeddingRule, VectorRule
-from ._slow import layer_gradients
+from ._functional import layer_gradients
+from .algebra import Dense, Factored, Indexed, Inputs
+from .layers import EmbeddingRule, VectorRule
 
 
 class Capture:

@@ -9,12 +9,12 @@ from collections import defaultdict
 import torch
 from torch.utils._pytree import tree_map
 
-from ..network import mha_fastpath_off
+from ..utils._fastpath import mha_fastpath_off
+from ._block_forms import refuse_frequencies
 from ._blocks import ROWS, plan_blocks, select_parameters, to_matrices
 from ._capture import Capture
-from ._claims import refuse_frequencies
-from ._slow import LayerCall, network_gradients
-from ._uses import Recorder
+from ._functional import LayerCall, network_gradients
+from ._parameter_use import Recorder
 
 # Rows of the check that the quick ways agree with autograd: three, which divides few position counts.
 _CHECK_ROWS = 3

@@ -6,11 +6,12 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from ..base._estimator import NetworkEstimator
-from ..network import Network, resolve_measurement
-from ._advice import advise
+from ..base import NetworkEstimator
+from ..loss import resolve_measurement
+from ..network import Network
 from ._neighbours import compare_with_neighbours, representation_of
-from ._reading import read_rows
+from ._predictions import read_rows
+from ._recommendations import advise
 from ._scores import check_attribution, score_chunks
 from ._table import make_table
 

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.special import stdtrit
 from sklearn.utils import Bunch
 
-from ..metrics._intervals import check_confidence
-from ..retraining._masks import row_indices
+from ..metrics import check_confidence
+from ..retraining import row_indices
 from ._scores import check_attribution, score_chunks
 
 _SOURCES = ("auto", "rows", "networks", "both")

@@ -7,7 +7,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ..trajectory._count import n_rows_of
+from ..rows import n_rows_of
 from ..utils._compat import safe_indexing
 
 _VALUES = 1 << 24  # scores held at a time

@@ -7,7 +7,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ..base import scores_by_term
-from ._rows import count
+from ._showable import count
 
 
 def segment_scores(estimator, X, y=None):

@@ -6,9 +6,9 @@ import numpy as np
 from scipy.special import stdtrit
 from sklearn.utils import Bunch
 
-from ._checks import check_scores, check_truth
 from ._intervals import check_confidence, mean_interval
 from ._ranks import column_spearman
+from ._validation import check_scores, check_truth
 
 
 def leave_one_out_correlation(scores, truth, *, confidence=0.95):

@@ -7,8 +7,8 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 from sklearn.utils import Bunch
 
-from ._checks import as_array
 from ._intervals import check_confidence
+from ._validation import as_array
 
 
 def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._checks import as_array, check_scores, check_table
 from ._intervals import check_confidence, mean_interval
 from ._ranks import column_spearman
+from ._validation import as_array, check_scores, check_table
 
 
 def model_randomization_score(scores, randomized, *, confidence=0.95):

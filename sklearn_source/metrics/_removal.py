@@ -8,9 +8,9 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ._checks import check_table, check_truth
 from ._intervals import check_confidence, mean_interval
 from ._top import check_k, top_k
+from ._validation import check_table, check_truth
 
 _NAME = re.compile(r"query (\d+) top \d+|random \d+ \d+")
 

@@ -5,5 +5,12 @@ from __future__ import annotations
 from ._held_out import held_out_score
 from ._scorer import make_lds_scorer
 from ._splitter import FullTrainingSet
+from ._truth import queries_of, scores_for
 
-__all__ = ["FullTrainingSet", "held_out_score", "make_lds_scorer"]
+__all__ = [
+    "FullTrainingSet",
+    "held_out_score",
+    "make_lds_scorer",
+    "queries_of",
+    "scores_for",
+]

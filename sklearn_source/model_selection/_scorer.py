@@ -7,8 +7,7 @@ import copy
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ..metrics import linear_datamodeling_score
-from ..metrics._checks import check_truth
+from ..metrics import check_truth, linear_datamodeling_score
 from ..utils._compat import safe_indexing
 from ._splitter import named_fold
 from ._truth import queries_of, scores_for

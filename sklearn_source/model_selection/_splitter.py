@@ -9,7 +9,7 @@ import joblib
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator
 
-from ..trajectory import row_hashes
+from ..rows import row_hashes
 from ..utils._compat import num_samples, safe_indexing
 
 

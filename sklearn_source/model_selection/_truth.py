@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..retraining._rows import places_of_rows
+from ..rows import places_of_rows
 from ..utils._compat import num_samples
 
 

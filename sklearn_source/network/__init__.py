@@ -1,33 +1,18 @@
-"""The only reader of a skorch net: its module, its rows, the loss of each row, what it predicts."""
+"""The only reader of a skorch net: a private copy of it, its forward pass, what it can read, training a clone."""
 
 from __future__ import annotations
 
-from ._containers import as_read, checked_targets, like_training, opened, reads_as_array, rectangular, several_inputs
-from ._fastpath import mha_fastpath_off
-from ._measurement import Measurement, resolve_measurement
 from ._network import Network
-from ._readable import outputs_of, read_training_rows, require_readable, row_form
-from ._rows import ArrayRows, Rows, prepare_rows
-from ._targets import TargetError
+from ._pickling import PortableNet
+from ._training import train_clone
+from ._validation import outputs_of, read_training_rows, require_readable, row_form
 
 __all__ = [
-    "ArrayRows",
-    "Measurement",
     "Network",
-    "Rows",
-    "TargetError",
-    "as_read",
-    "checked_targets",
-    "like_training",
-    "mha_fastpath_off",
-    "opened",
+    "PortableNet",
     "outputs_of",
-    "prepare_rows",
     "read_training_rows",
-    "reads_as_array",
-    "rectangular",
     "require_readable",
-    "resolve_measurement",
     "row_form",
-    "several_inputs",
+    "train_clone",
 ]

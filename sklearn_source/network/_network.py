@@ -8,12 +8,11 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
-from ._fastpath import mha_fastpath_off
-from ._parts import load_values, signature_of
-from ._predictive import curvature_of, kind_of, uniforms_shape_of
-from ._row_loss import RowLoss
-from ._rows import prepare_rows
-from ._shell import NetShell
+from ..loss import RowLoss, curvature_of, kind_of, uniforms_shape_of
+from ..rows import prepare_rows
+from ..utils._fastpath import mha_fastpath_off
+from ._module_state import load_values, signature_of
+from ._private_net import NetShell
 
 
 class Network:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from ._masks import row_indices
 from ._retrain import leave_one_out, retrain_on_subsets, retrain_without
 from ._retraining import Retraining
 
-__all__ = ["Retraining", "leave_one_out", "retrain_on_subsets", "retrain_without"]
+__all__ = [
+    "Retraining",
+    "leave_one_out",
+    "retrain_on_subsets",
+    "retrain_without",
+    "row_indices",
+]

@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from ._applicable import replayable, why_not_faster, why_not_vectorized
 from ._clones import ALONE, initialized, start, train
 from ._stacked import StackedTrainer
+from ._vectorizable import replayable, why_not_faster, why_not_vectorized
 
 # For parameters, gradients and two moments of networks trained together: what a cache holds, or what fills a GPU.
 _CPU_BYTES, _CUDA_BYTES = 12 << 20, 2 << 30

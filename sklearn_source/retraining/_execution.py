@@ -12,12 +12,12 @@ import numpy as np
 import skorch
 from tqdm.auto import tqdm
 
-from ..trajectory import row_hashes
+from ..rows import row_hashes
 from ._engines import choose
-from ._files import UnitCache
 from ._plan import draw_seeds, root_of, units_of
 from ._retraining import Retraining
 from ._run import run
+from ._storage import UnitCache
 
 _ENGINES = ("auto", "vectorized", "joblib")
 

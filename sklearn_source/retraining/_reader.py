@@ -5,16 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..network import (
-    Network,
-    TargetError,
-    as_read,
-    like_training,
-    outputs_of,
-    require_readable,
-    resolve_measurement,
-    row_form,
-)
+from ..loss import TargetError, resolve_measurement
+from ..network import Network, outputs_of, require_readable, row_form
+from ..rows import as_read, like_training
 
 _BATCH = 1024  # queries at a time
 

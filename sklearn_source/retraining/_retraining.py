@@ -6,8 +6,8 @@ import copy
 
 import numpy as np
 
-from ..network import opened
-from ._files import read_arrays, write_arrays
+from ..rows import opened
+from ._storage import read_arrays, write_arrays
 
 _FORMAT = "sklearn_source.retraining"
 

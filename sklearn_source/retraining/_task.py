@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..network import Network, Rows, as_read, outputs_of, prepare_rows
+from ..network import Network, outputs_of
+from ..rows import Rows, as_read, prepare_rows
 from ..utils._random import seeded
 from ._clones import ALONE, initialized, materialize, template_of
-from ._fingerprint import fingerprint
+from ._key import fingerprint
 from ._plan import BatchPlan
 from ._reader import Reader, make_reader
 

@@ -9,9 +9,9 @@ from numbers import Integral
 import numpy as np
 import torch
 
+from ..rows import row_hashes
 from ._checkpoint import Checkpoint
 from ._files import read_tensors
-from ._fingerprint import row_hashes
 from ._stage import Stage
 
 __all__ = ["record_from_checkpoints"]

@@ -9,12 +9,10 @@ import torch
 from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
+from ..rows import n_rows_of, row_hashes, trained_rows
 from ._checkpoint import parameter_digest, snapshot, with_buffers_of
-from ._count import n_rows_of
-from ._fingerprint import row_hashes
 from ._log import StageLog, locate, read_hyper_parameters, thin
 from ._store import TrajectoryDirectory
-from ._trained_rows import trained_rows
 
 __all__ = ["TrajectoryRecorder"]
 

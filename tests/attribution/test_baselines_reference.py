@@ -9,13 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetRegressor
 from torch import nn
 
-from sklearn_source import (
-    GradientSimilarity,
-    InfluenceFunctions,
-    RepresentationSimilarity,
-    SourceAttribution,
-    TracIn,
-)
+from sklearn_source import GradientSimilarity, InfluenceFunctions, RepresentationSimilarity, SourceAttribution, TracIn
 from sklearn_source.attribution import _influence
 from tests.attribution._runs import STEPS, TOLERANCE, Hyper, Run, as_double, relative
 from tests.reference import influence_scores, neg_loss, row_gradients, source_scores, tracin_scores

@@ -6,7 +6,7 @@ import pytest
 
 from sklearn_source import InfluenceFunctions, SourceAttribution
 from sklearn_source.base import _gradient
-from sklearn_source.gradients import FisherStream
+from sklearn_source.curvature import FisherStream
 from tests.attribution._layers import LAYERS
 from tests.attribution._runs import Hyper, make_net, relative
 from tests.attribution.test_adaptive_reference import adaptive_run, metric_segment

@@ -20,10 +20,10 @@ from sklearn_source import (
     TracIn,
     TrajectoryRecorder,
 )
-from sklearn_source.attribution import _statistics
 from sklearn_source.base import _gradient
-from sklearn_source.datasets import MLP
-from sklearn_source.gradients import Factored
+from sklearn_source.curvature import _cache
+from sklearn_source.gradients.algebra import Factored
+from sklearn_source.modules import MLP
 from sklearn_source.trajectory import Trajectory
 from tests.attribution._runs import Hyper, Run, make_rows, regressor, relative
 from tests.reference import source_scores
@@ -145,15 +145,15 @@ class Counted:
 
     def __init__(self, monkeypatch):
         self.moments, self.curvatures = [], []
-        moments, curvatures = _statistics.moments, _statistics.CURVATURES
+        moments, curvatures = _cache.moments, _cache.CURVATURES
 
         def counting(stream, c, basis):
             self.moments.append(stream.checkpoints[c].step)
             return moments(stream, c, basis)
 
-        monkeypatch.setattr(_statistics, "moments", counting)
+        monkeypatch.setattr(_cache, "moments", counting)
         counted = {k: (lambda *a, f=f, k=k: self.curvatures.append(k) or f(*a)) for k, f in curvatures.items()}
-        monkeypatch.setattr(_statistics, "CURVATURES", counted)
+        monkeypatch.setattr(_cache, "CURVATURES", counted)
 
     def take(self):
         found = sorted(self.moments), list(self.curvatures)

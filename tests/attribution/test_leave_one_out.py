@@ -9,7 +9,8 @@ from scipy.stats import spearmanr
 from skorch import NeuralNetRegressor
 
 from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
-from sklearn_source.datasets import MLP, load_concrete
+from sklearn_source.datasets import load_concrete
+from sklearn_source.modules import MLP
 from tests.reference import Recipe, measure, prediction, train
 
 N_ROWS, N_QUERIES, BATCH, EPOCHS = 256, 50, 32, 20

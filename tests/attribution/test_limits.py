@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn
-from sklearn_source.attribution._segment import FittedSegment
+from sklearn_source.attribution._source_segment import FittedSegment
 from sklearn_source.trajectory import Trajectory
 from tests.attribution._runs import STEPS, relative
 from tests.reference import influence_scores, tracin_scores

@@ -9,8 +9,8 @@ import torch
 from skorch import NeuralNet, NeuralNetClassifier
 from torch import nn
 
-from sklearn_source.curvature import CURVATURES
-from sklearn_source.gradients import FisherStream, GradientEngine, from_matrices, to_matrices
+from sklearn_source.curvature import CURVATURES, FisherStream
+from sklearn_source.gradients import GradientEngine, from_matrices, to_matrices
 from sklearn_source.network import Network
 from tests.reference import bernoulli_columns, empirical_columns, make_layout, mse_columns, softmax_columns
 

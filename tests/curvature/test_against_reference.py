@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_source.curvature import moments
-from sklearn_source.gradients import choose_fisher, to_matrices
+from sklearn_source.curvature import choose_fisher, moments
+from sklearn_source.gradients import to_matrices
 from sklearn_source.utils._counter_random import row_uniforms
 from tests.curvature._problems import PHIS, SETTINGS, TOLERANCE, WEIGHTS, matrix_of, relative
 from tests.reference import block_factors, blocks_matrix, ggn, ggn_from_columns, phi_dense

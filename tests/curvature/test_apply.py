@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_source.curvature import Basis, EigenCurvature, GramCurvature, meeting_place
-from sklearn_source.gradients import Dense, Factored
+from sklearn_source.gradients.algebra import Dense, Factored
 from tests.curvature._problems import relative
 from tests.reference import phi_dense
 

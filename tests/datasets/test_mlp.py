@@ -8,7 +8,7 @@ import torch
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from sklearn_source.datasets import MLP
+from sklearn_source.modules import MLP
 
 
 def _linear_layers(module):

@@ -10,7 +10,8 @@ import torch
 from skorch import NeuralNet, NeuralNetClassifier
 from torch import nn
 
-from sklearn_source.datasets import CharTransformer, TextClassifier, TextEncoder, load_questions, next_tokens
+from sklearn_source.datasets import TextEncoder, load_questions, next_tokens
+from sklearn_source.modules import CharTransformer, TextClassifier
 
 
 def _norm(x, layer):

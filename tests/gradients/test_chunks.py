@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_source.gradients import GradientEngine, _products, _rowgrad, squared_in_basis, weighted_sum
+from sklearn_source.gradients import GradientEngine
+from sklearn_source.gradients.algebra import _factored, _products, squared_in_basis, weighted_sum
 
 
 class Flattened(nn.Module):
@@ -63,8 +64,8 @@ def gradient_of(make, shape, rows):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_budget_gives_the_same(monkeypatch, layer, rows, budget):
     gradient, a, g = gradient_of(*LAYERS[layer], rows)
-    monkeypatch.setattr(_rowgrad, "LAYOUT_BYTES", budget)
-    monkeypatch.setattr(_rowgrad, "CHUNK_BYTES", budget)
+    monkeypatch.setattr(_factored, "LAYOUT_BYTES", budget)
+    monkeypatch.setattr(_factored, "CHUNK_BYTES", budget)
     monkeypatch.setattr(_products, "CHUNK_BYTES", budget)
     G = torch.einsum("bgto,bgti->bgoi", g, a)
     groups, out, inp = gradient.shape
@@ -108,7 +109,7 @@ def test_every_budget_gives_the_same(monkeypatch, layer, rows, budget):
 )
 def test_overlapping_windows_save_products_and_change_nothing(monkeypatch, layer, shape, pays, bias):
     gradient, a, _ = gradient_of(lambda: layer(bias), shape, 5)
-    monkeypatch.setattr(_rowgrad, "LAYOUT_BYTES", 2 * a[0].numel() * 8)
+    monkeypatch.setattr(_factored, "LAYOUT_BYTES", 2 * a[0].numel() * 8)
     assert gradient.inputs.overlap.pays == pays
     torch.testing.assert_close(gradient.input_moment(), torch.einsum("bgti,bgtj->gij", a, a))
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_source.gradients import Indexed, _indexed, squared_in_basis, weighted_sum
+from sklearn_source.gradients.algebra import Indexed, _indexed, squared_in_basis, weighted_sum
 
 sizes = st.integers(1, 5)
 

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_source.gradients import (
+from sklearn_source.gradients.algebra import (
     Dense,
     Factored,
-    _formed,
+    _factored,
     _pairs,
     _products,
-    _rowgrad,
+    _scaled,
     add_pairs,
     rotate_matrices,
     rowwise_pairs,
@@ -113,7 +113,7 @@ def test_moments_of_whole_gradients_summed_over_rows_and_columns(problem, wanted
     for found in (
         whole_moments(list(factored), wanted_input, wanted_output),
         whole_moments(list(dense), wanted_input, wanted_output),
-        _formed._by_grams(a, gs, wanted_input, wanted_output),
+        _scaled._by_grams(a, gs, wanted_input, wanted_output),
     ):
         for mine, exact in zip(found, expected, strict=True):
             if exact is None:
@@ -184,8 +184,8 @@ def test_slabs_and_chunks_change_nothing(monkeypatch, groups, out, inp, position
         (2**20, 5),
     ):
         monkeypatch.setattr(_products, "CHUNK_BYTES", budget)
-        monkeypatch.setattr(_rowgrad, "CHUNK_BYTES", budget)
-        monkeypatch.setattr(_rowgrad, "LAYOUT_BYTES", budget)
+        monkeypatch.setattr(_factored, "CHUNK_BYTES", budget)
+        monkeypatch.setattr(_factored, "LAYOUT_BYTES", budget)
         monkeypatch.setattr(_products, "_LARGE", budget // 8)  # squares summed one by one, and all at once
         monkeypatch.setattr(_products, "CHUNK_ROWS", rows)
         out_ = torch.zeros(4, 11, dtype=torch.float64)

@@ -10,9 +10,9 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_source import GradientSimilarity
 from sklearn_source.datasets import load_concrete
-from sklearn_source.inspection import InfluenceDisplay
-from sklearn_source.inspection._influence_text import wrapped
-from sklearn_source.inspection._plotting import OPPOSING, SUPPORTING
+from sklearn_source.inspection._plot import InfluenceDisplay
+from sklearn_source.inspection._plot._influence_text import wrapped
+from sklearn_source.inspection._plot._matplotlib import OPPOSING, SUPPORTING
 
 
 def texts(ax):

@@ -9,8 +9,9 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_source.gradients import choose_fisher
-from sklearn_source.network import Network, resolve_measurement
+from sklearn_source.curvature import choose_fisher
+from sklearn_source.loss import resolve_measurement
+from sklearn_source.network import Network
 
 N, C = 11, 3
 

@@ -8,7 +8,8 @@ import torch
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from sklearn_source.network import Measurement, Network, resolve_measurement
+from sklearn_source.loss import Measurement, resolve_measurement
+from sklearn_source.network import Network
 
 N, C = 6, 3
 

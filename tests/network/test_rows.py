@@ -11,8 +11,9 @@ from skorch.helper import SliceDataset, SliceDict
 from torch import nn
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
-from sklearn_source.network import Network, Rows
-from sklearn_source.network._rows import ArrayRows, DatasetRows
+from sklearn_source.network import Network
+from sklearn_source.rows import Rows
+from sklearn_source.rows._rows import ArrayRows, DatasetRows
 
 N = 11
 

@@ -12,8 +12,9 @@ from skorch import NeuralNet
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sklearn_source.gradients import choose_fisher
-from sklearn_source.network import Network, resolve_measurement
+from sklearn_source.curvature import choose_fisher
+from sklearn_source.loss import resolve_measurement
+from sklearn_source.network import Network
 from tests.network._token_losses import LOSSES, PLAIN, Flattened, T, V, definition, token_losses, weight
 
 N = 9

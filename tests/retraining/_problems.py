@@ -7,7 +7,7 @@ import torch
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from sklearn_source.datasets import MLP
+from sklearn_source.modules import MLP
 from sklearn_source.retraining._engines import JoblibEngine, VectorizedEngine, choose
 from sklearn_source.retraining._masks import draw_masks
 from sklearn_source.retraining._plan import draw_seeds, units_of

@@ -86,7 +86,7 @@ FINGERPRINT = """
 import functools, numpy as np, torch
 from skorch.callbacks import EarlyStopping, LRScheduler
 from skorch import NeuralNetClassifier
-from sklearn_source.datasets import MLP
+from sklearn_source.modules import MLP
 from sklearn_source.retraining import retrain_on_subsets
 
 rng = np.random.default_rng(0)
@@ -157,7 +157,8 @@ SCRIPT = """
 import sys
 import torch
 from skorch import NeuralNetRegressor
-from sklearn_source.datasets import MLP, load_concrete_split
+from sklearn_source.datasets import load_concrete_split
+from sklearn_source.modules import MLP
 from sklearn_source.retraining import retrain_on_subsets
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import WeightedRandomSampler
 
 from sklearn_source import TrajectoryRecorder
-from sklearn_source.datasets import MLP
+from sklearn_source.modules import MLP
 from sklearn_source.retraining import leave_one_out, retrain_on_subsets
 from sklearn_source.utils._compat import FrozenEstimator
 from tests.retraining._problems import N_FEATURES, classifier, make_net, rows

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from sklearn_source import TrajectoryRecorder
-from sklearn_source.datasets import MLP
+from sklearn_source.modules import MLP
 from sklearn_source.retraining import retrain_on_subsets
 from tests.retraining._problems import (
     N_FEATURES,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from skorch import NeuralNetRegressor
 from torch import nn
 
-from sklearn_source.datasets import MLP
+from sklearn_source.modules import MLP
 from sklearn_source.retraining import _replay
 from sklearn_source.retraining._engines import VectorizedEngine
 from tests.retraining._problems import assert_same_states, both, make_net, rows, task_of

@@ -11,8 +11,8 @@ from scipy import sparse
 from skorch.dataset import Dataset
 from torch.utils.data import Subset, TensorDataset
 
-from sklearn_source.trajectory import row_hashes
-from sklearn_source.trajectory._matching import partners
+from sklearn_source.rows import row_hashes
+from sklearn_source.rows._matching import partners
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
 from torch.utils.data import Subset, TensorDataset
 
-from sklearn_source.trajectory import Trajectory, TrajectoryRecorder, row_hashes, split_segments
+from sklearn_source.rows import row_hashes
+from sklearn_source.trajectory import Trajectory, TrajectoryRecorder, split_segments
 
 
 def assert_ends_at_the_net(trajectory, net):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 
-from ...datasets import MLP
+from ...modules import MLP
 from ...trajectory import TrajectoryRecorder
 from .._random import seeded
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from skorch import NeuralNetRegressor
 
-from ...datasets import MLP
+from ...modules import MLP
 from ...trajectory import TrajectoryRecorder
 from .._random import seeded
 from ._tools import prepared, require

@@ -1,0 +1,46 @@
+"""The data given to ``fit`` and ``transform``: what scikit-learn checks, and what goes to the net as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..rows import checked_targets, opened, reads_as_array, rectangular
+from ..utils._compat import validate_data
+
+_NOTHING = "no_validation"  # scikit-learn's word for "there is no y to look at"
+
+
+def read(estimator, net, X, y, *, reset):
+    """``X, y`` checked by scikit-learn where they are tables or arrays; labels of a classifier made integers.
+
+    Tensors, dicts, tuples, lists of arrays, torch Datasets, and frames whose columns the module takes by name are left
+    for the net, as skorch would read them.
+
+    Parameters
+    ----------
+    estimator : BaseAttribution
+    net : skorch.NeuralNet
+    X, y : as in ``fit``
+    reset : bool
+        Whether this is ``fit``, which fixes the number and names of features.
+    """
+    if reset:  # what an earlier fit on a table learned
+        for name in ("n_features_in_", "feature_names_in_"):
+            vars(estimator).pop(name, None)
+    if not reads_as_array(net, X):
+        if getattr(X, "ndim", 0) == 2:
+            validate_data(estimator, X, skip_check_array=True, reset=reset)
+        return X, checked_targets(net, opened(y))
+    X, y = rectangular(X, "X"), rectangular(y, "y")
+    options = {"allow_nd": True, "dtype": "numeric", "accept_sparse": "csr", "reset": reset}
+    # Only tables have features; of images and sequences the network knows which sizes it can read.
+    options["ensure_2d"] = getattr(X, "ndim", 2) <= 2
+    y = opened(y)
+    if isinstance(y, (Mapping, tuple)):
+        return validate_data(estimator, X, y=_NOTHING, **options), y
+    if getattr(y, "ndim", 0) > 2:  # a number, or a class, at every pixel: scikit-learn knows no such targets
+        return validate_data(estimator, X, y=_NOTHING, **options), checked_targets(net, y)
+    if y is None and not reset:
+        return validate_data(estimator, X, y=_NOTHING, **options), None
+    X, y = validate_data(estimator, X, y, multi_output=True, **options)
+    return X, checked_targets(net, y)

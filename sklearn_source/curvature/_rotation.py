@@ -1,0 +1,42 @@
+"""Where query vectors meet the training gradients: in the eigenbasis, or outside it."""
+
+from __future__ import annotations
+
+from ..gradients.algebra import Dense
+from ._eigen import Basis
+
+
+def meeting_place(curvature, encoded, probe, *, n_rows, n_checkpoints=1):
+    """Per block and side of its matrix, decode the queries or bring the rows into the basis: what multiplies less.
+
+    Parameters
+    ----------
+    curvature : EigenCurvature or GramCurvature
+    encoded : list of tensor (n_query, groups, out, in)
+        The queries' side in eigencoordinates.
+    probe : list of Factored, Indexed or Dense
+        Gradients of any rows, for their numbers of positions.
+    n_rows : int
+        Rows that will be met.
+    n_checkpoints : int
+        Checkpoints whose gradients are summed for every row.
+
+    Returns
+    -------
+    values : list of tensor (n_query, size)
+    bases : list of Basis or None
+        The basis into which the rows have to be brought, None for a side where the queries were decoded.
+    """
+    values, bases = [], []
+    for basis, vectors, gradient in zip(curvature.bases, encoded, probe):
+        n_query, groups, out, inp = vectors.shape
+        size = n_query * groups * out * inp
+        rows = n_rows * (1 if isinstance(gradient, Dense) else n_checkpoints)
+        left = size * out <= rows * gradient.token_rotation_cost(basis.left, None)
+        right = size * inp <= rows * gradient.token_rotation_cost(None, basis.right)
+        decoded = Basis(basis.left if left else None, basis.right if right else None)
+        kept = Basis(None if left else basis.left, None if right else basis.right)
+        vectors = decoded.inverse().encode(vectors)
+        bases.append(None if kept.trivial else kept)
+        values.append(vectors.reshape(n_query, -1))
+    return values, bases

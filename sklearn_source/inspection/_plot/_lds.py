@@ -1,0 +1,270 @@
+"""Linear datamodeling scores of several methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from ...base import NetworkEstimator
+from ...metrics import check_truth, linear_datamodeling_score
+from ...model_selection import queries_of, scores_for
+from ._estimator_names import estimator_names
+from ._matplotlib import LITERAL, REFERENCE, SUPPORTING, axes_for, require_matplotlib
+
+
+class LDSDisplay:
+    """How well each of several methods predicts retrained networks, with intervals and the noise ceiling.
+
+    Made by :meth:`from_estimators` or :meth:`from_predictions`.
+
+    Parameters
+    ----------
+    results : dict of str to Bunch
+        By method, what :func:`~sklearn_source.metrics.linear_datamodeling_score` returned.
+    confidence : float, default=0.95
+        Of the intervals.
+
+    Attributes
+    ----------
+    points_ : PathCollection
+        The scores, one point per method.
+    intervals_ : LineCollection
+        Their intervals.
+    values_ : list of Text
+        The scores in numbers, at the right.
+    queries_ : list of PathCollection
+        The scores of single queries, per method; empty where not shown.
+    ceiling_ : Line2D or None
+        The noise ceiling; None where a single repeat cannot tell it.
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    See Also
+    --------
+    sklearn_source.metrics.linear_datamodeling_score : The numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.utils import Bunch
+    >>> from sklearn_source.inspection import LDSDisplay
+    >>> rng = np.random.default_rng(0)
+    >>> effects, masks = rng.normal(size=(5, 20)), rng.random((50, 20)) < 0.5
+    >>> truth = Bunch(masks=masks, outputs=(masks @ effects.T)[:, None] + rng.normal(size=(50, 4, 5)))
+    >>> scores = {"the effects": effects, "noise": rng.normal(size=(5, 20))}
+    >>> LDSDisplay.from_predictions(scores, truth).results["the effects"].score > 0.8
+    True
+    """
+
+    def __init__(self, *, results, confidence=0.95):
+        self.results = results
+        self.confidence = confidence
+
+    @classmethod
+    def from_estimators(
+        cls,
+        estimators,
+        truth,
+        *,
+        X_query=None,
+        y_query=None,
+        net=None,
+        X_train=None,
+        y_train=None,
+        confidence=0.95,
+        n_bootstrap=1000,
+        random_state=0,
+        show_queries=False,
+        ax=None,
+    ):
+        """Score the queries by every method, compare with the truth, and draw.
+
+        Parameters
+        ----------
+        estimators : list of BaseAttribution, or dict of str to BaseAttribution
+            Fitted ones, pipelines and searches that end in one, and unfitted ones, of which clones are fitted. Those of
+            a list are named by their classes, and by the parameters in which those of one class differ.
+        truth : Retraining
+            From :func:`~sklearn_source.retraining.retrain_on_subsets`, of the same rows and measurement.
+        X_query, y_query : array-like, optional
+            The queries of the truth, as in ``transform``; default: ``truth.X_query``, ``truth.y_query``.
+        net : skorch.NeuralNet, optional
+            For unfitted estimators that hold none; default: the network of the first fitted one.
+        X_train, y_train : array-like, optional
+            The training rows, for unfitted estimators; default: those of the first fitted one.
+        confidence, n_bootstrap, random_state : as in :func:`~sklearn_source.metrics.linear_datamodeling_score`
+        show_queries : bool, default=False
+            Whether to add a small point for every query.
+        ax : matplotlib Axes, optional
+            Where to draw; default: a new figure.
+
+        Returns
+        -------
+        display : LDSDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            If there is no estimator, the truth does not hold its queries, or scores and truth do not fit each other:
+            other rows, another measurement.
+        sklearn.exceptions.NotFittedError
+            If an estimator is not fitted and there are no training rows to fit it on.
+        """
+        require_matplotlib(f"{cls.__name__}.from_estimators")
+        check_truth(truth)
+        named = dict(estimators) if isinstance(estimators, Mapping) else estimator_names(estimators)
+        X_query, y_query = queries_of(truth, X_query, y_query)
+        found = [getattr(estimator, "best_estimator_", estimator) for estimator in named.values()]
+        known = next((e for e in found if isinstance(e, NetworkEstimator) and _is_fitted(e)), None)
+        scores = {}
+        for name, estimator in named.items():
+            fitted = estimator if _is_fitted(estimator) else _fitted(name, estimator, known, net, X_train, y_train)
+            scores[name] = scores_for(truth, fitted, X_query, y_query)
+        return cls.from_predictions(
+            scores,
+            truth,
+            confidence=confidence,
+            n_bootstrap=n_bootstrap,
+            random_state=random_state,
+            show_queries=show_queries,
+            ax=ax,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls, scores, truth, *, confidence=0.95, n_bootstrap=1000, random_state=0, show_queries=False, ax=None
+    ):
+        """Compare scores that are there already with the truth, and draw.
+
+        Parameters
+        ----------
+        scores : dict of str to array-like of shape (n_query, n_train)
+            By method.
+        truth, confidence, n_bootstrap, random_state, show_queries, ax : as in :meth:`from_estimators`
+
+        Returns
+        -------
+        display : LDSDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            If there is no method, or scores and truth do not fit each other.
+        """
+        require_matplotlib(f"{cls.__name__}.from_predictions")
+        if not isinstance(scores, Mapping) or not scores:
+            raise ValueError(
+                f"expected scores as a dict from the name of a method to its scores, got {type(scores).__name__}"
+                + (" without entries" if isinstance(scores, Mapping) else "")
+            )
+        options = {"confidence": confidence, "n_bootstrap": n_bootstrap, "random_state": random_state}
+        results = {name: linear_datamodeling_score(values, truth, **options) for name, values in scores.items()}
+        return cls(results=results, confidence=confidence).plot(ax=ax, show_queries=show_queries)
+
+    def plot(self, ax=None, *, show_queries=False):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where; default: a new figure.
+        show_queries : bool, default=False
+            Whether to add a small point for every query.
+
+        Returns
+        -------
+        display : LDSDisplay
+            Itself.
+        """
+        names, results = list(self.results), list(self.results.values())
+        if not results:
+            raise ValueError("expected results of at least one method, got none")
+        ax = axes_for(ax, f"{type(self).__name__}.plot", (7.0, 1.5 + 0.42 * len(names)))
+        places = np.arange(len(names))
+        scores = np.array([result.score for result in results])
+        low, high = np.array([result.interval for result in results]).T
+        self.queries_ = []
+        if show_queries:
+            for place, result in zip(places, results):
+                below = np.full(len(result.per_query), place + 0.25)
+                points = ax.scatter(result.per_query, below, s=9, color=SUPPORTING, alpha=0.35, lw=0)
+                self.queries_.append(points)
+        self.intervals_ = ax.hlines(places, low, high, color=SUPPORTING, lw=2.5)
+        self.points_ = ax.scatter(scores, places, s=60, marker="|", color=SUPPORTING, lw=2.5, zorder=3)
+        self.values_ = [  # in a column, where nothing else is
+            ax.annotate(
+                f"{score:.2f}".replace("-", "\N{MINUS SIGN}"),
+                (1, place),
+                (5, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                va="center",
+                annotation_clip=False,
+            )
+            for place, score in zip(places, scores)
+        ]
+        self.ceiling_ = self._draw_ceiling(ax, results[0].ceiling)
+        ax.axvline(0, color="0.3", lw=0.8, zorder=0)
+        ax.set_yticks(places, names, **LITERAL)
+        ax.set_ylim(len(names) - 0.5, -0.65)
+        shown = [low.min(), *(result.per_query.min() for result in results if show_queries)]
+        ax.set_xlim(min(-0.02, float(np.min(shown)) - 0.03), 1.0)
+        ax.grid(axis="x", alpha=0.3)
+        ax.set_axisbelow(True)
+        words = f"linear datamodeling score, with {self.confidence:.0%} interval"
+        ax.set_xlabel(words + ("\nsmall points: single queries" if show_queries else ""))
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _draw_ceiling(self, ax, ceiling):
+        if not np.isfinite(ceiling):
+            return None
+        ax.axvspan(ceiling, 1.0, color="0.9", lw=0, zorder=0)
+        line = ax.axvline(ceiling, color=REFERENCE, ls="--", lw=1.5, zorder=1)
+        ax.annotate(
+            f"noise ceiling: perfect scores reach {ceiling:.2f}",
+            (ceiling, 1),
+            (0, 3),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if ceiling > 0.5 else "left",
+            color="0.3",
+            fontsize=9,
+        )
+        return line
+
+
+def _is_fitted(estimator):
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True
+
+
+def _fitted(name, estimator, known, net, X_train, y_train):
+    """A clone, fitted on the rows given, or on those of another method and in the same way."""
+    fresh, options = clone(estimator), {}
+    holds_none = getattr(estimator, "net", estimator) is None
+    if X_train is not None:
+        if holds_none:
+            options["net"] = known.net_ if net is None and known is not None else net
+        return fresh.fit(X_train, y_train, **options)
+    # The rows that a method was fitted on are not those that a pipeline or a search around another one starts from.
+    if known is None or not hasattr(estimator, "top_influences"):
+        raise NotFittedError(
+            f"{name} is not fitted: fit it, or pass X_train and y_train, the rows that a clone of it is to be fitted on"
+        )
+    X_train, y_train, stage = known._given
+    if holds_none:
+        options["net"] = known.net_ if net is None else net
+        trajectory = getattr(known, "trajectory", None)
+        if trajectory is not None and net is None and getattr(fresh, "trajectory", fresh) is None:
+            fresh.set_params(trajectory=trajectory)
+    return fresh.fit(X_train, y_train, stage=stage, **options)

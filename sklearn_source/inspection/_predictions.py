@@ -1,0 +1,94 @@
+"""What a trained network says of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.utils import Bunch
+
+from ..loss import resolve_measurement
+from ..network import Network
+
+_BATCH = 1024
+
+
+@torch.no_grad()
+def read_rows(net, X, y):
+    """Targets, predictions and losses of rows, by a private copy of a net.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Trained; not touched.
+    X, y
+        Rows as for ``net.fit``, with targets.
+
+    Returns
+    -------
+    result : Bunch
+        is_classification : bool
+            One class per row.
+        target : ndarray of shape (n,) or (n, n_outputs), or None
+            Integers for classes; None for rows of several classes: sequences, sets of labels.
+        predicted : ndarray of the same shape, or None
+        loss : ndarray of shape (n,)
+            What ``"neg_loss"`` measures, which self-influence is about.
+        probability : ndarray of shape (n,) or None
+            Of the own class, where the outputs say.
+        loss_is_log : bool
+            Whether the loss is minus the logarithm of that, without weights or smoothing.
+    """
+    network = Network.from_net(net)
+    rows = network.prepare(X, y)
+    network.calibrate(rows)
+    measure = resolve_measurement("neg_loss", network)
+    parts = []
+    for start in range(0, len(rows), _BATCH):
+        x, target = rows.batch(slice(start, start + _BATCH))
+        output = network.forward(x)
+        loss = -measure(output, target, x)
+        if network.is_classification:
+            target, predicted, probability = _classes(network, output, target)
+        elif isinstance(target, torch.Tensor) and target.numel() == output.numel():
+            predicted, probability = output.reshape(len(output), -1), None
+            target = target.reshape(len(output), -1)
+        else:
+            target = predicted = probability = None
+        parts.append([None if t is None else t.double().cpu().numpy() for t in (target, predicted, loss, probability)])
+    target, predicted, loss, probability = (
+        None if any(part is None for part in column) else np.concatenate(column) for column in zip(*parts)
+    )
+    is_classification = network.is_classification and target is not None
+    if is_classification:
+        target, predicted = target.astype(np.int64), predicted.astype(np.int64)
+    elif target is not None and target.shape[1] == 1:
+        target, predicted = target[:, 0], predicted[:, 0]
+    same = False
+    if probability is not None:
+        same = bool(np.allclose(np.exp(-loss), probability, rtol=1e-3, atol=1e-5))
+    return Bunch(
+        is_classification=is_classification,
+        target=target,
+        predicted=predicted,
+        loss=loss,
+        probability=probability,
+        loss_is_log=same,
+    )
+
+
+def _classes(network, output, target):
+    """Own class, predicted class, and the probability of the own class; None for what the rows do not have."""
+    if network.predictive == "bernoulli":
+        if output.shape[1:].numel() != 1:
+            return None, None, None
+        positive, target = output.reshape(-1).sigmoid(), (target.reshape(-1) > 0.5).long()
+        return target, (positive > network.threshold).long(), torch.where(target > 0, positive, 1 - positive)
+    if target.ndim != 1 or target.is_floating_point() or output.ndim != 2 or output.shape[1] < 2:
+        return None, None, None
+    change = {
+        "categorical": lambda z: z.softmax(1),
+        "categorical_probs": lambda z: z,
+        "categorical_logprobs": torch.exp,
+    }.get(network.predictive)
+    probability = None if change is None else change(output).gather(1, target[:, None])[:, 0]
+    return target, output.argmax(1), probability

@@ -1,0 +1,122 @@
+"""A private, inert copy of a skorch net: its `infer`, `get_loss` and `get_dataset` around copied modules."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+
+from ._private_module import Uncompiled, keep_weights, skip_compilation
+
+_HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+)
+
+
+class NetShell:
+    """A skorch net without optimizer and callbacks, pickled without skorch's own reduction.
+
+    skorch pickles its modules with a nested plain pickle, which breaks for modules defined in ``__main__`` even where
+    the outer pickler (cloudpickle, used by loky) could send them. Here the state goes through the outer pickler alone.
+
+    Parameters
+    ----------
+    cls : type
+        The net's class, so that its overrides are honoured.
+    state : dict
+        What becomes the ``__dict__`` of the private net.
+    """
+
+    def __init__(self, cls, state):
+        self.cls, self.state = cls, state
+        # Neither __init__ nor skorch's __setattr__ runs: both would register the modules anew.
+        self.net = object.__new__(cls)
+        self.net.__dict__.update(state)
+
+    def __reduce__(self):
+        return NetShell, (self.cls, self.state)
+
+    def with_criterion(self, criterion):
+        """The same net, sharing everything but its criterion."""
+        return NetShell(self.cls, {**self.state, "criterion_": criterion})
+
+    @classmethod
+    def from_net(cls, net):
+        """Copy what `infer` and `get_loss` need from an initialized net; the net itself is only read."""
+        state = dict(vars(net))
+        for name in net._optimizers:
+            state.pop(f"{name}_", None)
+        # The callbacks and the split may hold files, data or closures, and nothing here calls them.
+        state.update(callbacks=None, callbacks_=[], train_split=None, virtual_params_={})
+        for name in (*net._modules, *net._criteria):
+            if isinstance(state.get(name), torch.nn.Module):
+                state[name] = None  # an instance given by the user: the private copy below stands for it
+        names = [f"{name}_" for name in (*net._modules, *net._criteria)]
+        parts = [state[name] for name in names]
+        modules = [m for part in parts if isinstance(part, torch.nn.Module) for m in part.modules()]
+        memo = {}
+        for module in modules:
+            _skip_hooks(module, memo)
+            _detach_leftovers(vars(module), memo)
+        try:
+            skip_compilation(modules, memo)
+            copies = copy.deepcopy(parts, memo)
+        except Exception as error:
+            raise TypeError(
+                f"expected a net whose module and criterion can be copied, but copy.deepcopy failed ({error}): remove "
+                "what cannot be copied (locks, open files, generators) from the module's attributes"
+            ) from error
+        for name, part in zip(names, copies):
+            if isinstance(part, Uncompiled) and name.removesuffix("_") in net._criteria:
+                part = part._orig_mod  # what kind of loss it is can be seen there
+            if isinstance(part, torch.nn.Module):
+                part.eval()
+                keep_weights(part)
+            state[name] = part
+        return cls(type(net), state)
+
+
+def _skip_hooks(module, memo):
+    """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects."""
+    for attribute in _HOOKS:
+        hooks = vars(module).get(attribute)
+        if not hooks:
+            continue
+        keep = OrderedDict()
+        if not attribute.endswith(("_with_kwargs", "_always_called")):
+            # torch's own (weight_norm, spectral_norm, pruning) are part of what the module computes.
+            for key, hook in hooks.items():
+                if (getattr(hook, "__module__", None) or "").split(".")[0] == "torch":
+                    keep[key] = hook
+            if len(keep) < len(hooks) and not attribute.startswith("_backward"):
+                warnings.warn(
+                    f"forward hooks on {type(module).__name__} are left out of the private copy of the network; if "
+                    "they change what the module computes, move that into its forward",
+                    UserWarning,
+                    stacklevel=5,
+                )
+        memo[id(hooks)] = keep
+
+
+def _detach_leftovers(value, memo, depth=3):
+    """Let attributes kept from a training forward (``self.attention = a``) be copied: deepcopy refuses non-leaves."""
+    if depth == 0:  # containers may hold themselves
+        return
+    if isinstance(value, torch.Tensor):
+        if not value.is_leaf:
+            memo[id(value)] = value.detach().clone()
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _detach_leftovers(item, memo, depth - 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _detach_leftovers(item, memo, depth - 1)

@@ -1,0 +1,58 @@
+"""A name for everything that decides the result of a retraining, the same in every process."""
+
+from __future__ import annotations
+
+import hashlib
+
+import joblib
+
+from ..rows import row_hashes
+from ..utils._digest import digest, plain
+
+# What a net prints, and what it predicts with, changes no training.
+_IRRELEVANT = ("verbose", "warm_start", "torch_load_kwargs", "use_caching", "predict_nonlinearity")
+
+
+def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize):
+    """24 hexadecimal digits that name the training, the rows, the queries and the measurement.
+
+    Parameters
+    ----------
+    template : skorch.NeuralNet
+    X, y
+        Training rows as handed over.
+    rows : Rows
+        The same, readable.
+    reader : Reader
+    plan : BatchPlan
+    measurement : (name or callable, output)
+    renormalize : bool
+
+    Returns
+    -------
+    fingerprint : str
+    """
+    params = template.get_params(deep=False)
+    relevant = {k: v for k, v in params.items() if k not in _IRRELEVANT and not k.startswith(("iterator_valid", "_"))}
+    return digest(
+        {
+            "class": type(template),
+            "net": relevant,
+            "rows": _rows(X, y, rows),
+            "queries": _rows(None, None, reader.rows),
+            "targets": reader.targets,
+            "measurement": measurement,
+            "plan": [plan.batch_size, plan.shuffle, plan.drop_last, plan.n_epochs, plan.keep_places, renormalize],
+        }
+    )
+
+
+def _rows(X, y, rows):
+    hashes = None if X is None else row_hashes(X, y)
+    if hashes is not None:
+        return joblib.hash(hashes)
+    # Some other Dataset, or the queries, which are few: their tensors.
+    found = hashlib.sha256()
+    for start in range(0, len(rows), 1024):
+        found.update(joblib.hash(plain(rows.batch(slice(start, start + 1024)))).encode())
+    return found.hexdigest()

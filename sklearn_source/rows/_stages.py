@@ -1,0 +1,109 @@
+"""Which of the given rows each stage of the training really used."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from ._matching import partners
+
+_ADVICE = (
+    "Pass the X and y given to net.fit, scaled as then, all of them; any order will do. Inside cross-validation a "
+    "frozen net meets subsets of its rows: keep all rows in every fold (cv=FullTrainingSet(); in a halving search, a "
+    "parameter as resource), or pass the net unfrozen to have it retrained"
+)
+
+
+def credited_rows(trajectory, hashes, n_rows, stage=None, *, every_stage=True):
+    """Per stage of the trajectory, the positions (in the given data) of the rows it trained on.
+
+    Parameters
+    ----------
+    trajectory : Trajectory or None
+        None: nothing is known, every row belongs to one stage.
+    hashes : ndarray of uint64 (n_rows,) or None
+        Fingerprints of the rows given to ``fit``.
+    n_rows : int
+    stage : array-like of int (n_rows,), optional
+        The stage each row is credited in.
+    every_stage : bool, default=True
+        False: the rows of a stage may be missing altogether, as long as those of another are there. Methods that look
+        at the last weights alone need no more.
+
+    Returns
+    -------
+    index : list of int64 arrays, one per stage
+
+    Raises
+    ------
+    ValueError
+        When rows are missing or foreign.
+    """
+    labels = None if stage is None else _checked(stage, n_rows, trajectory)
+    if trajectory is None:
+        return [np.arange(n_rows)]
+    found, known = [], np.zeros(n_rows, dtype=bool)
+    for recorded in trajectory.stages:
+        positions = np.arange(n_rows) if labels is None else np.flatnonzero(labels == recorded.index)
+        if recorded.row_hashes is None or hashes is None:
+            if len(positions) != recorded.n_rows:
+                raise ValueError(
+                    f"stage {recorded.index} of the training had {recorded.n_rows} rows, but fit got "
+                    f"{len(positions)} for it. Pass the data given to net.fit, all of it and in the same order"
+                )
+            rows, foreign = positions[np.asarray(recorded.rows)], np.zeros(len(positions), dtype=bool)
+        else:
+            rows, foreign = _match(recorded, hashes[positions], positions, every_stage)
+        known[positions[~foreign]] = True
+        found.append(rows)
+    if not known.all() or not any(map(len, found)):
+        sizes = ", ".join(str(recorded.n_rows) for recorded in trajectory.stages)
+        raise ValueError(
+            f"these are not the rows that the network was trained on ({sizes} rows): of the {n_rows} given, "
+            f"{int((~known).sum())} were not among them. {_ADVICE}"
+        )
+    return found
+
+
+def warn_unused(found, n_rows):
+    """Say how many of the given rows no stage trained on."""
+    unused = n_rows - len(np.unique(np.concatenate(found)))
+    if unused:
+        warnings.warn(
+            f"{unused} of the {n_rows} rows were held out by the net's train_split and never trained on: their scores "
+            "are 0",
+            UserWarning,
+            stacklevel=7,
+        )
+
+
+def _checked(stage, n_rows, trajectory):
+    stage = np.asarray(stage)
+    if stage.shape != (n_rows,) or stage.dtype.kind not in "iu":
+        raise ValueError(
+            f"stage must hold one integer per row, shape ({n_rows},); got {stage.dtype} of shape {stage.shape}"
+        )
+    known = [0] if trajectory is None else [recorded.index for recorded in trajectory.stages]
+    foreign = sorted(set(stage.tolist()) - set(known))
+    if foreign and trajectory is not None:
+        raise ValueError(f"stage names {foreign}, but the training had the stages {known}: number them as they ran")
+    return stage
+
+
+def _match(recorded, hashes, positions, required):
+    """Positions of the rows that ``recorded`` trained on (k-th duplicate to k-th duplicate), and which are foreign."""
+    trained = np.zeros(recorded.n_rows, dtype=bool)
+    trained[np.asarray(recorded.rows)] = True
+    partner = partners(hashes, recorded.row_hashes, trained)
+    foreign = partner < 0
+    met = np.zeros(recorded.n_rows, dtype=bool)
+    met[partner[~foreign]] = True
+    missing = int((trained & ~met).sum())  # held-out rows may be left away
+    if missing and (required or not foreign.all()):
+        raise ValueError(
+            f"these are not the rows that the network was trained on (stage {recorded.index}, {recorded.n_rows} rows): "
+            f"of the {len(hashes)} given, {int(foreign.sum())} were not among them, and {missing} that it trained on "
+            f"are missing. {_ADVICE}"
+        )
+    return positions[~foreign & trained[np.maximum(partner, 0)]], foreign
