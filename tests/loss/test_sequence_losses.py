@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from sklearn_source.curvature import choose_fisher
 from sklearn_source.loss import resolve_measurement
 from sklearn_source.network import Network
-from tests.network._token_losses import LOSSES, PLAIN, Flattened, T, V, definition, token_losses, weight
+from tests.loss._token_losses import LOSSES, PLAIN, Flattened, T, V, definition, token_losses, weight
 
 N = 9
 
