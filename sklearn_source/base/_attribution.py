@@ -15,10 +15,10 @@ from ..gradients.algebra import even_chunks
 from ..network import require_readable
 from ..rows import like_training
 from ..utils._progress import progress
+from ._data_validation import read
 from ._net_argument import net_first
 from ._network_estimator import NetworkEstimator
 from ._terms import merge_top
-from ._validation import read
 
 _ORDERS = ("supporting", "opposing")
 

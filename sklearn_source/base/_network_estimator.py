@@ -17,8 +17,8 @@ from ..network import Network, PortableNet, read_training_rows, row_form, train_
 from ..rows import as_read, credited_rows, like_training, row_hashes, warn_unused
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import Interval, StrOptions, fit_context
+from ._data_validation import read
 from ._net_argument import net_first, require_all_rows, require_trained, trajectory_of, unwrap
-from ._validation import read
 
 
 class NetworkEstimator(BaseEstimator):

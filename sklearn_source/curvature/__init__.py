@@ -15,7 +15,6 @@ from ._rotation import meeting_place
 __all__ = [
     "Basis",
     "CURVATURES",
-    "CURVATURES",
     "EigenCurvature",
     "FisherStream",
     "GramCurvature",

@@ -11,14 +11,13 @@ from .algebra._factored import Dense, Factored, held_bytes, rotate_matrices, squ
 from .algebra._indexed import Indexed
 from .algebra._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
 from .algebra._products import even_chunks
-from .algebra._scaled import Formed, scaled, whole_moments
+from .algebra._scaled import scaled, whole_moments
 
 __all__ = [
     "Block",
     "Capture",
     "Dense",
     "Factored",
-    "Formed",
     "FunctionalForward",
     "GradientEngine",
     "Indexed",

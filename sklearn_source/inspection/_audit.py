@@ -12,7 +12,7 @@ from ..network import Network
 from ._neighbours import compare_with_neighbours, representation_of
 from ._predictions import read_rows
 from ._recommendations import advise
-from ._scores import check_attribution, score_chunks
+from ._score_chunks import check_attribution, score_chunks
 from ._table import make_table
 
 

@@ -10,7 +10,7 @@ from sklearn.utils import Bunch
 
 from ..metrics import check_confidence
 from ..retraining import row_indices
-from ._scores import check_attribution, score_chunks
+from ._score_chunks import check_attribution, score_chunks
 
 _SOURCES = ("auto", "rows", "networks", "both")
 

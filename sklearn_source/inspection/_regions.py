@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.utils import Bunch
 
-from ._scores import check_attribution, score_chunks
+from ._score_chunks import check_attribution, score_chunks
 from ._table import make_table
 
 

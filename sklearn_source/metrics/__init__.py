@@ -10,7 +10,7 @@ from ._mislabel import mislabel_detection_score, mislabelled_mask
 from ._overlap import top_k_overlap
 from ._randomization import model_randomization_score
 from ._removal import subset_removal_score, top_k_removals
-from ._validation import check_truth
+from ._score_validation import check_truth
 
 __all__ = [
     "check_confidence",

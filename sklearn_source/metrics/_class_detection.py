@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from ._intervals import check_confidence, mean_interval
+from ._score_validation import as_array, check_scores
 from ._top import check_k, top_k_membership
-from ._validation import as_array, check_scores
 
 
 def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
 from ._ranks import column_spearman, interval, resampled_spearman, resamples
-from ._validation import check_resampling, check_scores, check_truth
+from ._score_validation import check_resampling, check_scores, check_truth
 
 _N_SPLITS = 20  # random halves of the repeats that the reliability is averaged over
 

@@ -8,7 +8,7 @@ from sklearn.utils import Bunch
 
 from ._intervals import check_confidence, mean_interval
 from ._ranks import column_spearman
-from ._validation import check_scores, check_truth
+from ._score_validation import check_scores, check_truth
 
 
 def leave_one_out_correlation(scores, truth, *, confidence=0.95):

@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 from sklearn.utils import Bunch
 
 from ._intervals import check_confidence
-from ._validation import as_array
+from ._score_validation import as_array
 
 
 def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):

@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from ._intervals import check_confidence, mean_interval
+from ._score_validation import check_scores, check_table
 from ._top import check_k, top_k
-from ._validation import check_scores, check_table
 
 
 def top_k_overlap(scores, other=None, *, k=10, confidence=0.95):

@@ -7,7 +7,7 @@ from sklearn.utils import Bunch
 
 from ._intervals import check_confidence, mean_interval
 from ._ranks import column_spearman
-from ._validation import as_array, check_scores, check_table
+from ._score_validation import as_array, check_scores, check_table
 
 
 def model_randomization_score(scores, randomized, *, confidence=0.95):

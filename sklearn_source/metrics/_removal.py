@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
 from ._intervals import check_confidence, mean_interval
+from ._score_validation import check_table, check_truth
 from ._top import check_k, top_k
-from ._validation import check_table, check_truth
 
 _NAME = re.compile(r"query (\d+) top \d+|random \d+ \d+")
 

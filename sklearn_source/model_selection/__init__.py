@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ._ground_truth import queries_of, scores_for
 from ._held_out import held_out_score
 from ._scorer import make_lds_scorer
 from ._splitter import FullTrainingSet
-from ._truth import queries_of, scores_for
 
 __all__ = [
     "FullTrainingSet",

@@ -9,8 +9,8 @@ from sklearn.utils import check_random_state
 
 from ..metrics import check_truth, linear_datamodeling_score
 from ..utils._compat import safe_indexing
+from ._ground_truth import queries_of, scores_for
 from ._splitter import named_fold
-from ._truth import queries_of, scores_for
 
 
 def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=None, random_state=0):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ._input_validation import outputs_of, read_training_rows, require_readable, row_form
 from ._network import Network
 from ._pickling import PortableNet
 from ._training import train_clone
-from ._validation import outputs_of, read_training_rows, require_readable, row_form
 
 __all__ = [
     "Network",

@@ -9,7 +9,7 @@ from ._known_queries import KnownQueries, number_of_rows
 from ._rows import ArrayRows, Rows, prepare_rows
 from ._stages import credited_rows, warn_unused
 from ._trained import trained_rows
-from ._truth import places_of_rows
+from ._truth_rows import places_of_rows
 
 __all__ = [
     "ArrayRows",

@@ -25,7 +25,7 @@ from sklearn_source import (
     TrajectoryRecorder,
 )
 from sklearn_source.modules import MLP
-from sklearn_source.utils.estimator_checks._fingerprint import changed, fingerprint
+from sklearn_source.utils.estimator_checks._net_fingerprint import changed, fingerprint
 from tests._nets import make_net
 
 METHODS = [SourceAttribution, InfluenceFunctions, TracIn, GradientSimilarity, RepresentationSimilarity]

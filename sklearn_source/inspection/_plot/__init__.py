@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ._influence import InfluenceDisplay
-from ._lds import LDSDisplay
-from ._mislabel import MislabelDisplay
-from ._segment import SegmentDisplay
-from ._subset_removal import SubsetRemovalDisplay
+from ._influence_display import InfluenceDisplay
+from ._lds_display import LDSDisplay
+from ._mislabel_display import MislabelDisplay
+from ._segment_display import SegmentDisplay
+from ._subset_removal_display import SubsetRemovalDisplay
 
 __all__ = [
     "InfluenceDisplay",

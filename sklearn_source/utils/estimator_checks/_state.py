@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 from .._compat import FrozenEstimator
 from ._cases import make_case
-from ._fingerprint import changed, fingerprint
+from ._net_fingerprint import changed, fingerprint
 from ._tools import fitted, has_param, prepared, require, require_close, require_error, scores_of
 
 # Of the largest score, where the very same computation is repeated.
