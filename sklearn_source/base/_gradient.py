@@ -10,7 +10,7 @@ import torch
 
 from ..curvature import FisherStream, choose_fisher
 from ..gradients import GradientEngine, to_matrices
-from ..gradients.algebra import Dense, held_bytes, to_meet
+from ..gradients.algebra import held_bytes, to_meet
 from ..loss import resolve_measurement
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
@@ -129,7 +129,7 @@ class GradientAttribution(BaseAttribution):
 
     def _dense_rows(self, n_columns):
         """Rows whose dense gradients fit their budget, at least one."""
-        dense = held_bytes([gradient for gradient in self._probe if isinstance(gradient, Dense)]) / len(self._probe[0])
+        dense = held_bytes([gradient for gradient in self._probe if not gradient.has_factors]) / len(self._probe[0])
         return max(1, int(_DENSE_BYTES // max(dense * n_columns, 1)))
 
     def _state(self, checkpoint):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..gradients import loss_cotangent
-from ..gradients.algebra import held_bytes, scaled
+from ..gradients.algebra import held_bytes
 from ..utils._counter_random import row_uniforms
 
 
@@ -37,7 +37,7 @@ class Metric:
 
     def enter(self, batch):
         """Every column in these coordinates."""
-        return [[scaled(column, root) for column in columns] for columns, root in zip(batch, self.roots)]
+        return [[column.scaled(root) for column in columns] for columns, root in zip(batch, self.roots)]
 
 
 class FisherStream:

@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from ..gradients.algebra import Dense, rotate_matrices, squared_in_basis, whole_moments
+from ..gradients.algebra import rotate_matrices, squared_in_basis, whole_moments
 from ._eigen import Basis, EigenCurvature
 
 # Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and
@@ -29,7 +29,7 @@ def moments(stream, c, basis="kfac"):
     for batch in stream.columns(c):
         for i, (block, columns) in enumerate(zip(blocks, batch)):
             wanted = [block.shape[2] <= MAX_BASIS or block.kind == "indexed", block.shape[1] <= MAX_BASIS]
-            if by_factors and not isinstance(columns[0], Dense):
+            if by_factors and columns[0].has_factors:
                 counts[i] += len(columns[0]) * columns[0].n_positions
                 # The columns of one row share its inputs: they count once.
                 a = columns[0].input_moment() if wanted[0] else None

@@ -7,11 +7,14 @@ from ._capture import Capture
 from ._cotangent import loss_cotangent
 from ._engine import GradientEngine
 from ._functional import FunctionalForward
-from .algebra._factored import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
+from .algebra._dense import Dense
+from .algebra._factored import Factored
 from .algebra._indexed import Indexed
 from .algebra._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
-from .algebra._products import even_chunks
-from .algebra._scaled import scaled, whole_moments
+from .algebra._products import even_chunks, rotate_matrices
+from .algebra._row_gradient import RowGradient
+from .algebra._scaled import Scaled
+from .algebra._sums import held_bytes, squared_in_basis, weighted_sum, whole_moments
 
 __all__ = [
     "Block",
@@ -21,6 +24,8 @@ __all__ = [
     "FunctionalForward",
     "GradientEngine",
     "Indexed",
+    "RowGradient",
+    "Scaled",
     "add_pairs",
     "even_chunks",
     "from_matrices",
@@ -29,7 +34,6 @@ __all__ = [
     "met_bytes",
     "rotate_matrices",
     "rowwise_pairs",
-    "scaled",
     "select_parameters",
     "squared_in_basis",
     "to_matrices",
