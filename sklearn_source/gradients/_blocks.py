@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ._block_forms import claims_of, observed_claims
+from ._block_plan import claims_of, observed_claims
 from .layers import MIXABLE, EmbeddingRule, MixedRule, VectorRule, rule_of
 
 

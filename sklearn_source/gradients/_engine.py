@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from ..utils._fastpath import mha_fastpath_off
-from ._block_forms import refuse_frequencies
+from ._block_plan import refuse_frequencies
 from ._blocks import ROWS, plan_blocks, select_parameters, to_matrices
 from ._capture import Capture
 from ._functional import LayerCall, network_gradients

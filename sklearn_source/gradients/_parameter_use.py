@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from ._broadcasting import ELEMENTWISE, EXPANSIONS, IN_PLACE, spread_of
 from .layers import READERS, unrolled
+from .layers._broadcasting import ELEMENTWISE, EXPANSIONS, IN_PLACE, spread_of
 
 
 class Use:

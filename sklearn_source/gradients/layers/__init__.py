@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ._linear import MIXABLE, EmbeddingRule, MixedRule, VectorRule, rule_of
 from ._readers import READERS
 from ._recurrent import unrolled
-from ._rules import MIXABLE, EmbeddingRule, MixedRule, VectorRule, rule_of
-from ._split import split_rows
+from ._row_layout import split_rows
 
 __all__ = [
     "EmbeddingRule",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ..algebra import Overlap
-from ._split import split_rows
+from ._row_layout import split_rows
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ._convolution import ConvRule, ConvTransposeRule
-from ._split import split_rows
+from ._row_layout import split_rows
 
 
 def _at_lines(g, start, lines):

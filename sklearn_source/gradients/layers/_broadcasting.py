@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .layers import split_rows
+from ._row_layout import split_rows
 
 _NAMES = ("add", "sub", "mul", "div", "true_divide", "pow", "maximum", "minimum")
 _OPERATORS = ("add", "sub", "mul", "truediv", "pow")
