@@ -172,7 +172,7 @@ class GradientAttribution(BaseAttribution):
         """Numbers per parameter element, a dict of CPU tensors, as one matrix per block on the network's device."""
         network = self._network
         values = {name: values[name].to(network.device, network.dtype) for name in self._engine.names}
-        return [to_matrices(block, network.module, values) for block in self._engine.blocks]
+        return [to_matrices(block, values) for block in self._engine.blocks]
 
     def _queries_at_once(self):
         return int(_QUERY_BYTES // max(self._bytes_per_query(), 1))

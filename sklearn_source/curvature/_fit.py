@@ -28,7 +28,7 @@ def moments(stream, c, basis="kfac"):
     by_factors = basis == "kfac" and stream.metric is None
     for batch in stream.columns(c):
         for i, (block, columns) in enumerate(zip(blocks, batch)):
-            wanted = [block.shape[2] <= MAX_BASIS or block.kind == "indexed", block.shape[1] <= MAX_BASIS]
+            wanted = [block.shape[2] <= MAX_BASIS or block.has_diagonal_input, block.shape[1] <= MAX_BASIS]
             if by_factors and columns[0].has_factors:
                 counts[i] += len(columns[0]) * columns[0].n_positions
                 # The columns of one row share its inputs: they count once.
@@ -173,7 +173,7 @@ def fit_kfac(stream, compute=None, basis="kfac"):
                 "leave it out with layers="
             )
         product = s_values[:, :, None] * a_values[:, None, :]
-        if whole or block.kind not in ("factored", "indexed"):
+        if whole or not block.has_factors:
             trace = s_values.sum(1)[:, None, None]
             product = product / trace.clamp_min(torch.finfo(trace.dtype).tiny)
         eigenvalues.append(product.to(dtype))

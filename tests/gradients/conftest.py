@@ -30,7 +30,7 @@ def block_rows(engine, gradients):
     values = {}
     for block, gradient in zip(engine.blocks, gradients):
         assert gradient.shape == block.shape
-        for name, value in from_matrices(block, engine.module, gradient.matrix()).items():
+        for name, value in from_matrices(block, gradient.matrix()).items():
             assert name not in values, f"{name} is in two blocks"
             values[name] = value
     return values

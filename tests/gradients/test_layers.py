@@ -174,10 +174,10 @@ def test_matrices_and_parameters_go_back_and_forth(name, lead):
     values = {key: torch.randn((*lead, *p.shape)).double() for key, p in module.named_parameters()}
     back = {}
     for block in engine.blocks:
-        matrices = to_matrices(block, module, values)
+        matrices = to_matrices(block, values)
         assert matrices.shape == (*lead, *block.shape)
-        back.update(from_matrices(block, module, matrices))
-        torch.testing.assert_close(to_matrices(block, module, from_matrices(block, module, matrices)), matrices)
+        back.update(from_matrices(block, matrices))
+        torch.testing.assert_close(to_matrices(block, from_matrices(block, matrices)), matrices)
     assert set(back) == set(values)
     for key in values:
         assert torch.equal(back[key], values[key])
