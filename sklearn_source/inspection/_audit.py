@@ -9,7 +9,7 @@ import numpy as np
 from ..base import NetworkEstimator
 from ..loss import resolve_measurement
 from ..network import Network
-from ._neighbours import compare_with_neighbours, representation_of
+from ._nearest_neighbours import compare_with_neighbours, representation_of
 from ._predictions import read_rows
 from ._recommendations import advise
 from ._score_chunks import check_attribution, score_chunks

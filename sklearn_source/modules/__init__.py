@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._mlp import MLP
-from ._transformer import CharTransformer, TextClassifier
+from ._text_classifier import CharTransformer, TextClassifier
 
 __all__ = [
     "CharTransformer",

@@ -19,7 +19,7 @@ from sklearn_source import GradientSimilarity, InfluenceFunctions, Representatio
 from sklearn_source.inspection import audit_training_rows
 from sklearn_source.metrics import mislabel_detection_score
 from tests._nets import make_net
-from tests.inspection._stub import known
+from tests.inspection._known_scores import known
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.utils import Bunch
 
-from sklearn_source.inspection._plot import MislabelDisplay, SubsetRemovalDisplay
+from sklearn_source.inspection import MislabelDisplay, SubsetRemovalDisplay
 
 K = [5, 10, 20]
 

@@ -12,7 +12,7 @@ from sklearn_source import InfluenceFunctions
 from sklearn_source.inspection import _score_chunks, group_influence
 from sklearn_source.retraining import retrain_without
 from tests._nets import make_net
-from tests.inspection._stub import known
+from tests.inspection._known_scores import known
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_source import GradientSimilarity
 from sklearn_source.datasets import load_concrete
-from sklearn_source.inspection._plot import InfluenceDisplay
+from sklearn_source.inspection import InfluenceDisplay
 from sklearn_source.inspection._plot._influence_text import wrapped
 from sklearn_source.inspection._plot._matplotlib import OPPOSING, SUPPORTING
 

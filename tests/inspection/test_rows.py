@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from sklearn_source.inspection._plot import InfluenceDisplay
+from sklearn_source.inspection import InfluenceDisplay
 from sklearn_source.inspection._showable import count, one_row, take
 
 X = np.arange(12.0).reshape(4, 3)

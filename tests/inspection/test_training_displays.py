@@ -14,13 +14,13 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 
 from sklearn_source import EmpiricalInfluence, InfluenceFunctions, SourceAttribution, TracIn
-from sklearn_source.inspection import segment_scores
-from sklearn_source.inspection._plot import (
+from sklearn_source.inspection import (
     InfluenceDisplay,
     LDSDisplay,
     MislabelDisplay,
     SegmentDisplay,
     SubsetRemovalDisplay,
+    segment_scores,
 )
 from sklearn_source.metrics import linear_datamodeling_score
 from sklearn_source.model_selection import FullTrainingSet, make_lds_scorer

@@ -7,11 +7,11 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .._showable import count, one_row, take
+from ._captions import measured
 from ._influence_data import collect, named, number_of_rows, position_of, require_length, strongest
 from ._influence_image import draw_images, image_size
 from ._influence_table import draw_table, table_size
 from ._influence_text import draw_text
-from ._influence_words import measured
 from ._matplotlib import axes_for, finite_vector, require_matplotlib
 
 _DRAW = {"image": draw_images, "table": draw_table, "text": draw_text}

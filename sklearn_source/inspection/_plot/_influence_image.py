@@ -6,7 +6,7 @@ from textwrap import wrap
 
 import numpy as np
 
-from ._influence_words import answer, label, signed
+from ._captions import answer, label, signed
 from ._matplotlib import LITERAL, OPPOSING, REFERENCE, SUPPORTING, divide, shrink_to_fit
 
 

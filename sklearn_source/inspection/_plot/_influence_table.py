@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._showable import numbers
-from ._influence_words import signed, value_text
+from ._captions import signed, value_text
 from ._matplotlib import LITERAL, OPPOSING, SUPPORTING, blue_orange, ink_on, lay_out, shrink_to_fit
 
 _MAX_FEATURES = 30

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ._influence_words import answer, label, signed
+from ._captions import answer, label, signed
 from ._matplotlib import LITERAL, OPPOSING, REFERENCE, SUPPORTING, lay_out
 
 _SIZES = (10.0, 9.0, 8.0, 7.0)

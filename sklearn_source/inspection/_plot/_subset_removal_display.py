@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._influence_words import measured
+from ._captions import measured
 from ._matplotlib import (
     LITERAL,
     REFERENCE,

@@ -11,7 +11,7 @@ from torch import nn
 from sklearn_source import InfluenceFunctions
 from sklearn_source.inspection import _score_chunks, under_sampled_regions
 from tests._nets import make_net
-from tests.inspection._stub import known
+from tests.inspection._known_scores import known
 
 
 def by_query(found):
