@@ -8,7 +8,8 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._showable import KINDS, as_kind, column_names, count, kind_of, numeric_spread, take
+from .._showable import count, take
+from ._row_kinds import KINDS, as_kind, column_names, kind_of, numeric_spread
 
 
 def collect(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._showable import numbers
 from ._captions import signed, value_text
 from ._matplotlib import LITERAL, OPPOSING, SUPPORTING, blue_orange, ink_on, lay_out, shrink_to_fit
+from ._row_kinds import numbers
 
 _MAX_FEATURES = 30
 _LEAST_LINE, _OTHER_LINES = 10.0, 7  # points that a line has at least; lines that are no features
