@@ -80,7 +80,7 @@ def test_parts_of_the_queries_give_the_same(tables, monkeypatch):
     targets = np.array([1.0, -1.0, 2.0, 3.0])
     whole = group_influence(est, X_query, GROUPS, targets)
     np.testing.assert_allclose(whole.influence[:, 3], tables[0].sum(1) * targets)
-    monkeypatch.setattr(_score_chunks, "_VALUES", 12)  # one query at a time
+    monkeypatch.setattr(_score_chunks, "_MAX_SCORES", 12)  # one query at a time
     parts = group_influence(est, X_query, GROUPS, targets)
     np.testing.assert_allclose(parts.influence, whole.influence)
     np.testing.assert_allclose(parts.std_error, whole.std_error)
@@ -119,15 +119,15 @@ def test_sums_foretell_retraining_without_the_groups():
     "groups, options, message",
     [
         ({"a": [12]}, {}, "group 'a' as indices from 0 to 11"),
-        ({"a": np.zeros(12, bool)}, {}, "holds no rows"),
+        ({"a": np.zeros(12, bool)}, {}, "expected rows in every group"),
         ({"a": np.zeros(11, bool)}, {}, "mask of the 12"),
         ({}, {}, "at least one group"),
         ([0, 1, 2], {}, "a label for each of 12"),
         (GROUPS, {"uncertainty": "networks"}, "several estimators"),
-        (GROUPS, {"uncertainty": "none"}, "uncertainty must be"),
+        (GROUPS, {"uncertainty": "none"}, "expected uncertainty to be one of"),
         (GROUPS, {"confidence": 2}, "confidence"),
         (None, {}, "expected groups as a dict"),
-        ({"a": []}, {}, "group 'a' holds no rows"),
+        ({"a": []}, {}, "got none in group 'a'"),
         ([None] + ["x"] * 11, {}, "name the rows that have none"),
     ],
 )

@@ -38,7 +38,7 @@ def test_columns_are_those_of_a_loop(monkeypatch):
     worst = np.argsort(columns["effective_rows"])[:3]
     assert columns["under_sampled"][worst].all()
     assert list(found.table["query"]) == list(np.argsort(columns["effective_rows"], kind="stable"))
-    monkeypatch.setattr(_score_chunks, "_VALUES", 40)
+    monkeypatch.setattr(_score_chunks, "_MAX_SCORES", 40)
     parts = by_query(under_sampled_regions(est, X_query, k=3, share=0.3))
     for name, values in columns.items():
         np.testing.assert_array_equal(parts[name], values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._segment_scores import parts
+from .._segment_scores import iter_segment_scores
 from .._showable import count, one_row, take
 from ._influence_data import position_of
 from ._matplotlib import LITERAL, OPPOSING, SUPPORTING, axes_for, divide, require_matplotlib
@@ -93,7 +93,7 @@ class SegmentDisplay:
             X_query, y = one_row(X_query, position), None if y is None else np.asarray(take(y, [position]))
             of, n_query = f"query {position}", 1
         sums = np.zeros((2, len(getattr(estimator, "segments_", ()))))
-        for segment, _, _, scores in parts(estimator, X_query, y):
+        for segment, _, _, scores in iter_segment_scores(estimator, X_query, y):
             sums[0, segment] += float(scores.clamp(min=0).sum())
             sums[1, segment] += float(scores.clamp(max=0).sum())
         supporting, opposing = scale * sums / n_query
