@@ -139,7 +139,7 @@ def test_removal_refuses(plt, arguments, message):
 def test_removal_refuses_other_results():
     with pytest.raises(ValueError, match="fields k and score"):
         SubsetRemovalDisplay.from_result(Bunch(k=K))
-    with pytest.raises(ValueError, match="quantity must be"):
+    with pytest.raises(ValueError, match="expected quantity to be"):
         SubsetRemovalDisplay.from_result(metric_result(), quantity="flips")
 
 

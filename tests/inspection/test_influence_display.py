@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_source import GradientSimilarity
 from sklearn_source.datasets import load_concrete
 from sklearn_source.inspection import InfluenceDisplay
-from sklearn_source.inspection._plot._influence_text import wrapped
+from sklearn_source.inspection._plot._influence_text import wrap_text
 from sklearn_source.inspection._plot._matplotlib import OPPOSING, SUPPORTING
 
 
@@ -200,13 +200,13 @@ def test_texts_are_wrapped_and_shown_whole():
 
 
 def test_wrapping():
-    lines = wrapped("one two three four five six seven", 60, 10, 3)
+    lines = wrap_text("one two three four five six seven", 60, 10, 3)
     assert len(lines) == 3
     assert lines[-1].endswith(" …")
-    long = wrapped("x" * 200, 100, 10, 50)
+    long = wrap_text("x" * 200, 100, 10, 50)
     assert "".join(long) == "x" * 200
     assert len(long) > 5
-    assert len(wrapped("x" * 100_000, 100, 10, 4)) == 4
+    assert len(wrap_text("x" * 100_000, 100, 10, 4)) == 4
 
 
 def test_rows_from_dicts_through_inverse_transform():
@@ -256,15 +256,15 @@ def test_methods_without_unit_promise_no_direction(digits):
         ({"k": True}, "k must be an integer >= 1"),
         ({"query": 2}, "one of the 2 queries"),
         ({"query": 0.5}, "one of the 2 queries"),
-        ({"kind": "sound"}, "kind must be"),
-        ({"kind": "text"}, "shows strings"),
-        ({"kind": "image"}, "shows rows of shape"),
-        ({"scale": -1.0}, "scale must be a positive number"),
+        ({"kind": "sound"}, "expected kind to be"),
+        ({"kind": "text"}, "expected strings"),
+        ({"kind": "image"}, "expected rows of shape"),
+        ({"scale": -1.0}, "expected scale to be a positive number"),
         ({"y_train": np.zeros(4)}, "y_train to have 5 rows"),
         ({"feature_names": ["a"]}, "expected 3 feature_names"),
         ({"scores": np.ones((2, 4))}, r"\(2, 5\)"),
         ({"scores": np.full((2, 5), np.nan)}, "finite scores"),
-        ({"inverse_transform": lambda rows: rows[:, 0]}, "no way to show"),
+        ({"inverse_transform": lambda rows: rows[:, 0]}, "expected rows that can be shown"),
         ({"y_train": np.arange(5), "target_names": ["a", "b"]}, "no name for class 4"),
         ({"y_train": -np.ones(5, int), "target_names": ["a", "b"]}, "no name for class -1"),
         ({"ax": "here"}, "matplotlib Axes or None"),

@@ -19,8 +19,8 @@ def kind_of(rows):
         return "image"
     shape = f" of shape {rows.shape}" if isinstance(rows, np.ndarray) else ""
     raise ValueError(
-        f"no way to show rows that are a {type(rows).__name__}{shape}: pass inverse_transform=, which makes of rows a "
-        "table (n, n_features), images (n, height, width[, channels]) or a list of str"
+        f"expected rows that can be shown, got a {type(rows).__name__}{shape}: pass inverse_transform=, which makes "
+        "of rows a table (n, n_features), images (n, height, width[, channels]) or a list of str"
     )
 
 
@@ -29,15 +29,15 @@ def as_kind(rows, kind):
     if kind == "text":
         if not _is_text(rows):
             raise ValueError(
-                f'kind="text" shows strings, got rows that are a {type(rows).__name__}: pass inverse_transform=, which '
-                "makes strings of them (a tokenizer's batch_decode)"
+                f'expected strings for kind="text", got a {type(rows).__name__}: pass inverse_transform=, '
+                "which makes strings of them (a tokenizer's batch_decode)"
             )
         return [str(row) for row in rows]
     if kind == "image":
         return [as_image(row) for row in (rows.to_numpy() if hasattr(rows, "columns") else rows)]
     table = rows.to_numpy(dtype=object) if hasattr(rows, "columns") else np.asarray(rows)
     if table.ndim != 2:
-        raise ValueError(f'kind="table" shows rows of shape (n_features,), got {table.shape[1:]}')
+        raise ValueError(f'expected rows of shape (n_features,) for kind="table", got {table.shape[1:]}')
     return table
 
 
@@ -57,13 +57,13 @@ def as_image(row):
         if row.shape[-1] == 1:
             return row[..., 0]
     raise ValueError(
-        f'kind="image" shows rows of shape (height, width), with or without 1, 3 or 4 channels, or a square flattened, '
-        f"got {row.shape}: pass inverse_transform=, which brings rows into that shape"
+        'expected rows of shape (height, width) for kind="image", with or without 1, 3 or 4 channels, or a square '
+        f"flattened, got {row.shape}: pass inverse_transform=, which brings rows into that shape"
     )
 
 
 def column_names(rows, feature_names, n_features):
-    """Names of a table's columns."""
+    """Names of a table's columns, a list of n_features str: those given, else those of a frame, else x0, x1, ..."""
     if feature_names is None:
         feature_names = getattr(rows, "columns", None)
     if feature_names is None:
@@ -74,19 +74,19 @@ def column_names(rows, feature_names, n_features):
     return names
 
 
-def numeric_spread(rows):
-    """Standard deviation of every column; NaN where its values are not numbers."""
+def column_std(rows):
+    """Standard deviation of every column of a table, (n_features,); NaN where its values are not numbers."""
     table = as_kind(rows, "table")
-    spread = np.full(table.shape[1], np.nan)
+    std = np.full(table.shape[1], np.nan)
     for j in range(table.shape[1]):
-        values = numbers(table[:, j])
+        values = floats_or_none(table[:, j])
         if values is not None:
-            spread[j] = np.nanstd(values) if np.isfinite(values).any() else 0.0
-    return spread
+            std[j] = np.nanstd(values) if np.isfinite(values).any() else 0.0
+    return std
 
 
-def numbers(values):
-    """Values as float64, or None where they are something else."""
+def floats_or_none(values):
+    """Values as an array of float64, or None where they are something else."""
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
@@ -94,6 +94,7 @@ def numbers(values):
 
 
 def _is_text(rows):
+    """Whether rows are strings: in a list, an array or a Series."""
     if isinstance(rows, list):
         return bool(rows) and all(isinstance(row, str) for row in rows)
     if hasattr(rows, "columns"):
