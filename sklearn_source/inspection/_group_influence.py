@@ -105,8 +105,7 @@ def group_influence(
         raise ValueError(f"expected uncertainty to be one of {_UNCERTAINTIES}, got {uncertainty!r}")
     if not estimators:
         raise ValueError("expected at least one estimator, got an empty list")
-    hashes = [getattr(e, "_row_hashes", None) for e in estimators]
-    hashes = [h for h in hashes if h is not None]
+    hashes = [h for e in estimators if (h := getattr(e, "_row_hashes", None)) is not None]
     if len({e.n_train_ for e in estimators}) > 1 or any(not np.array_equal(h, hashes[0]) for h in hashes):
         raise ValueError(
             "expected estimators of the same training rows, in the same order, got some of "
@@ -120,14 +119,14 @@ def group_influence(
         )
     names, masks = _group_masks(groups, estimators[0].n_train_)
     sizes = masks.sum(axis=1)
-    sums, errors = [], []
+    chunk_sums, chunk_errors = [], []
     for chunk in zip(*(score_chunks(e, X_query, y_query) for e in estimators)):
         scores = np.stack([s for _, s in chunk])  # (n_estimators, n, n_train)
-        sums.append(scores @ masks.T.astype(np.float64))
+        chunk_sums.append(scores @ masks.T.astype(np.float64))
         mean = scores.mean(axis=0)
-        errors.append(np.stack([_jackknife_error(mean[:, mask]) for mask in masks], axis=1))
-    sums = np.concatenate(sums, axis=1)
-    error_rows = np.concatenate(errors)
+        chunk_errors.append(np.stack([_jackknife_error(mean[:, mask]) for mask in masks], axis=1))
+    sums = np.concatenate(chunk_sums, axis=1)  # (n_estimators, n_query, n_groups)
+    error_rows = np.concatenate(chunk_errors)
     error_networks = sums.std(axis=0, ddof=1) / np.sqrt(len(sums)) if several else np.full(error_rows.shape, np.nan)
     use_rows = uncertainty in ("rows", "both", "auto")
     use_networks = several and uncertainty != "rows"

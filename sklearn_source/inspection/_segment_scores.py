@@ -53,10 +53,9 @@ def segment_scores(estimator: SourceAttribution, X: Any, y: Any = None) -> np.nd
     >>> by_segment = segment_scores(est, X_query)  # doctest: +SKIP
     >>> by_segment.sum(axis=(1, 2))  # how much each segment contributed  # doctest: +SKIP
     """
-    scores = None
+    _check_segments(estimator)
+    scores = np.zeros((len(estimator.segments_), count(X), estimator.n_train_), dtype=np.float32)
     for segment, queries, rows, block in iter_segment_scores(estimator, X, y):
-        if scores is None:
-            scores = np.zeros((len(estimator.segments_), count(X), estimator.n_train_), dtype=np.float32)
         scores[segment, queries, rows] = block.to(torch.float32).cpu().numpy()
     return scores
 
@@ -66,12 +65,17 @@ def iter_segment_scores(estimator, X, y=None):
 
     Takes what :func:`segment_scores` takes, and raises what it raises.
     """
+    _check_segments(estimator)
+    last = len(estimator.segments_) - 1  # a query walks back from the end of training
+    for term, queries, rows, scores in scores_by_term(estimator, X, y):
+        yield last - term, queries, rows, scores
+
+
+def _check_segments(estimator):
+    """Raise a NotFittedError or a ValueError where there are no segments."""
     check_is_fitted(estimator)
     if not hasattr(estimator, "segments_"):
         raise ValueError(
             f"expected an estimator that solves training in segments, a SourceAttribution, got a "
             f"{type(estimator).__name__}, which has none"
         )
-    last = len(estimator.segments_) - 1  # a query walks back from the end of training
-    for term, queries, rows, scores in scores_by_term(estimator, X, y):
-        yield last - term, queries, rows, scores

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 # Blue and orange differ for readers with any of the common colour vision deficiencies, and in print by lightness.
 SUPPORTING, OPPOSING = "#2268b2", "#d9690a"
 REFERENCE = "0.45"
 # Names come from data: a dollar sign in them is no formula.
-LITERAL = {"parse_math": False}
+LITERAL: dict[str, Any] = {"parse_math": False}
 
 
 def subdivide(ax, n_rows, n_columns, **ratios):

@@ -157,9 +157,9 @@ class MislabelDisplay(Display):
             Without matplotlib.
         """
         cls._require_matplotlib("from_predictions")
-        scores = finite_vector(scores, "scores")
-        mask = mislabelled_mask(is_mislabelled, len(scores))
-        result = mislabel_detection_score(scores, mask)
+        row_scores = finite_vector(scores, "scores")
+        mask = mislabelled_mask(is_mislabelled, len(row_scores))
+        result = mislabel_detection_score(row_scores, mask)
         return cls(
             n_inspected=result.n_inspected,
             found=result.found,

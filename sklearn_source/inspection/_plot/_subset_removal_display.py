@@ -15,6 +15,7 @@ from ._removal_result import arguments_from_result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import LineCollection
 
 # Points by which one method after the other is moved sideways, so that intervals do not hide each other.
 _OFFSETS = (0, 4, -4, 8, -8)
@@ -183,15 +184,12 @@ class SubsetRemovalDisplay(Display):
             Without matplotlib.
         """
         cls._require_matplotlib("from_predictions")
-        k = finite_vector(k, "k")
-        order = np.argsort(k, kind="stable")
-        score = finite_vector(score, "score", len(k))[order]
-        if baseline is not None:
-            baseline = finite_vector(baseline, "baseline", len(k))[order]
+        counts = finite_vector(k, "k")
+        order = np.argsort(counts, kind="stable")
         return cls(
-            k=k[order],
-            score=score,
-            baseline=baseline,
+            k=counts[order],
+            score=finite_vector(score, "score", len(counts))[order],
+            baseline=None if baseline is None else finite_vector(baseline, "baseline", len(counts))[order],
             interval=_interval_ends(interval, "interval", order),
             baseline_interval=_interval_ends(baseline_interval, "baseline_interval", order),
             name=name,
@@ -223,7 +221,7 @@ class SubsetRemovalDisplay(Display):
         """
         ax = self._set_axes(ax, (6.4, 4.2))
         shifted = _shifted(ax, _OFFSETS[n_curves(ax) % len(_OFFSETS)])
-        self.intervals_ = []
+        self.intervals_: list[LineCollection] = []
         k = np.asarray(self.k)
         self.baseline_ = None
         if show_baseline and self.baseline is not None:
