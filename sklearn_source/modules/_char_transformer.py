@@ -9,7 +9,7 @@ from ._transformer_blocks import TransformerBlocks
 
 
 class CharTransformer(nn.Module):
-    """Causal transformer that predicts the next token at every place of a sequence, to be handed to a skorch net.
+    """Causal transformer that predicts the next token at every place of a sequence, to be given to a skorch net.
 
     The blocks of :class:`TextClassifier` with a causal mask, and a linear map to one logit per token. The logit at
     place `t` depends on the tokens up to and including `t`: padding at the end of a row changes nothing before it,
@@ -65,9 +65,22 @@ class CharTransformer(nn.Module):
         self.head = nn.Linear(width, n_tokens)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Logits of a batch: `(n_rows, length)` of integer tokens to `(n_rows, n_tokens, length)`.
+        """Compute the outputs of a batch.
 
-        Classes come second, as :class:`torch.nn.CrossEntropyLoss` takes them.
+        Parameters
+        ----------
+        X : Tensor of int of shape (n_rows, length)
+            Tokens, padded at the end.
+
+        Returns
+        -------
+        logits : Tensor of shape (n_rows, n_tokens, length)
+            Of the next token at every place. Classes come second, as :class:`torch.nn.CrossEntropyLoss` takes them.
+
+        Raises
+        ------
+        ValueError
+            If sequences are longer than `max_length`.
         """
         length = X.shape[1]
         later = torch.ones(length, length, dtype=torch.bool, device=X.device).triu(1)

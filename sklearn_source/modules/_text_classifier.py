@@ -9,7 +9,7 @@ from ._transformer_blocks import TransformerBlocks
 
 
 class TextClassifier(nn.Module):
-    """Transformer that reads a padded sequence of tokens and names its class, to be handed to a skorch net.
+    """Transformer that reads a padded sequence of tokens and names its class, to be given to a skorch net.
 
     Embeddings of tokens and positions are added, pass blocks of self-attention and a feed-forward layer
     (:class:`torch.nn.TransformerEncoderLayer`, norm first, GELU), are normalised and averaged over the tokens of the
@@ -73,7 +73,23 @@ class TextClassifier(nn.Module):
         self.head = nn.Linear(width, n_classes)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Logits of a batch: `(n_rows, length)` of integer tokens to `(n_rows, n_classes)`."""
+        """Compute the outputs of a batch.
+
+        Parameters
+        ----------
+        X : Tensor of int of shape (n_rows, length)
+            Tokens, padded at the end.
+
+        Returns
+        -------
+        logits : Tensor of shape (n_rows, n_classes)
+            Of the classes.
+
+        Raises
+        ------
+        ValueError
+            If sequences are longer than `max_length`.
+        """
         empty = X == self.padding
         # With nothing to attend to, a softmax is 0/0: a row of padding attends to its first place, and is not averaged.
         blocked = empty & (torch.arange(X.shape[1], device=X.device) > 0)
