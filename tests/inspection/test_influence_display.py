@@ -60,11 +60,13 @@ def test_the_predicted_class_is_named_where_no_target_is_given(digits):
     assert display.supporting.y is None
 
 
+@pytest.mark.parametrize("name", ["3", "a name of two lines"])
 @pytest.mark.parametrize("k", [2, 5, 9])
-def test_images_are_close_to_their_heading(k):
+def test_images_are_close_to_their_heading(k, name):
     rng = np.random.default_rng(0)
     X = rng.random((30, 8, 8))
-    display = InfluenceDisplay.from_predictions(rng.normal(size=(1, 30)), X[:1], X_train=X, y_train=[3] * 30, k=k)
+    options = {"y_train": [0] * 30, "target_names": [name], "k": k}
+    display = InfluenceDisplay.from_predictions(rng.normal(size=(1, 30)), X[:1], X_train=X, **options)
     display.figure_.canvas.draw()
     points = 72 / display.figure_.dpi
     for heading, ax in zip(display.headings(), (display.axes_[1], display.axes_[1 + k])):
@@ -88,8 +90,8 @@ def test_images_of_all_layouts(shape):
     for ax in display.axes_:
         assert ax.images[0].get_array().shape[:2] == (6, 5)
     if shape == (3, 6, 5):
-        found = display.axes_[1].images[0].get_array()
-        np.testing.assert_allclose(found, np.moveaxis(X[display.supporting.indices[0]], 0, -1))
+        image = display.axes_[1].images[0].get_array()
+        np.testing.assert_allclose(image, np.moveaxis(X[display.supporting.indices[0]], 0, -1))
 
 
 def test_concrete_as_a_table_in_its_own_units():
@@ -124,8 +126,8 @@ def test_concrete_as_a_table_in_its_own_units():
     cells = display.ax_.texts
     for j, name in enumerate(names):
         line = next(text.get_position()[1] for text in cells if text.get_text() == name)
-        found = [text for text in cells if text.get_position()[1] == line and text.get_text() != name]
-        values = [float(text.get_text()) for text in sorted(found, key=lambda text: text.get_position()[0])]
+        cells_of_line = [text for text in cells if text.get_position()[1] == line and text.get_text() != name]
+        values = [float(text.get_text()) for text in sorted(cells_of_line, key=lambda text: text.get_position()[0])]
         expected = X[[1, *top, *np.argsort(scores[1])[:3]], j]
         np.testing.assert_allclose(values, expected, rtol=2e-3, atol=0.006)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ._matplotlib import OPPOSING, SUPPORTING, update_layout
 
 # Colours that keep their distance for all readers, and another line or marker for each method.
@@ -50,6 +52,16 @@ def draw_curve(ax, x, y, name, *, color=None, markers=False, **style):
     (line,) = ax.plot(x, y, label=name, color=color or own_color, ls=line_style, zorder=3, **style)
     line.set_gid(_CURVE_ID)
     return line
+
+
+def keep_legend_away(ax, x, low, high, transform):
+    """Have the legend take another place than vertical lines from ``low`` to ``high`` at ``x``, each (n,).
+
+    Matplotlib finds the best place by the lines in the axes, and overlooks collections of lines: these are for it.
+    """
+    gaps = [float("nan")] * len(x)
+    (lines,) = ax.plot(np.stack([x, x, x], axis=1).ravel(), np.stack([low, high, gaps], axis=1).ravel(), visible=False)
+    lines.set_transform(transform)
 
 
 def add_legend(ax, below_diagonal=False, **style):

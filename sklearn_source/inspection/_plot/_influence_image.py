@@ -17,7 +17,9 @@ def image_size(display):
     width = 2.6 + 1.35 * max(columns, 3)
     rows, across = display.query.X.shape[:2]
     side = min(width / (max(columns, 1) + 1.5) - 0.06, 2.0) * rows / across
-    lines = 2 * (2 if groups[0].y is None and groups[1].y is None else 3)
+    lines = sum(
+        1 + max((len(_row_lines(display, group, j)) for j in range(len(group.X))), default=1) for group in groups
+    )
     return width, float(np.clip(2 * side + 0.19 * lines + 1.1, 3.0, 9.0))
 
 
@@ -43,20 +45,24 @@ def draw_images(display, ax, resize):
         text = heading if len(group.X) else f"{heading}: no row"
         text = line.text(0, 0, text, color=colour, fontsize=11, in_layout=False, **LITERAL)
         headings.append((text, line, 1.0, np.inf))
-        for j, (image, index, score) in enumerate(zip(group.X, group.indices, group.scores)):
+        for j, (image, score) in enumerate(zip(group.X, group.scores)):
             own = figure.add_subplot(grid[2 * place + 1, j + 1])
             _draw_image(own, image, value_range, colour)
             own.set_anchor("N")  # close to what is written over it
-            name = row_caption(group, j)
-            name = f"{display.target_name} {name}" if name.isdigit() else name
             own.set_title(format_score(score, groups), fontsize=11, color=colour, fontweight="bold", pad=4)
-            words = "\n".join([f"row {index}", *wrap(name, 16, max_lines=2, placeholder=" …")])
-            text = own.set_xlabel(words, fontsize=9, **LITERAL)
+            text = own.set_xlabel("\n".join(_row_lines(display, group, j)), fontsize=9, **LITERAL)
             labels.append((text, own, 1.04 * image.shape[1], np.inf))
             axes.append(own)
     for texts in (titles, headings, labels):
         shrink_to_fit(figure, texts)
     return axes
+
+
+def _row_lines(display, group, j):
+    """What is written under row j of a group, a list of lines: its index, and its target on up to two more."""
+    target = row_caption(group, j)
+    target = f"{display.target_name} {target}" if target.isdigit() else target
+    return [f"row {group.indices[j]}", *wrap(target, 16, max_lines=2, placeholder=" …")]
 
 
 def _draw_image(ax, image, value_range, colour):

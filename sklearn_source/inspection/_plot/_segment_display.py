@@ -255,7 +255,7 @@ class SegmentDisplay(Display):
         for segment in self.segments:
             centre = (segment.start + segment.end) / 2
             q = {key: max(value, _FLOOR) for key, value in segment.h_sigma_quantiles.items()}
-            ax.plot([centre, centre], [q[0.05], q[1.0]], color="0.35", lw=1.2)
+            ax.plot([centre, centre], [q[0.05], q[1.0]], color="0.35", lw=1.2, zorder=0.5)  # behind the box
             ax.bar(centre, q[0.75] - q[0.25], width, q[0.25], color="0.75", edgecolor="0.35")
             ax.plot([centre - width / 2, centre + width / 2], [q[0.5], q[0.5]], color="black", lw=2)
             ax.plot([centre] * 3, [q[0.95], q[0.99], q[1.0]], ls="", marker="_", color="0.35", ms=10)

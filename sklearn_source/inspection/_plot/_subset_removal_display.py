@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
-from ._curves import add_legend, draw_curve, n_curves
+from ._curves import add_legend, draw_curve, keep_legend_away, n_curves
 from ._display import Display, finite_vector
 from ._matplotlib import LITERAL, REFERENCE
 from ._removal_result import arguments_from_result
@@ -253,6 +253,7 @@ class SubsetRemovalDisplay(Display):
         if ends is not None:
             self.intervals_.append(ax.vlines(self.k, ends[0], ends[1], color=color, lw=1.4, alpha=0.7))
             self.intervals_[-1].set_transform(transform)
+            keep_legend_away(ax, self.k, *ends, transform)
 
 
 def _shifted(ax, points):
