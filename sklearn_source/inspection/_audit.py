@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..base import NetworkEstimator
+from ..base import NetworkAttribution
 from ..loss import resolve_measurement
 from ..network import Network
 from ._nearest_neighbours import neighbour_disagreement, row_vectors
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def audit_training_rows(
-    estimator: NetworkEstimator,
+    estimator: NetworkAttribution,
     X: Any,
     y: Any,
     *,
@@ -130,7 +130,7 @@ def audit_training_rows(
     >>> table[table["suggestion"] == "relabel"].head()  # doctest: +SKIP
     """
     check_attribution(estimator)
-    if not isinstance(estimator, NetworkEstimator):
+    if not isinstance(estimator, NetworkAttribution):
         raise TypeError(f"expected a method with a network to ask, got {type(estimator).__name__}")
     _check_settings(n_neighbors, k, high)
     if X_query is None and y_query is not None:

@@ -105,7 +105,7 @@ def group_influence(
         raise ValueError(f"expected uncertainty to be one of {_UNCERTAINTIES}, got {uncertainty!r}")
     if not estimators:
         raise ValueError("expected at least one estimator, got an empty list")
-    hashes = [h for e in estimators if (h := getattr(e, "_row_hashes", None)) is not None]
+    hashes = [h for e in estimators if (h := getattr(e, "row_hashes_", None)) is not None]
     if len({e.n_train_ for e in estimators}) > 1 or any(not np.array_equal(h, hashes[0]) for h in hashes):
         raise ValueError(
             "expected estimators of the same training rows, in the same order, got some of "

@@ -6,7 +6,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from ...base import NetworkEstimator
+from ...base import NetworkAttribution
 
 
 def fit_missing(by_name, net, X_train, y_train):
@@ -27,7 +27,7 @@ def fit_missing(by_name, net, X_train, y_train):
         If there are no rows to fit one on.
     """
     methods = [getattr(estimator, "best_estimator_", estimator) for estimator in by_name.values()]
-    example = next((m for m in methods if isinstance(m, NetworkEstimator) and _is_fitted(m)), None)
+    example = next((m for m in methods if isinstance(m, NetworkAttribution) and _is_fitted(m)), None)
     for name, estimator in by_name.items():
         if _is_fitted(estimator):
             yield name, estimator
