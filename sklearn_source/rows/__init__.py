@@ -5,10 +5,10 @@ from __future__ import annotations
 from ._containers import as_read, checked_targets, like_training, opened, reads_as_array, rectangular, several_inputs
 from ._count import n_rows_of
 from ._fingerprint import row_hashes
-from ._known_queries import KnownQueries, number_of_rows
 from ._rows import ArrayRows, Rows, prepare_rows
-from ._stages import credited_rows, warn_unused
-from ._trained import trained_rows
+from ._stage_rows import credited_rows, warn_unused
+from ._train_split import trained_rows
+from ._truth_queries import KnownQueries, number_of_rows
 from ._truth_rows import places_of_rows
 
 __all__ = [

@@ -6,8 +6,8 @@ from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
 from ._checkpoint import parameter_digest, snapshot, with_buffers_of
-from ._log import locate, thin
 from ._recorder import TrajectoryRecorder
+from ._stage_log import locate, thin
 
 __all__ = ["record_from_net"]
 

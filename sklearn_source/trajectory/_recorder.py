@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from ..rows import n_rows_of, row_hashes, trained_rows
 from ._checkpoint import parameter_digest, snapshot, with_buffers_of
-from ._log import StageLog, locate, read_hyper_parameters, thin
+from ._stage_log import StageLog, locate, read_hyper_parameters, thin
 from ._store import TrajectoryDirectory
 
 __all__ = ["TrajectoryRecorder"]
