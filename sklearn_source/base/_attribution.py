@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..gradients.algebra import even_chunks
 from ..network import require_readable
-from ..rows import like_training
+from ..rows import cast_like_training
 from ..utils._progress import progress
 from ._data_validation import read
 from ._net_argument import net_first
@@ -161,7 +161,7 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
 
     def _query_chunks(self, X, y):
         X, y = read(self, self.net_, X, y, reset=False)
-        rows = self._network.prepare(*like_training(X, y, self._form, self._y_shape))
+        rows = self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape))
         if self._measure.needs_y and not rows.has_y:
             raise ValueError(
                 f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "

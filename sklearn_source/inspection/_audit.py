@@ -121,7 +121,7 @@ def audit_training_rows(
     if X_query is None and y_query is not None:
         raise ValueError("y_query has no meaning without X_query: pass the queries too")
     n = estimator.n_train_
-    X, y = estimator._met_in_fit(X, y)
+    X, y = estimator._require_fit_rows(X, y)
     read = read_rows(estimator.net_, X, y)
     influence = np.asarray(estimator.self_influence(), dtype=np.float64)
     columns = _of_network(read, influence, bool(getattr(estimator, "has_unit", False)))

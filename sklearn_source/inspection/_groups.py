@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 from sklearn.utils import Bunch
 
 from ..metrics import check_confidence
-from ..retraining import row_indices
+from ..rows import row_indices
 from ._score_chunks import check_attribution, score_chunks
 
 _SOURCES = ("auto", "rows", "networks", "both")

@@ -7,7 +7,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ..base import scores_by_term
-from ._showable import count
+from ..rows import count_rows
 
 
 def segment_scores(estimator, X, y=None):
@@ -38,7 +38,7 @@ def segment_scores(estimator, X, y=None):
     scores = None
     for segment, queries, rows, part in parts(estimator, X, y):
         if scores is None:
-            scores = np.zeros((len(estimator.segments_), count(X), estimator.n_train_), dtype=np.float32)
+            scores = np.zeros((len(estimator.segments_), count_rows(X), estimator.n_train_), dtype=np.float32)
         scores[segment, queries, rows] = part.to(torch.float32).cpu().numpy()
     return scores
 

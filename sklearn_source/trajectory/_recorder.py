@@ -9,7 +9,7 @@ import torch
 from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
-from ..rows import n_rows_of, row_hashes, trained_rows
+from ..rows import count_rows, row_hashes, rows_after_split
 from ._checkpoint import parameter_digest, snapshot, with_buffers_of
 from ._stage_log import StageLog, locate, read_hyper_parameters, thin
 from ._store import TrajectoryDirectory
@@ -87,10 +87,12 @@ class TrajectoryRecorder(Callback):
             self.stages_ = []
         if self._is_open():
             self._close_stage(net)  # an exception ended the last training, and it goes on now
-        self.handed_ = X
-        n_rows = n_rows_of(X)
+        self.fit_X_ = X
+        n_rows = count_rows(X, as_skorch=True)
         start = self.stages_[-1].end if self.stages_ else 0
-        self.stages_.append(StageLog(len(self.stages_), start, n_rows, None if X is None else row_hashes(X, y)))
+        self.stages_.append(
+            StageLog(len(self.stages_), start, n_rows, None if X is None else row_hashes(X, y, as_skorch=True))
+        )
         self._hook(net)
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
@@ -99,10 +101,10 @@ class TrajectoryRecorder(Callback):
             return  # a loop of the user's own, outside of fit
         log = self.stages_[-1]
         if log.rows is None and dataset_train is not None:
-            n_handed, split = log.n_rows, bool(net.train_split)
-            log.n_rows, log.rows = trained_rows(dataset_train, self.handed_, n_handed, split)
-            if n_handed != log.n_rows:
-                log.row_hashes = None  # the net makes other rows of what it is handed
+            n_given, split = log.n_rows, bool(net.train_split)
+            log.n_rows, log.rows = rows_after_split(dataset_train, self.fit_X_, n_given, split)
+            if n_given != log.n_rows:
+                log.row_hashes = None  # the net makes other rows of what it is given
 
     def on_batch_begin(self, net, batch=None, training=None, **kwargs):
         """Take the initial weights; follow an optimizer that was replaced."""
@@ -277,13 +279,13 @@ class TrajectoryRecorder(Callback):
         self.handles_, self.lazy_hook_ = [], None
         self.hooked_ = self.module_ = self.names_ = self.pending_ = None
         if not training:
-            self.handed_ = None
+            self.fit_X_ = None
 
     def __getstate__(self):
         # Hooks do not survive pickling, and the rows handed to fit are not ours to carry along.
         state = self.__dict__.copy()
         if "handles_" in state:
-            state.update(handles_=[], lazy_hook_=None, handed_=None)
+            state.update(handles_=[], lazy_hook_=None, fit_X_=None)
             state.update(hooked_=None, module_=None, names_=None, pending_=None)
         return state
 

@@ -8,7 +8,8 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._showable import KINDS, as_kind, column_names, count, kind_of, numeric_spread, take
+from ...rows import count_rows
+from .._showable import KINDS, as_kind, column_names, kind_of, numeric_spread, take_showable
 
 
 def collect(
@@ -45,14 +46,14 @@ def collect(
     if isinstance(scale, bool) or not isinstance(scale, Real) or not scale > 0:
         raise ValueError(f"scale must be a positive number, got {scale!r}")
     if y_train is not None:
-        require_length(y_train, count(X_train), "y_train", "X_train")
+        require_length(y_train, count_rows(X_train), "y_train", "X_train")
     shown = inverse_transform or (lambda rows: rows)
     query_shown = shown(query_row)
     if kind == "auto":
         kind = kind_of(query_shown)
     names = spread = None
     if kind == "table":
-        everything = shown(take(X_train, np.arange(count(X_train))))
+        everything = shown(take_showable(X_train, np.arange(count_rows(X_train))))
         names = column_names(query_shown, feature_names, as_kind(query_shown, kind).shape[1])
         spread = numeric_spread(everything)
 
@@ -60,8 +61,8 @@ def collect(
         indices, scores = np.asarray(indices), np.asarray(scores, dtype=np.float64)
         keep = sign * scores > 0 if has_unit else np.ones(len(scores), dtype=bool)
         indices, scores = indices[keep], scores[keep]
-        X = as_kind(shown(take(X_train, indices)), kind) if len(indices) else []
-        y = None if y_train is None else [_label(v, target_names, classes) for v in take(y_train, indices)]
+        X = as_kind(shown(take_showable(X_train, indices)), kind) if len(indices) else []
+        y = None if y_train is None else [_label(v, target_names, classes) for v in take_showable(y_train, indices)]
         return Bunch(indices=indices, scores=scores * scale, X=X, y=y)
 
     target_name = "target"
@@ -91,7 +92,7 @@ def strongest(scores, k):
     return [(up, scores[up]), (down, scores[down])]
 
 
-def number_of_rows(k):
+def checked_k(k):
     """`k`, checked."""
     if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
         raise ValueError(f"k must be an integer >= 1, got {k!r}")
@@ -107,8 +108,8 @@ def position_of(query, n_query):
 
 def require_length(rows, expected, what, like):
     """Refuse rows that cannot belong to the others."""
-    if (found := count(rows)) != expected:
-        raise ValueError(f"expected {what} to have {expected} rows, like {like}, got {found}")
+    if (n_rows := count_rows(rows)) != expected:
+        raise ValueError(f"expected {what} to have {expected} rows, like {like}, got {n_rows}")
 
 
 def named(value, target_names):

@@ -6,8 +6,9 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .._showable import count, one_row, take
-from ._influence_data import collect, named, number_of_rows, position_of, require_length, strongest
+from ...rows import count_rows, take_rows
+from .._showable import take_showable
+from ._influence_data import checked_k, collect, named, position_of, require_length, strongest
 from ._influence_image import draw_images, image_size
 from ._influence_table import draw_table, table_size
 from ._influence_text import draw_text
@@ -168,9 +169,9 @@ class InfluenceDisplay:
         require_matplotlib(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
         require_length(X_train, estimator.n_train_, "X_train", "the rows that the estimator was fitted on")
-        position = position_of(query, count(X_query))
-        asked, target = one_row(X_query, position), None if y is None else np.asarray(take(y, [position]))
-        k = min(number_of_rows(k), estimator.n_train_)
+        position = position_of(query, count_rows(X_query))
+        asked, target = take_rows(X_query, [position]), None if y is None else np.asarray(take_showable(y, [position]))
+        k = min(checked_k(k), estimator.n_train_)
         tops = [estimator.top_influences(asked, target, k=k, order=order) for order in ("supporting", "opposing")]
         classes = isinstance(estimator.net_, ClassifierMixin)
         if prediction is None and classes:
@@ -183,7 +184,7 @@ class InfluenceDisplay:
         return cls(
             **collect(
                 [(top.indices[0], top.scores[0]) for top in tops],
-                take(X_query, [position]),
+                take_showable(X_query, [position]),
                 target,
                 position,
                 X_train=X_train,
@@ -248,7 +249,7 @@ class InfluenceDisplay:
             As :meth:`from_estimator`; or if scores are not finite or their shape does not fit.
         """
         require_matplotlib(f"{cls.__name__}.from_predictions")
-        scores, n_train, n_query = np.asarray(scores), count(X_train), count(X_query)
+        scores, n_train, n_query = np.asarray(scores), count_rows(X_train), count_rows(X_query)
         if scores.shape != (n_query, n_train):
             raise ValueError(
                 f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), as X_query and X_train say, "
@@ -259,9 +260,9 @@ class InfluenceDisplay:
         targets = [np.asarray(values) for values in (y, y_train) if values is not None]
         return cls(
             **collect(
-                strongest(row, number_of_rows(k)),
-                take(X_query, [position]),
-                None if y is None else np.asarray(take(y, [position])),
+                strongest(row, checked_k(k)),
+                take_showable(X_query, [position]),
+                None if y is None else np.asarray(take_showable(y, [position])),
                 position,
                 X_train=X_train,
                 y_train=y_train,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...rows import count_rows, take_rows
 from .._segment_scores import parts
-from .._showable import count, one_row, take
+from .._showable import take_showable
 from ._influence_data import position_of
 from ._matplotlib import LITERAL, OPPOSING, SUPPORTING, axes_for, divide, require_matplotlib
 
@@ -87,10 +88,10 @@ class SegmentDisplay:
             If the estimator has no segments, or the query does not exist.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        of, n_query = f"mean of {count(X_query)} queries", count(X_query)
+        of, n_query = f"mean of {count_rows(X_query)} queries", count_rows(X_query)
         if query is not None:
             position = position_of(query, n_query)
-            X_query, y = one_row(X_query, position), None if y is None else np.asarray(take(y, [position]))
+            X_query, y = take_rows(X_query, [position]), None if y is None else np.asarray(take_showable(y, [position]))
             of, n_query = f"query {position}", 1
         sums = np.zeros((2, len(getattr(estimator, "segments_", ()))))
         for segment, _, _, scores in parts(estimator, X_query, y):
