@@ -38,7 +38,7 @@ class ArrayRows(Rows):
 def arrays_of(dataset: Any) -> tuple[Any, Any] | None:
     """X and y of a dataset that only indexes arrays, as trees of arrays; None where it does more than that."""
     if type(dataset) is TensorDataset and len(dataset.tensors) in (1, 2):
-        return (*dataset.tensors, None)[:2]
+        return dataset.tensors[0], dataset.tensors[1] if len(dataset.tensors) == 2 else None
     if type(dataset) is not Dataset:
         return None
     X, y = _tree_of_arrays(dataset.X), _tree_of_arrays(dataset.y)

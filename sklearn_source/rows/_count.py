@@ -42,6 +42,7 @@ def count_rows(X: Any, *, as_skorch: bool = False) -> int | None:
             if len(counts) != 1:
                 raise ValueError("Dataset does not have consistent lengths.")  # as skorch says it
             return counts.pop()
-        return len(X) if isinstance(X, torch.utils.data.Dataset) else num_samples(X)
+        count = len if isinstance(X, torch.utils.data.Dataset) else num_samples
+        return count(X)
     except TypeError:  # a stream of rows
         return None

@@ -28,7 +28,8 @@ class TruthQueries:
     """
 
     def __init__(self, X: Any, n_query: int):
-        self._n_query, self.hashes = n_query, None
+        self._n_query = n_query
+        self.hashes: Any = None
         if X is None:
             return
         if count_rows(X) != n_query:
