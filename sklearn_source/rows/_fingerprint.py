@@ -24,7 +24,7 @@ def row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False) -> np.ndarray 
     Parameters
     ----------
     X : array, tensor, DataFrame, sparse matrix, dict or list of these, or Dataset
-        The rows as handed to ``net.fit``. ``TensorDataset``, ``skorch.dataset.Dataset`` and ``Subset`` of them are
+        The rows as given to ``net.fit``. ``TensorDataset``, ``skorch.dataset.Dataset`` and ``Subset`` of them are
         opened and agree with the arrays they hold.
     y : same kinds as X, optional
         The targets.
