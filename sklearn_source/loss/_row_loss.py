@@ -7,7 +7,7 @@ from itertools import islice
 import torch
 
 from ..utils._tree import take
-from ._criterion import AskedLoss
+from ._batch_loss import AskedLoss
 from ._recognition import find_structure
 from ._reduction import find_rule
 from ._row_weights import COUPLED, RowWeights
