@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.utils import Bunch
 
-from ..loss import resolve_measurement
+from ..loss import Bernoulli, Categorical, resolve_measurement
 from ..network import Network
 
 _BATCH = 1024
@@ -78,17 +78,14 @@ def read_rows(net, X, y):
 
 def _classes(network, output, target):
     """Own class, predicted class, and the probability of the own class; None for what the rows do not have."""
-    if network.predictive == "bernoulli":
+    if isinstance(network.predictive, Bernoulli):
         if output.shape[1:].numel() != 1:
             return None, None, None
         positive, target = output.reshape(-1).sigmoid(), (target.reshape(-1) > 0.5).long()
         return target, (positive > network.threshold).long(), torch.where(target > 0, positive, 1 - positive)
     if target.ndim != 1 or target.is_floating_point() or output.ndim != 2 or output.shape[1] < 2:
         return None, None, None
-    change = {
-        "categorical": lambda z: z.softmax(1),
-        "categorical_probs": lambda z: z,
-        "categorical_logprobs": torch.exp,
-    }.get(network.predictive)
-    probability = None if change is None else change(output).gather(1, target[:, None])[:, 0]
+    probability = None
+    if isinstance(network.predictive, Categorical):
+        probability = network.predictive.probabilities(output).gather(1, target[:, None])[:, 0]
     return target, output.argmax(1), probability

@@ -22,7 +22,7 @@ _HOOKS = (
 )
 
 
-class NetShell:
+class PrivateNet:
     """A skorch net without optimizer and callbacks, pickled without skorch's own reduction.
 
     skorch pickles its modules with a nested plain pickle, which breaks for modules defined in ``__main__`` even where
@@ -43,11 +43,11 @@ class NetShell:
         self.net.__dict__.update(state)
 
     def __reduce__(self):
-        return NetShell, (self.cls, self.state)
+        return PrivateNet, (self.cls, self.state)
 
     def with_criterion(self, criterion):
         """The same net, sharing everything but its criterion."""
-        return NetShell(self.cls, {**self.state, "criterion_": criterion})
+        return PrivateNet(self.cls, {**self.state, "criterion_": criterion})
 
     @classmethod
     def from_net(cls, net):

@@ -107,16 +107,16 @@ CASES = {
     "mse": (NeuralNet, nn.MSELoss, {}, C, None, "number", lambda o, y: ((o - y) ** 2).mean(1), None),
     "multi-label": (NeuralNet, nn.BCEWithLogitsLoss, {}, C, None, "multi", bce, None),
     "l1": (NeuralNet, nn.L1Loss, {}, C, None, "number", lambda o, y: (o - y).abs().mean(1), None),
-    "huber": (NeuralNet, nn.HuberLoss, {}, C, None, "number", huber, "diagonal"),
-    "smooth l1": (NeuralNet, nn.SmoothL1Loss, {}, C, None, "number", smooth, "diagonal"),
-    "poisson": (NeuralNet, nn.PoissonNLLLoss, {}, C, None, "count", log_factorial_free, "diagonal"),
+    "huber": (NeuralNet, nn.HuberLoss, {}, C, None, "number", huber, "elementwise"),
+    "smooth l1": (NeuralNet, nn.SmoothL1Loss, {}, C, None, "number", smooth, "elementwise"),
+    "poisson": (NeuralNet, nn.PoissonNLLLoss, {}, C, None, "count", log_factorial_free, "elementwise"),
     "poisson rates": (
         NeuralNet, nn.PoissonNLLLoss, {"log_input": False}, C, nn.Softplus(), "count",
-        lambda o, y: (o - y * (o + 1e-8).log()).mean(1), "diagonal",
+        lambda o, y: (o - y * (o + 1e-8).log()).mean(1), "elementwise",
     ),
     "bce": (
         NeuralNet, nn.BCELoss, {}, C, nn.Sigmoid(), "multi",
-        lambda o, y: -(y * o.log() + (1 - y) * (1 - o).log()).mean(1), "diagonal",
+        lambda o, y: -(y * o.log() + (1 - y) * (1 - o).log()).mean(1), "elementwise",
     ),
     "kl": (
         NeuralNet, nn.KLDivLoss, {"reduction": "batchmean"}, C, nn.LogSoftmax(1), "probs",
@@ -127,7 +127,7 @@ CASES = {
         lambda o, y: (o[:, 1] + (o[:, 0] - y[:, 0]) ** 2 / o[:, 1].exp()) / 2, "none",
     ),
     "focal": (NeuralNet, Focal, {}, C, None, "label", focal, "none"),
-    "missing": (NeuralNet, Missing, {}, C, None, "missing", None, "diagonal"),
+    "missing": (NeuralNet, Missing, {}, C, None, "missing", None, "elementwise"),
 }  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def case(make_net, rng, name):
 def test_row_losses_by_hand(case):
     network, x, y, output, by_hand = case
     leaf, other = output.detach().requires_grad_(), output.detach().requires_grad_()
-    found, expected = network.row_losses(leaf, y, x), by_hand(other, y)
+    found, expected = network.row_loss(leaf, y, x), by_hand(other, y)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found.sum(), leaf)[0], torch.autograd.grad(expected.sum(), other)[0])
 
@@ -180,9 +180,9 @@ def test_row_losses_by_hand(case):
 def test_curvature_by_hand(case, name):
     network, x, y, output, by_hand = case
     recognised = CASES[name][-1]
-    structure = network._loss.structures.get(2)
-    assert (recognised is None or recognised == "none") if structure is None else structure.kind == recognised
-    roots = torch.stack(list(network.curvature_roots(output, y, x)))
+    predictive = network.row_loss.recognised.get(2)
+    assert (recognised in (None, "none")) if predictive is None else predictive.name == recognised
+    roots = torch.stack(list(network.row_loss.output_hessian(output, y, x).columns()))
     found = torch.einsum("cbi,cbj->bij", roots, roots)
     if name == "l1":
         expected = torch.eye(C, dtype=torch.float64).expand(N, C, C) / C
@@ -235,11 +235,11 @@ def test_sample_weights(make_net, rng, which, even):
         nn.BCEWithLogitsLoss: lambda o: -y * F.logsigmoid(o) - (1 - y) * F.logsigmoid(-o),
     }[criterion]
     w = torch.from_numpy(weight) / (1 if which.startswith("mean") else weight.mean())
-    torch.testing.assert_close(network.row_losses(output, y, x), w * plain(output))
+    torch.testing.assert_close(network.row_loss(output, y, x), w * plain(output))
     index = [8, 4, 1]
     part = {k: v[index] for k, v in x.items()}
-    torch.testing.assert_close(network.row_losses(output[index], y[index], part), (w * plain(output))[index])
-    roots = torch.stack(list(network.curvature_roots(output, y, x)))
+    torch.testing.assert_close(network.row_loss(output[index], y[index], part), (w * plain(output))[index])
+    roots = torch.stack(list(network.row_loss.output_hessian(output, y, x).columns()))
     roots = roots.reshape(*roots.shape[:2], -1)
     found = torch.einsum("cbi,cbj->bij", roots, roots)
     if criterion is nn.BCEWithLogitsLoss:
@@ -305,7 +305,7 @@ def test_a_general_hessian_of_many_outputs_is_refused(make_net, rng):
     x, y = rows.batch(slice(None))
     assert choose_fisher("auto", network, 5000) == "empirical"
     with pytest.raises(ValueError, match='5000 x 5000 per row are too many .* use fisher="empirical"'):
-        next(network.curvature_roots(network.forward(x), y))
+        next(network.row_loss.output_hessian(network.forward(x), y).columns())
 
 
 class TwoTasks(NeuralNet):
@@ -329,8 +329,8 @@ def test_targets_by_name(make_net, rng, both):
     network, x, t, output = calibrated(net, rng.normal(size=(N, 5)), y)
     known = t["known"].double()
     expected = known * (output[:, C] - t["number"].double()) ** 2 / known.mean()
-    torch.testing.assert_close(network.row_losses(output, t, x), expected)
-    roots = torch.stack(list(network.curvature_roots(output, t, x)))
+    torch.testing.assert_close(network.row_loss(output, t, x), expected)
+    roots = torch.stack(list(network.row_loss.output_hessian(output, t, x).columns()))
     hessian = torch.zeros(N, C + 1, C + 1, dtype=torch.float64)
     hessian[:, C, C] = 2 * known / known.mean()
     torch.testing.assert_close(torch.einsum("cbi,cbj->bij", roots, roots), hessian)
@@ -340,9 +340,9 @@ def test_a_batch_changed_in_place_is_another_batch(make_net, rng):
     net = make_net(WeightedMean, nn.MSELoss, n_out=C, criterion__reduction="none")
     X = {"x": rng.normal(size=(N, 5)), "sample_weight": rng.uniform(0.5, 2, N)}
     network, x, y, output = calibrated(net, X, targets("number", rng))
-    before = network.row_losses(output, y, x)
-    torch.testing.assert_close(network.row_losses(output, y, x), before)
+    before = network.row_loss(output, y, x)
+    torch.testing.assert_close(network.row_loss(output, y, x), before)
     y.neg_()
-    torch.testing.assert_close(network.row_losses(output, y, x), network.row_losses(output, y.clone(), x))
+    torch.testing.assert_close(network.row_loss(output, y, x), network.row_loss(output, y.clone(), x))
     other = {**x, "sample_weight": 2 * x["sample_weight"]}
-    torch.testing.assert_close(network.row_losses(output, y, other), 2 * network.row_losses(output, y, x))
+    torch.testing.assert_close(network.row_loss(output, y, other), 2 * network.row_loss(output, y, x))

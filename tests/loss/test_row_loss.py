@@ -129,13 +129,12 @@ def test_mean_of_rows_is_the_loss_of_the_batch(case):
     network = Network.from_net(net)
     network.calibrate(rows)
     x, y = rows.batch(slice(None))
-    losses = network.row_losses(network.forward(x), y)
+    losses = network.row_loss(network.forward(x), y)
     expected = net.get_loss(net.infer(x), y)
     assert losses.shape == (N,)
     torch.testing.assert_close(losses.mean(), expected)
-    names = network.trainable_names
-    got = torch.autograd.grad(losses.mean(), [network.module.get_parameter(n) for n in names])
-    want = torch.autograd.grad(expected, [net.module_.get_parameter(n) for n in names])
+    got = torch.autograd.grad(losses.mean(), list(network.module.parameters()))
+    want = torch.autograd.grad(expected, list(net.module_.parameters()))
     torch.testing.assert_close(got, want)
 
 
@@ -150,7 +149,7 @@ def test_rounding_in_float32_is_not_taken_for_coupling(name, seed, make_net):
     rows = network.prepare(3 * rng.normal(size=(N, 5)), targets(kind, rng))
     network.calibrate(rows)
     x, y = rows.batch(slice(None))
-    losses = network.row_losses(network.forward(x), y)
+    losses = network.row_loss(network.forward(x), y)
     assert losses.dtype == torch.float32
     torch.testing.assert_close(losses.mean(), net.get_loss(net.infer(x), y))
 
@@ -159,12 +158,12 @@ def test_a_row_does_not_depend_on_its_batch(case):
     _, network, rows = case
     network.calibrate(rows)
     x, y = rows.batch(slice(None))
-    together = network.row_losses(network.forward(x), y)
+    together = network.row_loss(network.forward(x), y)
     for i in (0, 5, N - 1):
         xi, yi = rows.batch([i])
-        torch.testing.assert_close(network.row_losses(network.forward(xi), yi)[0], together[i])
+        torch.testing.assert_close(network.row_loss(network.forward(xi), yi)[0], together[i])
     xi, yi = rows.batch([7, 3, 7])
-    torch.testing.assert_close(network.row_losses(network.forward(xi), yi), together[[7, 3, 7]])
+    torch.testing.assert_close(network.row_loss(network.forward(xi), yi), together[[7, 3, 7]])
 
 
 def test_class_weights_divide_by_the_mean_weight_of_the_training_rows(make_net):
@@ -174,9 +173,9 @@ def test_class_weights_divide_by_the_mean_weight_of_the_training_rows(make_net):
     x, labels = rows.batch([0, 3])
     output = network.forward(x)
     with pytest.raises(ValueError, match="calibrate"):
-        network.row_losses(output, labels)
+        network.row_loss(output, labels)
     network.calibrate(rows, indices=[0, 1, 2, 3])
-    got = network.row_losses(output, labels)
+    got = network.row_loss(output, labels)
     expected = -output.log_softmax(1)[[0, 1], [0, 2]] * torch.tensor([0.5, 3.0]) / ((0.5 + 0.5 + 1 + 3) / 4)
     torch.testing.assert_close(got, expected)
 
@@ -192,7 +191,7 @@ def test_a_sum_is_scaled_by_the_mean_batch_size(make_net, rng, batch_size, drop_
     network.calibrate(rows)
     x, y = rows.batch([2])
     output = network.forward(x)
-    torch.testing.assert_close(network.row_losses(output, y), expected * (output - y)[:, 0] ** 2)
+    torch.testing.assert_close(network.row_loss(output, y), expected * (output - y)[:, 0] ** 2)
 
 
 def test_sum_over_everything_needs_the_number_of_rows(make_net, rng):
@@ -200,7 +199,7 @@ def test_sum_over_everything_needs_the_number_of_rows(make_net, rng):
     network = Network.from_net(net)
     x, y = network.prepare(rng.normal(size=(4, 5)), rng.normal(size=(4, 3))).batch(slice(None))
     with pytest.raises(ValueError, match="number of training rows: call calibrate"):
-        network.row_losses(network.forward(x), y)
+        network.row_loss(network.forward(x), y)
 
 
 def test_sample_weights_in_x(make_net, rng):
@@ -211,12 +210,12 @@ def test_sample_weights_in_x(make_net, rng):
     network.calibrate(rows)
     x, y = rows.batch(slice(None))
     output = network.forward(x)
-    losses = network.row_losses(output, y, x)
+    losses = network.row_loss(output, y, x)
     torch.testing.assert_close(losses, x["weight"] * ((output - y) ** 2).mean(1))
     torch.testing.assert_close(losses.mean(), net.get_loss(net.infer(x), y, X=x))
     with pytest.raises(ValueError, match="pass the batch x"):
-        Network.from_net(net).row_losses(output, y)
-    root = torch.stack(list(network.curvature_roots(output, y, x)))
+        Network.from_net(net).row_loss(output, y)
+    root = torch.stack(list(network.row_loss.output_hessian(output, y, x).columns()))
     expected = torch.diag_embed((2 / C * x["weight"])[:, None].expand(-1, C))
     torch.testing.assert_close(torch.einsum("cbi,cbj->bij", root, root), expected)
 
@@ -227,7 +226,7 @@ def test_a_penalty_in_get_loss_is_in_the_value_but_in_no_rows_gradient(make_net,
     for n in (net, plain):
         network = Network.from_net(n)
         x, y = network.prepare(rng.normal(size=(4, 5)) * 0 + 1, np.ones((4, C))).batch(slice(None))
-        loss = network.row_losses(network.forward(x), y).mean()
+        loss = network.row_loss(network.forward(x), y).mean()
         values.append(float(loss.detach()))
         grads.append(torch.autograd.grad(loss, list(network.module.parameters())))
         assert all(p.requires_grad for p in network.module.parameters())
@@ -277,7 +276,7 @@ def test_coupled_rows_are_refused(make_net, rng, criterion, n):
     x, y = rows.batch(slice(None))
     for _ in range(2):
         with pytest.raises(ValueError, match="couples rows"):
-            network.row_losses(network.forward(x), y)
+            network.row_loss(network.forward(x), y)
     with pytest.raises(ValueError, match="couples rows"):
         network.calibrate(rows)
 
@@ -289,18 +288,18 @@ def test_flat_targets_for_column_outputs_are_refused(make_net, rng, criterion, n
     network = Network.from_net(make_net(NeuralNetRegressor, criterion, n_out=1))
     x, y = network.prepare(rng.normal(size=(n, 5)), rng.random(n)).batch(slice(None))
     with pytest.raises(ValueError, match=r"Reshape y with y.reshape\(-1, 1\), exactly as in training"):
-        network.row_losses(network.forward(x), y)
-    network.row_losses(network.forward(x), y.reshape(-1, 1))
+        network.row_loss(network.forward(x), y)
+    network.row_loss(network.forward(x), y.reshape(-1, 1))
     # A form found good does not excuse a later batch of another form.
     with pytest.raises(ValueError, match="couples rows"):
-        network.row_losses(network.forward(x), y)
+        network.row_loss(network.forward(x), y)
 
 
 def test_column_targets_for_a_binary_classifier_are_refused(make_net, rng):
     network = Network.from_net(make_net(NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss, n_out=1))
     x, y = network.prepare(rng.normal(size=(4, 5)), np.ones((4, 1))).batch(slice(None))
     with pytest.raises(ValueError, match=r"y.reshape\(-1\)"):
-        network.row_losses(network.forward(x), y)
+        network.row_loss(network.forward(x), y)
 
 
 class Counting(nn.MSELoss):
@@ -317,10 +316,10 @@ def test_the_coupling_check_runs_once_on_few_rows(make_net, rng):
     x, y = rows.batch(slice(None))
     output = network.forward(x)
     Counting.calls.clear()
-    network.row_losses(output, y)
+    network.row_loss(output, y)
     assert Counting.calls == [4] * 6 + [50]
     Counting.calls.clear()
-    network.row_losses(output[:7], y[:7])
+    network.row_loss(output[:7], y[:7])
     assert Counting.calls == [7]
 
 
@@ -338,7 +337,7 @@ def test_labels_that_do_not_fit(make_net, y, match):
     rows = network.prepare(np.ones((4, 5)), np.array(y))
     x, labels = rows.batch(slice(None))
     with pytest.raises(ValueError, match=match):
-        network.row_losses(network.forward(x), labels)
+        network.row_loss(network.forward(x), labels)
     with pytest.raises(ValueError, match=match):
         network.calibrate(rows)
 
@@ -355,7 +354,7 @@ def test_binary_labels_that_do_not_fit(make_net):
     network = Network.from_net(make_net(NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss, n_out=1))
     x, y = network.prepare(np.ones((4, 5)), np.array([-1.0, 1, 1, -1])).batch(slice(None))
     with pytest.raises(ValueError, match="from 0 to 1"):
-        network.row_losses(network.forward(x), y)
+        network.row_loss(network.forward(x), y)
 
 
 def test_missing_targets(make_net):
@@ -365,7 +364,7 @@ def test_missing_targets(make_net):
     assert y is None
     assert not rows.has_y
     with pytest.raises(ValueError, match="y is None"):
-        network.row_losses(network.forward(x), y)
+        network.row_loss(network.forward(x), y)
     with pytest.raises(ValueError, match="y is None"):
         network.calibrate(rows)
 
@@ -415,7 +414,7 @@ def test_several_outputs(rng):
     torch.testing.assert_close(output, network.module(x)[0])
     again = pickle.loads(pickle.dumps(network))
     for each in (network, again):
-        torch.testing.assert_close(each.row_losses(output, t), ((output - t) ** 2).mean(1))
+        torch.testing.assert_close(each.row_loss(output, t), ((output - t) ** 2).mean(1))
     network = Network.from_net(BothOutputs(TwoOutputs, criterion=nn.MSELoss).initialize())
     with pytest.raises(ValueError, match="only a loss of the first output"):
         network.calibrate(network.prepare(X, y))
@@ -428,14 +427,14 @@ def test_inside_vmap_a_calibrated_network_gives_per_row_gradients(make_net, rng)
     output = network.forward(x).detach()
 
     def one(o, t):
-        return network.row_losses(o[None], t[None])[0]
+        return network.row_loss(o[None], t[None])[0]
 
     with pytest.raises(RuntimeError, match="calibrate"):
         torch.func.vmap(torch.func.grad(one))(output, y)
     network.calibrate(rows)
     got = torch.func.vmap(torch.func.grad(one))(output, y)
     leaf = output.clone().requires_grad_()
-    torch.testing.assert_close(got, torch.autograd.grad(network.row_losses(leaf, y).sum(), leaf)[0])
+    torch.testing.assert_close(got, torch.autograd.grad(network.row_loss(leaf, y).sum(), leaf)[0])
 
 
 class ActivationPenalty(NeuralNetRegressor):
@@ -450,6 +449,6 @@ def test_a_penalty_on_outputs_belongs_to_its_row(make_net, rng):
     network = Network.from_net(net)
     x, y = network.prepare(rng.normal(size=(N, 5)), rng.normal(size=(N, C))).batch(slice(None))
     output = network.forward(x)
-    losses = network.row_losses(output, y)
+    losses = network.row_loss(output, y)
     torch.testing.assert_close(losses, ((output - y) ** 2 + 0.1 * output**2).mean(1))
     torch.testing.assert_close(losses.mean(), net.get_loss(output, y))

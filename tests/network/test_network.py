@@ -11,7 +11,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 from sklearn.utils import check_random_state
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Freezer
 from torch import nn
 
 from sklearn_source.network import Network
@@ -77,7 +76,7 @@ def forward(network, X):
 )
 def test_what_outputs_parametrise(cls, criterion, expected, classifies):
     network = Network.from_net(cls(Body, criterion=criterion).initialize())
-    assert network.predictive == expected
+    assert network.predictive.name == expected
     assert network.is_classification is classifies
 
 
@@ -90,8 +89,8 @@ def test_an_override_that_takes_log_probabilities_is_seen():
         def get_loss(self, y_pred, y_true, X=None, training=False):
             return super().get_loss(y_pred, y_true, X, training) ** 2
 
-    assert Network.from_net(LogSoftmax(Body).initialize()).predictive == "categorical_logprobs"
-    assert Network.from_net(Other(Body).initialize()).predictive == "unknown"
+    assert Network.from_net(LogSoftmax(Body).initialize()).predictive.name == "categorical_logprobs"
+    assert Network.from_net(Other(Body).initialize()).predictive.name == "unknown"
 
 
 def test_outputs_are_those_of_predict(net, data):
@@ -145,9 +144,8 @@ def test_the_users_net_is_untouched(net, data):
     network.calibrate(rows)
     x, t = rows.batch(slice(None))
     output = network.forward(x)
-    network.row_losses(output, t).sum().backward()
-    list(network.curvature_roots(output, t))
-    network.sampled_root(output, t, torch.rand(32, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    network.row_loss(output, t).sum().backward()
+    list(network.row_loss.output_hessian(output, t).columns())
     zeros = {k: torch.zeros_like(v) for k, v in network.parameters().items()}
     network.load(zeros, {k: torch.zeros_like(v) for k, v in network.buffers().items()})
     assert not forward(network, X).any()
@@ -201,12 +199,8 @@ def test_load_refuses_what_is_not_its_own(net, what):
     assert same(before, dict(network.module.state_dict()))
 
 
-def test_trainable_names():
-    net = NeuralNetRegressor(Tied, max_epochs=1, callbacks=[Freezer("a.bias")], train_split=None, verbose=0)
-    assert Network.from_net(net.initialize()).trainable_names == ["a.weight", "a.bias"]
-    net.fit(np.ones((2, 4), dtype=np.float32), np.ones((2, 1), dtype=np.float32))
-    network = Network.from_net(net)
-    assert network.trainable_names == ["a.weight"]
+def test_tied_parameters_are_loaded_once():
+    network = Network.from_net(NeuralNetRegressor(Tied).initialize())
     network.load({"a.weight": torch.eye(4), "a.bias": torch.zeros(4)})
     torch.testing.assert_close(network.module.b.weight.data, torch.eye(4))
 
@@ -218,10 +212,10 @@ def test_pickle(net, data):
     network.load({k: 2 * v for k, v in network.parameters().items()})
     again = pickle.loads(pickle.dumps(network))
     torch.testing.assert_close(forward(again, data[0]), forward(network, data[0]))
-    assert again.module is again._shell.net.module_
-    assert again.module is again._loss.shell.net.module_
+    assert again.module is again._private_net.net.module_
+    assert again.module is again.row_loss.batch_loss.private_net.net.module_
     x, y = rows.batch(slice(None))
-    torch.testing.assert_close(again.row_losses(again.forward(x), y), network.row_losses(network.forward(x), y))
+    torch.testing.assert_close(again.row_loss(again.forward(x), y), network.row_loss(network.forward(x), y))
     assert len(pickle.dumps(network)) < 40_000  # no optimizer state, no data, no second copy of the weights
 
 
@@ -233,7 +227,7 @@ def test_pickle_keeps_the_calibration(data):
     network.calibrate(network.prepare(data[0], y))
     again = pickle.loads(pickle.dumps(network))
     x, t = again.prepare(data[0], y).batch([2])
-    torch.testing.assert_close(again.row_losses(again.forward(x), t), network.row_losses(network.forward(x), t))
+    torch.testing.assert_close(again.row_loss(again.forward(x), t), network.row_loss(network.forward(x), t))
 
 
 def test_a_network_of_a_local_class_goes_through_cloudpickle(data):
