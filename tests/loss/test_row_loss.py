@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -381,43 +379,6 @@ def test_a_diverged_network_is_not_called_coupled(make_net):
     network = Network.from_net(net)
     with pytest.raises(ValueError, match="not finite"):
         network.calibrate(network.prepare(np.ones((4, 5)), np.ones((4, 3))))
-
-
-class TwoOutputs(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(5, C, dtype=torch.float64)
-
-    def forward(self, x):
-        z = self.layer(x)
-        return z, z.exp()
-
-
-class FirstOnly(NeuralNet):
-    def get_loss(self, y_pred, y_true, X=None, training=False):
-        first, _ = y_pred
-        return super().get_loss(first, y_true, X, training)
-
-
-class BothOutputs(NeuralNet):
-    def get_loss(self, y_pred, y_true, X=None, training=False):
-        return super().get_loss(y_pred[0], y_true, X, training) + y_pred[1].mean()
-
-
-def test_several_outputs(rng):
-    X, y = rng.normal(size=(2, 5)), rng.normal(size=(2, C))  # two rows: unpacking a (2, C) tensor would not fail
-    network = Network.from_net(FirstOnly(TwoOutputs, criterion=nn.MSELoss).initialize())
-    rows = network.prepare(X, y)
-    network.calibrate(rows)
-    x, t = rows.batch(slice(None))
-    output = network.forward(x)
-    torch.testing.assert_close(output, network.module(x)[0])
-    again = pickle.loads(pickle.dumps(network))
-    for each in (network, again):
-        torch.testing.assert_close(each.row_loss(output, t), ((output - t) ** 2).mean(1))
-    network = Network.from_net(BothOutputs(TwoOutputs, criterion=nn.MSELoss).initialize())
-    with pytest.raises(ValueError, match="only a loss of the first output"):
-        network.calibrate(network.prepare(X, y))
 
 
 def test_inside_vmap_a_calibrated_network_gives_per_row_gradients(make_net, rng):
