@@ -12,7 +12,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from ..gradients.algebra import even_chunks
-from ..network import require_readable
+from ..network import validate_query_rows
 from ..rows import like_training
 from ..utils._progress import progress
 from ._data_validation import read
@@ -167,7 +167,7 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
                 f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "
                 "transform(X, y)"
             )
-        require_readable(self._network, rows.batch(slice(0, 1))[0], self._form)
+        validate_query_rows(self._network, rows.batch(slice(0, 1))[0], self._form)
         size = max(1, min(self._query_chunk, self._queries_at_once()))
         chunks = [np.arange(chunk.start, chunk.stop) for chunk in even_chunks(len(rows), size)]
         return rows, progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")

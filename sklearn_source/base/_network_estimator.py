@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..loss import resolve_measurement
-from ..network import Network, PortableNet, read_training_rows, row_form, train_clone
+from ..network import Network, PortableNet, row_form, train_clone, validate_training_rows
 from ..rows import as_read, credited_rows, like_training, row_hashes, warn_unused
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import Interval, StrOptions, fit_context
@@ -97,7 +97,7 @@ class NetworkEstimator(BaseEstimator):
             raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
         self._credit(X, y, as_is, stage)
         x, targets = self._rows.batch(slice(0, 4))
-        output = read_training_rows(self._network, x)
+        output = validate_training_rows(self._network, x)
         self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
         self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
         self._measure = resolve_measurement(

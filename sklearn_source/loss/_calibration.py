@@ -13,7 +13,7 @@ from ._weighted_mean import live_rows
 _TRIES = 64  # batches of four training rows looked at for some that have a loss
 
 
-def probe_rows(batch_loss, rows, indices, outputs_of):
+def probe_rows(batch_loss, rows, indices, first_output):
     """Up to four training rows that have a loss: those before may have nothing but masked tokens.
 
     Parameters
@@ -21,7 +21,7 @@ def probe_rows(batch_loss, rows, indices, outputs_of):
     batch_loss : BatchLoss
         Told how many outputs the module returns.
     rows, indices : Rows, ndarray of int
-    outputs_of : callable
+    first_output : callable
         From a batch to its first output, and how many further ones there are (None where the module returns no tuple).
 
     Returns
@@ -32,7 +32,7 @@ def probe_rows(batch_loss, rows, indices, outputs_of):
     for part in islice(_batches(indices, 4), _TRIES):
         x, y = rows.batch(part)
         with torch.no_grad():
-            output, batch_loss.n_further_outputs = outputs_of(x)
+            output, batch_loss.n_further_outputs = first_output(x)
         output = output.detach()
         check_targets(batch_loss, output, y)
         if batch_loss.is_torchs:

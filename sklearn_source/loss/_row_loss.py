@@ -226,7 +226,7 @@ class RowLoss:
 
     # --- what the training rows fix -----------------------------------------------------------------------------
 
-    def calibrate(self, rows, indices, outputs_of):
+    def calibrate(self, rows, indices, first_output):
         """Take from the training rows what row losses need, see :meth:`Network.calibrate`.
 
         Parameters
@@ -234,14 +234,14 @@ class RowLoss:
         rows : Rows
         indices : ndarray of int
             Those trained on.
-        outputs_of : callable
+        first_output : callable
             From a batch to its first output, and how many further ones there are (None where the module returns no
             tuple): the net's ``get_loss`` is called with as many from then on.
         """
         self._n_rows, self._mean_label_weight = len(indices), None
         self._row_weights, self.recognised = RowWeights(), {}
         batch_loss = self.batch_loss
-        _, x, y, output = probe = probe_rows(batch_loss, rows, indices, outputs_of)
+        _, x, y, output = probe = probe_rows(batch_loss, rows, indices, first_output)
         check_targets(batch_loss, output, y)
         reduction = find_reduction(batch_loss, output, y, x)
         self._reductions[_form(output, y)] = reduction
@@ -257,7 +257,7 @@ class RowLoss:
         if not batch_loss.is_torchs and reduction.may_hide_weights:
             # A few rows may weigh the same by chance: all training rows are looked at.
             uneven = self._row_weights.calibrate(
-                batch_loss, recognised, rows, indices, lambda x: outputs_of(x)[0], probe
+                batch_loss, recognised, rows, indices, lambda x: first_output(x)[0], probe
             )
             if uneven is None and reduction is Reduction.ROW_WEIGHTED:
                 raise ValueError(COUPLED)

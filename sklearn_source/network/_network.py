@@ -182,9 +182,9 @@ class Network:
         -------
         Tensor of shape (B, ...)
         """
-        return self._outputs_of(x)[0]
+        return self._first_output(x)[0]
 
-    def _outputs_of(self, x):
+    def _first_output(self, x):
         """The module's first output, and how many others there are; None where it returns no tuple."""
         with mha_fastpath_off():
             output = self._private_net.net.infer(x)
@@ -221,7 +221,7 @@ class Network:
         indices = np.arange(len(rows)) if indices is None else np.asarray(indices)
         if not len(indices):
             raise ValueError("expected at least one training row, got none")
-        self.row_loss.calibrate(rows, indices, self._outputs_of)
+        self.row_loss.calibrate(rows, indices, self._first_output)
 
     def signature(self):
         """str: a digest of the module's code and structure and of the loss, without the parameters' values.

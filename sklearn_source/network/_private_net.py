@@ -61,15 +61,15 @@ class PrivateNet:
             if isinstance(state.get(name), torch.nn.Module):
                 state[name] = None  # an instance given by the user: the private copy below stands for it
         names = [f"{name}_" for name in (*net._modules, *net._criteria)]
-        parts = [state[name] for name in names]
-        modules = [m for part in parts if isinstance(part, torch.nn.Module) for m in part.modules()]
+        originals = [state[name] for name in names]
+        modules = [m for part in originals if isinstance(part, torch.nn.Module) for m in part.modules()]
         memo = {}
         for module in modules:
             _skip_hooks(module, memo)
             _detach_leftovers(vars(module), memo)
         try:
             skip_compilation(modules, memo)
-            copies = copy.deepcopy(parts, memo)
+            copies = copy.deepcopy(originals, memo)
         except Exception as error:
             raise TypeError(
                 f"expected a net whose module and criterion can be copied, but copy.deepcopy failed ({error}): remove "
@@ -86,7 +86,10 @@ class PrivateNet:
 
 
 def _skip_hooks(module, memo):
-    """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects."""
+    """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects.
+
+    ``memo`` is that of ``copy.deepcopy``, and written to.
+    """
     for attribute in _HOOKS:
         hooks = vars(module).get(attribute)
         if not hooks:
