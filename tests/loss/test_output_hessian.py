@@ -6,6 +6,7 @@ import torch
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
+from sklearn_source.curvature import choose_fisher
 from sklearn_source.loss import Categorical
 from sklearn_source.network import Network
 
@@ -218,6 +219,23 @@ def test_draws_are_a_function_of_the_uniforms_alone(name, make_net, rng):
     # A row's draw follows its own uniforms, in any batch.
     half = network.row_loss.output_hessian(output[[5, 2]], y[[5, 2]]).draw(uniforms[[5, 2]])
     torch.testing.assert_close(half, first[[5, 2]])
+
+
+class Blurred(nn.Module):
+    """Couples neighbouring outputs of a row: neither a softmax nor a sum over elements."""
+
+    def forward(self, output, y):
+        return ((output - y) ** 2).mean() + (output[:, 1:] - output[:, :-1]).pow(2).mean()
+
+
+def test_a_general_hessian_of_many_outputs_is_refused(make_net, rng):
+    network = Network.from_net(make_net(NeuralNet, Blurred, n_out=5000))
+    rows = network.prepare(rng.normal(size=(4, 5)), rng.normal(size=(4, 5000)))
+    network.calibrate(rows)
+    x, y = rows.batch(slice(None))
+    assert choose_fisher("auto", network, 5000) == "empirical"
+    with pytest.raises(ValueError, match='5000 x 5000 per row are too many .* use fisher="empirical"'):
+        next(network.row_loss.output_hessian(network.forward(x), y).columns())
 
 
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-53])

@@ -61,7 +61,11 @@ class Positions(nn.Module):
 
 
 weight = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
+
+
 pos_weight = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
+
+
 # name: (net class, criterion, its parameters, outputs, head, kind of targets)
 CASES = {
     "ce": (NeuralNetClassifier, nn.CrossEntropyLoss, {}, C, None, "label"),
@@ -164,42 +168,6 @@ def test_a_row_does_not_depend_on_its_batch(case):
     torch.testing.assert_close(network.row_loss(network.forward(xi), yi), together[[7, 3, 7]])
 
 
-def test_class_weights_divide_by_the_mean_weight_of_the_training_rows(make_net):
-    net = make_net(NeuralNetClassifier, nn.CrossEntropyLoss, criterion__weight=weight)
-    network, y = Network.from_net(net), np.array([0, 0, 1, 2, 2, 2])
-    rows = network.prepare(np.eye(6, 5), y)
-    x, labels = rows.batch([0, 3])
-    output = network.forward(x)
-    with pytest.raises(ValueError, match="calibrate"):
-        network.row_loss(output, labels)
-    network.calibrate(rows, indices=[0, 1, 2, 3])
-    got = network.row_loss(output, labels)
-    expected = -output.log_softmax(1)[[0, 1], [0, 2]] * torch.tensor([0.5, 3.0]) / ((0.5 + 0.5 + 1 + 3) / 4)
-    torch.testing.assert_close(got, expected)
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "drop_last", "expected"), [(5, False, 4.0), (5, True, 5.0), (-1, False, 12.0), (64, False, 12.0)]
-)
-def test_a_sum_is_scaled_by_the_mean_batch_size(make_net, rng, batch_size, drop_last, expected):
-    kwargs = {"iterator_train__drop_last": drop_last, "batch_size": batch_size}
-    net = make_net(NeuralNetRegressor, criterion__reduction="sum", n_out=1, **kwargs)
-    network = Network.from_net(net)
-    rows = network.prepare(rng.normal(size=(12, 5)), rng.normal(size=(12, 1)))
-    network.calibrate(rows)
-    x, y = rows.batch([2])
-    output = network.forward(x)
-    torch.testing.assert_close(network.row_loss(output, y), expected * (output - y)[:, 0] ** 2)
-
-
-def test_sum_over_everything_needs_the_number_of_rows(make_net, rng):
-    net = make_net(NeuralNetRegressor, criterion__reduction="sum", batch_size=-1)
-    network = Network.from_net(net)
-    x, y = network.prepare(rng.normal(size=(4, 5)), rng.normal(size=(4, 3))).batch(slice(None))
-    with pytest.raises(ValueError, match="number of training rows: call calibrate"):
-        network.row_loss(network.forward(x), y)
-
-
 def test_sample_weights_in_x(make_net, rng):
     net = make_net(Weighted, criterion__reduction="none")
     network = Network.from_net(net)
@@ -231,154 +199,6 @@ def test_a_penalty_in_get_loss_is_in_the_value_but_in_no_rows_gradient(make_net,
     torch.testing.assert_close(*grads)
     penalty = 0.1 * sum(float(p.detach().abs().sum()) for p in net.module_.parameters())
     assert values[0] == pytest.approx(values[1] + penalty)
-
-
-class Contrastive(nn.Module):
-    reduction = "mean"
-
-    def forward(self, output, y):
-        similarity = output @ output.T
-        loss = -similarity.log_softmax(1).diagonal() + 0 * y.sum()
-        return loss if self.reduction == "none" else loss.mean()
-
-
-class BatchMax(nn.Module):
-    def forward(self, output, y):
-        rows = ((output - y) ** 2).mean(1)
-        return (rows / rows.max().detach()).mean()
-
-
-class BatchMaxReduction(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.reduction = "mean"
-
-    def forward(self, output, y):
-        rows = ((output - y) ** 2).mean(1)
-        rows = rows / rows.max()
-        return rows if self.reduction == "none" else rows.mean()
-
-
-class Balanced(nn.Module):
-    """Couples rows by their targets only."""
-
-    def forward(self, output, y):
-        return (((output - y) ** 2).mean(1) / y.var()).mean()
-
-
-@pytest.mark.parametrize("n", [1, 2, 9])
-@pytest.mark.parametrize("criterion", [Contrastive, BatchMax, BatchMaxReduction, Balanced])
-def test_coupled_rows_are_refused(make_net, rng, criterion, n):
-    network = Network.from_net(make_net(criterion=criterion))
-    rows = network.prepare(rng.normal(size=(n, 5)), rng.normal(size=(n, C)))
-    x, y = rows.batch(slice(None))
-    for _ in range(2):
-        with pytest.raises(ValueError, match="couples rows"):
-            network.row_loss(network.forward(x), y)
-    with pytest.raises(ValueError, match="couples rows"):
-        network.calibrate(rows)
-
-
-@pytest.mark.parametrize("criterion", [nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss, nn.BCEWithLogitsLoss])
-@pytest.mark.parametrize("n", [1, 2, 8])
-@pytest.mark.filterwarnings("error")
-def test_flat_targets_for_column_outputs_are_refused(make_net, rng, criterion, n):
-    network = Network.from_net(make_net(NeuralNetRegressor, criterion, n_out=1))
-    x, y = network.prepare(rng.normal(size=(n, 5)), rng.random(n)).batch(slice(None))
-    with pytest.raises(ValueError, match=r"Reshape y with y.reshape\(-1, 1\), exactly as in training"):
-        network.row_loss(network.forward(x), y)
-    network.row_loss(network.forward(x), y.reshape(-1, 1))
-    # A form found good does not excuse a later batch of another form.
-    with pytest.raises(ValueError, match="couples rows"):
-        network.row_loss(network.forward(x), y)
-
-
-def test_column_targets_for_a_binary_classifier_are_refused(make_net, rng):
-    network = Network.from_net(make_net(NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss, n_out=1))
-    x, y = network.prepare(rng.normal(size=(4, 5)), np.ones((4, 1))).batch(slice(None))
-    with pytest.raises(ValueError, match=r"y.reshape\(-1\)"):
-        network.row_loss(network.forward(x), y)
-
-
-class Counting(nn.MSELoss):
-    calls = []
-
-    def forward(self, output, y):
-        self.calls.append(len(output))
-        return super().forward(output, y)
-
-
-def test_the_coupling_check_runs_once_on_few_rows(make_net, rng):
-    network = Network.from_net(make_net(criterion=Counting))
-    rows = network.prepare(rng.normal(size=(50, 5)), rng.normal(size=(50, C)))
-    x, y = rows.batch(slice(None))
-    output = network.forward(x)
-    Counting.calls.clear()
-    network.row_loss(output, y)
-    assert Counting.calls == [4] * 6 + [50]
-    Counting.calls.clear()
-    network.row_loss(output[:7], y[:7])
-    assert Counting.calls == [7]
-
-
-@pytest.mark.parametrize(
-    ("y", "match"),
-    [
-        ([0, 1, 3, 2], r"labels in 0\.\.2 .* got 3"),
-        ([0, -1, 1, 2], r"labels in 0\.\.2 .* got -1"),
-        ([0.0, 1.0, 2.0, 0.0], "integer labels"),
-        ([[0], [1], [2], [0]], r"labels of shape \(4,\)"),
-    ],
-)
-def test_labels_that_do_not_fit(make_net, y, match):
-    network = Network.from_net(make_net(NeuralNetClassifier, nn.CrossEntropyLoss))
-    rows = network.prepare(np.ones((4, 5)), np.array(y))
-    x, labels = rows.batch(slice(None))
-    with pytest.raises(ValueError, match=match):
-        network.row_loss(network.forward(x), labels)
-    with pytest.raises(ValueError, match=match):
-        network.calibrate(rows)
-
-
-def test_late_labels_are_found_by_calibrate(make_net):
-    network = Network.from_net(make_net(NeuralNetClassifier, nn.CrossEntropyLoss))
-    y = np.zeros(3000, dtype=np.int32)
-    y[2500] = 7
-    with pytest.raises(ValueError, match="got 7"):
-        network.calibrate(network.prepare(np.ones((3000, 5)), y))
-
-
-def test_binary_labels_that_do_not_fit(make_net):
-    network = Network.from_net(make_net(NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss, n_out=1))
-    x, y = network.prepare(np.ones((4, 5)), np.array([-1.0, 1, 1, -1])).batch(slice(None))
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        network.row_loss(network.forward(x), y)
-
-
-def test_missing_targets(make_net):
-    network = Network.from_net(make_net())
-    rows = network.prepare(np.ones((4, 5)))
-    x, y = rows.batch(slice(None))
-    assert y is None
-    assert not rows.has_y
-    with pytest.raises(ValueError, match="y is None"):
-        network.row_loss(network.forward(x), y)
-    with pytest.raises(ValueError, match="y is None"):
-        network.calibrate(rows)
-
-
-def test_nothing_but_ignored_labels(make_net):
-    network = Network.from_net(make_net(NeuralNetClassifier, nn.CrossEntropyLoss))
-    with pytest.raises(ValueError, match="ignored"):
-        network.calibrate(network.prepare(np.ones((4, 5)), np.full(4, -100)))
-
-
-def test_a_diverged_network_is_not_called_coupled(make_net):
-    net = make_net()
-    net.module_[0].weight.data.fill_(torch.nan)
-    network = Network.from_net(net)
-    with pytest.raises(ValueError, match="not finite"):
-        network.calibrate(network.prepare(np.ones((4, 5)), np.ones((4, 3))))
 
 
 def test_inside_vmap_a_calibrated_network_gives_per_row_gradients(make_net, rng):
