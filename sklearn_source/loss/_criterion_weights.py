@@ -30,6 +30,7 @@ def criterion_weights(criterion, output, y):
 
 
 def _of_classes(criterion, output, y):
+    """Of labels, or class probabilities, under a criterion over classes on the second axis: (B, *positions)."""
     smoothing, n_classes = getattr(criterion, "label_smoothing", 0.0), output.shape[1]
     weight = torch.ones(n_classes, device=output.device) if criterion.weight is None else criterion.weight
     weight = weight.to(output.dtype)

@@ -143,6 +143,7 @@ def _reduction_of_rows(batch_loss, o, t, r, value):
 
 
 def _nudge(rows):
+    """Floating-point rows a little apart from each other."""
     if not rows.is_floating_point():
         return rows
     step = torch.arange(1, len(rows) + 1, device=rows.device, dtype=rows.dtype) / len(rows)

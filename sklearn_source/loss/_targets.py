@@ -37,6 +37,7 @@ def check_targets(batch_loss, output, y):
 
 
 def _check_binary(y):
+    """Refuse targets that are no probabilities of a yes."""
     if y.numel() and (holds(y.min() < 0) or holds(y.max() > 1)):
         raise TargetError(
             f"expected targets from 0 to 1 for BCEWithLogitsLoss, got {float(y.min()):g} to {float(y.max()):g}: encode "
@@ -52,6 +53,7 @@ def fits_labels(output, y):
 
 
 def _check_label_shape(output, y):
+    """Refuse labels, or class probabilities, of another shape than torch's criteria take for these outputs."""
     if fits_labels(output, y):
         return
     if y.is_floating_point():
@@ -71,7 +73,7 @@ def _check_label_shape(output, y):
 
 
 def check_labels(criterion, y, n_classes):
-    """Refuse labels out of range; torch would raise late, and on a GPU take the process with it."""
+    """Refuse labels out of range and not ignored; torch would raise late, and on a GPU take the process with it."""
     wrong = ((y < 0) | (y >= n_classes)) & (y != criterion.ignore_index)
     if holds(wrong.any()):
         raise TargetError(

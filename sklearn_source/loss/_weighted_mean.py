@@ -115,6 +115,7 @@ def weights_beside(batch_loss, output, y, x):
 
 
 def _by_row(tensor):
+    """(B, ...) as (B, D)."""
     return tensor.reshape(len(tensor), -1)
 
 

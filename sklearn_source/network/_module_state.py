@@ -23,7 +23,7 @@ def load_values(module, parameters, buffers=None):
 
 
 def signature_of(net, row_loss, dtype):
-    """See :meth:`Network.signature`."""
+    """See :meth:`Network.signature`: of a private skorch net, its row losses and the type of its parameters."""
     criterion = row_loss.batch_loss.criterion
     code = [type(net.module_), type(net).get_loss, type(criterion)]
     settings = [_settings(module) for module in (*net.module_.modules(), criterion)]
@@ -37,6 +37,7 @@ def _settings(module):
 
 
 def _check_same(own, given, what):
+    """Refuse tensors by name that do not fit the module's ``own``; ``what`` they are, in the plural, is told."""
     if not isinstance(given, Mapping):
         raise ValueError(f"expected {what} as a mapping from name to tensor, got a {type(given).__name__}")
     missing, foreign = [n for n in own if n not in given], [n for n in given if n not in own]
