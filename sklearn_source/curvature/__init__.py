@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ._cache import cached_curvature
 from ._cg import conjugate_gradient
+from ._covariances import moments
 from ._eigen import Basis, EigenCurvature
 from ._fisher import FisherStream, Metric, choose_fisher
-from ._fit import moments
 from ._gauss_newton import gauss_newton_product
 from ._gram import GramCurvature
 from ._registry import CURVATURES

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_memory
 
-from ._fit import moments
+from ._covariances import moments
 from ._registry import CURVATURES
 
 

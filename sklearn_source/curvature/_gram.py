@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ._covariances import require_finite
 from ._eigen import Basis
-from ._fit import require_finite
 
 # Rows of the stacked root whose Gram matrix is decomposed: beyond this the cube of it is out of reach.
 MAX_ROOT_ROWS = 12_000

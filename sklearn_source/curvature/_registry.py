@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._fit import fit_diagonal, fit_ekfac, fit_identity, fit_kfac
+from ._covariances import fit_diagonal, fit_ekfac, fit_identity, fit_kfac
 from ._gram import fit_exact
 
 CURVATURES = {

@@ -167,11 +167,11 @@ def test_exact_curvature_refuses_large_problems(problem, monkeypatch):
 @pytest.mark.parametrize("width", [4, 5])
 def test_a_side_too_wide_keeps_its_own_coordinates(width, problem, monkeypatch):
     """EK-FAC's eigenvalues are the diagonal of H in whatever basis is used: here sides above ``width`` have none."""
-    from sklearn_source.curvature import _fit
+    from sklearn_source.curvature import _covariances
 
     p = problem("mlp", torch.float64)
     exact = p.dense(p.fit("exact"))
-    monkeypatch.setattr(_fit, "MAX_BASIS", width)
+    monkeypatch.setattr(_covariances, "MAX_BASIS", width)
     curvature = p.fit("ekfac")
     layers = {block.name: i for i, block in enumerate(p.engine.blocks)}
     first, last = curvature.bases[layers["0"]], curvature.bases[layers["3"]]
