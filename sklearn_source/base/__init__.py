@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._attribution import BaseAttribution
 from ._by_term import scores_by_term
+from ._curvature_method import CurvatureAttribution
 from ._gradient import GradientAttribution, Queries
 from ._net_argument import net_first
 from ._network_estimator import NetworkEstimator
@@ -11,6 +12,7 @@ from ._terms import State, Term
 
 __all__ = [
     "BaseAttribution",
+    "CurvatureAttribution",
     "GradientAttribution",
     "NetworkEstimator",
     "Queries",

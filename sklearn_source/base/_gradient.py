@@ -8,7 +8,6 @@ import joblib
 import numpy as np
 import torch
 
-from ..curvature import FisherStream, choose_fisher
 from ..gradients import GradientEngine, to_matrices
 from ..gradients.algebra import Dense, held_bytes, to_meet
 from ..loss import resolve_measurement
@@ -140,32 +139,6 @@ class GradientAttribution(BaseAttribution):
             {name: value.to(self._network.device) for name, value in checkpoint.buffers.items()},
             # A checkpoint's own digest is of its parameters alone; gradients depend on the buffers too.
             f"{checkpoint.digest}-{_digest(checkpoint.buffers)}",
-        )
-
-    def _fisher_stream(self, states, weights, index, metric=None):
-        """Fisher columns of some rows at some weights, as the estimator's parameters say, in a metric where given."""
-        network = self._network
-        probe, _ = self._rows.batch(index[:1])
-        network.load(states[-1].parameters, states[-1].buffers)
-        with torch.no_grad():
-            n_roots = network.n_roots(network.forward(probe))
-        fisher = choose_fisher(self.fisher, network, n_roots)
-        n_columns = {"exact": n_roots, "sampled": self.n_samples}.get(fisher, 1)
-        return FisherStream(
-            network,
-            self._engine,
-            self._rows,
-            index,
-            states,
-            weights,
-            fisher=fisher,
-            n_samples=self.n_samples,
-            keys=self._keys,
-            seed=self._seed,
-            batch_size=min(self._batch, self._dense_rows(n_columns)),
-            cache_bytes=self.cache_size * 2**20,
-            progress=lambda iterable, desc: progress(iterable, verbose=self.verbose, desc=desc),
-            metric=metric,
         )
 
     def _matrices(self, values):

@@ -1,13 +1,12 @@
-"""Estimate block-diagonal curvatures from a stream of Fisher columns."""
+"""Covariances of inputs and output gradients, and the eigenbases that Kronecker-factored curvatures take from them."""
 
 from __future__ import annotations
 
-import functools
-
 import torch
 
-from ..gradients.algebra import Dense, rotate_matrices, squared_in_basis, whole_moments
-from ._eigen import Basis, EigenCurvature
+from ..gradients.algebra import Dense, whole_moments
+from ._eigen import Basis
+from ._fisher import require_finite
 
 # Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and
 # gigabytes.
@@ -56,42 +55,25 @@ def _add(total, part):
     return part if total is None else total.add_(part)
 
 
-def require_finite(value, what, block, checkpoint):
-    if value is not None and not bool(torch.isfinite(value).all()):
-        where = f"at step {checkpoint.step}" if checkpoint.step >= 0 else "at the trained weights"
-        raise ValueError(
-            f"{what} of layer {block.name!r} {where} is not finite: the gradients there overflow or "
-            "the weights are not finite. Look at this checkpoint's loss; attribute a shorter trajectory or leave the "
-            "layer out with layers="
-        )
-
-
 def averaged_moments(stream, compute):
-    """:func:`moments` averaged over the stream's checkpoints with their weights, those of a penalty added."""
+    """``compute(stream, c)``, :func:`moments` or kept ones, averaged over the checkpoints, with those of a penalty."""
     total = None
     for c, weight in enumerate(stream.weights):
-        found = compute(stream, c)
+        here = compute(stream, c)
         if total is None:
-            total = [[None if m is None else m * weight for m in pair] for pair in found]
+            total = [[None if m is None else m * weight for m in pair] for pair in here]
             continue
-        for pair, new in zip(total, found):
+        for pair, new in zip(total, here):
             for side in (0, 1):
                 if pair[side] is not None:
                     pair[side].add_(new[side], alpha=float(weight))
-    for (a, s), penalty in zip(total, _penalties(stream)):
+    for (a, s), penalty in zip(total, stream.penalties):
         if penalty is not None:  # a diagonal matrix is the second moment of rows with one entry each
             if a is not None:
                 (a if a.dim() == 2 else a.diagonal(dim1=1, dim2=2)).add_(penalty.sum(1))
             if s is not None:
                 s.diagonal(dim1=1, dim2=2).add_(penalty.sum(2))
     return total
-
-
-def _penalties(stream):
-    """The penalty of every block in float64, or None."""
-    if stream.metric is None:
-        return [None for _ in stream.blocks]
-    return [None if d is None else d.double() for d in stream.metric.penalty]
 
 
 def eigenbases(pairs, dtype):
@@ -121,81 +103,3 @@ def _eigh(moment, dtype):
     # Entries below the normal range would slow every later product severalfold and carry nothing.
     vectors[vectors.abs() < torch.finfo(dtype).tiny] = 0
     return values.clamp_min(0), vectors.contiguous()
-
-
-def corrected_eigenvalues(stream, bases):
-    """``sum_c w_c mean_n [Q_S^T G_n Q_A]^2`` per block: (groups, out, in) in float64."""
-    totals = [0.0] * len(bases)
-    for c, weight in enumerate(stream.weights):
-        here = [0.0] * len(bases)
-        for batch in stream.columns(c):
-            for i, (basis, columns) in enumerate(zip(bases, batch)):
-                here[i] = here[i] + squared_in_basis(columns, basis.left, basis.right).double()
-        for i, (block, value) in enumerate(zip(stream.blocks, here)):
-            require_finite(value, "the curvature", block, stream.checkpoints[c])
-            totals[i] = totals[i] + value * (float(weight) / stream.n_rows)
-    for i, (basis, penalty) in enumerate(zip(bases, _penalties(stream))):
-        if penalty is not None:
-            squares = [None if q is None else q.double().square() for q in (basis.left, basis.right)]
-            totals[i] = totals[i] + rotate_matrices(penalty[None], *squares)[0]
-    return totals
-
-
-def fit_ekfac(stream, compute=None, basis="kfac"):
-    """Eigenvalue-corrected Kronecker factorisation (George et al. 2018), one for all checkpoints of the stream.
-
-    ``compute`` stands for :func:`moments` where these are kept somewhere.
-
-    Cost: one forward pass and one backward pass per Fisher column for every checkpoint, twice where the gradients do
-    not fit into the stream's cache; two eigendecompositions per layer.
-    """
-    dtype = _dtype(stream)
-    compute = compute or functools.partial(moments, basis=basis)
-    bases, _ = eigenbases(averaged_moments(stream, compute), dtype)
-    return EigenCurvature(bases, [v.to(dtype) for v in corrected_eigenvalues(stream, bases)])
-
-
-def fit_kfac(stream, compute=None, basis="kfac"):
-    """Kronecker factorisation (Martens & Grosse 2015; positions as in K-FAC-expand, Eschenhagen et al. 2023).
-
-    Moments of whole gradients make ``E[GG^T] (x) E[G^T G] / E[|G|^2]``, which has the block's trace.
-    """
-    dtype = _dtype(stream)
-    compute = compute or functools.partial(moments, basis=basis)
-    whole = basis != "kfac" or stream.metric is not None
-    bases, values = eigenbases(averaged_moments(stream, compute), dtype)
-    eigenvalues = []
-    for block, (s_values, a_values) in zip(stream.blocks, values):
-        if s_values is None or a_values is None:
-            raise ValueError(
-                f"curvature='kfac' needs both covariances of {block.name!r}, whose {block.shape[1]} x "
-                f"{block.shape[2]} matrix has a side wider than {MAX_BASIS}: use curvature='ekfac' or 'diagonal', or "
-                "leave it out with layers="
-            )
-        product = s_values[:, :, None] * a_values[:, None, :]
-        if whole or block.kind not in ("factored", "indexed"):
-            trace = s_values.sum(1)[:, None, None]
-            product = product / trace.clamp_min(torch.finfo(trace.dtype).tiny)
-        eigenvalues.append(product.to(dtype))
-    return EigenCurvature(bases, eigenvalues)
-
-
-def fit_diagonal(stream, compute=None, basis=None):
-    """The diagonal of the Fisher matrix. Cost: one pass over the rows for every checkpoint."""
-    bases = [Basis() for _ in stream.blocks]
-    dtype = _dtype(stream)
-    return EigenCurvature(bases, [v.to(dtype) for v in corrected_eigenvalues(stream, bases)])
-
-
-def fit_identity(stream, compute=None, basis=None):
-    """``H = I``, ``P`` in a metric: no pass over the rows."""
-    network = stream.network
-    values = [torch.ones(block.shape, dtype=network.dtype, device=network.device) for block in stream.blocks]
-    if stream.metric is not None:
-        values = [one * root.square() for one, root in zip(values, stream.metric.roots)]
-        values = [v if d is None else v + d for v, d in zip(values, stream.metric.penalty)]
-    return EigenCurvature([Basis() for _ in values], values)
-
-
-def _dtype(stream):
-    return stream.network.dtype

@@ -120,7 +120,7 @@ class Problem:
         )  # fmt: skip
 
     def fit(self, kind, fisher="exact", **kw):
-        return CURVATURES[kind](self.stream(fisher, **kw))
+        return CURVATURES[kind]().fit(self.stream(fisher, **kw))
 
     # the reference's side ---------------------------------------------------------------------------------------
 

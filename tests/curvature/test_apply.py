@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_source.curvature import Basis, EigenCurvature, GramCurvature, meeting_place
+from sklearn_source.curvature import Basis, EigenCurvature, GramCurvature, decode_queries_or_rotate_rows
 from sklearn_source.gradients.algebra import Dense, Factored
 from tests.curvature._problems import relative
 from tests.reference import phi_dense
@@ -116,7 +116,7 @@ def test_queries_and_rows_meet_in_either_place(made, n_checkpoints, n_rows, dens
     for groups, out, inp in shapes:
         gradient = Factored(normal(4, groups, 2, inp), normal(4, groups, 2, out))
         rows.append(Dense(gradient.matrix()) if dense else gradient)
-    values, bases = meeting_place(
+    values, bases = decode_queries_or_rotate_rows(
         curvature, curvature.encode(v), rows, n_rows=n_rows, n_checkpoints=n_checkpoints
     )  # fmt: skip
     for u, value, basis, gradient in zip(v, values, bases, rows):
@@ -157,9 +157,9 @@ def test_gram_curvature_refuses_a_function_that_differs_by_block():
 
 
 def test_exact_curvature_refuses_large_problems(problem, monkeypatch):
-    from sklearn_source.curvature import _gram
+    from sklearn_source.curvature import _exact_gauss_newton
 
-    monkeypatch.setattr(_gram, "MAX_ROOT_ROWS", 20)
+    monkeypatch.setattr(_exact_gauss_newton, "MAX_ROOT_ROWS", 20)
     with pytest.raises(ValueError, match="small problems"):
         problem("mlp", torch.float64).fit("exact")
 

@@ -18,6 +18,7 @@ from sklearn_source import (
     TracIn,
     Trajectory,
 )
+from sklearn_source.curvature import EKFAC
 from sklearn_source.rows import row_hashes
 from sklearn_source.utils.estimator_checks import check_attribution_estimator, parametrize_with_attribution_checks
 
@@ -36,7 +37,8 @@ def test_attribution_checks(estimator, check):
 
 
 @parametrize_with_attribution_checks(
-    [SourceAttribution(fisher="sampled", averaging="parameters", quadrature="right")], tasks=["regression"]
+    [SourceAttribution(curvature=EKFAC(fisher="sampled"), averaging="parameters", quadrature="right")],
+    tasks=["regression"],
 )
 def test_attribution_checks_of_the_other_ways(estimator, check):
     check(estimator)
