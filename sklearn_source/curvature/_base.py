@@ -70,7 +70,7 @@ class Curvature(BaseEstimator, ABC):
         curvature that needs one pass, keeping saves nothing.
     memory : str, path, joblib.Memory or None
         Where the curvatures of this package keep their statistics. One of another package is never kept: a change of
-        its code could not be told.
+        its code could not be seen.
     """
 
     fisher = "auto"

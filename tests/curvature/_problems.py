@@ -169,8 +169,8 @@ def matrix_of(p, stream):
     return H
 
 
-def relative(found, expected):
-    return float((found.double() - expected).norm() / expected.norm())
+def relative(actual, expected):
+    return float((actual.double() - expected).norm() / expected.norm())
 
 
 PHIS = {

@@ -44,13 +44,13 @@ def vectors(normal, shapes, n=3):
 def matrix(curvature, i, values):
     """(size, size) per group of block i, by explicit Kronecker products on row-major matrices: (groups, k, k)."""
     groups, out, inp = values.shape
-    basis, found = curvature.bases[i], []
+    basis, actual = curvature.bases[i], []
     for g in range(groups):
         left = torch.eye(out).double() if basis.left is None else basis.left[g]
         right = torch.eye(inp).double() if basis.right is None else basis.right[g]
         Q = torch.kron(left.contiguous(), right.contiguous())
-        found.append(Q @ torch.diag(values[g].flatten()) @ Q.T)
-    return torch.stack(found)
+        actual.append(Q @ torch.diag(values[g].flatten()) @ Q.T)
+    return torch.stack(actual)
 
 
 @settings(max_examples=40, deadline=None)
@@ -143,8 +143,8 @@ def test_gram_curvature_is_the_dense_matrix(m, shapes, seed, rate):
     for current, R in ((curvature, root), (curvature.in_metric(metric), root * scale.sqrt())):
         H = R.T @ R
         for phi in (lambda s: s, lambda s: torch.exp(-rate * s), lambda s: 1 / (s + 0.1), torch.ones_like):
-            found = torch.cat([x.flatten(1) for x in current.apply(lambda s, i, phi=phi: phi(s), parts)], 1)
-            torch.testing.assert_close(found, v @ phi_dense(H, phi), rtol=1e-8, atol=1e-8)
+            actual = torch.cat([x.flatten(1) for x in current.apply(lambda s, i, phi=phi: phi(s), parts)], 1)
+            torch.testing.assert_close(actual, v @ phi_dense(H, phi), rtol=1e-8, atol=1e-8)
         (spectrum,) = current.spectrum()
         torch.testing.assert_close(spectrum.sort().values, torch.linalg.eigvalsh(H).clamp_min(0), rtol=1e-8, atol=1e-8)
 
@@ -179,11 +179,11 @@ def test_a_side_too_wide_keeps_its_own_coordinates(width, problem, monkeypatch):
     assert (first.right is None) == (width == 4)  # five inputs with the bias
     assert last.right is None
     assert last.left is not None
-    found = p.dense(curvature)
+    actual = p.dense(curvature)
     eye = torch.eye(p.layout.size, dtype=torch.float64)
     Q = p.from_blocks(curvature.decode(p.to_blocks(eye)))  # rows: the directions of the basis
     diagonal = torch.einsum("ki,ij,kj->k", Q, exact, Q)
-    assert relative(found, Q.T @ torch.diag(diagonal) @ Q) < 1e-10
+    assert relative(actual, Q.T @ torch.diag(diagonal) @ Q) < 1e-10
     with pytest.raises(ValueError, match="side wider than"):
         p.fit("kfac")
 

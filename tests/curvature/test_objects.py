@@ -207,10 +207,10 @@ class SquaredGradients(Curvature):
 @both_methods
 @pytest.mark.parametrize("fisher", ["auto", "empirical", "sampled"])
 def test_a_curvature_of_ones_own(method, fisher, net):
-    found = scores(method, net, SquaredGradients(fisher=fisher))
-    np.testing.assert_allclose(found, scores(method, net, Diagonal(fisher=fisher)), rtol=1e-5)
+    actual = scores(method, net, SquaredGradients(fisher=fisher))
+    np.testing.assert_allclose(actual, scores(method, net, Diagonal(fisher=fisher)), rtol=1e-5)
     own = method(curvature=SquaredGradients(fisher=fisher), random_state=0).set_params(curvature__power=4)
-    assert np.abs(own.fit(net, X, Y).transform(QUERIES) - found).max() > 1e-3 * np.abs(found).max()
+    assert np.abs(own.fit(net, X, Y).transform(QUERIES) - actual).max() > 1e-3 * np.abs(actual).max()
     np.testing.assert_array_equal(clone(own).fit(net, X, Y).transform(QUERIES), own.transform(QUERIES))
 
 
@@ -218,8 +218,8 @@ def test_a_curvature_of_ones_own(method, fisher, net):
 def test_a_curvature_of_ones_own_after_an_adaptive_optimizer(adam):
     """Decay that enters the gradient is a penalty in the metric of the preconditioner."""
     net = fitted_net(optimizer=torch.optim.Adam, optimizer__weight_decay=0.1, lr=0.01)
-    found = scores(SourceAttribution, net, SquaredGradients(), adam=adam)
-    np.testing.assert_allclose(found, scores(SourceAttribution, net, Diagonal(), adam=adam), rtol=1e-4)
+    actual = scores(SourceAttribution, net, SquaredGradients(), adam=adam)
+    np.testing.assert_allclose(actual, scores(SourceAttribution, net, Diagonal(), adam=adam), rtol=1e-4)
 
 
 def test_the_curvature_that_the_protocols_show_is_one(net):
@@ -228,8 +228,8 @@ def test_the_curvature_that_the_protocols_show_is_one(net):
     names = {}
     exec(code.rsplit("\n\n", 1)[0], names)
     curvature = names["SquaredGradients"](fisher="empirical")
-    found = scores(InfluenceFunctions, net, curvature)
-    np.testing.assert_allclose(found, scores(InfluenceFunctions, net, Diagonal(fisher="empirical")), rtol=1e-5)
+    actual = scores(InfluenceFunctions, net, curvature)
+    np.testing.assert_allclose(actual, scores(InfluenceFunctions, net, Diagonal(fisher="empirical")), rtol=1e-5)
     assert len(code.splitlines()) < 30
 
 
@@ -281,7 +281,7 @@ def test_fitted_curvatures_are_in_place_and_applied_by_the_protocol():
 
 def test_memory_in_every_form(net, tmp_path):
     forms = [str(tmp_path), Path(tmp_path), joblib.Memory(tmp_path, verbose=0), joblib.Memory(None), None]
-    found = [scores(InfluenceFunctions, net, EKFAC(memory=memory)) for memory in forms]
-    for some in found[1:]:
-        np.testing.assert_array_equal(some, found[0])
+    actual = [scores(InfluenceFunctions, net, EKFAC(memory=memory)) for memory in forms]
+    for some in actual[1:]:
+        np.testing.assert_array_equal(some, actual[0])
     assert list(tmp_path.iterdir())
