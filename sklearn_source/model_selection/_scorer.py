@@ -67,7 +67,7 @@ def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=N
     Examples
     --------
     >>> search = GridSearchCV(
-    ...     SourceAttribution(FrozenEstimator(net), memory="cache"), {"n_segments": [1, 2, 3, 6]},
+    ...     SourceAttribution(FrozenEstimator(net), curvature=EKFAC(memory="cache")), {"n_segments": [1, 2, 3, 6]},
     ...     scoring=make_lds_scorer(truth, X_query), cv=FullTrainingSet(),
     ... ).fit(X_train, y_train)  # doctest: +SKIP
     >>> held_out_score(search).score  # doctest: +SKIP

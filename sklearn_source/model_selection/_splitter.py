@@ -22,7 +22,7 @@ class FullTrainingSet(BaseCrossValidator):
     Parameters
     ----------
     n_splits : int, default=5
-        Folds of the queries; 1: all of them at once. Each fold fits anew, so pass ``memory=`` to methods that have it.
+        Folds of the queries; 1: all of them at once. Each fold fits anew, so give ``memory=`` to a method's curvature.
 
     Notes
     -----
