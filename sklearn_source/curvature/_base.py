@@ -46,6 +46,7 @@ from collections.abc import Callable
 from numbers import Integral
 from os import PathLike
 
+import joblib
 import torch
 from sklearn.base import BaseEstimator
 
@@ -76,7 +77,7 @@ class Curvature(BaseEstimator, ABC):
     fisher = "auto"
     n_samples = 1
     cache_size = 0
-    memory = None
+    memory: str | PathLike | joblib.Memory | None = None
     _parameter_constraints = {
         "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
         "n_samples": [Interval(Integral, 1, None, closed="left")],
