@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 
 import numpy as np
@@ -14,6 +13,7 @@ from ..base import net_first
 from ..metrics import check_truth
 from ..rows import KnownQueries, number_of_rows, places_of_rows, row_hashes
 from ..utils._compat import validate_data
+from ..utils._warnings import warn
 
 _ORDERS = ("supporting", "opposing")
 
@@ -121,11 +121,9 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         self.n_with_, self.n_without_ = masks.sum(axis=0), (~masks).sum(axis=0)
         unknown = int(((self.n_with_ == 0) | (self.n_without_ == 0)).sum())
         if unknown:
-            warnings.warn(
+            warn(
                 f"{unknown} of {n_rows} rows are in all subsets or in none: nothing is known of them, and their scores "
                 "are 0",
-                UserWarning,
-                stacklevel=3,
             )
         self._masks, self._means = masks, outputs.mean(axis=1)
         return self

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 
 import joblib
 import numpy as np
 import torch
 from sklearn.utils.validation import check_memory
 
+from ..utils._warnings import warn
 from ._fit import moments
 from ._registry import CURVATURES
 
@@ -32,9 +32,7 @@ def cached_curvature(name, stream, memory, identified=True, basis="kfac"):
     if memory.location is None:
         return fit(stream, None, basis)
     if not identified:
-        warnings.warn(
-            "memory= is ignored: rows of this kind of data have no fingerprint to recognise them by", stacklevel=2
-        )
+        warn("memory= is ignored: rows of this kind of data have no fingerprint to recognise them by")
         return fit(stream, None, basis)
     kept_moments = memory.cache(_moments, ignore=["stream", "c"], verbose=0)
     kept_curvature = memory.cache(_curvature, ignore=["stream", "compute"], verbose=0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import torch
 
+from ..utils._warnings import warn
 from ._block_forms import claims_of, observed_claims
 from .layers import MIXABLE, EmbeddingRule, MixedRule, VectorRule, rule_of
 
@@ -67,10 +67,8 @@ def select_parameters(module, layers=None):
             f"the network has no parameter with requires_grad=True: there is nothing to attribute to{only}"
         )
     if left_out and layers is None:
-        warnings.warn(
+        warn(
             f"complex parameters have no real curvature and are left out of the attribution: {left_out}",
-            UserWarning,
-            stacklevel=2,
         )
     if layers is None:
         return trainable

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
 from skorch import NeuralNetClassifier
+
+from ..utils._warnings import warn
 
 _KINDS = {
     torch.nn.CrossEntropyLoss: "categorical",
@@ -192,11 +193,9 @@ class MatrixRoots:
             bad = (~torch.isfinite(hessian).reshape(n, -1).all(1)).nonzero().flatten().tolist()
             raise ValueError(f"the criterion's second derivative is not finite for rows {bad[:10]} of the batch")
         if n and not hessian.any():
-            warnings.warn(
+            warn(
                 "the criterion's second derivative in the output is zero on a batch (a piecewise linear criterion?): "
                 'the curvature misses these rows; fisher="empirical" does not need it',
-                UserWarning,
-                stacklevel=4,
             )
         values, vectors = torch.linalg.eigh((hessian + hessian.mT) / 2)
         return cls((vectors * values.clamp(min=0).sqrt().unsqueeze(1)).to(output.dtype), tuple(output.shape))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
 
+from ..utils._warnings import warn
 from ._private_module import Uncompiled, keep_weights, skip_compilation
 
 _HOOKS = (
@@ -98,11 +98,9 @@ def _skip_hooks(module, memo):
                 if (getattr(hook, "__module__", None) or "").split(".")[0] == "torch":
                     keep[key] = hook
             if len(keep) < len(hooks) and not attribute.startswith("_backward"):
-                warnings.warn(
+                warn(
                     f"forward hooks on {type(module).__name__} are left out of the private copy of the network; if "
                     "they change what the module computes, move that into its forward",
-                    UserWarning,
-                    stacklevel=5,
                 )
         memo[id(hooks)] = keep
 

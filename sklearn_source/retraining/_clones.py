@@ -6,7 +6,6 @@ import copy
 import os
 import tempfile
 import threading
-import warnings
 from collections import deque
 from functools import partial
 
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import FrozenEstimator
 from ..utils._random import seeded
+from ..utils._warnings import warn
 
 # They only report, or write files that retraining must not overwrite; BatchScoring and EpochScoring stay, as others may
 # monitor what they note down.
@@ -77,11 +77,9 @@ def template_of(net):
     template = clone(template)  # what is dropped need not be possible to copy
     template.verbose = 0
     if _takes_rows_away(template.train_split):
-        warnings.warn(
+        warn(
             "train_split takes rows away from training; retraining uses all rows of a subset "
             "instead (train_split=None)",
-            UserWarning,
-            stacklevel=3,
         )
         template.train_split = None
     return template

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -13,6 +12,7 @@ import skorch
 from tqdm.auto import tqdm
 
 from ..rows import row_hashes
+from ..utils._warnings import warn
 from ._engines import choose
 from ._plan import draw_seeds, root_of, units_of
 from ._retraining import Retraining
@@ -70,10 +70,8 @@ class Execution:
         outputs = np.stack([found[unit.key] for unit in units]).reshape(*seeds.shape, -1)
         bad = int((~np.isfinite(outputs)).any(axis=2).sum())
         if bad:
-            warnings.warn(
+            warn(
                 f"{bad} of {len(units)} networks gave NaN or infinity for some query: their training diverged",
-                UserWarning,
-                stacklevel=3,
             )
         settings = {
             **task.about,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict, deque
 
 import numpy as np
 
+from ..utils._warnings import warn
 from ._containers import several_inputs
 from ._count import n_rows_of
 from ._fingerprint import row_hashes
@@ -35,11 +35,9 @@ class KnownQueries:
             raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {number_of_rows(X)} rows")
         self.hashes = row_hashes(X)
         if self.hashes is None:
-            warnings.warn(
+            warn(
                 "queries of this kind have no fingerprint to recognise them by: X_query is ignored, and transform "
                 "takes all queries of the truth in its order",
-                UserWarning,
-                stacklevel=5,
             )
 
     def positions(self, X):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
+from ..utils._warnings import warn
 from ._matching import partners
 
 _ADVICE = (
@@ -70,11 +69,9 @@ def warn_unused(found, n_rows):
     """Say how many of the given rows no stage trained on."""
     unused = n_rows - len(np.unique(np.concatenate(found)))
     if unused:
-        warnings.warn(
+        warn(
             f"{unused} of the {n_rows} rows were held out by the net's train_split and never trained on: their scores "
             "are 0",
-            UserWarning,
-            stacklevel=7,
         )
 
 

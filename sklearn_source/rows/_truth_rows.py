@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
+from ..utils._warnings import warn
 from ._matching import partners
 
 
@@ -39,11 +38,9 @@ def places_of_rows(truth, hashes):
     places = partners(np.asarray(hashes, dtype=np.uint64), np.asarray(known, dtype=np.uint64))
     foreign = int((places < 0).sum())
     if foreign == len(places):
-        warnings.warn(
+        warn(
             "none of the training rows is among those of the truth: that they are the same, in another representation "
             "and in the same order, is taken on trust",
-            UserWarning,
-            stacklevel=3,
         )
         return None
     if foreign:
