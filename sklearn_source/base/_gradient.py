@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-import joblib
 import numpy as np
 import torch
 
@@ -12,6 +11,7 @@ from ..curvature import FisherStream, choose_fisher
 from ..gradients import GradientEngine, to_matrices
 from ..gradients.algebra import Dense, held_bytes, to_meet
 from ..loss import resolve_measurement
+from ..utils._digest import tensor_digest
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
 from ._terms import State, TrainingGradients, meet
@@ -111,7 +111,7 @@ class GradientAttribution(BaseAttribution):
         if self._needs_trajectory:
             mark_trained(network.module, self.trajectory_)
         parameters, buffers = network.parameters(), network.buffers()
-        self._final = State(-1, parameters, buffers, _digest(parameters, buffers))
+        self._final = State(-1, parameters, buffers, tensor_digest({**parameters, **buffers}))
         self._engine = GradientEngine(network.module, network.forward, self.layers, self._treatment())
         self._engine.verify(self._rows.batch(np.arange(min(_LOOKED_AT, self.n_train_)))[0])
         probe, _ = self._rows.batch(np.arange(min(4, self.n_train_)))
@@ -139,7 +139,7 @@ class GradientAttribution(BaseAttribution):
             {name: value.to(self._network.device) for name, value in checkpoint.parameters.items()},
             {name: value.to(self._network.device) for name, value in checkpoint.buffers.items()},
             # A checkpoint's own digest is of its parameters alone; gradients depend on the buffers too.
-            f"{checkpoint.digest}-{_digest(checkpoint.buffers)}",
+            f"{checkpoint.digest}-{tensor_digest(checkpoint.buffers)}",
         )
 
     def _fisher_stream(self, states, weights, index, metric=None):
@@ -252,8 +252,3 @@ class GradientAttribution(BaseAttribution):
             "scores are not finite although all training gradients are: the queries' gradients overflow. Check the "
             "queries for extreme values"
         )
-
-
-def _digest(*dicts):
-    tensors = [value.detach().cpu().reshape(-1).contiguous() for values in dicts for value in values.values()]
-    return joblib.hash([value.view(torch.uint8).numpy() for value in tensors])

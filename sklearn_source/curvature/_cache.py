@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-import joblib
 import numpy as np
 import torch
 from sklearn.utils.validation import check_memory
 
+from ..utils._digest import digest
 from ..utils._warnings import warn
 from ._fit import moments
 from ._registry import CURVATURES
@@ -49,14 +49,14 @@ def cached_curvature(name, stream, memory, identified=True, basis="kfac"):
 
 def _key(stream):
     network, metric = stream.network, stream.metric
-    return joblib.hash(
+    return digest(
         (
             np.asarray(stream.keys)[stream.index],
             network.signature(),
             [(block.name, block.kind, block.parameters, block.shape) for block in stream.blocks],
             stream.fisher,
             (stream.n_samples, stream.seed) if stream.fisher == "sampled" else None,
-            None if metric is None else [t if t is None else t.cpu().numpy() for t in metric.roots + metric.penalty],
+            None if metric is None else [*metric.roots, *metric.penalty],
         )
     )
 

@@ -85,7 +85,7 @@ def named_fold(X):
     """(fold, n_splits) that test rows of :class:`FullTrainingSet` name; any others: all queries, (0, 1)."""
     n = num_samples(X)
     hashes = row_hashes(X)
-    if hashes is None:
+    if hashes is None:  # rows of any kind, within one process: by their pickles
         first = joblib.hash(safe_indexing(X, [0]))
         same = all(joblib.hash(safe_indexing(X, [i])) == first for i in range(1, n))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..utils._atomic import atomic_write
+from ..utils._digest import bytes_digest
 
 _ABOUT = "about.json"  # the member that holds the JSON text, as bytes
 
@@ -78,5 +78,5 @@ class UnitCache:
 
     def write(self, keys, outputs):
         """Add finished networks."""
-        name = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:24]
+        name = bytes_digest("\n".join(keys).encode())
         write_arrays(self.folder / f"{name}.npz", {"outputs": np.stack(outputs)}, {"units": list(keys)})
