@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Bunch
@@ -12,10 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 from ..base import net_first
 from ..metrics import check_truth
 from ..rows import KnownQueries, number_of_rows, places_of_rows, row_hashes
+from ..utils._argument_checks import check_k, check_order
 from ..utils._compat import validate_data
 from ..utils._warnings import warn
-
-_ORDERS = ("supporting", "opposing")
 
 
 class EmpiricalInfluence(TransformerMixin, BaseEstimator):
@@ -187,12 +184,9 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
             If ``k`` is not between 1 and ``n_train_``, or ``order`` is unknown.
         """
         check_is_fitted(self)
-        if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= self.n_train_:
-            raise ValueError(f"k must be an integer from 1 to the number of training rows, {self.n_train_}; got {k!r}")
-        if order not in _ORDERS:
-            raise ValueError(f"order must be one of {_ORDERS}, got {order!r}")
+        k, largest = check_k(k, self.n_train_), check_order(order)
         scores = self.transform(X)
-        keys = -scores if order == "supporting" else scores
+        keys = -scores if largest else scores
         indices = np.argsort(keys, axis=1, kind="stable")[:, :k]
         return Bunch(indices=indices, scores=np.take_along_axis(scores, indices, axis=1))
 

@@ -14,13 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from ..gradients.algebra import even_chunks
 from ..network import require_readable
 from ..rows import like_training
+from ..utils._argument_checks import check_k, check_order
 from ..utils._progress import progress
 from ._data_validation import read
 from ._net_argument import net_first
 from ._network_estimator import NetworkEstimator
 from ._terms import merge_top
-
-_ORDERS = ("supporting", "opposing")
 
 
 class BaseAttribution(TransformerMixin, NetworkEstimator):
@@ -124,12 +123,7 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
         if isinstance(y, Integral):
             raise TypeError(f"the second argument of top_influences is y, the queries' targets; pass k={y} by name")
         with self._alone():
-            if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= self.n_train_:
-                raise ValueError(
-                    f"k must be an integer from 1 to the number of training rows, {self.n_train_}; got {k!r}"
-                )
-            if order not in _ORDERS:
-                raise ValueError(f"order must be one of {_ORDERS}, got {order!r}")
+            k, largest = check_k(k, self.n_train_), check_order(order)
             rows, chunks = self._query_chunks(X, y)
             indices = np.zeros((len(rows), k), dtype=np.int64)
             scores = np.zeros((len(rows), k), dtype=np.float32)
@@ -140,7 +134,7 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
                     here = torch.arange(columns.start, columns.stop, device=part.device)[None]
                     if best is None:
                         best, at = part[:, :0], here[:, :0].expand(len(index), 0)
-                    best, at = merge_top(best, at, part, here, k, largest=order == "supporting")
+                    best, at = merge_top(best, at, part, here, k, largest=largest)
                 where = slice(index[0], index[-1] + 1)
                 scores[where], indices[where] = best.to(torch.float32).cpu().numpy(), at.cpu().numpy()
         return Bunch(indices=indices, scores=scores)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 
 from ..base import NetworkEstimator
 from ..loss import resolve_measurement
 from ..network import Network
+from ..utils._argument_checks import check_count
 from ._neighbours import compare_with_neighbours, representation_of
 from ._predictions import read_rows
 from ._recommendations import advise
@@ -143,8 +144,7 @@ def audit_training_rows(
 
 def _check_settings(n_neighbors, k, high):
     for name, value in (("n_neighbors", n_neighbors), ("k", k)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        check_count(name, value)
     if not isinstance(high, Real) or isinstance(high, bool) or not 0 < high < 1:
         raise ValueError(f"high must be a share between 0 and 1, got {high!r}")
 

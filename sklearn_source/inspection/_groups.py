@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import stdtrit
 from sklearn.utils import Bunch
 
-from ..metrics import check_confidence
+from ..metrics import student_interval
 from ..retraining import row_indices
+from ..utils._argument_checks import check_confidence
 from ._score_chunks import check_attribution, score_chunks
 
 _SOURCES = ("auto", "rows", "networks", "both")
@@ -115,10 +115,9 @@ def group_influence(estimator, X_query, groups, y_query=None, *, uncertainty="au
         + [(networks, np.full(rows.shape, len(sums) - 1))] * use_networks
     )
     influence = sums.mean(axis=0)
-    reach = stdtrit(np.maximum(freedom, 1), 0.5 + confidence / 2) * error
     return Bunch(
         influence=influence,
-        interval=(influence - reach, influence + reach),
+        interval=student_interval(influence, error, np.maximum(freedom, 1), confidence),
         std_error=error,
         std_error_rows=rows,
         std_error_networks=networks,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.utils import Bunch
 
+from ..utils._argument_checks import check_k
 from ._score_chunks import check_attribution, score_chunks
 from ._table import make_table
 
@@ -65,8 +66,7 @@ def under_sampled_regions(estimator, X_query, y_query=None, *, k=10, share=0.1, 
     """
     check_attribution(estimator)
     n_train = estimator.n_train_
-    if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= n_train:
-        raise ValueError(f"k must be an integer from 1 to the number of training rows, {n_train}; got {k!r}")
+    check_k(k, n_train)
     if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share <= 1:
         raise ValueError(f"share must be between 0 and 1, got {share!r}")
     effective, values, rows = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import stdtrit
 from scipy.stats import rankdata
 
 # Numbers held at once while resamples are ranked: bounds the memory to some 100 MB.
@@ -52,12 +51,6 @@ def resampled_spearman(a, b, counts):
 def resamples(n, n_resamples, rng):
     """Multiplicities of `n` rows in bootstrap resamples: (n_resamples, n)."""
     return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(float)
-
-
-def interval(value, spread, confidence, n, largest=1.0):
-    """Interval of a mean by Student's quantiles for `n` independent parts, clipped to what the mean can be."""
-    reach = stdtrit(n - 1, 0.5 + confidence / 2) * spread
-    return float(max(-largest, value - reach)), float(min(largest, value + reach))
 
 
 def _pearson(a, b, weights):

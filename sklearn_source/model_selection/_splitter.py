@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from math import isqrt
-from numbers import Integral
 
 import joblib
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator
 
 from ..rows import row_hashes
+from ..utils._argument_checks import check_count
 from ..utils._compat import num_samples, safe_indexing
 
 
@@ -42,9 +42,7 @@ class FullTrainingSet(BaseCrossValidator):
     """
 
     def __init__(self, n_splits=5):
-        if not isinstance(n_splits, Integral) or isinstance(n_splits, bool) or n_splits < 1:
-            raise ValueError(f"n_splits must be an integer >= 1, got {n_splits!r}")
-        self.n_splits = int(n_splits)
+        self.n_splits = check_count("n_splits", n_splits)
 
     def split(self, X, y=None, groups=None):
         """All rows to fit on, and test rows that name a fold of the queries.

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ._execution import Execution, check_count
+from ..utils._argument_checks import check_count
+from ._execution import Execution
 from ._masks import draw_masks, given_masks, masks_without, row_indices
 from ._task import make_task
 

@@ -274,7 +274,7 @@ def test_bad_input(digits):
         ({"X": np.where(np.arange(400)[:, None] == 7, 0, digits.X)}, "in the same order, got 1 others"),
         ({"y_query": digits.y}, "no meaning without X_query"),
         ({"n_neighbors": 0}, "n_neighbors"),
-        ({"k": 1.5}, "k must be"),
+        ({"k": 1.5}, "expected k as"),
         ({"high": 1}, "high must be"),
         ({"representation": digits.X[:3]}, "expected representation"),
     ):

@@ -252,8 +252,8 @@ def test_methods_without_unit_promise_no_direction(digits):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"k": 0}, "k must be an integer >= 1"),
-        ({"k": True}, "k must be an integer >= 1"),
+        ({"k": 0}, "expected k as an integer >= 1"),
+        ({"k": True}, "expected k as an integer >= 1"),
         ({"query": 2}, "one of the 2 queries"),
         ({"query": 0.5}, "one of the 2 queries"),
         ({"kind": "sound"}, "kind must be"),

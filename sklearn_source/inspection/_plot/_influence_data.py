@@ -8,6 +8,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import Bunch
 
+from ...utils._argument_checks import check_count
 from .._showable import KINDS, as_kind, column_names, count, kind_of, numeric_spread, take
 
 
@@ -93,9 +94,7 @@ def strongest(scores, k):
 
 def number_of_rows(k):
     """`k`, checked."""
-    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"k must be an integer >= 1, got {k!r}")
-    return int(k)
+    return check_count("k", k)
 
 
 def position_of(query, n_query):
