@@ -11,22 +11,16 @@ from ..curvature import FisherStream, choose_fisher
 from ..gradients import GradientEngine, to_matrices
 from ..gradients.algebra import Dense, held_bytes, to_meet
 from ..loss import resolve_measurement
+from ..utils._config import bytes_for
 from ..utils._digest import tensor_digest
 from ..utils._progress import progress
 from ._attribution import BaseAttribution
 from ._terms import State, TrainingGradients, meet
 from ._trainable import mark_trained
 
-# Bytes that the inputs and output gradients of one batch may take, for batch_size=None.
-_BATCH_BYTES = 128 * 2**20
 _MAX_BATCH = 2048
-# Bytes that the dense per-row gradients of one batch may take, all Fisher columns together: then it is cut further.
-_DENSE_BYTES = 512 * 2**20
 # Rows that are looked at for parameters that only some rows use.
 _LOOKED_AT = 16
-# Bytes of query vectors kept at a time. More queries take further passes over the training rows, and a product with
-# some dozens of queries has two thirds of the rate that it has with a hundred.
-_QUERY_BYTES = 2 * 2**30
 
 
 class Queries:
@@ -124,13 +118,13 @@ class GradientAttribution(BaseAttribution):
     def _choose_batch(self):
         """Rows whose inputs and output gradients fit the budget."""
         per_row = held_bytes(self._probe) / len(self._probe[0])
-        rows = int(np.clip(_BATCH_BYTES // max(per_row, 1), 8, _MAX_BATCH))
+        rows = int(np.clip(bytes_for("batch") // max(per_row, 1), 8, _MAX_BATCH))
         return min(rows, self._dense_rows(1))
 
     def _dense_rows(self, n_columns):
         """Rows whose dense gradients fit their budget, at least one."""
         dense = held_bytes([gradient for gradient in self._probe if isinstance(gradient, Dense)]) / len(self._probe[0])
-        return max(1, int(_DENSE_BYTES // max(dense * n_columns, 1)))
+        return max(1, int(bytes_for("dense_gradients") // max(dense * n_columns, 1)))
 
     def _state(self, checkpoint):
         """A recorded checkpoint on the network's device."""
@@ -175,7 +169,7 @@ class GradientAttribution(BaseAttribution):
         return [to_matrices(block, network.module, values) for block in self._engine.blocks]
 
     def _queries_at_once(self):
-        return int(_QUERY_BYTES // max(self._bytes_per_query(), 1))
+        return int(bytes_for("query_vectors") // max(self._bytes_per_query(), 1))
 
     def _only(self, index):
         """A :class:`Term`'s ``credited`` for the rows ``index``: None where these are all."""

@@ -9,8 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..rows import n_rows_of
 from ..utils._compat import safe_indexing
-
-_VALUES = 1 << 24  # scores held at a time
+from ..utils._config import bytes_for
 
 
 def score_chunks(estimator, X, y=None):
@@ -19,7 +18,7 @@ def score_chunks(estimator, X, y=None):
     Queries that cannot be sliced, in dicts or Datasets, come at once.
     """
     n_query = n_rows_of(X)
-    size = max(1, _VALUES // estimator.n_train_)
+    size = max(1, bytes_for("scores") // (8 * estimator.n_train_))
     if n_query is None or n_query <= size or not _can_slice(X) or not (y is None or _can_slice(y)):
         scores = _scores(estimator, X, y)
         yield slice(0, len(scores)), scores

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ..utils._config import bytes_for
 from ..utils._tree import map_tensors
 from ._weighted_mean import FAILURES, TOLERANCE, joined, kept, shares, stand_in, weights_beside
 
-_BATCH = 1 << 22  # outputs weighed together: bounds the memory of the pass over the training rows
 COUPLED = (
     "the criterion couples rows: the loss of a row changes with the other rows of its batch, and not by a weight of "
     "the rows that it divides by; train with a criterion that is a mean, a weighted mean or a sum over rows"
@@ -54,7 +54,7 @@ class RowWeights:
         best = int(found.argmax())
         beside, counts, form = [], [], _form(x, y)
         counts = [] if _counts(structure, output) else None
-        size = max(2, min(512, _BATCH // max(1, output.shape[1:].numel())))
+        size = max(2, min(512, bytes_for("weighed_outputs") // 4 // max(1, output.shape[1:].numel())))
         for start in range(0, len(indices), size):
             part = [*indices[start : start + size].tolist(), int(where[best])]
             px, py = rows.batch(part)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-# Numbers held at once while resamples are ranked: bounds the memory to some 100 MB.
-_BUDGET = 4_000_000
+from ..utils._config import bytes_for
 
 
 def column_spearman(a, b):
@@ -41,7 +40,7 @@ def resampled_spearman(a, b, counts):
     """
     found = np.empty(len(counts))
     below = [(v[None] < v[:, None]) + 0.5 * (v[None] == v[:, None]) for v in (a, b)]
-    step = max(1, _BUDGET // len(a))
+    step = max(1, bytes_for("resamples") // (8 * len(a)))
     for start in range(0, len(counts), step):
         weights = counts[start : start + step].T
         found[start : start + step] = _pearson(below[0] @ weights, below[1] @ weights, weights)
