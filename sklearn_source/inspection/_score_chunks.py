@@ -24,13 +24,13 @@ def score_chunks(estimator, X, y=None):
         yield slice(0, len(scores)), scores
         return
     for start in range(0, n_query, size):
-        part = slice(start, min(start + size, n_query))
-        index = np.arange(part.start, part.stop)
-        yield part, _scores(estimator, safe_indexing(X, index), None if y is None else safe_indexing(y, index))
+        queries = slice(start, min(start + size, n_query))
+        index = np.arange(queries.start, queries.stop)
+        yield queries, _scores(estimator, safe_indexing(X, index), None if y is None else safe_indexing(y, index))
 
 
 def check_attribution(estimator):
-    """Refuse what has no scores to give."""
+    """The estimator itself, if it is a fitted attribution method; else a TypeError or NotFittedError."""
     if not isinstance(estimator, BaseEstimator) or not all(hasattr(estimator, n) for n in ("transform", "fit")):
         raise TypeError(f"expected a fitted attribution method, got a {type(estimator).__name__}")
     check_is_fitted(estimator)
@@ -40,11 +40,13 @@ def check_attribution(estimator):
 
 
 def _scores(estimator, X, y):
+    """Scores (n_query, n_train) as float64, which are refused where they are not finite."""
     scores = np.asarray(estimator.transform(X) if y is None else estimator.transform(X, y), dtype=np.float64)
     if not np.isfinite(scores).all():
-        raise ValueError("expected finite scores, the estimator gave NaN or infinity")
+        raise ValueError(f"expected finite scores, got NaN or infinity from {type(estimator).__name__}")
     return scores
 
 
 def _can_slice(data):
+    """Whether some of the rows can be taken as a container of the same kind."""
     return isinstance(data, np.ndarray) or sparse.issparse(data) or hasattr(data, "iloc")

@@ -206,5 +206,5 @@ def _threshold(threshold, measurement):
     if isinstance(threshold, str) and threshold == "auto":
         return 0.0 if measurement == "log_odds" else None
     if threshold is not None and (not isinstance(threshold, Real) or isinstance(threshold, bool)):
-        raise ValueError(f'expected threshold as a number, None or "auto", got {threshold!r}')
+        raise ValueError(f'expected threshold to be a number, None or "auto", got {threshold!r}')
     return threshold

@@ -43,7 +43,7 @@ class Execution:
 
     def __post_init__(self):
         if self.engine not in _ENGINES:
-            raise ValueError(f"expected engine as one of {_ENGINES}, got {self.engine!r}")
+            raise ValueError(f"expected engine to be one of {_ENGINES}, got {self.engine!r}")
         if self.chunk_size is not None:
             check_count("chunk_size", self.chunk_size)
         if self.cache is not None and not isinstance(self.random_state, Integral):

@@ -70,6 +70,6 @@ def test_few_rows_at_a_time_where_gradients_are_dense(run, monkeypatch):
     )
     estimator = SourceAttribution(n_segments=2).fit(r.net, r.X, r.y)
     dense = 8 * sum(p.numel() for name, p in r.module64.named_parameters() if "original" in name)
-    assert estimator._batch == 1000 // dense > 1
+    assert estimator._gradients.batch_size == 1000 // dense > 1
     assert set(batches) == {1000 // (3 * dense)}
     assert relative(estimator.transform(r.X_query), expected) < 1e-9

@@ -26,11 +26,11 @@ from sklearn_source import (
 )
 from sklearn_source.modules import MLP
 from sklearn_source.utils.estimator_checks._net_fingerprint import changed, fingerprint
+from tests._methods import GRADIENT_METHODS, METHODS
 from tests._nets import make_net
 
-METHODS = [SourceAttribution, InfluenceFunctions, TracIn, GradientSimilarity, RepresentationSimilarity]
 RECORDED = [SourceAttribution, TracIn]
-GRADIENT = METHODS[:-1]
+GRADIENT = GRADIENT_METHODS
 
 RNG = np.random.RandomState(0)
 X = RNG.normal(size=(20, 4)).astype(np.float32)
@@ -354,10 +354,10 @@ def test_number_of_rows_wanted(method, net):
     est = method().fit(net, X, Y)
     for k in (0, -1, 21, 2.0, True, "3", None):
         with pytest.raises(
-            ValueError, match=f"expected k as an integer from 1 to the number of training rows, 20, got {k!r}"
+            ValueError, match=f"expected k to be an integer from 1 to 20, the number of training rows, got {k!r}"
         ):
             est.top_influences(QUERIES, k=k)
-    with pytest.raises(ValueError, match="expected order as one of .'supporting', 'opposing'., got 'best'"):
+    with pytest.raises(ValueError, match="expected order to be one of .'supporting', 'opposing'., got 'best'"):
         est.top_influences(QUERIES, k=1, order="best")
 
 

@@ -56,7 +56,7 @@ def test_an_error_puts_settings_back():
 
 @pytest.mark.parametrize("budget", [0, -1, True, 1.5, "2GB"])
 def test_no_budgets(budget):
-    with pytest.raises(ValueError, match="expected memory_budget as an integer >= 1, got"):
+    with pytest.raises(ValueError, match="expected memory_budget to be an integer >= 1, got"):
         set_config(memory_budget=budget)
     with pytest.raises(ValueError, match="expected memory_budget"), config_context(memory_budget=budget):
         pass
@@ -84,7 +84,7 @@ def test_a_small_budget_cuts_the_work_and_leaves_the_scores():
     expected = SourceAttribution().fit(net, X, y)
     with config_context(memory_budget=10_000):
         method = SourceAttribution().fit(net, X, y)
-        assert method._batch < expected._batch
+        assert method._gradients.batch_size < expected._gradients.batch_size
         assert method._queries_at_once() < len(X)
         scores = method.transform(X)
         sums = group_influence(method, X, {"all": np.arange(24)}).influence
