@@ -139,7 +139,8 @@ def plan_blocks(module, names, *, treatment=None, levels=None, uses=()):
     plan = _Plan(module, names, treatment or {}, levels or {})
     for owner, layer in module.named_modules():
         for claim in claims_of(layer):
-            own = {part: layer._parameters.get(getattr(claim, part) or "") for part in ("weight", "bias")}
+            held = dict(layer.named_parameters(recurse=False, remove_duplicate=False))
+            own = {part: held.get(getattr(claim, part)) for part in ("weight", "bias")}
             plan.claim(owner, claim, *(p if p is None else plan.name_of[id(p)] for p in own.values()))
     for claim in observed_claims(uses, set(names) - plan.claimed):
         plan.claim(claim.weight, claim, claim.weight, claim.bias)
@@ -157,7 +158,8 @@ class _Plan:
         self.module, self.chosen, self.treatment, self.levels = module, set(names), treatment, levels
         self.parameters = dict(module.named_parameters())
         self.name_of = {id(p): name for name, p in self.parameters.items()}
-        self.owners = Counter(id(p) for m in module.modules() for p in m._parameters.values() if p is not None)
+        owned = (m.named_parameters(recurse=False, remove_duplicate=False) for m in module.modules())
+        self.owners = Counter(id(p) for own in owned for _, p in own)
         self._claims = []
 
     @property

@@ -7,8 +7,8 @@ import warnings
 import torch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
 from ..utils._config import bytes_for
 
 

@@ -8,6 +8,7 @@ import copy
 import torch
 from skorch import NeuralNet, NeuralNetClassifier
 
+from ..utils._compat_skorch import criterion_names
 from ..utils._tree import map_tensors, take
 from ._weighted_mean import FAILURES
 
@@ -47,7 +48,7 @@ class AskedLoss:
         self.known = not self.overridden and getattr(forward, "__module__", None) == "torch.nn.modules.loss"
         self.kind, self.closed, self.n_extra = "unknown", False, None
         self.shell, self.unreduced = shell, None
-        if len(net._criteria) == 1 and isinstance(getattr(self.criterion, "reduction", None), str):
+        if len(criterion_names(net)) == 1 and isinstance(getattr(self.criterion, "reduction", None), str):
             # A reduction that is a read-only property leaves the rows-alone way.
             with contextlib.suppress(AttributeError):
                 unreduced = copy.copy(self.criterion)

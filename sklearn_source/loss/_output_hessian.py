@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from skorch import NeuralNetClassifier
 
+from ..utils._compat_skorch import criterion_names
 from ..utils._warnings import warn
 
 _KINDS = {
@@ -31,7 +32,7 @@ def kind_of(net, overridden, dtype, device):
     closed : bool
     """
     criterion = getattr(net, "criterion_", None)
-    if len(net._criteria) != 1:
+    if len(criterion_names(net)) != 1:
         return "unknown", False
     if isinstance(criterion, torch.nn.NLLLoss):
         if overridden:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..utils._compat_torch import version_of
 from ..utils._config import bytes_for
 from ..utils._tree import map_tensors
 from ._weighted_mean import FAILURES, TOLERANCE, joined, kept, shares, stand_in, weights_beside
@@ -85,7 +86,7 @@ class RowWeights:
                 "the loss divides by a weight of the batch (tokens counted, samples weighed), whose mean the training "
                 "rows give: call calibrate with them first"
             )
-        version = getattr(y, "_version", None)
+        version = version_of(y)
         if self._last is not None and self._last[:3] == (id(y), id(x), version) and self._last[3] == output.shape:
             return self._last[-1]  # the same batch, at the weights of the next checkpoint
         weights = self._weigh(loss, output.detach(), y, x) / self.mean

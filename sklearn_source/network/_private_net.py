@@ -8,18 +8,10 @@ from collections.abc import Mapping
 
 import torch
 
+from ..utils._compat_skorch import criterion_names, module_names, optimizer_names
+from ..utils._compat_torch import HOOKS
 from ..utils._warnings import warn
 from ._private_module import Uncompiled, keep_weights, skip_compilation
-
-_HOOKS = (
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_backward_pre_hooks",
-    "_backward_hooks",
-)
 
 
 class NetShell:
@@ -53,14 +45,15 @@ class NetShell:
     def from_net(cls, net):
         """Copy what `infer` and `get_loss` need from an initialized net; the net itself is only read."""
         state = dict(vars(net))
-        for name in net._optimizers:
+        for name in optimizer_names(net) or ():
             state.pop(f"{name}_", None)
         # The callbacks and the split may hold files, data or closures, and nothing here calls them.
         state.update(callbacks=None, callbacks_=[], train_split=None, virtual_params_={})
-        for name in (*net._modules, *net._criteria):
+        given = [*module_names(net), *criterion_names(net)]
+        for name in given:
             if isinstance(state.get(name), torch.nn.Module):
                 state[name] = None  # an instance given by the user: the private copy below stands for it
-        names = [f"{name}_" for name in (*net._modules, *net._criteria)]
+        names = [f"{name}_" for name in given]
         parts = [state[name] for name in names]
         modules = [m for part in parts if isinstance(part, torch.nn.Module) for m in part.modules()]
         memo = {}
@@ -76,7 +69,7 @@ class NetShell:
                 "what cannot be copied (locks, open files, generators) from the module's attributes"
             ) from error
         for name, part in zip(names, copies):
-            if isinstance(part, Uncompiled) and name.removesuffix("_") in net._criteria:
+            if isinstance(part, Uncompiled) and name.removesuffix("_") in criterion_names(net):
                 part = part._orig_mod  # what kind of loss it is can be seen there
             if isinstance(part, torch.nn.Module):
                 part.eval()
@@ -87,7 +80,7 @@ class NetShell:
 
 def _skip_hooks(module, memo):
     """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects."""
-    for attribute in _HOOKS:
+    for attribute in HOOKS:
         hooks = vars(module).get(attribute)
         if not hooks:
             continue

@@ -7,7 +7,6 @@ import os
 import tempfile
 import threading
 from collections import deque
-from functools import partial
 
 import torch
 from sklearn.base import clone
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import FrozenEstimator
+from ..utils._compat_skorch import is_predefined_split, set_training
 from ..utils._random import seeded
 from ..utils._warnings import warn
 
@@ -102,7 +102,7 @@ def _takes_rows_away(split):
     """Whether a ``train_split`` trains on fewer rows; skorch's ``predefined_split`` does not."""
     if split is None or split is False:
         return False
-    return not (isinstance(split, partial) and getattr(split.func, "__name__", "") == "_make_split")
+    return not is_predefined_split(split)
 
 
 def initialized(template):
@@ -128,7 +128,7 @@ def initialize(net, x):
 def materialize(net, x):
     """Let lazy layers take their shapes, and draw their weights, from a few rows."""
     if any(is_lazy(p) for p in [*net.module_.parameters(), *net.module_.buffers()]):
-        net._set_training(False)
+        set_training(net, False)
         with torch.no_grad():
             net.infer(x)
 

@@ -10,6 +10,7 @@ from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
 from ..rows import n_rows_of, row_hashes, trained_rows
+from ..utils._compat_skorch import optimizer_names
 from ..utils._digest import tensor_digest
 from ._checkpoint import snapshot, with_buffers_of
 from ._log import StageLog, locate, read_hyper_parameters, thin
@@ -305,7 +306,7 @@ class TrajectoryRecorder(Callback):
 
     @staticmethod
     def _check_optimizer(net):
-        names = list(getattr(net, "_optimizers", ["optimizer"]))
+        names = optimizer_names(net) or ["optimizer"]
         optimizer = getattr(net, "optimizer_", None)
         if names != ["optimizer"] or not isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError(
