@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from ..metrics import student_interval
-from ..retraining import row_indices
+from ..rows import row_indices
 from ..utils._argument_checks import check_confidence
 from ._score_chunks import check_attribution, score_chunks
 
