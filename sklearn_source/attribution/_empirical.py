@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -11,6 +9,7 @@ from ..base import BaseAttribution, net_first
 from ..metrics import check_truth
 from ..rows import TruthQueries, count_rows, match_truth_rows, row_hashes
 from ..utils._compat import validate_data
+from ..utils._warnings import warn
 
 
 class EmpiricalInfluence(BaseAttribution):
@@ -116,11 +115,9 @@ class EmpiricalInfluence(BaseAttribution):
         self.n_with_, self.n_without_ = masks.sum(axis=0), (~masks).sum(axis=0)
         unknown = int(((self.n_with_ == 0) | (self.n_without_ == 0)).sum())
         if unknown:
-            warnings.warn(
+            warn(
                 f"{unknown} of {n_rows} rows are in all subsets or in none: nothing is known of them, and their scores "
                 "are 0",
-                UserWarning,
-                stacklevel=3,
             )
         self._masks, self._means = masks, outputs.mean(axis=1)
         return self

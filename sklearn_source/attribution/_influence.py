@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -17,6 +16,7 @@ from ..curvature import (
     resolve_curvature,
 )
 from ..utils._compat import Interval, StrOptions
+from ..utils._warnings import warn
 
 # Grosse et al. (2023), Section 3.2.1: a tenth of the mean eigenvalue of the layer.
 AUTO_DAMPING = 0.1
@@ -172,10 +172,9 @@ class InfluenceFunctions(CurvatureAttribution):
             damped, gradients, precondition, tol=self.cg_tol, max_iter=self.cg_max_iter
         )
         if residual > self.cg_tol:
-            warnings.warn(
+            warn(
                 f"conjugate gradients reached a relative residual of {residual:.1g} in cg_max_iter={self.cg_max_iter} "
                 f"iterations, not cg_tol={self.cg_tol:g}: raise cg_max_iter, cg_tol or damping",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return solution

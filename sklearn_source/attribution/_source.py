@@ -97,7 +97,8 @@ class SourceAttribution(CurvatureAttribution):
     Cost. ``fit``: for each checkpoint one forward pass and one backward pass per Fisher column over the training rows
     (again where the cache is too small), and two eigendecompositions per layer and segment. ``transform``: one forward
     and backward pass per checkpoint, and one product n_query x n_train x n_parameters per segment. Memory:
-    n_segments + 2 vectors of all parameters per query, in chunks of queries that take 2 GiB. After an adaptive
+    n_segments + 2 vectors of all parameters per query, in chunks of queries that take 2 GiB
+    (:func:`~sklearn_source.config_context` sets it). After an adaptive
     optimizer ``fit`` forms and turns the matrix of every row's gradient: up to (in + out) multiplications per entry and
     Fisher column.
 

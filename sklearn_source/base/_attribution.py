@@ -15,10 +15,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from ..utils._argument_checks import check_k, check_order
 from ._net_argument import net_first
 from ._top_rows import TopRows
-
-_ORDERS = ("supporting", "opposing")
 
 
 class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
@@ -161,17 +160,12 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         if isinstance(y, Integral):
             raise TypeError(f"the second argument of top_influences is y, the queries' targets; pass k={y} by name")
         with self._exclusive():
-            if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= self.n_train_:
-                raise ValueError(
-                    f"k must be an integer from 1 to the number of training rows, {self.n_train_}; got {k!r}"
-                )
-            if order not in _ORDERS:
-                raise ValueError(f"order must be one of {_ORDERS}, got {order!r}")
+            k, largest = check_k(k, self.n_train_), check_order(order)
             n_query, batches = self._query_batches(X, y)
             indices = np.zeros((n_query, k), dtype=np.int64)
             scores = np.zeros((n_query, k), dtype=np.float32)
             for rows, queries in batches:
-                top = TopRows(k, largest=order == "supporting")
+                top = TopRows(k, largest=largest)
                 for columns, part in self._score_batches(queries, rows.stop - rows.start):
                     top.add(columns, torch.as_tensor(part))
                 scores[rows], indices[rows] = _numbers_of(top.scores), _numbers_of(top.indices, np.int64)

@@ -8,16 +8,13 @@ import numpy as np
 import torch
 
 from ..loss import resolve_measurement
+from ..utils._config import bytes_for
 from ..utils._progress import progress
 from ._network_attribution import NetworkAttribution
 from ._queries import Queries
 from ._row_gradients import BatchGradients, RowGradients
 from ._terms import term_scores
 from ._trainable import mark_trained
-
-# Bytes of query vectors kept at a time. More queries take further passes over the training rows, and a product with
-# some dozens of queries has two thirds of the rate that it has with a hundred.
-_QUERY_BYTES = 2 * 2**30
 
 
 class GradientAttribution(NetworkAttribution):
@@ -56,7 +53,7 @@ class GradientAttribution(NetworkAttribution):
         self._fit_gradients()
 
     def _queries_at_once(self):
-        return int(_QUERY_BYTES // max(self._bytes_per_query(), 1))
+        return int(bytes_for("query_vectors") // max(self._bytes_per_query(), 1))
 
     def _mask_of(self, index):
         """A :class:`Term`'s ``credited`` for the rows ``index``: None where these are all."""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import joblib
 import numpy as np
 import torch
 
 from ..gradients import Dense, GradientEngine, held_bytes, loss_cotangent, to_matrices
+from ..utils._config import bytes_for
+from ..utils._digest import tensor_digest
 
-# Bytes that the inputs and output gradients of one batch may take, for batch_size=None.
-_BATCH_BYTES = 128 * 2**20
 _MAX_BATCH = 2048
-# Bytes that the dense per-row gradients of one batch may take, all Fisher columns together: then it is cut further.
-_DENSE_BYTES = 512 * 2**20
 # Rows that are looked at for parameters that only some rows use.
 _LOOKED_AT = 16
 
@@ -85,7 +82,7 @@ class RowGradients:
     def __init__(self, network, rows, *, layers=None, treatment=None, batch_size=None):
         self.network = network
         parameters, buffers = network.parameters(), network.buffers()
-        self.trained = State(-1, parameters, buffers, _digest(parameters, buffers))
+        self.trained = State(-1, parameters, buffers, tensor_digest({**parameters, **buffers}))
         self.engine = GradientEngine(network.module, network.forward, layers, treatment)
         self.engine.verify(rows.batch(np.arange(min(_LOOKED_AT, len(rows))))[0])
         probe, _ = rows.batch(np.arange(min(4, len(rows))))
@@ -110,7 +107,7 @@ class RowGradients:
             {name: value.to(device) for name, value in checkpoint.parameters.items()},
             {name: value.to(device) for name, value in checkpoint.buffers.items()},
             # A checkpoint's own digest is of its parameters alone; gradients depend on the buffers too.
-            f"{checkpoint.digest}-{_digest(checkpoint.buffers)}",
+            f"{checkpoint.digest}-{tensor_digest(checkpoint.buffers)}",
         )
 
     def load(self, state):
@@ -179,12 +176,12 @@ class RowGradients:
     def _rows_of_dense_gradients(self, n_columns):
         """Rows whose dense gradients fit their budget."""
         dense = held_bytes([gradient for gradient in self.probe if isinstance(gradient, Dense)]) / len(self.probe[0])
-        return max(1, int(_DENSE_BYTES // max(dense * n_columns, 1)))
+        return max(1, int(bytes_for("dense_gradients") // max(dense * n_columns, 1)))
 
     def _choose_batch_size(self):
         """Rows whose inputs and output gradients fit the budget."""
         per_row = held_bytes(self.probe) / len(self.probe[0])
-        rows = int(np.clip(_BATCH_BYTES // max(per_row, 1), 8, _MAX_BATCH))
+        rows = int(np.clip(bytes_for("batch") // max(per_row, 1), 8, _MAX_BATCH))
         return min(rows, self._rows_of_dense_gradients(1))
 
 
@@ -213,8 +210,3 @@ def flat_gradients(gradients):
     Only where that matrix is small: the algebra of gradients does most things without it.
     """
     return torch.cat([gradient.matrix().flatten(1) for gradient in gradients], dim=1)
-
-
-def _digest(*dicts):
-    tensors = [value.detach().cpu().reshape(-1).contiguous() for values in dicts for value in values.values()]
-    return joblib.hash([value.view(torch.uint8).numpy() for value in tensors])

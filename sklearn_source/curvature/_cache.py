@@ -8,11 +8,11 @@ tell is a change of somebody else's code: only the classes of this package are k
 from __future__ import annotations
 
 import os
-import warnings
 
 import torch
 from sklearn.utils.validation import check_memory
 
+from ..utils._warnings import warn
 from ._covariances import moments
 from ._fisher import FisherStream
 
@@ -29,9 +29,7 @@ def kept_fit(fit, curvature, stream):
     if memory is None:
         return fit(stream)
     if not stream.identified:
-        warnings.warn(
-            "memory= is ignored: rows of this kind of data have no fingerprint to recognise them by", stacklevel=2
-        )
+        warn("memory= is ignored: rows of this kind of data have no fingerprint to recognise them by")
         return fit(stream)
     settings = {name: value for name, value in curvature.get_params().items() if name not in _NOT_IN_KEY}
     checkpoints = [checkpoint.digest for checkpoint in stream.checkpoints]

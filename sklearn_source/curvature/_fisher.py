@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import joblib
 import numpy as np
 import torch
 
 from ..gradients import loss_cotangent
 from ..gradients.algebra import held_bytes, scaled
 from ..utils._counter_random import row_uniforms
+from ..utils._digest import digest
 
 
 def choose_fisher(fisher, network, n_roots, limit=16):
@@ -119,17 +119,14 @@ class FisherStream:
     @functools.cached_property
     def digest(self):
         """Of all that decides the columns at a given checkpoint: rows, network, blocks, draws and metric."""
-        metric = None
-        if self.metric is not None:
-            metric = [t if t is None else t.cpu().numpy() for t in self.metric.roots + self.metric.penalty]
-        return joblib.hash(
+        return digest(
             (
                 np.asarray(self.keys)[self.index],
                 self.network.signature(),
                 [(block.name, block.kind, block.parameters, block.shape) for block in self.blocks],
                 self.fisher,
                 (self.n_samples, self.seed) if self.fisher == "sampled" else None,
-                metric,
+                None if self.metric is None else [*self.metric.roots, *self.metric.penalty],
             )
         )
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 from sklearn.datasets import get_data_home
+
+from ..utils._atomic import atomic_write
 
 _TIMEOUT = 30.0  # seconds without a byte from the server
 
@@ -70,9 +70,6 @@ def fetch_bytes(file, folder, data_home=None, download_if_missing=True):
             "published file has changed, or what came was an error page."
         )
     place.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed: an interrupted write, or a second process, never leaves half a file under the name.
-    handle, aside = tempfile.mkstemp(dir=place.parent, prefix=file.name)
-    with os.fdopen(handle, "wb") as out:
-        out.write(content)
-    os.replace(aside, place)
+    with atomic_write(place) as temporary:  # a second process may be downloading too
+        temporary.write_bytes(content)
     return content

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-_NORMS = (
-    nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
-)  # fmt: skip
+from ..utils._compat_torch import BatchNorm, InstanceNorm
+
+_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, BatchNorm, InstanceNorm)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import torch
 
+from ..utils._warnings import warn
 from ._block_forms import claims_of, observed_claims
 from .layers import MIXABLE, EmbeddingRule, MixedRule, VectorRule, rule_of
 
@@ -67,10 +67,8 @@ def select_parameters(module, layers=None):
             f"the network has no parameter with requires_grad=True: there is nothing to attribute to{only}"
         )
     if left_out and layers is None:
-        warnings.warn(
+        warn(
             f"complex parameters have no real curvature and are left out of the attribution: {left_out}",
-            UserWarning,
-            stacklevel=2,
         )
     if layers is None:
         return trainable
@@ -141,7 +139,8 @@ def plan_blocks(module, names, *, treatment=None, levels=None, uses=()):
     plan = _Plan(module, names, treatment or {}, levels or {})
     for owner, layer in module.named_modules():
         for claim in claims_of(layer):
-            own = {part: layer._parameters.get(getattr(claim, part) or "") for part in ("weight", "bias")}
+            held = dict(layer.named_parameters(recurse=False, remove_duplicate=False))
+            own = {part: held.get(getattr(claim, part)) for part in ("weight", "bias")}
             plan.claim(owner, claim, *(p if p is None else plan.name_of[id(p)] for p in own.values()))
     for claim in observed_claims(uses, set(names) - plan.claimed):
         plan.claim(claim.weight, claim, claim.weight, claim.bias)
@@ -159,7 +158,8 @@ class _Plan:
         self.module, self.chosen, self.treatment, self.levels = module, set(names), treatment, levels
         self.parameters = dict(module.named_parameters())
         self.name_of = {id(p): name for name, p in self.parameters.items()}
-        self.owners = Counter(id(p) for m in module.modules() for p in m._parameters.values() if p is not None)
+        owned = (m.named_parameters(recurse=False, remove_duplicate=False) for m in module.modules())
+        self.owners = Counter(id(p) for own in owned for _, p in own)
         self._claims = []
 
     @property

@@ -7,8 +7,8 @@ import copy
 from collections import defaultdict
 
 import torch
-from torch.utils._pytree import tree_map
 
+from ..utils._compat_torch import tree_map
 from ..utils._fastpath import mha_fastpath_off
 from ._block_forms import refuse_frequencies
 from ._blocks import ROWS, plan_blocks, select_parameters, to_matrices

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from ..utils._compat_torch import view_base
 from ._broadcasting import ELEMENTWISE, EXPANSIONS, IN_PLACE, spread_of
 from .layers import READERS, unrolled
 
@@ -137,7 +138,7 @@ class Recorder(TorchFunctionMode):
             return None
         if id(tensor) in self._watched:
             return self._watched[id(tensor)], 0
-        base = tensor._base
+        base = view_base(tensor)
         if base is None or id(base) not in self._watched or not base.numel() or base.dim() != tensor.dim():
             return None
         if tensor.shape[1:] != base.shape[1:] or tensor.stride() != base.stride():
@@ -188,7 +189,8 @@ class Recorder(TorchFunctionMode):
         return (use.weight or use.bias)[0]
 
     def _without_rows(self, tensor):
-        base = tensor if tensor._base is None else tensor._base
+        base = view_base(tensor)
+        base = tensor if base is None else base
         if not tensor.requires_grad:
             return base, ()
         if id(base) in self._rowless:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from ..base import NetworkAttribution
 from ..loss import resolve_measurement
 from ..network import Network
+from ..utils._argument_checks import check_count
 from ._nearest_neighbours import neighbour_disagreement, row_vectors
 from ._predictions import predict_rows
 from ._recommendations import recommend_actions
@@ -162,8 +163,7 @@ def audit_training_rows(
 def _check_settings(n_neighbors, k, high):
     """Raise a ValueError for settings out of range."""
     for name, value in (("n_neighbors", n_neighbors), ("k", k)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"expected {name} to be an integer >= 1, got {value!r}")
+        check_count(name, value)
     if not isinstance(high, Real) or isinstance(high, bool) or not 0 < high < 1:
         raise ValueError(f"expected high to be a share between 0 and 1, got {high!r}")
 

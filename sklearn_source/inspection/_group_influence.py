@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
-from ..metrics import check_confidence
+from ..metrics import student_interval
 from ..rows import row_indices
+from ..utils._argument_checks import check_confidence
 from ._score_chunks import check_attribution, score_chunks
 
 _UNCERTAINTIES = ("auto", "rows", "networks", "both")
@@ -135,10 +135,9 @@ def group_influence(
         + [(error_networks, np.full(error_rows.shape, len(sums) - 1))] * use_networks
     )
     influence = sums.mean(axis=0)
-    half_width = stdtrit(np.maximum(degrees_of_freedom, 1), 0.5 + confidence / 2) * std_error
     return Bunch(
         influence=influence,
-        interval=(influence - half_width, influence + half_width),
+        interval=student_interval(influence, std_error, np.maximum(degrees_of_freedom, 1), confidence),
         std_error=std_error,
         std_error_rows=error_rows,
         std_error_networks=error_networks,

@@ -8,8 +8,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..rows import count_rows, take_rows
-
-_MAX_SCORES = 1 << 24  # scores held at a time
+from ..utils._config import bytes_for
 
 
 def score_chunks(estimator, X, y=None):
@@ -18,7 +17,7 @@ def score_chunks(estimator, X, y=None):
     Queries that cannot be sliced, in dicts or Datasets, come at once.
     """
     n_query = count_rows(X)
-    size = max(1, _MAX_SCORES // estimator.n_train_)
+    size = max(1, bytes_for("scores") // (8 * estimator.n_train_))
     if n_query is None or n_query <= size or not _can_slice(X) or not (y is None or _can_slice(y)):
         scores = _scores(estimator, X, y)
         yield slice(0, len(scores)), scores

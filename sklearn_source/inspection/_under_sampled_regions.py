@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from ..utils._argument_checks import check_k
 from ._score_chunks import check_attribution, score_chunks
 from ._table import make_table
 
@@ -85,8 +86,7 @@ def under_sampled_regions(
     """
     check_attribution(estimator)
     n_train = estimator.n_train_
-    if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= n_train:
-        raise ValueError(f"expected k to be an integer from 1 to {n_train}, the number of training rows, got {k!r}")
+    check_k(k, n_train)
     if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share <= 1:
         raise ValueError(f"expected share to be between 0 and 1, got {share!r}")
     effective, values, rows = (

@@ -8,6 +8,7 @@ import copy
 import torch
 from skorch import NeuralNet, NeuralNetClassifier
 
+from ..utils._compat_skorch import criterion_names
 from ..utils._tree import map_tensors, take
 from ._weighted_mean import FAILURES
 
@@ -46,7 +47,7 @@ class BatchLoss:
         self.is_torchs = not self.overridden and getattr(forward, "__module__", None) == "torch.nn.modules.loss"
         self.n_further_outputs = None
         self.private_net, self._unreduced = private_net, None
-        if len(net._criteria) == 1 and isinstance(getattr(self.criterion, "reduction", None), str):
+        if len(criterion_names(net)) == 1 and isinstance(getattr(self.criterion, "reduction", None), str):
             # A reduction that is a read-only property leaves the loss of rows alone.
             with contextlib.suppress(AttributeError):
                 unreduced = copy.copy(self.criterion)

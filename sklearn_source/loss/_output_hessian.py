@@ -7,10 +7,11 @@ All have ``columns()``, an iterator over tensors like the output with ``sum_c b_
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
+
+from ..utils._warnings import warn
 
 _MAX_MATRIX = 4096  # outputs of a row whose full Hessian is still formed
 
@@ -119,11 +120,9 @@ class DenseHessian:
             bad = (~torch.isfinite(matrices).reshape(n, -1).all(1)).nonzero().flatten().tolist()
             raise ValueError(f"the criterion's second derivative is not finite for rows {bad[:10]} of the batch")
         if n and not matrices.any():
-            warnings.warn(
+            warn(
                 "the criterion's second derivative in the output is zero on a batch (a piecewise linear criterion?): "
                 'the curvature misses these rows; fisher="empirical" does not need it',
-                UserWarning,
-                stacklevel=4,
             )
         values, vectors = torch.linalg.eigh((matrices + matrices.mT) / 2)
         return cls((vectors * values.clamp(min=0).sqrt().unsqueeze(1)).to(output.dtype), tuple(output.shape))

@@ -7,6 +7,7 @@ import math
 import torch
 from skorch import NeuralNetClassifier
 
+from ..utils._compat_skorch import criterion_names
 from ._predictive import (
     Bernoulli,
     Categorical,
@@ -45,7 +46,7 @@ def predictive_of_criterion(net, overridden, dtype, device):
         Whether its Hessian is that of the loss, up to the criterion's weights.
     """
     criterion = getattr(net, "criterion_", None)
-    if len(net._criteria) != 1:
+    if len(criterion_names(net)) != 1:
         return Predictive(), False
     if isinstance(criterion, torch.nn.NLLLoss):
         if overridden:

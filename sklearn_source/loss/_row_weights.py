@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from ..utils._compat_torch import version_of
+from ..utils._config import bytes_for
 from ..utils._tree import map_tensors
 from ._predictive import Categorical
 from ._weighted_mean import FAILURES, TOLERANCE, joined, kept, shares, stand_in, weights_beside
 
-_BATCH = 1 << 22  # outputs weighed together: bounds the memory of the pass over the training rows
 COUPLED = (
     "the criterion couples rows: the loss of a row changes with the other rows of its batch, and not by a weight of "
     "the rows that it divides by; train with a criterion that is a mean, a weighted mean or a sum over rows"
@@ -62,7 +63,7 @@ class RowWeights:
         best = int(share.argmax())
         beside, form = [], _form(x, y)
         counts = [] if _counts_tokens(predictive, output) else None
-        size = max(2, min(512, _BATCH // max(1, output.shape[1:].numel())))
+        size = max(2, min(512, bytes_for("weighed_outputs") // 4 // max(1, output.shape[1:].numel())))
         for start in range(0, len(indices), size):
             part = [*indices[start : start + size].tolist(), int(where[best])]
             px, py = rows.batch(part)
@@ -93,7 +94,7 @@ class RowWeights:
                 "the loss divides by a weight of the batch (tokens counted, samples weighed), whose mean the training "
                 "rows give: call calibrate with them first"
             )
-        version = getattr(y, "_version", None)
+        version = version_of(y)
         if self._last is not None and self._last[:3] == (id(y), id(x), version) and self._last[3] == output.shape:
             return self._last[-1]  # the same batch, at the weights of the next checkpoint
         weights = self._weigh(batch_loss, output.detach(), y, x) / self.mean

@@ -7,7 +7,7 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 from sklearn.utils import Bunch
 
-from ._intervals import check_confidence
+from ..utils._argument_checks import check_confidence
 from ._score_validation import as_array
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._intervals import check_confidence, mean_interval
+from ..utils._argument_checks import check_confidence, check_k
+from ._intervals import mean_interval
 from ._score_validation import check_scores, check_table
-from ._top import check_k, top_k
+from ._top import top_k
 
 
 def top_k_overlap(scores, other=None, *, k=10, confidence=0.95):

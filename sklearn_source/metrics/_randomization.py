@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._intervals import check_confidence, mean_interval
+from ..utils._argument_checks import check_confidence
+from ._intervals import mean_interval
 from ._ranks import column_spearman
 from ._score_validation import as_array, check_scores, check_table
 

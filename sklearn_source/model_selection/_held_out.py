@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from ..utils._warnings import warn
 from ._splitter import FullTrainingSet
 
 
@@ -56,7 +55,7 @@ def held_out_score(search):
     if not len(usable):
         raise ValueError("no setting of this search has a score on every fold")
     if len(usable) < scores.shape[1]:
-        warnings.warn(f"{scores.shape[1] - len(usable)} settings without a score are left out", stacklevel=2)
+        warn(f"{scores.shape[1] - len(usable)} settings without a score are left out")
     others = scores.sum(axis=0) - scores
     best = usable[others[:, usable].argmax(axis=1)]
     per_fold = scores[np.arange(len(scores)), best]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from math import isqrt
-from numbers import Integral
 
 import joblib
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator
 
 from ..rows import count_rows, row_hashes, take_rows
+from ..utils._argument_checks import check_count
 
 
 class FullTrainingSet(BaseCrossValidator):
@@ -41,9 +41,7 @@ class FullTrainingSet(BaseCrossValidator):
     """
 
     def __init__(self, n_splits=5):
-        if not isinstance(n_splits, Integral) or isinstance(n_splits, bool) or n_splits < 1:
-            raise ValueError(f"n_splits must be an integer >= 1, got {n_splits!r}")
-        self.n_splits = int(n_splits)
+        self.n_splits = check_count("n_splits", n_splits)
 
     def split(self, X, y=None, groups=None):
         """All rows to fit on, and test rows that name a fold of the queries.
@@ -84,7 +82,7 @@ def named_fold(X):
     """(fold, n_splits) that test rows of :class:`FullTrainingSet` name; any others: all queries, (0, 1)."""
     n = count_rows(X)
     hashes = row_hashes(X)
-    if hashes is None:
+    if hashes is None:  # rows of any kind, within one process: by their pickles
         first = joblib.hash(take_rows(X, [0]))
         same = all(joblib.hash(take_rows(X, [i])) == first for i in range(1, n))
     else:

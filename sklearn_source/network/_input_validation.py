@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+
+from ..utils._compat_torch import tree_leaves, tree_map
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError)

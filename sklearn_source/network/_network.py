@@ -10,6 +10,7 @@ from skorch import NeuralNet
 
 from ..loss import Categorical, RowLoss
 from ..rows import prepare_rows
+from ..utils._compat_skorch import module_names
 from ..utils._fastpath import mha_fastpath_off
 from ._module_state import load_values, signature_of
 from ._private_net import PrivateNet
@@ -83,9 +84,10 @@ class Network:
             raise TypeError(f"expected a fitted skorch net (NeuralNet, NeuralNetClassifier, ...), got {came}")
         if not getattr(net, "initialized_", False) or not hasattr(net, "module_"):
             raise NotFittedError(f"this {type(net).__name__} is not initialized: call its fit first")
-        if list(net._modules) != ["module"]:
+        names = module_names(net)
+        if names != ["module"]:
             raise ValueError(
-                f"expected a net with the single module 'module_', got {[f'{m}_' for m in net._modules]}: put them "
+                f"expected a net with the single module 'module_', got {[f'{m}_' for m in names]}: put them "
                 "into one torch.nn.Module"
             )
         return cls(PrivateNet.from_net(net))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..utils._compat_torch import original_of
+
 
 class Uncompiled(nn.Module):
     """In the place of ``torch.compile(module)``: the same parameter names, Python's own forward."""
@@ -26,11 +28,6 @@ class Uncompiled(nn.Module):
             return getattr(super().__getattr__("_orig_mod"), name)
 
 
-def is_compiled(module):
-    """Whether a module is what ``torch.compile`` returned."""
-    return type(module).__module__.startswith("torch._dynamo") and "_orig_mod" in getattr(module, "_modules", ())
-
-
 def skip_compilation(modules, memo):
     """Make the deep copy of compiled modules one of what they compiled.
 
@@ -41,8 +38,9 @@ def skip_compilation(modules, memo):
         Of ``copy.deepcopy``; written to.
     """
     for module in reversed(modules):  # those inside others first
-        if is_compiled(module):
-            memo[id(module)] = Uncompiled(copy.deepcopy(module._orig_mod, memo))
+        original = original_of(module)
+        if original is not None:
+            memo[id(module)] = Uncompiled(copy.deepcopy(original, memo))
 
 
 class RenormalisedEmbedding(nn.Embedding):

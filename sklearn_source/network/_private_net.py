@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
 
+from ..utils._compat_skorch import criterion_names, module_names, optimizer_names
+from ..utils._compat_torch import HOOKS
+from ..utils._warnings import warn
 from ._private_module import Uncompiled, keep_weights, skip_compilation
-
-_HOOKS = (
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_backward_pre_hooks",
-    "_backward_hooks",
-)
 
 
 class PrivateNet:
@@ -53,14 +45,15 @@ class PrivateNet:
     def from_net(cls, net):
         """Copy what `infer` and `get_loss` need from an initialized net; the net itself is only read."""
         state = dict(vars(net))
-        for name in net._optimizers:
+        for name in optimizer_names(net) or ():
             state.pop(f"{name}_", None)
         # The callbacks and the split may hold files, data or closures, and nothing here calls them.
         state.update(callbacks=None, callbacks_=[], train_split=None, virtual_params_={})
-        for name in (*net._modules, *net._criteria):
+        given = [*module_names(net), *criterion_names(net)]
+        for name in given:
             if isinstance(state.get(name), torch.nn.Module):
                 state[name] = None  # an instance given by the user: the private copy below stands for it
-        names = [f"{name}_" for name in (*net._modules, *net._criteria)]
+        names = [f"{name}_" for name in given]
         originals = [state[name] for name in names]
         modules = [m for part in originals if isinstance(part, torch.nn.Module) for m in part.modules()]
         memo = {}
@@ -76,7 +69,7 @@ class PrivateNet:
                 "what cannot be copied (locks, open files, generators) from the module's attributes"
             ) from error
         for name, part in zip(names, copies):
-            if isinstance(part, Uncompiled) and name.removesuffix("_") in net._criteria:
+            if isinstance(part, Uncompiled) and name.removesuffix("_") in criterion_names(net):
                 part = part._orig_mod  # what kind of loss it is can be seen there
             if isinstance(part, torch.nn.Module):
                 part.eval()
@@ -90,7 +83,7 @@ def _skip_hooks(module, memo):
 
     ``memo`` is that of ``copy.deepcopy``, and written to.
     """
-    for attribute in _HOOKS:
+    for attribute in HOOKS:
         hooks = vars(module).get(attribute)
         if not hooks:
             continue
@@ -101,11 +94,9 @@ def _skip_hooks(module, memo):
                 if (getattr(hook, "__module__", None) or "").split(".")[0] == "torch":
                     keep[key] = hook
             if len(keep) < len(hooks) and not attribute.startswith("_backward"):
-                warnings.warn(
+                warn(
                     f"forward hooks on {type(module).__name__} are left out of the private copy of the network; if "
                     "they change what the module computes, move that into its forward",
-                    UserWarning,
-                    stacklevel=5,
                 )
         memo[id(hooks)] = keep
 

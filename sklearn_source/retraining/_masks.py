@@ -60,7 +60,7 @@ def _subset_rows(subset_size, n_rows):
         size = 0
     if not 1 <= size < n_rows:
         raise ValueError(
-            f"subset_size must be a fraction between 0 and 1 or a number of rows from 1 to {n_rows - 1}, got "
+            f"expected subset_size to be a fraction between 0 and 1 or a number of rows from 1 to {n_rows - 1}, got "
             f"{subset_size!r}"
         )
     return size

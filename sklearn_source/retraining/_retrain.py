@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ..rows import row_indices
-from ._execution import Execution, check_count
+from ..utils._argument_checks import check_count
+from ._execution import Execution
 from ._masks import draw_masks, given_masks, masks_without
 from ._task import make_task
 
@@ -70,7 +71,8 @@ def retrain_on_subsets(
         had and gains (not for large networks or convolutions on a processor), and a trial of a few steps agrees with
         skorch; ``settings["engine_reason"]`` says why.
     chunk_size : int or None, default=None
-        Networks that the vectorized engine trains at once; None fits a processor's cache, or 2 GB on a GPU.
+        Networks that the vectorized engine trains at once; None fits a processor's cache, or, on a
+        GPU, the memory budget (:func:`~sklearn_source.config_context`).
     cache : path-like, optional
         A folder where finished networks are kept: a run that was killed goes on from there, and one that asks for more
         subsets or repeats trains only those. May be shared by several retrainings.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..utils._warnings import warn
 from ._matching import match_rows
 
 _PASS_ALL_ROWS = (
@@ -90,11 +90,9 @@ def warn_unused_rows(credited: list[np.ndarray], n_rows: int) -> None:
     """
     unused = n_rows - len(np.unique(np.concatenate(credited)))
     if unused:
-        warnings.warn(
+        warn(
             f"{unused} of the {n_rows} rows were held out by the net's train_split and never trained on: their scores "
             "are 0",
-            UserWarning,
-            stacklevel=7,
         )
 
 

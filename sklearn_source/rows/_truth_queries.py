@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
+from ..utils._warnings import warn
 from ._count import count_rows
 from ._fingerprint import row_hashes
 from ._matching import match_rows
@@ -36,11 +36,9 @@ class TruthQueries:
             raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {count_rows(X)} rows")
         self.hashes = row_hashes(X)
         if self.hashes is None:
-            warnings.warn(
+            warn(
                 "queries of this kind have no fingerprint to recognise them by: X_query is ignored, and transform "
                 "takes all queries of the truth in its order",
-                UserWarning,
-                stacklevel=5,
             )
 
     def positions(self, X: Any) -> np.ndarray:

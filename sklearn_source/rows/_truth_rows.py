@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
+from ..utils._warnings import warn
 from ._matching import match_rows
 
 
@@ -40,11 +40,9 @@ def match_truth_rows(truth: Any, hashes: np.ndarray | None) -> np.ndarray | None
     places = match_rows(np.asarray(hashes, dtype=np.uint64), np.asarray(known, dtype=np.uint64))
     foreign = int((places < 0).sum())
     if foreign == len(places):
-        warnings.warn(
+        warn(
             "none of the training rows is among those of the truth: that they are the same, in another representation "
             "and in the same order, is taken on trust",
-            UserWarning,
-            stacklevel=3,
         )
         return None
     if foreign:

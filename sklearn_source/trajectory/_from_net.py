@@ -5,7 +5,8 @@ from __future__ import annotations
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
-from ._checkpoint import parameter_digest, snapshot, with_buffers_of
+from ..utils._digest import tensor_digest
+from ._checkpoint import snapshot, with_buffers_of
 from ._recorder import TrajectoryRecorder
 from ._stage_log import locate, thin
 
@@ -26,7 +27,7 @@ def record_from_net(net):
             "(max_epochs "
             "at least 1, weights not merely loaded)."
         )
-    digest = parameter_digest(dict(net.module_.named_parameters()))
+    digest = tensor_digest(dict(net.module_.named_parameters()))
     end = locate(logs, digest)
     if end is None:
         raise ValueError(

@@ -13,7 +13,9 @@ from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
 from ..rows import count_rows, row_hashes, rows_after_split
-from ._checkpoint import parameter_digest, snapshot, with_buffers_of
+from ..utils._compat_skorch import optimizer_names
+from ..utils._digest import tensor_digest
+from ._checkpoint import snapshot, with_buffers_of
 from ._stage_log import StageLog, locate, thin
 from ._step_hooks import StepHooks
 from ._store import TrajectoryDirectory
@@ -170,7 +172,7 @@ class TrajectoryRecorder(Callback):
         log.begun = True
         if log.n_steps:
             return  # lazy weights that no forward pass of module_ itself announced: the initial ones are gone
-        step = locate(earlier, parameter_digest(dict(net.module_.named_parameters()))) if earlier else None
+        step = locate(earlier, tensor_digest(dict(net.module_.named_parameters()))) if earlier else None
         # What comes after the weights that training goes on from was thrown away (load_best=True).
         last = self._cut(earlier, step if step is not None else (earlier[-1].held[-1].step if earlier else 0))
         self.stages_ = [*earlier, log]
@@ -196,7 +198,7 @@ class TrajectoryRecorder(Callback):
             self._drop([log.initial] if log.initial else [])
             self.stages_.pop()
             return
-        located = locate(self.stages_, parameter_digest(dict(net.module_.named_parameters())))
+        located = locate(self.stages_, tensor_digest(dict(net.module_.named_parameters())))
         if located is None and (not log.epoch_ends or log.epoch_ends[-1][0] < log.end):
             # Stopped before this callback saw the epoch's end; these are the weights of the last step.
             log.held = log.recorded(log.end - 1)
@@ -287,7 +289,7 @@ class TrajectoryRecorder(Callback):
 
     @staticmethod
     def _check_optimizer(net):
-        names = list(getattr(net, "_optimizers", ["optimizer"]))
+        names = optimizer_names(net) or ["optimizer"]
         optimizer = getattr(net, "optimizer_", None)
         if names != ["optimizer"] or not isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError(

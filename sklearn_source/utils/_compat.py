@@ -1,4 +1,4 @@
-"""The one home of imports that moved between supported releases or are private to scikit-learn."""
+"""The one home of what moved between releases of scikit-learn or is private to it; for torch and skorch see beside."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from sklearn_source import (
     TracIn,
     TrajectoryRecorder,
 )
-from sklearn_source.base import _gradient
 from sklearn_source.curvature import CURVATURES, EKFAC, KFAC, Curvature, _cache
 from sklearn_source.gradients.algebra import Factored
 from sklearn_source.modules import MLP
 from sklearn_source.trajectory import Trajectory
+from sklearn_source.utils._config import DEFAULT_BYTES
 from tests.attribution._runs import Hyper, Run, make_rows, regressor, relative
 from tests.reference import source_scores
 
@@ -99,7 +99,7 @@ def test_queries_in_chunks(name, run, monkeypatch):
     X, _ = make_rows("conv", 11, "float64", 9)
     expected = fitted(name, r).transform(X)
     method = fitted(name, r)
-    monkeypatch.setattr(_gradient, "_QUERY_BYTES", 8 * method._gradients.n_parameters * 4 * 2)
+    monkeypatch.setitem(DEFAULT_BYTES, "query_vectors", 8 * method._gradients.n_parameters * 4 * 2)
     assert method._queries_at_once() < 11
     assert relative(method.transform(X), expected) < 1e-6
     top, best = method.top_influences(X, k=3), np.argsort(-expected, axis=1)[:, :3]

@@ -355,10 +355,10 @@ def test_number_of_rows_wanted(method, net):
     est = method().fit(net, X, Y)
     for k in (0, -1, 21, 2.0, True, "3", None):
         with pytest.raises(
-            ValueError, match=f"k must be an integer from 1 to the number of training rows, 20; got {k!r}"
+            ValueError, match=f"expected k to be an integer from 1 to 20, the number of training rows, got {k!r}"
         ):
             est.top_influences(QUERIES, k=k)
-    with pytest.raises(ValueError, match="order must be one of .'supporting', 'opposing'., got 'best'"):
+    with pytest.raises(ValueError, match="expected order to be one of .'supporting', 'opposing'., got 'best'"):
         est.top_influences(QUERIES, k=1, order="best")
 
 

@@ -9,8 +9,9 @@ from scipy.stats import spearmanr, t
 from sklearn.linear_model import LinearRegression
 
 from sklearn_source import InfluenceFunctions
-from sklearn_source.inspection import _score_chunks, group_influence
+from sklearn_source.inspection import group_influence
 from sklearn_source.retraining import retrain_without
+from sklearn_source.utils._config import DEFAULT_BYTES
 from tests._nets import make_net
 from tests.inspection._known_scores import known
 
@@ -80,7 +81,7 @@ def test_parts_of_the_queries_give_the_same(tables, monkeypatch):
     targets = np.array([1.0, -1.0, 2.0, 3.0])
     whole = group_influence(est, X_query, GROUPS, targets)
     np.testing.assert_allclose(whole.influence[:, 3], tables[0].sum(1) * targets)
-    monkeypatch.setattr(_score_chunks, "_MAX_SCORES", 12)  # one query at a time
+    monkeypatch.setitem(DEFAULT_BYTES, "scores", 8 * 12)  # one query at a time
     parts = group_influence(est, X_query, GROUPS, targets)
     np.testing.assert_allclose(parts.influence, whole.influence)
     np.testing.assert_allclose(parts.std_error, whole.std_error)

@@ -254,8 +254,8 @@ def test_methods_without_unit_promise_no_direction(digits):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"k": 0}, "k must be an integer >= 1"),
-        ({"k": True}, "k must be an integer >= 1"),
+        ({"k": 0}, "expected k to be an integer >= 1"),
+        ({"k": True}, "expected k to be an integer >= 1"),
         ({"query": 2}, "one of the 2 queries"),
         ({"query": 0.5}, "one of the 2 queries"),
         ({"kind": "sound"}, "expected kind to be"),

@@ -9,7 +9,8 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_source import InfluenceFunctions
-from sklearn_source.inspection import _score_chunks, under_sampled_regions
+from sklearn_source.inspection import under_sampled_regions
+from sklearn_source.utils._config import DEFAULT_BYTES
 from tests._nets import make_net
 from tests.inspection._known_scores import known
 
@@ -38,7 +39,7 @@ def test_columns_are_those_of_a_loop(monkeypatch):
     worst = np.argsort(columns["effective_rows"])[:3]
     assert columns["under_sampled"][worst].all()
     assert list(result.table["query"]) == list(np.argsort(columns["effective_rows"], kind="stable"))
-    monkeypatch.setattr(_score_chunks, "_MAX_SCORES", 40)
+    monkeypatch.setitem(DEFAULT_BYTES, "scores", 8 * 40)
     parts = by_query(under_sampled_regions(est, X_query, k=3, share=0.3))
     for name, values in columns.items():
         np.testing.assert_array_equal(parts[name], values)

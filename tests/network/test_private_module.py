@@ -11,7 +11,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_source.network import Network
-from sklearn_source.network._private_module import is_compiled
+from sklearn_source.utils._compat_torch import is_compiled
 
 X = np.random.default_rng(0).integers(7, size=(12, 4))
 Y = np.arange(12) % 3

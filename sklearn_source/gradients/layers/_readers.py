@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from ...utils._compat_torch import view_base
+
 
 def _linear(input, weight, bias=None):
     return "linear", input, weight, bias, ()
@@ -13,13 +15,13 @@ def _linear(input, weight, bias=None):
 def _matmul(input, other):
     if not isinstance(other, torch.Tensor) or other.dim() != 2 or input.dim() < 2:
         return "matmul", input, None, None, ()
-    if other._base is not None:  # x @ W.T is F.linear(x, W) without a bias
+    if view_base(other) is not None:  # x @ W.T is F.linear(x, W) without a bias
         return "linear", input, other.t(), None, ()
     return "matmul", input, other, None, ()
 
 
 def _addmm(input, mat1, mat2, *, beta=1, alpha=1):
-    plain = beta == 1 and alpha == 1 and mat2._base is None
+    plain = beta == 1 and alpha == 1 and view_base(mat2) is None
     return "matmul", mat1, mat2 if plain else None, input if plain else None, ()
 
 
@@ -46,7 +48,7 @@ def _each(value, dims):
 
 def _embedding(input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False):
     settings = (None if padding_idx is None else padding_idx % len(weight), None)
-    if weight.dim() == 2 and weight._base is not None:
+    if weight.dim() == 2 and view_base(weight) is not None:
         return "embedding_transposed", input, weight.t(), None, settings
     return "embedding", input, weight, None, settings
 

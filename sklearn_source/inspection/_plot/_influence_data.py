@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from ...rows import count_rows
+from ...utils._argument_checks import check_count
 from .._showable import take_showable
 from ._row_kinds import KINDS, as_kind, column_names, column_std, kind_of
 
@@ -71,9 +72,7 @@ def display_arguments(ranking, X_train, y_train, kind, inverse_transform, featur
 
 def checked_k(k):
     """`k`, checked."""
-    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"k must be an integer >= 1, got {k!r}")
-    return int(k)
+    return check_count("k", k)
 
 
 def position_of(query, n_query):
