@@ -33,7 +33,7 @@ from sklearn_source import (
     TracIn,
     TrajectoryRecorder,
 )
-from sklearn_source.inspection._plot import LDSDisplay, MislabelDisplay, SubsetRemovalDisplay
+from sklearn_source.inspection import LDSDisplay, MislabelDisplay, SubsetRemovalDisplay
 from sklearn_source.metrics import linear_datamodeling_difference, subset_removal_score, top_k_removals
 from sklearn_source.model_selection import FullTrainingSet, held_out_score, make_lds_scorer
 from sklearn_source.modules import MLP
