@@ -20,6 +20,8 @@ AUTO_DAMPING = 0.1
 class InfluenceFunctions(GradientAttribution):
     """Influence functions with a damped Gauss-Newton matrix at the trained weights.
 
+    Read more in the :ref:`User Guide <influence_functions>`.
+
     Parameters
     ----------
     net : skorch.NeuralNet or FrozenEstimator of one, optional

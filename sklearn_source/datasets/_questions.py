@@ -53,6 +53,8 @@ def load_questions(*, subset: str = "train", return_X_y: bool = False):
     Each question is labelled with the kind of answer it asks for. The excerpt comes with the package; nothing is
     downloaded. :func:`fetch_questions` has all 5952 questions.
 
+    Read more in the :ref:`User Guide <example_data>`.
+
     Parameters
     ----------
     subset : {"train", "test", "all"}, default="train"
@@ -110,6 +112,8 @@ def fetch_questions(
 
     The two files of 0.4 MB in all are published at https://cogcomp.seas.upenn.edu/Data/QA/QC/. They are downloaded once
     and their SHA-256 is checked, then and at every later call.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------

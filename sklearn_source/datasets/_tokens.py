@@ -24,6 +24,8 @@ class TextEncoder(TransformerMixin, BaseEstimator):
     vocabulary follows, most frequent first; with `shapes`, tokens 3, 4 and 5 come before it. Padding is always at the
     end.
 
+    Read more in the :ref:`User Guide <example_data>`.
+
     Parameters
     ----------
     level : {"word", "char"}, default="word"
@@ -186,6 +188,8 @@ class TextEncoder(TransformerMixin, BaseEstimator):
 
 def next_tokens(tokens):
     """Inputs and targets of a language model: at every place, the token to be predicted is the next one.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------

@@ -31,6 +31,8 @@ def audit_training_rows(
 ):
     """Suspicious training rows, worst first, each with what speaks against it and what might be done.
 
+    Read more in the :ref:`User Guide <decisions>`.
+
     Parameters
     ----------
     estimator : fitted attribution method

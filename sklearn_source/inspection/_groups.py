@@ -18,6 +18,8 @@ _SOURCES = ("auto", "rows", "networks", "both")
 def group_influence(estimator, X_query, groups, y_query=None, *, uncertainty="auto", confidence=0.95):
     """What each group of training rows did to each query: the sum of its rows' scores, with an uncertainty.
 
+    Read more in the :ref:`User Guide <decisions>`.
+
     Parameters
     ----------
     estimator : fitted attribution method, or list of them

@@ -16,6 +16,8 @@ from ._table import make_table
 def under_sampled_regions(estimator, X_query, y_query=None, *, k=10, share=0.1, as_frame="auto"):
     """Which predictions rest on few training rows, and on which: where more data would tell most.
 
+    Read more in the :ref:`User Guide <decisions>`.
+
     Parameters
     ----------
     estimator : fitted attribution method

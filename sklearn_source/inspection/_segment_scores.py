@@ -13,6 +13,8 @@ from ._showable import count
 def segment_scores(estimator, X, y=None):
     """The scores of :class:`~sklearn_source.SourceAttribution`, by the segment of training in which they arose.
 
+    Read more in the :ref:`User Guide <segments>`.
+
     Parameters
     ----------
     estimator : SourceAttribution

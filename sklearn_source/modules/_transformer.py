@@ -55,6 +55,8 @@ class TextClassifier(nn.Module):
     row, and mapped linearly to one logit per class. Padding is neither attended to nor averaged: a row's logits do not
     depend on how far it is padded. A row that is all padding has the logits of the bias alone.
 
+    Read more in the :ref:`User Guide <example_networks>`.
+
     Parameters
     ----------
     n_tokens : int
@@ -127,6 +129,8 @@ class CharTransformer(nn.Module):
     The blocks of :class:`TextClassifier` with a causal mask, and a linear map to one logit per token. The logit at
     place `t` depends on the tokens up to and including `t`: padding at the end of a row changes nothing before it,
     and its targets are to be ignored by the criterion.
+
+    Read more in the :ref:`User Guide <example_networks>`.
 
     Parameters
     ----------

@@ -22,6 +22,8 @@ class InfluenceDisplay:
 
     Made by :meth:`from_estimator` or :meth:`from_predictions`. Blue is supporting, orange opposing.
 
+    Read more in the :ref:`User Guide <displays>`.
+
     Parameters
     ----------
     query : Bunch
