@@ -128,15 +128,15 @@ class InfluenceFunctions(GradientAttribution):
     def _fit_gradients(self):
         index = np.unique(np.concatenate(self._credited))
         self._index = index
-        stream = self._fisher_stream([self._final], np.ones(1), index)
+        stream = self._fisher_stream([self._gradients.trained], np.ones(1), index)
         self._curvature = cached_curvature(self.curvature, stream, self.memory, self._identified, self.basis)
-        blocks = range(len(self._engine.blocks))
+        blocks = range(len(self._gradients.blocks))
         if self.damping == "auto":
             self._dampings = [AUTO_DAMPING * self._curvature.mean_eigenvalue(i) for i in blocks]
         else:
             self._dampings = [float(self.damping) for _ in blocks]
-        self.damping_ = {block.name: d for block, d in zip(self._engine.blocks, self._dampings)}
-        self._mask = self._only(index)
+        self.damping_ = {block.name: d for block, d in zip(self._gradients.blocks, self._dampings)}
+        self._mask = self._mask_of(index)
 
     def _inverse(self, values, block):
         damped = values + self._dampings[block]
@@ -145,18 +145,20 @@ class InfluenceFunctions(GradientAttribution):
 
     def _terms(self, queries):
         curvature = self._curvature
-        encoded = queries.encoded(self._final, curvature.encode)
+        encoded = queries.encoded(self._gradients.trained, curvature.encode)
         unit = -1.0 / len(self._index)
         if self.solver == "cg":
             encoded = [v * unit for v in curvature.encode(self._solve(curvature.decode(encoded)))]
         else:
             encoded = curvature.scale_(lambda values, block: self._inverse(values, block) * unit, encoded)
-        values, bases = meeting_place(curvature, encoded, self._probe, n_rows=queries.n_met)
-        return [Term([self._final], np.ones(1), values, bases, self._mask)]
+        values, bases = meeting_place(curvature, encoded, self._gradients.probe, n_rows=queries.n_met)
+        return [Term([self._gradients.trained], np.ones(1), values, bases, self._mask)]
 
     def _solve(self, gradients):
         def product(vectors):
-            return gauss_newton_product(self._network, self._engine, self._rows, self._index, vectors, self._batch)
+            return gauss_newton_product(
+                self._network, self._gradients.engine, self._rows, self._index, vectors, self._gradients.batch_size
+            )
 
         def damped(vectors):
             return [h + d * v for h, d, v in zip(product(vectors), self._dampings, vectors)]
@@ -164,7 +166,7 @@ class InfluenceFunctions(GradientAttribution):
         def precondition(vectors):
             return self._curvature.apply(self._inverse, vectors)
 
-        self._network.load(self._final.parameters, self._final.buffers)
+        self._gradients.load(self._gradients.trained)
         solution, residual, _ = conjugate_gradient(
             damped, gradients, precondition, tol=self.cg_tol, max_iter=self.cg_max_iter
         )

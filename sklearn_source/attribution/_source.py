@@ -217,7 +217,7 @@ class SourceAttribution(GradientAttribution):
         for segment, flow in zip(self._split, self._flows):
             fitted = self._fit_segment(segment, flow)
             self._fitted.append(fitted)
-            names = self._engine.names
+            names = self._gradients.engine.names
             decays = {name: flow.coupled[name] + flow.decoupled[name] for name in names}
             summary = SegmentSummary(
                 segment.stage,
@@ -234,7 +234,7 @@ class SourceAttribution(GradientAttribution):
         del self._flows  # preconditioners as large as the network, which the fitted segments have taken in
 
     def _fit_segment(self, segment, flow):
-        trajectory, engine = self.trajectory_, self._engine
+        trajectory, engine = self.trajectory_, self._gradients.engine
         names = [block.parameters[0] for block in engine.blocks]
         h, relative = relative_rates([flow.rates[name] for name in names])
         states, weights = self._segment_states(segment)
@@ -243,9 +243,9 @@ class SourceAttribution(GradientAttribution):
             shift = [flow.coupled[name] * p for name, p in zip(names, relative)]
             curvature = self._curvature(self.curvature, states, weights, index)
             return FittedSegment(
-                states, weights, curvature.in_metric(relative), h, relative, shift, self._only(index), len(index)
+                states, weights, curvature.in_metric(relative), h, relative, shift, self._mask_of(index), len(index)
             )
-        preconditioner = self._matrices(flow.preconditioner)
+        preconditioner = self._gradients.matrices(flow.preconditioner)
         coupled, decoupled = ([decays[name] for name in names] for decays in (flow.coupled, flow.decoupled))
         if self.adam == "paper":
             diagonal = self._curvature("diagonal", states, weights, index).eigenvalues
@@ -255,13 +255,13 @@ class SourceAttribution(GradientAttribution):
             ]
             curvature = self._curvature(self.curvature, states, weights, index)
             damping = [AUTO_DAMPING * curvature.mean_eigenvalue(i) for i in range(len(names))]
-            return DiagonalSegment(states, weights, curvature, rates, damping, self._only(index), len(index))
+            return DiagonalSegment(states, weights, curvature, rates, damping, self._mask_of(index), len(index))
         roots = [P.sqrt() for P in preconditioner]
         penalty = [c * P if c else None for c, P in zip(coupled, preconditioner)]
         curvature = self._curvature(self.curvature, states, weights, index, Metric(roots, penalty))
         shift = [d * p for d, p in zip(decoupled, relative)]
         return FittedSegment(
-            states, weights, curvature.in_metric(relative), h, relative, shift, self._only(index), len(index), roots
+            states, weights, curvature.in_metric(relative), h, relative, shift, self._mask_of(index), len(index), roots
         )
 
     def _curvature(self, kind, states, weights, index, metric=None):
@@ -273,7 +273,7 @@ class SourceAttribution(GradientAttribution):
         for checkpoint in segment.checkpoints:
             key = (checkpoint.stage, checkpoint.step, checkpoint.digest)
             if key not in self._states:
-                self._states[key] = self._state(checkpoint)
+                self._states[key] = self._gradients.state(checkpoint)
             states.append(self._states[key])
         if self.averaging == "statistics":
             return states, np.asarray(segment.weights)
@@ -284,5 +284,5 @@ class SourceAttribution(GradientAttribution):
 
     def _terms(self, queries):
         if all(isinstance(segment, FittedSegment) and segment.roots is None for segment in self._fitted):
-            return walk_in_eigencoordinates(self._fitted, queries, self._final, self._probe)
-        return walk_in_parameters(self._fitted, queries, self._final)
+            return walk_in_eigencoordinates(self._fitted, queries, self._gradients.trained, self._gradients.probe)
+        return walk_in_parameters(self._fitted, queries, self._gradients.trained)

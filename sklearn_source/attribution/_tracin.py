@@ -98,14 +98,14 @@ class TracIn(GradientAttribution):
         for stage, checkpoint, rates in self._weights:
             position = stage_position(trajectory, stage)
             index = self._credited[position]
-            factors = [-rates[block.parameters[0]] / len(index) for block in self._engine.blocks]
+            factors = [-rates[block.parameters[0]] / len(index) for block in self._gradients.blocks]
             here = segment_flow(trajectory, checkpoint.step, checkpoint.step, position, [checkpoint], [1.0])
             if here.preconditioner is not None:
-                factors = [f * P for f, P in zip(factors, self._matrices(here.preconditioner))]
-            self._parts.append((self._state(checkpoint), factors, self._only(index)))
+                factors = [f * P for f, P in zip(factors, self._gradients.matrices(here.preconditioner))]
+            self._parts.append((self._gradients.state(checkpoint), factors, self._mask_of(index)))
 
     def _bytes_per_query(self):
-        return sum(met_bytes(self._probe, factors) for _, factors, _ in self._parts)
+        return sum(met_bytes(self._gradients.probe, factors) for _, factors, _ in self._parts)
 
     def _terms(self, queries):
         terms = []

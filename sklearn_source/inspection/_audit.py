@@ -6,7 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from ..base import NetworkEstimator
+from ..base import NetworkAttribution
 from ..loss import resolve_measurement
 from ..network import Network
 from ._neighbours import compare_with_neighbours, representation_of
@@ -117,7 +117,7 @@ def audit_training_rows(
     >>> table[table["suggestion"] == "relabel"].head()  # doctest: +SKIP
     """
     check_attribution(estimator)
-    if not isinstance(estimator, NetworkEstimator):
+    if not isinstance(estimator, NetworkAttribution):
         raise TypeError(f"expected a method with a network to ask, got {type(estimator).__name__}")
     _check_settings(n_neighbors, k, high)
     if X_query is None and y_query is not None:

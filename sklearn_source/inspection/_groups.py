@@ -87,7 +87,7 @@ def group_influence(estimator, X_query, groups, y_query=None, *, uncertainty="au
         raise ValueError(f"uncertainty must be one of {_SOURCES}, got {uncertainty!r}")
     if not estimators:
         raise ValueError("expected at least one estimator, got an empty list")
-    hashes = [getattr(e, "_row_hashes", None) for e in estimators]
+    hashes = [getattr(e, "row_hashes_", None) for e in estimators]
     hashes = [h for h in hashes if h is not None]
     if len({e.n_train_ for e in estimators}) > 1 or any(not np.array_equal(h, hashes[0]) for h in hashes):
         raise ValueError(

@@ -60,7 +60,7 @@ def scores_for(truth, estimator, X, y=None):
             f"the truth is of {n_train} training rows, the estimator gave scores of shape {scores.shape}: fit it "
             "on all of them, by cv=FullTrainingSet() (and in HalvingGridSearchCV by a parameter as resource)"
         )
-    places = places_of_rows(truth, getattr(last, "_row_hashes", None))
+    places = places_of_rows(truth, getattr(last, "row_hashes_", None))
     if places is None:
         return scores
     ordered = np.empty_like(scores)

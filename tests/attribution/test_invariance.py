@@ -98,7 +98,7 @@ def test_queries_in_chunks(name, run, monkeypatch):
     X, _ = make_rows("conv", 11, "float64", 9)
     expected = fitted(name, r).transform(X)
     method = fitted(name, r)
-    monkeypatch.setattr(_gradient, "_QUERY_BYTES", 8 * method._engine.n_parameters * 4 * 2)
+    monkeypatch.setattr(_gradient, "_QUERY_BYTES", 8 * method._gradients.n_parameters * 4 * 2)
     assert method._queries_at_once() < 11
     assert relative(method.transform(X), expected) < 1e-6
     top, best = method.top_influences(X, k=3), np.argsort(-expected, axis=1)[:, :3]
@@ -122,7 +122,7 @@ def test_what_the_budget_of_queries_counts_is_what_they_take(name, hidden, monke
     tensors = [t for v in values for t in (v.tensors() if isinstance(v, Factored) else [v])]
     held, counted = sum(t.numel() * t.element_size() for t in tensors) / 6, method._bytes_per_query()
     if name == "source":  # two more vectors on the way from segment to segment
-        counted -= 2 * 4 * method._engine.n_parameters
+        counted -= 2 * 4 * method._gradients.n_parameters
     assert held == counted
 
 

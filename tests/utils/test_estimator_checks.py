@@ -283,7 +283,7 @@ class Tires(Scored):
 class WritesParameters(GradientSimilarity):
     def fit(self, X, y=None, *args, **kwargs):
         super().fit(X, y, *args, **kwargs)
-        self.batch_size = self._batch
+        self.batch_size = self._gradients.batch_size
         return self
 
     def transform(self, X, y=None):

@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from ...base import NetworkEstimator
+from ...base import NetworkAttribution
 from ...metrics import check_truth, linear_datamodeling_score
 from ...model_selection import queries_of, scores_for
 from ._estimator_names import estimator_names
@@ -122,7 +122,7 @@ class LDSDisplay:
         named = dict(estimators) if isinstance(estimators, Mapping) else estimator_names(estimators)
         X_query, y_query = queries_of(truth, X_query, y_query)
         found = [getattr(estimator, "best_estimator_", estimator) for estimator in named.values()]
-        known = next((e for e in found if isinstance(e, NetworkEstimator) and _is_fitted(e)), None)
+        known = next((e for e in found if isinstance(e, NetworkAttribution) and _is_fitted(e)), None)
         scores = {}
         for name, estimator in named.items():
             fitted = estimator if _is_fitted(estimator) else _fitted(name, estimator, known, net, X_train, y_train)

@@ -26,10 +26,8 @@ def scores_by_term(method, X, y=None):
     One pass over the training rows per chunk of queries and term; a checkpoint that several terms share is visited by
     each. Nothing is kept.
     """
-    with method._alone():
-        rows, chunks = method._query_chunks(X, y)
-        for index in chunks:
-            queries = slice(int(index[0]), int(index[-1]) + 1)
-            for number, term in enumerate(method._prepare_queries(rows, index, method._measure)):
-                for columns, scores in method._score_batches([term], len(index)):
+    with method._exclusive():
+        for queries, terms in method._query_batches(X, y)[1]:
+            for number, term in enumerate(terms):
+                for columns, scores in method._score_batches([term], queries.stop - queries.start):
                     yield number, queries, columns, scores

@@ -1,4 +1,4 @@
-"""How a method comes by its network and its training rows."""
+"""Methods that look into a network: how they come by it, by its training rows, and by the queries."""
 
 from __future__ import annotations
 
@@ -6,29 +6,38 @@ import contextlib
 import threading
 from abc import abstractmethod
 from numbers import Integral
+from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
+from ..gradients import even_chunks
 from ..loss import resolve_measurement
-from ..network import Network, PortableNet, read_training_rows, row_form, train_clone
+from ..network import Network, PortableNet, read_training_rows, require_readable, row_form, train_clone
 from ..rows import as_read, credited_rows, like_training, row_hashes, warn_unused
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import Interval, StrOptions, fit_context
+from ..utils._progress import progress
+from ._attribution import BaseAttribution
 from ._data_validation import read
 from ._net_argument import net_first, require_all_rows, require_trained, trajectory_of, unwrap
 
 
-class NetworkEstimator(BaseEstimator):
-    """An estimator of a trained network and the rows it was trained on.
+class NetworkAttribution(BaseAttribution):
+    """Base of the methods that look into a trained network.
 
     After :meth:`fit` a method finds a private copy of the network in ``_network``, the rows in ``_rows``, which of them
     each stage trained on in ``_credited``, the measurement in ``_measure``, and has learned its own in
     :meth:`_fit_method`. What another method has to be given to be fitted on the same is in ``net_`` and ``_given``.
+
+    A method gives :meth:`_fit_method`, :meth:`_prepare_queries`, and the two generators of scores of
+    :class:`BaseAttribution`. Its constructor takes ``net``, ``random_state``, ``verbose``, and what it needs of
+    ``measurement``, ``output`` and ``batch_size``.
     """
 
+    # Queries scored together when nothing larger is at stake.
+    _query_chunk = 4096
     _parameter_constraints = {
         "net": "no_validation",  # fit says what it needs, and why
         "measurement": [StrOptions({"auto", "log_odds", "prediction", "neg_loss"}), callable],
@@ -37,12 +46,19 @@ class NetworkEstimator(BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-    has_unit = False
     _needs_trajectory = False
+
+    @abstractmethod
+    def _fit_method(self) -> None:
+        """Learn what the method needs from ``_network``, ``_rows``, ``_credited`` and ``trajectory_``."""
+
+    @abstractmethod
+    def _prepare_queries(self, rows, index, measure):
+        """What :meth:`_score_batches` needs of the queries ``index`` of ``rows`` (a :class:`~.rows.Rows`)."""
 
     @net_first
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, net=None, stage=None):
+    def fit(self, X: Any, y: Any = None, *, net: Any = None, stage: Any = None) -> NetworkAttribution:
         """Fit on the training rows of a network.
 
         Parameters
@@ -125,7 +141,7 @@ class NetworkEstimator(BaseEstimator):
         self._keys = np.arange(self.n_train_, dtype=np.uint64) if hashes is None else hashes
 
     @property
-    def _row_hashes(self):
+    def row_hashes_(self) -> NDArray[np.uint64] | None:
         """Fingerprints of the training rows in the order of :meth:`fit`, None where they have none."""
         return self._keys if self._identified else None
 
@@ -152,10 +168,6 @@ class NetworkEstimator(BaseEstimator):
             )
         return X, y
 
-    @abstractmethod
-    def _fit_method(self):
-        """Learn what the method needs from ``_network``, ``_rows``, ``_credited`` and ``trajectory_``."""
-
     def _recorder(self):
         """What is to watch the training of a bare net that has no recorder of its own."""
         return TrajectoryRecorder() if self._needs_trajectory else None
@@ -166,11 +178,33 @@ class NetworkEstimator(BaseEstimator):
             return int(np.random.default_rng().integers(2**31 - 1))
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
+    def _query_batches(self, X, y):
+        X, y = read(self, self.net_, X, y, reset=False)
+        rows = self._network.prepare(*like_training(X, y, self._form, self._y_shape))
+        if self._measure.needs_y and not rows.has_y:
+            raise ValueError(
+                f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "
+                "transform(X, y)"
+            )
+        require_readable(self._network, rows.batch(slice(0, 1))[0], self._form)
+        size = max(1, min(self._query_chunk, self._queries_at_once()))
+        chunks = even_chunks(len(rows), size)
+        chunks = progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")
+        return len(rows), (
+            (chunk, self._prepare_queries(rows, np.arange(chunk.start, chunk.stop), self._measure)) for chunk in chunks
+        )
+
+    def _queries_at_once(self):
+        """Queries whose vectors fit in memory together."""
+        return self._query_chunk
+
+    def _transform_needs_y(self):
+        return self._measure.needs_y
+
     @contextlib.contextmanager
-    def _alone(self):
+    def _exclusive(self):
         """One reader at a time: threads that share the estimator share the module, whose weights change on the walk."""
-        check_is_fitted(self)
-        with self._lock:
+        with super()._exclusive(), self._lock:
             yield
 
     def __sklearn_is_fitted__(self):
