@@ -1,4 +1,4 @@
-"""What the documentation names: the API reference's entries, the labels of the pages, the public objects of the package."""
+"""What the documentation names: entries of the API reference, labels of the pages; and what the package exports."""
 
 from __future__ import annotations
 

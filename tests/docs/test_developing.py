@@ -1,0 +1,106 @@
+"""The examples of docs/developing.rst run, and pass the checks that the page names."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils import Bunch
+from skorch import NeuralNetRegressor
+
+from sklearn_source import SourceAttribution, TrajectoryRecorder
+from sklearn_source.trajectory import Trajectory, segment_flow
+from sklearn_source.trajectory._preconditioner import FAMILIES
+from sklearn_source.utils.estimator_checks import parametrize_with_attribution_checks
+from tests.docs._reference import DOCS
+
+PAGE = (DOCS / "developing.rst").read_text(encoding="utf-8")
+
+
+def example(name):
+    """The module docs/developing/<name>.py, once, which the page shows."""
+    assert f".. literalinclude:: developing/{name}.py" in PAGE
+    full = f"docs_developing_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, DOCS / "developing" / f"{name}.py")
+        sys.modules[full] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[full]
+
+
+def test_every_example_is_shown():
+    shown = {path.stem for path in (DOCS / "developing").glob("*.py") if f"developing/{path.name}" in PAGE}
+    assert shown == {path.stem for path in (DOCS / "developing").glob("*.py")}
+
+
+@parametrize_with_attribution_checks(
+    [example("gradient_method").GradientDot(), example("feature_method").OutputDistance()]
+)
+def test_methods_keep_the_contract(estimator, check):
+    check(estimator)
+
+
+def test_metric():
+    module = example("metric")
+    assert doctest.testmod(module).attempted
+    assert doctest.testmod(module).failed == 0
+    rng = np.random.default_rng(0)
+    masks = np.vstack([np.ones((1, 200), dtype=bool), ~np.eye(200, dtype=bool)])
+    truth = Bunch(masks=masks, outputs=rng.standard_normal((201, 1, 5)))
+    effect = truth.outputs[0, 0] - truth.outputs[1:, 0]  # (200, 5)
+    assert module.sign_agreement_score(effect.T, truth).score == 1.0
+    assert abs(module.sign_agreement_score(rng.standard_normal((5, 200)), truth).score - 0.5) < 0.05
+
+
+@pytest.fixture
+def AdaBelief():
+    """The optimizer of the page; its family is known for as long as the test runs."""
+    module = example("optimizer")
+    FAMILIES["AdaBelief"] = module._AdaBelief()
+    yield module.AdaBelief
+    FAMILIES.pop("AdaBelief", None)
+
+
+def trained(optimizer):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3)).astype(np.float32)
+    y = (X @ np.ones((3, 1)) + 0.1 * rng.standard_normal((40, 1))).astype(np.float32)
+    torch.manual_seed(0)
+    net = NeuralNetRegressor(
+        torch.nn.Linear,
+        module__in_features=3,
+        module__out_features=1,
+        optimizer=optimizer,
+        lr=0.05,
+        batch_size=10,
+        max_epochs=10,
+        iterator_train__shuffle=True,
+        train_split=None,
+        verbose=0,
+        callbacks=[TrajectoryRecorder(n_checkpoints=4)],
+    )
+    return net.fit(X, y), X, y
+
+
+def test_an_optimizer_is_covered_by_its_family(AdaBelief):
+    net, X, y = trained(AdaBelief)
+    trajectory = Trajectory.from_net(net)
+    last = trajectory.checkpoints[-1]
+    flow = segment_flow(trajectory, 0, last.step, 0, [last], [1.0])
+    for name, parameter in net.module_.named_parameters():
+        variance = net.optimizer_.state[parameter]["exp_avg_var"] / (1 - 0.999**last.step)
+        torch.testing.assert_close(flow.preconditioner[name], 1 / (variance.sqrt() + 1e-8))
+    scores = SourceAttribution(n_segments=2).fit(net, X, y).transform(X[:3])
+    assert np.isfinite(scores).all()
+    assert np.abs(scores).max() > 0
+
+
+def test_without_its_family_it_is_refused(AdaBelief):
+    del FAMILIES["AdaBelief"]
+    net, X, y = trained(AdaBelief)
+    with pytest.raises(ValueError, match="AdaBelief, whose steps are not known"):
+        SourceAttribution(n_segments=2).fit(net, X, y)
