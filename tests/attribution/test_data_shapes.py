@@ -11,7 +11,8 @@ from skorch.helper import SliceDict
 from torch import nn
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-from sklearn_source import GradientSimilarity, InfluenceFunctions, RepresentationSimilarity, SourceAttribution, TracIn
+from sklearn_source import InfluenceFunctions, SourceAttribution
+from tests._methods import METHODS
 from tests._nets import make_net
 
 RNG = np.random.RandomState(0)
@@ -20,7 +21,6 @@ A, B = RNG.normal(size=(N, 3)).astype(np.float32), RNG.normal(size=(N, 2)).astyp
 Y = (A[:, :1] - B[:, 1:] + 0.1 * RNG.normal(size=(N, 1))).astype(np.float32)
 QA, QB = RNG.normal(size=(M, 3)).astype(np.float32), RNG.normal(size=(M, 2)).astype(np.float32)
 QY = RNG.normal(size=(M, 1)).astype(np.float32)
-METHODS = [SourceAttribution, InfluenceFunctions, TracIn, GradientSimilarity, RepresentationSimilarity]
 
 
 class Two(nn.Module):

@@ -26,11 +26,11 @@ from sklearn_source import (
 )
 from sklearn_source.modules import MLP
 from sklearn_source.utils.estimator_checks._net_fingerprint import changed, fingerprint
+from tests._methods import GRADIENT_METHODS, METHODS
 from tests._nets import make_net
 
-METHODS = [SourceAttribution, InfluenceFunctions, TracIn, GradientSimilarity, RepresentationSimilarity]
 RECORDED = [SourceAttribution, TracIn]
-GRADIENT = METHODS[:-1]
+GRADIENT = GRADIENT_METHODS
 
 RNG = np.random.RandomState(0)
 X = RNG.normal(size=(20, 4)).astype(np.float32)

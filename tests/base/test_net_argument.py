@@ -29,9 +29,10 @@ from torch import nn
 import sklearn_source
 from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
 from sklearn_source.modules import MLP
+from tests._methods import METHODS
 from tests._nets import make_net
 
-METHODS = [SourceAttribution(), InfluenceFunctions(), TracIn(), GradientSimilarity()]
+INSTANCES = [method() for method in METHODS]
 RNG = np.random.RandomState(0)
 X = RNG.normal(size=(20, 4)).astype(np.float32)
 Y = (X[:, :1] - X[:, 1:2] * X[:, 2:3] + 0.1 * RNG.normal(size=(20, 1))).astype(np.float32)
@@ -122,7 +123,7 @@ def test_pipeline_scales_in_float64():
     assert list(pipe.get_feature_names_out()) == [f"row{i}" for i in range(len(X))]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("method", INSTANCES, ids=lambda method: type(method).__name__)
 def test_pipeline_trains_a_bare_net(method):
     pipe = Pipeline([("scale", StandardScaler()), ("rows", clone(method).set_params(net=make_net(), random_state=0))])
     found = pipe.fit(X.astype(np.float64), Y.astype(np.float64)).transform(QUERIES)
@@ -147,7 +148,7 @@ def test_grid_search_over_segments(net):
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("method", INSTANCES, ids=lambda method: type(method).__name__)
 def test_cross_validation_over_a_frozen_net_is_refused(method, recorded):
     if not recorded and isinstance(method, (SourceAttribution, TracIn)):
         return

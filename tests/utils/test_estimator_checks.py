@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklearn_source import (
     GradientSimilarity,
-    InfluenceFunctions,
     RepresentationSimilarity,
     SourceAttribution,
     TracIn,
@@ -20,23 +19,21 @@ from sklearn_source import (
 )
 from sklearn_source.rows import row_hashes
 from sklearn_source.utils.estimator_checks import check_attribution_estimator, parametrize_with_attribution_checks
+from tests._methods import METHODS
 
 
-@parametrize_with_attribution_checks(
-    [
-        SourceAttribution(),
-        InfluenceFunctions(),
-        TracIn(quadrature="right"),
-        GradientSimilarity(),
-        RepresentationSimilarity(metric="l2"),
-    ]
-)
+@parametrize_with_attribution_checks([method() for method in METHODS])
 def test_attribution_checks(estimator, check):
     check(estimator)
 
 
 @parametrize_with_attribution_checks(
-    [SourceAttribution(fisher="sampled", averaging="parameters", quadrature="right")], tasks=["regression"]
+    [
+        SourceAttribution(fisher="sampled", averaging="parameters", quadrature="right"),
+        TracIn(quadrature="right"),
+        RepresentationSimilarity(metric="l2"),
+    ],
+    tasks=["regression"],
 )
 def test_attribution_checks_of_the_other_ways(estimator, check):
     check(estimator)
