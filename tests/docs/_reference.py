@@ -19,6 +19,7 @@ ROOMS = (
     "sklearn_source.datasets",
     "sklearn_source.modules",
     "sklearn_source.utils.estimator_checks",
+    "sklearn_source.utils.discovery",
 )
 # Exported for other rooms of the house, which may import from a room's `__init__` only.
 FOR_OTHER_ROOMS = {
