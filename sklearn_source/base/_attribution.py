@@ -16,7 +16,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from ._net_argument import net_first
-from ._top import TopRows
+from ._top_rows import TopRows
 
 _ORDERS = ("supporting", "opposing")
 

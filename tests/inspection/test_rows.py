@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from sklearn_source.inspection._plot import InfluenceDisplay
+from sklearn_source.inspection import InfluenceDisplay
 from sklearn_source.inspection._showable import count, one_row, take
 
 X = np.arange(12.0).reshape(4, 3)
@@ -66,6 +66,6 @@ def test_rows_of_frames_and_texts():
 def test_from_estimator_with_other_containers(fitted, wrap):
     est, _, X, _ = fitted
     expected = InfluenceDisplay.from_estimator(est, X[:5], X_train=X, query=3, k=2)
-    found = InfluenceDisplay.from_estimator(est, wrap(X[:5]), X_train=wrap(X), query=3, k=2)
-    np.testing.assert_array_equal(found.supporting.indices, expected.supporting.indices)
-    np.testing.assert_allclose(np.asarray(found.opposing.X, float), np.asarray(expected.opposing.X, float))
+    display = InfluenceDisplay.from_estimator(est, wrap(X[:5]), X_train=wrap(X), query=3, k=2)
+    np.testing.assert_array_equal(display.supporting.indices, expected.supporting.indices)
+    np.testing.assert_allclose(np.asarray(display.opposing.X, float), np.asarray(expected.opposing.X, float))

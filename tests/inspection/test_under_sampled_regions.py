@@ -11,11 +11,11 @@ from torch import nn
 from sklearn_source import InfluenceFunctions
 from sklearn_source.inspection import _score_chunks, under_sampled_regions
 from tests._nets import make_net
-from tests.inspection._stub import known
+from tests.inspection._known_scores import known
 
 
-def by_query(found):
-    table = found.table
+def by_query(result):
+    table = result.table
     return {name: np.asarray(table[name])[np.argsort(np.asarray(table["query"]))] for name in table.columns}
 
 
@@ -23,8 +23,8 @@ def test_columns_are_those_of_a_loop(monkeypatch):
     scores = np.random.default_rng(0).normal(size=(9, 20))
     scores[4] = -1.0  # nothing supports it
     est, X_query = known(scores)
-    found = under_sampled_regions(est, X_query, k=3, share=0.3)
-    columns = by_query(found)
+    result = under_sampled_regions(est, X_query, k=3, share=0.3)
+    columns = by_query(result)
     for q, line in enumerate(scores):
         positive = np.sort(line[line > 0])[::-1]
         if not len(positive):
@@ -37,8 +37,8 @@ def test_columns_are_those_of_a_loop(monkeypatch):
     assert columns["under_sampled"].sum() == 3
     worst = np.argsort(columns["effective_rows"])[:3]
     assert columns["under_sampled"][worst].all()
-    assert list(found.table["query"]) == list(np.argsort(columns["effective_rows"], kind="stable"))
-    monkeypatch.setattr(_score_chunks, "_VALUES", 40)
+    assert list(result.table["query"]) == list(np.argsort(columns["effective_rows"], kind="stable"))
+    monkeypatch.setattr(_score_chunks, "_MAX_SCORES", 40)
     parts = by_query(under_sampled_regions(est, X_query, k=3, share=0.3))
     for name, values in columns.items():
         np.testing.assert_array_equal(parts[name], values)
@@ -58,14 +58,14 @@ def test_regions_are_queries_that_share_rows():
     scores[5, [20]] = 1.0
     scores[6:] = 1.0  # rest on all rows
     est, X_query = known(scores)
-    found = under_sampled_regions(est, X_query, k=3, share=0.75)
-    region = by_query(found)["region"]
+    result = under_sampled_regions(est, X_query, k=3, share=0.75)
+    region = by_query(result)["region"]
     assert list(region[:3]) == [0, 0, 0]
     assert list(region[3:5]) == [1, 1]
     assert list(region[5:]) == [2, -1, -1]
-    assert [list(r.queries) for r in found.regions] == [[0, 1, 2], [3, 4], [5]]
-    assert list(found.regions[0].rows) == [3, 2, 4, 1, 5]
-    assert list(found.regions[0].n_supported) == [3, 2, 2, 1, 1]
+    assert [list(r.queries) for r in result.regions] == [[0, 1, 2], [3, 4], [5]]
+    assert list(result.regions[0].rows) == [3, 2, 4, 1, 5]
+    assert list(result.regions[0].n_supported) == [3, 2, 2, 1, 1]
 
 
 def test_a_rare_cluster_is_found():
@@ -82,10 +82,10 @@ def test_a_rare_cluster_is_found():
             NeuralNetClassifier, module__hidden=(16,), module__n_outputs=3, criterion=nn.CrossEntropyLoss,
             max_epochs=30, recorded=False, iterator_train__shuffle=True,
         ).fit(X, y)  # fmt: skip
-    found = under_sampled_regions(InfluenceFunctions().fit(net, X, y), X_query, k=5, share=8 / 48)
-    flagged = by_query(found)["under_sampled"]
+    result = under_sampled_regions(InfluenceFunctions().fit(net, X, y), X_query, k=5, share=8 / 48)
+    flagged = by_query(result)["under_sampled"]
     assert (kind[flagged] == 2).sum() >= 6
-    rare = [r for r in found.regions if (kind[r.queries] == 2).all()]
+    rare = [r for r in result.regions if (kind[r.queries] == 2).all()]
     assert rare
     assert set(np.flatnonzero(y == 2)) <= set(rare[0].rows)
 

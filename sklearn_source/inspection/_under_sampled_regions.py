@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
+from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from ._score_chunks import check_attribution, score_chunks
 from ._table import make_table
 
 
-def under_sampled_regions(estimator, X_query, y_query=None, *, k=10, share=0.1, as_frame="auto"):
-    """Which predictions rest on few training rows, and on which: where more data would tell most.
+def under_sampled_regions(
+    estimator: BaseEstimator,
+    X_query: Any,
+    y_query: Any = None,
+    *,
+    k: int = 10,
+    share: float = 0.1,
+    as_frame: bool | str = "auto",
+) -> Bunch:
+    """Find the predictions that rest on few training rows, and these rows: where more data would tell most.
 
     Read more in the :ref:`User Guide <decisions>`.
 
     Parameters
     ----------
     estimator : fitted attribution method
-    X_query, y_query
-        As for ``transform``: rows from where the network is to be used, no labels needed for classifiers.
+        Whose scores say what supports a prediction.
+    X_query : array-like of shape (n_query, ...)
+        Rows from where the network is to be used, as ``transform`` takes them.
+    y_query : array-like of shape (n_query, ...), optional
+        Their targets, for measurements that need them. Classifiers need none.
     k : int, default=10
         Strongest supporting rows looked at for each query.
     share : float, default=0.1
         Share of the queries that count as under-sampled: those that rest on the fewest rows.
     as_frame : bool or "auto", default="auto"
-        As in :func:`audit_training_rows`.
+        A pandas DataFrame, or else a NumPy record array. "auto": a frame where pandas is installed.
 
     Returns
     -------
-    result : Bunch
+    result : :class:`~sklearn.utils.Bunch`
         table : DataFrame or recarray of n_query rows
             Fewest rows first. Columns: ``query``, its place; ``effective_rows``, how many rows support it, were their
             shares equal: the square of the sum of its positive scores by the sum of their squares, from 1 to n_train, 0
@@ -46,7 +59,14 @@ def under_sampled_regions(estimator, X_query, y_query=None, *, k=10, share=0.1, 
     Raises
     ------
     ValueError
-        If settings are out of range.
+        If settings are out of range, or the estimator gives scores that are not finite.
+    TypeError
+        If the estimator is no attribution method.
+
+    See Also
+    --------
+    audit_training_rows : Training rows to look at, worst first.
+    group_influence : What named groups of training rows did to predictions.
 
     Notes
     -----
@@ -62,23 +82,23 @@ def under_sampled_regions(estimator, X_query, y_query=None, *, k=10, share=0.1, 
 
     Examples
     --------
-    >>> found = under_sampled_regions(est, X_test)  # doctest: +SKIP
-    >>> found.regions[0].rows  # the few rows that these predictions rest on  # doctest: +SKIP
+    >>> result = under_sampled_regions(est, X_test)  # doctest: +SKIP
+    >>> result.regions[0].rows  # the few rows that these predictions rest on  # doctest: +SKIP
     """
     check_attribution(estimator)
     n_train = estimator.n_train_
     if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= n_train:
-        raise ValueError(f"k must be an integer from 1 to the number of training rows, {n_train}; got {k!r}")
+        raise ValueError(f"expected k to be an integer from 1 to {n_train}, the number of training rows, got {k!r}")
     if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share <= 1:
-        raise ValueError(f"share must be between 0 and 1, got {share!r}")
+        raise ValueError(f"expected share to be between 0 and 1, got {share!r}")
     effective, values, rows = (
         np.concatenate(parts)
-        for parts in zip(*(_support(scores, k) for _, scores in score_chunks(estimator, X_query, y_query)))
+        for parts in zip(*(_supporting_rows(scores, k) for _, scores in score_chunks(estimator, X_query, y_query)))
     )
     n_query = len(effective)
-    few = np.zeros(n_query, dtype=bool)
-    few[np.argsort(effective, kind="stable")[: max(1, round(share * n_query))]] = True
-    region = _regions(np.flatnonzero(few), rows, values > 0, n_train, n_query)
+    under_sampled = np.zeros(n_query, dtype=bool)
+    under_sampled[np.argsort(effective, kind="stable")[: max(1, round(share * n_query))]] = True
+    region = _region_of_query(np.flatnonzero(under_sampled), rows, values > 0, n_train, n_query)
     order = np.argsort(effective, kind="stable")
     columns = {
         "query": np.arange(n_query),
@@ -86,17 +106,20 @@ def under_sampled_regions(estimator, X_query, y_query=None, *, k=10, share=0.1, 
         "top_share": values.sum(axis=1),
         "strongest_row": rows[:, 0],
         "strongest_share": values[:, 0],
-        "under_sampled": few,
+        "under_sampled": under_sampled,
         "region": region,
     }
     return Bunch(
         table=make_table({name: column[order] for name, column in columns.items()}, as_frame),
-        regions=[_about(np.flatnonzero(region == r), rows, values > 0) for r in range(region.max() + 1)],
+        regions=[_describe_region(np.flatnonzero(region == r), rows, values > 0) for r in range(region.max() + 1)],
     )
 
 
-def _support(scores, k):
-    """Effective number of supporting rows, shares of the k strongest in the positive scores, and which they are."""
+def _supporting_rows(scores, k):
+    """What supports each query: scores (n, n_train) to (effective number of rows (n,), shares (n, k), rows (n, k)).
+
+    Shares are those of the k strongest rows in the sum of positive scores, strongest first.
+    """
     positive = scores.clip(min=0)
     total, squares = positive.sum(axis=1), (positive**2).sum(axis=1)
     rows = np.argsort(-positive, axis=1, kind="stable")[:, :k]
@@ -104,13 +127,17 @@ def _support(scores, k):
     return np.divide(total**2, squares, out=np.zeros_like(total), where=squares > 0), values, rows
 
 
-def _regions(queries, rows, supports, n_train, n_query):
-    """Number of the region of every query: those of most queries first, -1 for queries that are in none."""
-    line, place = np.nonzero(supports[queries])
+def _region_of_query(queries, rows, supports, n_train, n_query):
+    """Number of the region of every query, (n_query,): those of most queries first, -1 for queries that are in none.
+
+    Takes the positions of the under-sampled queries, and for all queries their strongest rows (n_query, k) and which
+    of these support them, a mask of the same shape.
+    """
+    query, rank_in_query = np.nonzero(supports[queries])
     shape = (len(queries), n_train)
-    members = csr_matrix((np.ones(len(line)), (line, rows[queries][line, place])), shape=shape)
+    members = csr_matrix((np.ones(len(query)), (query, rows[queries][query, rank_in_query])), shape=shape)
     common = (members @ members.T).tocoo()
-    sizes = np.bincount(line, minlength=len(queries))
+    sizes = np.bincount(query, minlength=len(queries))
     linked = common.data >= np.minimum(sizes[common.row], sizes[common.col]) / 2
     links = (np.ones(int(linked.sum())), (common.row[linked], common.col[linked]))
     _, label = connected_components(csr_matrix(links, shape=(len(queries),) * 2), directed=False)
@@ -122,8 +149,8 @@ def _regions(queries, rows, supports, n_train, n_query):
     return region
 
 
-def _about(queries, rows, supports):
-    """The queries of a region and the rows that it rests on."""
-    named, counts = np.unique(rows[queries][supports[queries]], return_counts=True)
+def _describe_region(queries, rows, supports):
+    """A Bunch of the queries of a region, the rows that it rests on, and how many of the queries each supports."""
+    region_rows, counts = np.unique(rows[queries][supports[queries]], return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return Bunch(queries=queries, rows=named[order], n_supported=counts[order])
+    return Bunch(queries=queries, rows=region_rows[order], n_supported=counts[order])
