@@ -12,7 +12,8 @@ import torch
 from sklearn.utils import Bunch
 from skorch import NeuralNetRegressor
 
-from sklearn_source import SourceAttribution, TrajectoryRecorder
+from sklearn_source import InfluenceFunctions, SourceAttribution, TrajectoryRecorder
+from sklearn_source.curvature import Diagonal
 from sklearn_source.trajectory import Trajectory, segment_flow
 from sklearn_source.trajectory._preconditioner import FAMILIES
 from sklearn_source.utils.estimator_checks import parametrize_with_attribution_checks
@@ -42,6 +43,20 @@ def test_every_example_is_shown():
 )
 def test_methods_keep_the_contract(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_curvature_has_the_mean_eigenvalue_of_the_diagonal(optimizer):
+    net, X, y = trained(optimizer)
+    Isotropic = example("curvature").Isotropic
+    isotropic = InfluenceFunctions(curvature=Isotropic(fisher="empirical")).fit(net, X, y)
+    diagonal = InfluenceFunctions(curvature=Diagonal(fisher="empirical")).fit(net, X, y)
+    assert isotropic.damping_ == pytest.approx(diagonal.damping_, rel=1e-5)
+    assert isotropic.set_params(curvature__fisher="exact").get_params()["curvature__fisher"] == "exact"
+    # With one eigenvalue everywhere scores are inner products of gradients.
+    dot = example("gradient_method").GradientDot().fit(net, X, y).transform(X[:3])
+    assert np.corrcoef(isotropic.transform(X[:3]).ravel(), dot.ravel())[0, 1] == pytest.approx(1, abs=1e-5)
+    assert np.isfinite(SourceAttribution(curvature=Isotropic(), n_segments=2).fit(net, X, y).transform(X[:3])).all()
 
 
 def test_metric():

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 
 import sklearn_source
-from sklearn_source import datasets, inspection, metrics, model_selection, modules, retraining
+from sklearn_source import curvature, datasets, inspection, metrics, model_selection, modules, retraining
 from tests.docs._reference import DOCS, ROOT
 
 PAGES = sorted(
@@ -47,7 +47,7 @@ def namespace():
     """What a reader has at hand: imports, data, and a trained net."""
     names = {"np": np, "torch": torch, "FrozenEstimator": FrozenEstimator, "GridSearchCV": GridSearchCV}
     names.update(NeuralNet=NeuralNet, NeuralNetClassifier=NeuralNetClassifier, NeuralNetRegressor=NeuralNetRegressor)
-    for room in (sklearn_source, datasets, inspection, metrics, model_selection, modules, retraining):
+    for room in (sklearn_source, curvature, datasets, inspection, metrics, model_selection, modules, retraining):
         names.update({name: getattr(room, name) for name in room.__all__})
     for name in ("retrain_on_subsets", "retrain_without"):
         names[name] = fewer(names[name], n_subsets=8, n_repeats=2)
