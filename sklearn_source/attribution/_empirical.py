@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base import BaseAttribution, net_first
 from ..metrics import check_truth
-from ..rows import KnownQueries, number_of_rows, places_of_rows, row_hashes
+from ..rows import TruthQueries, count_rows, match_truth_rows, row_hashes
 from ..utils._compat import validate_data
 
 
@@ -99,7 +99,7 @@ class EmpiricalInfluence(BaseAttribution):
         if self.truth is None:
             raise ValueError("no truth: pass the result of retrain_on_subsets to the constructor")
         masks, outputs = check_truth(self.truth)
-        n_rows = number_of_rows(X)
+        n_rows = count_rows(X)
         if n_rows != masks.shape[1]:
             raise ValueError(
                 f"expected the {masks.shape[1]} training rows of the retraining, in its order, got {n_rows}"
@@ -109,10 +109,10 @@ class EmpiricalInfluence(BaseAttribution):
         if getattr(X, "ndim", 0) == 2:
             validate_data(self, X, skip_check_array=True, reset=True)
         self.row_hashes_ = None if y is None else row_hashes(X, y)
-        places = places_of_rows(self.truth, self.row_hashes_)
+        places = match_truth_rows(self.truth, self.row_hashes_)
         masks = masks if places is None else masks[:, places]
         X_query = getattr(self.truth, "X_query", None) if self.X_query is None else self.X_query
-        self._queries = KnownQueries(X_query, outputs.shape[2])
+        self._queries = TruthQueries(X_query, outputs.shape[2])
         self._train_hashes = row_hashes(X)
         self.n_train_ = n_rows
         self.n_with_, self.n_without_ = masks.sum(axis=0), (~masks).sum(axis=0)
@@ -190,7 +190,7 @@ class EmpiricalInfluence(BaseAttribution):
     def _self_batches(self):
         if self._queries.hashes is None or self._train_hashes is None:
             raise ValueError("self_influence needs the training rows among the queries: pass X_query")
-        positions = self._queries.recognised(self._train_hashes)
+        positions = self._queries.match(self._train_hashes)
         for start in range(0, self.n_train_, 512):
             part = slice(start, min(start + 512, self.n_train_))
             yield part, np.diagonal(self._estimate(positions[part])[0][:, part])

@@ -15,7 +15,14 @@ from sklearn.utils import check_random_state
 from ..gradients import even_chunks
 from ..loss import resolve_measurement
 from ..network import Network, PortableNet, read_training_rows, require_readable, row_form, train_clone
-from ..rows import as_read, credited_rows, like_training, row_hashes, warn_unused
+from ..rows import (
+    as_arrays,
+    cast_like_training,
+    match_stage_rows,
+    require_same_rows,
+    row_hashes,
+    warn_unused_rows,
+)
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import Interval, StrOptions, fit_context
 from ..utils._progress import progress
@@ -134,9 +141,9 @@ class NetworkAttribution(BaseAttribution):
         if self._needs_trajectory:
             self.trajectory_ = trajectory
         hashes = row_hashes(X, y)
-        self._credited = credited_rows(trajectory, hashes, self.n_train_, stage, every_stage=self._needs_trajectory)
+        self._credited = match_stage_rows(trajectory, hashes, self.n_train_, stage, every_stage=self._needs_trajectory)
         if self.has_unit:
-            warn_unused(self._credited, self.n_train_)
+            warn_unused_rows(self._credited, self.n_train_)
         elif not self._needs_trajectory:
             self._credited = [np.arange(self.n_train_)]
         self._identified = hashes is not None
@@ -147,7 +154,7 @@ class NetworkAttribution(BaseAttribution):
         """Fingerprints of the training rows in the order of :meth:`fit`, None where they have none."""
         return self._keys if self._identified else None
 
-    def _met_in_fit(self, X, y):
+    def _require_fit_rows(self, X, y):
         """The training rows as ``fit`` read them, given once more.
 
         Raises
@@ -155,19 +162,15 @@ class NetworkAttribution(BaseAttribution):
         ValueError
             If they are others, or stand in another order.
         """
-        X, y = like_training(*as_read(self.net_, X, y), self._form, self._y_shape)
+        X, y = cast_like_training(*as_arrays(self.net_, X, y), self._form, self._y_shape)
         rows, hashes = self._network.prepare(X, y), row_hashes(X, y)
         if len(rows) != self.n_train_ or not rows.has_y:
             raise ValueError(
                 f"expected the {self.n_train_} training rows given to fit and their targets y, got {len(rows)}"
                 + ("" if rows.has_y else " without targets")
             )
-        if self._identified and hashes is not None and not np.array_equal(hashes, self._keys):
-            same = np.array_equal(np.sort(hashes), np.sort(self._keys))
-            raise ValueError(
-                "expected the training rows given to fit, in the same order, got "
-                + ("them in another one" if same else f"{np.isin(hashes, self._keys, invert=True).sum()} others")
-            )
+        if self._identified and hashes is not None:
+            require_same_rows(hashes, self._keys)
         return X, y
 
     def _recorder(self):
@@ -182,7 +185,7 @@ class NetworkAttribution(BaseAttribution):
 
     def _query_batches(self, X, y):
         X, y = read(self, self.net_, X, y, reset=False)
-        rows = self._network.prepare(*like_training(X, y, self._form, self._y_shape))
+        rows = self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape))
         if self._measure.needs_y and not rows.has_y:
             raise ValueError(
                 f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "

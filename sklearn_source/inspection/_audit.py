@@ -138,7 +138,7 @@ def audit_training_rows(
     if X_query is None and y_query is not None:
         raise ValueError("expected X_query where y_query is given, got None: pass the queries too")
     n = estimator.n_train_
-    X, y = estimator._met_in_fit(X, y)
+    X, y = estimator._require_fit_rows(X, y)
     predictions = predict_rows(estimator.net_, X, y)
     influence = np.asarray(estimator.self_influence(), dtype=np.float64)
     columns = _prediction_columns(predictions, influence, bool(getattr(estimator, "has_unit", False)))

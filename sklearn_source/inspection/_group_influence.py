@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from ..metrics import check_confidence
-from ..retraining import row_indices
+from ..rows import row_indices
 from ._score_chunks import check_attribution, score_chunks
 
 _UNCERTAINTIES = ("auto", "rows", "networks", "both")

@@ -7,8 +7,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ..rows import n_rows_of
-from ..utils._compat import safe_indexing
+from ..rows import count_rows, take_rows
 
 _MAX_SCORES = 1 << 24  # scores held at a time
 
@@ -18,7 +17,7 @@ def score_chunks(estimator, X, y=None):
 
     Queries that cannot be sliced, in dicts or Datasets, come at once.
     """
-    n_query = n_rows_of(X)
+    n_query = count_rows(X)
     size = max(1, _MAX_SCORES // estimator.n_train_)
     if n_query is None or n_query <= size or not _can_slice(X) or not (y is None or _can_slice(y)):
         scores = _scores(estimator, X, y)
@@ -27,7 +26,7 @@ def score_chunks(estimator, X, y=None):
     for start in range(0, n_query, size):
         queries = slice(start, min(start + size, n_query))
         index = np.arange(queries.start, queries.stop)
-        yield queries, _scores(estimator, safe_indexing(X, index), None if y is None else safe_indexing(y, index))
+        yield queries, _scores(estimator, take_rows(X, index), None if y is None else take_rows(y, index))
 
 
 def check_attribution(estimator):

@@ -9,7 +9,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ..base import scores_by_term
-from ._showable import count
+from ..rows import count_rows
 
 if TYPE_CHECKING:
     from ..attribution import SourceAttribution
@@ -56,7 +56,7 @@ def segment_scores(estimator: SourceAttribution, X: Any, y: Any = None) -> np.nd
     >>> by_segment.sum(axis=(1, 2))  # how much each segment contributed  # doctest: +SKIP
     """
     _check_segments(estimator)
-    scores = np.zeros((len(estimator.segments_), count(X), estimator.n_train_), dtype=np.float32)
+    scores = np.zeros((len(estimator.segments_), count_rows(X), estimator.n_train_), dtype=np.float32)
     for segment, queries, rows, block in iter_segment_scores(estimator, X, y):
         scores[segment, queries, rows] = block.to(torch.float32).cpu().numpy()
     return scores

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ..metrics import check_truth, linear_datamodeling_score
-from ..utils._compat import safe_indexing
+from ..rows import take_rows
 from ._ground_truth import queries_of, scores_for
 from ._splitter import named_fold
 
@@ -100,7 +100,7 @@ class _QueryScorer:
 
     def __call__(self, estimator, X, y=None):
         queries = self.fold(*named_fold(X))
-        X_query, y_query = (None if a is None else safe_indexing(a, queries) for a in (self._X, self._y))
+        X_query, y_query = (None if a is None else take_rows(a, queries) for a in (self._X, self._y))
         scores = scores_for(self._truth, estimator, X_query, y_query)
         truth = copy.copy(self._truth)
         truth.outputs = np.asarray(truth.outputs)[:, :, queries]

@@ -9,8 +9,7 @@ import joblib
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator
 
-from ..rows import row_hashes
-from ..utils._compat import num_samples, safe_indexing
+from ..rows import count_rows, row_hashes, take_rows
 
 
 class FullTrainingSet(BaseCrossValidator):
@@ -62,7 +61,7 @@ class FullTrainingSet(BaseCrossValidator):
             Every row, in order.
         test : ndarray of int
         """
-        rows = np.arange(num_samples(X))
+        rows = np.arange(count_rows(X))
         for fold in range(self.n_splits):
             yield rows.copy(), np.zeros(self.n_splits * (self.n_splits - 1) // 2 + fold + 1, dtype=np.int64)
 
@@ -85,11 +84,11 @@ class FullTrainingSet(BaseCrossValidator):
 
 def named_fold(X):
     """(fold, n_splits) that test rows of :class:`FullTrainingSet` name; any others: all queries, (0, 1)."""
-    n = num_samples(X)
+    n = count_rows(X)
     hashes = row_hashes(X)
     if hashes is None:
-        first = joblib.hash(safe_indexing(X, [0]))
-        same = all(joblib.hash(safe_indexing(X, [i])) == first for i in range(1, n))
+        first = joblib.hash(take_rows(X, [0]))
+        same = all(joblib.hash(take_rows(X, [i])) == first for i in range(1, n))
     else:
         same = bool((hashes == hashes[0]).all())
     if not same:

@@ -7,6 +7,8 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from ..rows import row_indices
+
 
 def draw_masks(n_rows, n_subsets, subset_size, root):
     """Random subsets of equally many rows: (n_subsets, n_rows). More of the same root begin with the same ones."""
@@ -46,19 +48,6 @@ def masks_without(names, groups, n_rows):
         if mask.all() or not mask.any():
             raise ValueError(f"group {name!r} takes {'no' if mask.all() else 'all'} rows away")
     return masks, names
-
-
-def row_indices(rows, n_rows, what):
-    rows = np.asarray(rows)
-    if rows.dtype == bool and rows.shape == (n_rows,):
-        return np.flatnonzero(rows)
-    rows = rows if rows.size else rows.astype(np.int64)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < n_rows):
-        raise ValueError(
-            f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} training rows, got "
-            f"{rows.dtype} of shape {rows.shape}"
-        )
-    return rows.astype(np.int64)
 
 
 def _subset_rows(subset_size, n_rows):

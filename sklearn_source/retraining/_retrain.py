@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ..rows import row_indices
 from ._execution import Execution, check_count
-from ._masks import draw_masks, given_masks, masks_without, row_indices
+from ._masks import draw_masks, given_masks, masks_without
 from ._task import make_task
 
 

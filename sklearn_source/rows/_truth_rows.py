@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
-from ._matching import partners
+from ._matching import match_rows
 
 
-def places_of_rows(truth, hashes):
+def match_truth_rows(truth: Any, hashes: np.ndarray | None) -> np.ndarray | None:
     """Where a truth has the training rows of an estimator.
 
     Parameters
@@ -36,7 +37,7 @@ def places_of_rows(truth, hashes):
     known = getattr(truth, "row_hashes", None)
     if known is None or hashes is None or np.array_equal(known, hashes):
         return None
-    places = partners(np.asarray(hashes, dtype=np.uint64), np.asarray(known, dtype=np.uint64))
+    places = match_rows(np.asarray(hashes, dtype=np.uint64), np.asarray(known, dtype=np.uint64))
     foreign = int((places < 0).sum())
     if foreign == len(places):
         warnings.warn(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,24 +37,33 @@ class Checkpoint:
     (only that part) and keeps nothing in memory: keep the result at hand rather than ask twice.
     """
 
-    def __init__(self, step, stage, parameters, buffers, optimizer_state=None, *, digest=None):
+    def __init__(
+        self,
+        step: int,
+        stage: int,
+        parameters: Mapping[str, torch.Tensor],
+        buffers: Mapping[str, torch.Tensor],
+        optimizer_state: dict[str, dict] | None = None,
+        *,
+        digest: str | None = None,
+    ):
         self.step = int(step)
         self.stage = int(stage)
         self._parameters = dict(parameters)
         self._buffers = dict(buffers)
         self._optimizer_state = optimizer_state
-        self._file = None
+        self._file: Any = None
         self.digest = parameter_digest(self._parameters) if digest is None else digest
 
     @classmethod
-    def from_file(cls, step, stage, digest, file):
+    def from_file(cls, step: int, stage: int, digest: str, file: Any) -> Checkpoint:
         """Make a checkpoint that reads its tensors from `file` (an object of ``_store``) when asked."""
         checkpoint = cls(step, stage, {}, {}, digest=digest)
         checkpoint._file = file
         return checkpoint
 
     @property
-    def path(self):
+    def path(self) -> Path | None:
         """Path of the file that holds the tensors, None for a checkpoint in memory."""
         return None if self._file is None else self._file.path
 
@@ -65,8 +76,7 @@ class Checkpoint:
         if parameter_digest(parameters) != self.digest:
             raise ValueError(
                 f"{self.path}: expected the parameters recorded after step {self.step} but the file holds others: it "
-                "is "
-                "damaged or was replaced. Restore it, or record the trajectory again."
+                "is damaged or was replaced. Restore it, or record the trajectory again."
             )
         return parameters
 
@@ -86,10 +96,6 @@ class Checkpoint:
         if self._file is not None:
             return self._file.parameter_shapes()
         return {name: tuple(value.shape) for name, value in self._parameters.items()}
-
-    def non_finite_parameters(self) -> list[str]:
-        """Names of the parameters that hold an infinity or a NaN (recorded all the same: training went on)."""
-        return [name for name, value in self.parameters.items() if not torch.isfinite(value).all()]
 
     def __repr__(self):
         where = "" if self.path is None else f", {self.path}"

@@ -8,7 +8,8 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._showable import count, take
+from ...rows import count_rows
+from .._showable import take_showable
 from ._row_kinds import KINDS, as_kind, column_names, column_std, kind_of
 
 
@@ -22,14 +23,14 @@ def display_arguments(ranking, X_train, y_train, kind, inverse_transform, featur
     if isinstance(scale, bool) or not isinstance(scale, Real) or not scale > 0:
         raise ValueError(f"expected scale to be a positive number, got {scale!r}")
     if y_train is not None:
-        require_length(y_train, count(X_train), "y_train", "X_train")
+        require_length(y_train, count_rows(X_train), "y_train", "X_train")
     as_shown = inverse_transform or (lambda rows: rows)
     query_rows = as_shown(ranking.query_row)
     if kind == "auto":
         kind = kind_of(query_rows)
     names = std = None
     if kind == "table":
-        all_rows = as_shown(take(X_train, np.arange(count(X_train))))
+        all_rows = as_shown(take_showable(X_train, np.arange(count_rows(X_train))))
         names = column_names(query_rows, feature_names, as_kind(query_rows, kind).shape[1])
         std = column_std(all_rows)
 
@@ -38,8 +39,10 @@ def display_arguments(ranking, X_train, y_train, kind, inverse_transform, featur
         indices, scores = np.asarray(indices), np.asarray(scores, dtype=np.float64)
         keep = sign * scores > 0 if ranking.has_unit else np.ones(len(scores), dtype=bool)
         indices, scores = indices[keep], scores[keep]
-        X = as_kind(as_shown(take(X_train, indices)), kind) if len(indices) else []
-        y = None if y_train is None else [_target(v, target_names, ranking.has_classes) for v in take(y_train, indices)]
+        X = as_kind(as_shown(take_showable(X_train, indices)), kind) if len(indices) else []
+        y = None
+        if y_train is not None:
+            y = [_target(v, target_names, ranking.has_classes) for v in take_showable(y_train, indices)]
         return Bunch(indices=indices, scores=scores * scale, X=X, y=y)
 
     target_name = "target"
@@ -66,7 +69,7 @@ def display_arguments(ranking, X_train, y_train, kind, inverse_transform, featur
     }
 
 
-def number_of_rows(k):
+def checked_k(k):
     """`k`, checked."""
     if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
         raise ValueError(f"k must be an integer >= 1, got {k!r}")
@@ -82,8 +85,8 @@ def position_of(query, n_query):
 
 def require_length(rows, expected, what, like):
     """Refuse rows that cannot belong to the others."""
-    if (found := count(rows)) != expected:
-        raise ValueError(f"expected {what} to have {expected} rows, like {like}, got {found}")
+    if (n_rows := count_rows(rows)) != expected:
+        raise ValueError(f"expected {what} to have {expected} rows, like {like}, got {n_rows}")
 
 
 def class_name(value, target_names):

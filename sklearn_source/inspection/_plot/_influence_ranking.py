@@ -9,10 +9,11 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .._showable import count, one_row, take
+from ...rows import count_rows, take_rows
+from .._showable import take_showable
 from ._captions import measurement_in_words
 from ._display import finite_vector
-from ._influence_data import class_name, number_of_rows, position_of, require_length
+from ._influence_data import checked_k, class_name, position_of, require_length
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def rank_by_estimator(estimator, X_query, y, X_train, query, k, target_names, pr
     """The :class:`Ranking` of one of the queries by a fitted method; the other arguments are the user's."""
     check_is_fitted(estimator)
     require_length(X_train, estimator.n_train_, "X_train", "the rows that the estimator was fitted on")
-    position = position_of(query, count(X_query))
-    row, target = one_row(X_query, position), None if y is None else np.asarray(take(y, [position]))
-    k = min(number_of_rows(k), estimator.n_train_)
+    position = position_of(query, count_rows(X_query))
+    row, target = take_rows(X_query, [position]), None if y is None else np.asarray(take_showable(y, [position]))
+    k = min(checked_k(k), estimator.n_train_)
     supporting, opposing = (
         estimator.top_influences(row, target, k=k, order=order) for order in ("supporting", "opposing")
     )
@@ -72,7 +73,7 @@ def rank_by_estimator(estimator, X_query, y, X_train, query, k, target_names, pr
             measurement += f" of {measured_class}"
     return Ranking(
         position=position,
-        query_row=take(X_query, [position]),
+        query_row=take_showable(X_query, [position]),
         query_target=target,
         supporting=(supporting.indices[0], supporting.scores[0]),
         opposing=(opposing.indices[0], opposing.scores[0]),
@@ -85,21 +86,21 @@ def rank_by_estimator(estimator, X_query, y, X_train, query, k, target_names, pr
 
 def rank_by_scores(scores, X_query, y, X_train, y_train, query, k, prediction, has_unit, measurement):
     """The :class:`Ranking` of one of the queries by scores (n_query, n_train); the other arguments are the user's."""
-    scores, n_train, n_query = np.asarray(scores), count(X_train), count(X_query)
+    scores, n_train, n_query = np.asarray(scores), count_rows(X_train), count_rows(X_query)
     if scores.shape != (n_query, n_train):
         raise ValueError(
             f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), as X_query and X_train say, "
             f"got {scores.shape}"
         )
     position = position_of(query, n_query)
-    row, k = finite_vector(scores[position], "scores"), number_of_rows(k)
+    row, k = finite_vector(scores[position], "scores"), checked_k(k)
     targets = [np.asarray(values) for values in (y, y_train) if values is not None]
     highest = np.argsort(-row, kind="stable")[:k]
     lowest = np.argsort(row, kind="stable")[:k]
     return Ranking(
         position=position,
-        query_row=take(X_query, [position]),
-        query_target=None if y is None else np.asarray(take(y, [position])),
+        query_row=take_showable(X_query, [position]),
+        query_target=None if y is None else np.asarray(take_showable(y, [position])),
         supporting=(highest, row[highest]),
         opposing=(lowest, row[lowest]),
         has_classes=bool(targets) and all(values.dtype.kind in "bui" for values in targets),

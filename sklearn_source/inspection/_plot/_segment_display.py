@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ...rows import count_rows, take_rows
 from .._segment_scores import iter_segment_scores
-from .._showable import count, one_row, take
+from .._showable import take_showable
 from ._display import Display
 from ._influence_data import position_of
 from ._matplotlib import LITERAL, OPPOSING, SUPPORTING, subdivide
@@ -127,10 +128,10 @@ class SegmentDisplay(Display):
             Without matplotlib.
         """
         cls._require_matplotlib("from_estimator")
-        n_query = count(X_query)
+        n_query = count_rows(X_query)
         position, of = _which_queries(query, n_query)
         if position is not None:
-            X_query, y = one_row(X_query, position), None if y is None else np.asarray(take(y, [position]))
+            X_query, y = take_rows(X_query, [position]), None if y is None else np.asarray(take_showable(y, [position]))
             n_query = 1
         sums = np.zeros((2, len(getattr(estimator, "segments_", ()))))
         for segment, _, _, scores in iter_segment_scores(estimator, X_query, y):

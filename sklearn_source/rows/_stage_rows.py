@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ._matching import partners
+from ._matching import match_rows
 
-_ADVICE = (
+_PASS_ALL_ROWS = (
     "Pass the X and y given to net.fit, scaled as then, all of them; any order will do. Inside cross-validation a "
     "frozen net meets subsets of its rows: keep all rows in every fold (cv=FullTrainingSet(); in a halving search, a "
     "parameter as resource), or pass the net unfrozen to have it retrained"
 )
 
 
-def credited_rows(trajectory, hashes, n_rows, stage=None, *, every_stage=True):
+def match_stage_rows(
+    trajectory: Any,
+    hashes: np.ndarray | None,
+    n_rows: int,
+    stage: ArrayLike | None = None,
+    *,
+    every_stage: bool = True,
+) -> list[np.ndarray]:
     """Per stage of the trajectory, the positions (in the given data) of the rows it trained on.
 
     Parameters
@@ -40,10 +49,10 @@ def credited_rows(trajectory, hashes, n_rows, stage=None, *, every_stage=True):
     ValueError
         When rows are missing or foreign.
     """
-    labels = None if stage is None else _checked(stage, n_rows, trajectory)
+    labels = None if stage is None else _check_stage(stage, n_rows, trajectory)
     if trajectory is None:
         return [np.arange(n_rows)]
-    found, known = [], np.zeros(n_rows, dtype=bool)
+    credited, known = [], np.zeros(n_rows, dtype=bool)
     for recorded in trajectory.stages:
         positions = np.arange(n_rows) if labels is None else np.flatnonzero(labels == recorded.index)
         if recorded.row_hashes is None or hashes is None:
@@ -54,21 +63,32 @@ def credited_rows(trajectory, hashes, n_rows, stage=None, *, every_stage=True):
                 )
             rows, foreign = positions[np.asarray(recorded.rows)], np.zeros(len(positions), dtype=bool)
         else:
-            rows, foreign = _match(recorded, hashes[positions], positions, every_stage)
+            rows, foreign = _match_one_stage(recorded, hashes[positions], positions, every_stage)
         known[positions[~foreign]] = True
-        found.append(rows)
-    if not known.all() or not any(map(len, found)):
+        credited.append(rows)
+    if not known.all() or not any(map(len, credited)):
         sizes = ", ".join(str(recorded.n_rows) for recorded in trajectory.stages)
         raise ValueError(
             f"these are not the rows that the network was trained on ({sizes} rows): of the {n_rows} given, "
-            f"{int((~known).sum())} were not among them. {_ADVICE}"
+            f"{int((~known).sum())} were not among them. {_PASS_ALL_ROWS}"
         )
-    return found
+    return credited
 
 
-def warn_unused(found, n_rows):
-    """Say how many of the given rows no stage trained on."""
-    unused = n_rows - len(np.unique(np.concatenate(found)))
+def warn_unused_rows(credited: list[np.ndarray], n_rows: int) -> None:
+    """Say how many of the given rows no stage trained on.
+
+    Parameters
+    ----------
+    credited : from :func:`match_stage_rows`
+    n_rows : int
+
+    Warns
+    -----
+    UserWarning
+        If there are any.
+    """
+    unused = n_rows - len(np.unique(np.concatenate(credited)))
     if unused:
         warnings.warn(
             f"{unused} of the {n_rows} rows were held out by the net's train_split and never trained on: their scores "
@@ -78,7 +98,7 @@ def warn_unused(found, n_rows):
         )
 
 
-def _checked(stage, n_rows, trajectory):
+def _check_stage(stage, n_rows, trajectory):
     stage = np.asarray(stage)
     if stage.shape != (n_rows,) or stage.dtype.kind not in "iu":
         raise ValueError(
@@ -91,19 +111,19 @@ def _checked(stage, n_rows, trajectory):
     return stage
 
 
-def _match(recorded, hashes, positions, required):
+def _match_one_stage(recorded, hashes, positions, required):
     """Positions of the rows that ``recorded`` trained on (k-th duplicate to k-th duplicate), and which are foreign."""
     trained = np.zeros(recorded.n_rows, dtype=bool)
     trained[np.asarray(recorded.rows)] = True
-    partner = partners(hashes, recorded.row_hashes, trained)
-    foreign = partner < 0
+    places = match_rows(hashes, recorded.row_hashes, first=trained)
+    foreign = places < 0
     met = np.zeros(recorded.n_rows, dtype=bool)
-    met[partner[~foreign]] = True
+    met[places[~foreign]] = True
     missing = int((trained & ~met).sum())  # held-out rows may be left away
     if missing and (required or not foreign.all()):
         raise ValueError(
             f"these are not the rows that the network was trained on (stage {recorded.index}, {recorded.n_rows} rows): "
             f"of the {len(hashes)} given, {int(foreign.sum())} were not among them, and {missing} that it trained on "
-            f"are missing. {_ADVICE}"
+            f"are missing. {_PASS_ALL_ROWS}"
         )
-    return positions[~foreign & trained[np.maximum(partner, 0)]], foreign
+    return positions[~foreign & trained[np.maximum(places, 0)]], foreign

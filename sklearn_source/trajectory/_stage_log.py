@@ -178,25 +178,25 @@ def _describe_group(group, names):
     for key, value in group.items():
         if key in ("params", "param_names", *HYPER_PARAMETERS):
             continue
-        value = _plain(value)
-        if value is not _NOT_PLAIN:
+        value = _json_value(value)
+        if value is not _NOT_JSON:
             described[key] = value
     return described
 
 
-_NOT_PLAIN = object()
+_NOT_JSON = object()
 
 
-def _plain(value):
+def _json_value(value):
     """A value as JSON can hold it (tuples come back as tuples), else the mark above."""
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        items = tuple(_plain(item) for item in value)
-        return _NOT_PLAIN if any(item is _NOT_PLAIN for item in items) else items
-    return _NOT_PLAIN
+        items = tuple(_json_value(item) for item in value)
+        return _NOT_JSON if any(item is _NOT_JSON for item in items) else items
+    return _NOT_JSON
 
 
 def _merge(blocks):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict, deque
+from typing import Any
 
 import numpy as np
 
-from ._containers import several_inputs
-from ._count import n_rows_of
+from ._count import count_rows
 from ._fingerprint import row_hashes
+from ._matching import match_rows
 
 
-class KnownQueries:
+class TruthQueries:
     """The queries that a truth was measured on.
 
     Parameters
@@ -27,12 +27,13 @@ class KnownQueries:
         Their fingerprints; None where they have none.
     """
 
-    def __init__(self, X, n_query):
-        self._n_query, self.hashes = n_query, None
+    def __init__(self, X: Any, n_query: int):
+        self._n_query = n_query
+        self.hashes: Any = None
         if X is None:
             return
-        if number_of_rows(X) != n_query:
-            raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {number_of_rows(X)} rows")
+        if count_rows(X) != n_query:
+            raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {count_rows(X)} rows")
         self.hashes = row_hashes(X)
         if self.hashes is None:
             warnings.warn(
@@ -42,14 +43,29 @@ class KnownQueries:
                 stacklevel=5,
             )
 
-    def positions(self, X):
-        """Where the truth has these queries: ndarray of int64."""
+    def positions(self, X: Any) -> np.ndarray:
+        """Where the truth has these queries.
+
+        Parameters
+        ----------
+        X : array-like
+            Queries in any order and number, where the truth knows its own; else all of them, in its order.
+
+        Returns
+        -------
+        places : ndarray of int64, shape (n_rows,)
+
+        Raises
+        ------
+        ValueError
+            If the truth has others.
+        """
         if self.hashes is not None:
             hashes = row_hashes(X)
             if hashes is None:
                 raise ValueError("expected queries of the kind of X_query, got some that cannot be recognised")
-            return self.recognised(hashes)
-        n_rows = number_of_rows(X)
+            return self.match(hashes)
+        n_rows = count_rows(X)
         if n_rows != self._n_query:
             raise ValueError(
                 f"expected the {self._n_query} queries that the truth was measured on, in its order, got {n_rows}: "
@@ -57,25 +73,20 @@ class KnownQueries:
             )
         return np.arange(n_rows)
 
-    def recognised(self, hashes):
-        """Where the truth has queries of these fingerprints."""
-        places = defaultdict(deque)
-        for position, value in enumerate(self.hashes.tolist()):
-            places[value].append(position)
-        found = []
-        for value in hashes.tolist():
-            if value not in places:
-                continue
-            found.append(places[value][0])
-            places[value].rotate(-1)  # equal queries, which differ in their targets perhaps, each in turn
-        if len(found) < len(hashes):
+    def match(self, hashes: np.ndarray) -> np.ndarray:
+        """Where the truth has queries of these fingerprints, ndarray of uint64: ndarray of int64.
+
+        Raises
+        ------
+        ValueError
+            If it lacks some.
+        """
+        # Equal queries, which differ in their targets perhaps, each in turn.
+        places = match_rows(hashes, self.hashes, reuse=True)
+        n_unknown = int((places < 0).sum())
+        if n_unknown:
             raise ValueError(
-                f"{len(hashes) - len(found)} of {len(hashes)} queries are not among those that the truth was measured "
+                f"{n_unknown} of {len(hashes)} queries are not among those that the truth was measured "
                 "on: EmpiricalInfluence can score no others; retrain with them as queries"
             )
-        return np.array(found, dtype=np.int64)
-
-
-def number_of_rows(X):
-    """Of anything that holds rows; a list of rows is no list of inputs."""
-    return len(X) if isinstance(X, list) and not several_inputs(X) else n_rows_of(X)
+        return places
