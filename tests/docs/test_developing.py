@@ -9,11 +9,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.utils import Bunch
 from skorch import NeuralNetRegressor
+from torch import nn
 
-from sklearn_source import InfluenceFunctions, SourceAttribution, TrajectoryRecorder
+from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TrajectoryRecorder
 from sklearn_source.curvature import Diagonal
+from sklearn_source.gradients import GradientEngine
+from sklearn_source.gradients.layers import READERS
 from sklearn_source.trajectory import Trajectory, segment_flow
 from sklearn_source.trajectory._preconditioner import FAMILIES
 from sklearn_source.utils.estimator_checks import parametrize_with_attribution_checks
@@ -54,9 +58,34 @@ def test_a_curvature_has_the_mean_eigenvalue_of_the_diagonal(optimizer):
     assert isotropic.damping_ == pytest.approx(diagonal.damping_, rel=1e-5)
     assert isotropic.set_params(curvature__fisher="exact").get_params()["curvature__fisher"] == "exact"
     # With one eigenvalue everywhere scores are inner products of gradients.
-    dot = example("gradient_method").GradientDot().fit(net, X, y).transform(X[:3])
+    dot = GradientSimilarity(metric="dot").fit(net, X, y).transform(X[:3])
     assert np.corrcoef(isotropic.transform(X[:3]).ravel(), dot.ravel())[0, 1] == pytest.approx(1, abs=1e-5)
     assert np.isfinite(SourceAttribution(curvature=Isotropic(), n_segments=2).fit(net, X, y).transform(X[:3])).all()
+
+
+@pytest.fixture
+def prelu():
+    """The reader of the page, known for as long as the test runs."""
+    reader = example("layer")._prelu
+    READERS[F.prelu] = reader
+    yield reader
+    READERS.pop(F.prelu, None)
+
+
+@pytest.mark.parametrize(("slopes", "kind"), [(3, "affine"), (1, "leaf")])
+def test_a_kind_of_layer_has_the_gradients_of_autograd(prelu, slopes, kind):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv1d(2, 3, 2), nn.PReLU(slopes), nn.Flatten(), nn.Linear(12, 1)).double()
+    x = torch.randn(6, 2, 5, dtype=torch.float64)
+    engine = GradientEngine(module, module, None, None)
+    engine.verify(x)
+    block = next(i for i, block in enumerate(engine.blocks) if block.parameters == ("1.weight",))
+    assert engine.blocks[block].kind == kind  # "leaf": by torch.func on the layer
+    with engine.attached():
+        capture = engine.capture(x)
+        found = capture.pull(torch.ones_like(capture.output))[block].matrix()
+    expected = torch.stack([torch.autograd.grad(module(row[None]).sum(), module[1].weight)[0] for row in x])
+    torch.testing.assert_close(found.reshape(expected.shape), expected)
 
 
 def test_metric():
