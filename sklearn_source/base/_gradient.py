@@ -64,7 +64,7 @@ class GradientAttribution(NetworkAttribution):
         probe, _ = self._rows.batch(index[:1])
         gradients.load(states[-1])
         with torch.no_grad():
-            n_roots = network.n_roots(network.forward(probe))
+            n_roots = network.forward(probe).shape[1:].numel()
         fisher = choose_fisher(self.fisher, network, n_roots)
         n_columns = {"exact": n_roots, "sampled": self.n_samples}.get(fisher, 1)
         return FisherStream(

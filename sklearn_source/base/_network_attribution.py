@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 
 from ..gradients import even_chunks
 from ..loss import resolve_measurement
-from ..network import Network, PortableNet, read_training_rows, require_readable, row_form, train_clone
+from ..network import Network, PortableNet, row_form, train_clone, validate_query_rows, validate_training_rows
 from ..rows import (
     as_arrays,
     cast_like_training,
@@ -122,7 +122,7 @@ class NetworkAttribution(BaseAttribution):
             raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
         self._credit(X, y, as_is, stage)
         x, targets = self._rows.batch(slice(0, 4))
-        output = read_training_rows(self._network, x)
+        output = validate_training_rows(self._network, x)
         self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
         self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
         self._measure = resolve_measurement(
@@ -191,7 +191,7 @@ class NetworkAttribution(BaseAttribution):
                 f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "
                 "transform(X, y)"
             )
-        require_readable(self._network, rows.batch(slice(0, 1))[0], self._form)
+        validate_query_rows(self._network, rows.batch(slice(0, 1))[0], self._form)
         size = max(1, min(self._query_chunk, self._queries_at_once()))
         chunks = even_chunks(len(rows), size)
         chunks = progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")

@@ -17,7 +17,7 @@ def choose_fisher(fisher, network, n_roots, limit=16):
         return fisher
     if n_roots <= limit:
         return "exact"
-    return "sampled" if network.can_draw(n_roots) else "empirical"
+    return "sampled" if network.row_loss.can_draw(n_roots) else "empirical"
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ class FisherStream:
     def _cotangents(self, c, output, x, y, index):
         output = output.detach()
         if self.fisher == "exact":
-            yield from self.network.curvature_roots(output, y, x)
+            yield from self.network.row_loss.output_hessian(output, y, x).columns()
         elif self.fisher == "empirical":
             yield loss_cotangent(self.network, output, y, x)
         else:
-            shape, hessian = self.network.uniforms_shape(output), self.network.output_hessian(output, y, x)
+            hessian = self.network.row_loss.output_hessian(output, y, x)
             for draw in range(self.n_samples):
                 number = (self.checkpoints[c].step + 1) * self.n_samples + draw  # step -1: the trained weights
-                uniforms = row_uniforms(self.keys[index], shape, seed=self.seed, draw=number)
+                uniforms = row_uniforms(self.keys[index], hessian.uniforms_shape, seed=self.seed, draw=number)
                 yield hessian.draw(uniforms.to(output.device)) / self.n_samples**0.5

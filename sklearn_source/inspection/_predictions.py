@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.utils import Bunch
 
-from ..loss import resolve_measurement
+from ..loss import Bernoulli, Categorical, resolve_measurement
 from ..network import Network
 
 _BATCH_SIZE = 1024
@@ -83,17 +83,14 @@ def _class_predictions(network, output, target):
 
     Takes outputs and targets of a batch as tensors.
     """
-    if network.predictive == "bernoulli":
+    if isinstance(network.predictive, Bernoulli):
         if output.shape[1:].numel() != 1:
             return None, None, None
         positive, target = output.reshape(-1).sigmoid(), (target.reshape(-1) > 0.5).long()
         return target, (positive > network.threshold).long(), torch.where(target > 0, positive, 1 - positive)
     if target.ndim != 1 or target.is_floating_point() or output.ndim != 2 or output.shape[1] < 2:
         return None, None, None
-    to_probabilities = {
-        "categorical": lambda z: z.softmax(1),
-        "categorical_probs": lambda z: z,
-        "categorical_logprobs": torch.exp,
-    }.get(network.predictive)
-    probability = None if to_probabilities is None else to_probabilities(output).gather(1, target[:, None])[:, 0]
+    probability = None
+    if isinstance(network.predictive, Categorical):
+        probability = network.predictive.probabilities(output).gather(1, target[:, None])[:, 0]
     return target, output.argmax(1), probability

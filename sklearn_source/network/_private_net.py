@@ -22,7 +22,7 @@ _HOOKS = (
 )
 
 
-class NetShell:
+class PrivateNet:
     """A skorch net without optimizer and callbacks, pickled without skorch's own reduction.
 
     skorch pickles its modules with a nested plain pickle, which breaks for modules defined in ``__main__`` even where
@@ -43,11 +43,11 @@ class NetShell:
         self.net.__dict__.update(state)
 
     def __reduce__(self):
-        return NetShell, (self.cls, self.state)
+        return PrivateNet, (self.cls, self.state)
 
     def with_criterion(self, criterion):
         """The same net, sharing everything but its criterion."""
-        return NetShell(self.cls, {**self.state, "criterion_": criterion})
+        return PrivateNet(self.cls, {**self.state, "criterion_": criterion})
 
     @classmethod
     def from_net(cls, net):
@@ -61,15 +61,15 @@ class NetShell:
             if isinstance(state.get(name), torch.nn.Module):
                 state[name] = None  # an instance given by the user: the private copy below stands for it
         names = [f"{name}_" for name in (*net._modules, *net._criteria)]
-        parts = [state[name] for name in names]
-        modules = [m for part in parts if isinstance(part, torch.nn.Module) for m in part.modules()]
+        originals = [state[name] for name in names]
+        modules = [m for part in originals if isinstance(part, torch.nn.Module) for m in part.modules()]
         memo = {}
         for module in modules:
             _skip_hooks(module, memo)
             _detach_leftovers(vars(module), memo)
         try:
             skip_compilation(modules, memo)
-            copies = copy.deepcopy(parts, memo)
+            copies = copy.deepcopy(originals, memo)
         except Exception as error:
             raise TypeError(
                 f"expected a net whose module and criterion can be copied, but copy.deepcopy failed ({error}): remove "
@@ -86,7 +86,10 @@ class NetShell:
 
 
 def _skip_hooks(module, memo):
-    """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects."""
+    """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects.
+
+    ``memo`` is that of ``copy.deepcopy``, and written to.
+    """
     for attribute in _HOOKS:
         hooks = vars(module).get(attribute)
         if not hooks:

@@ -144,7 +144,7 @@ class _Call(torch.nn.Module):
         if weights is None:
             return self.net.get_loss(output, y, X=x, training=True)
         output = output[0] if isinstance(output, tuple) else output
-        return (self.network.row_losses(output, y, x) * weights).sum()
+        return (self.network.row_loss(output, y, x) * weights).sum()
 
 
 class _Stacks:

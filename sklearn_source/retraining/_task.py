@@ -102,7 +102,7 @@ def _suited(network, X, y):
     dtype = None if network.dtype == torch.bfloat16 else torch.empty((), dtype=network.dtype).numpy().dtype
     if dtype is not None and isinstance(X, np.ndarray) and X.dtype.kind == "f":
         X = X.astype(dtype, copy=False)
-    numbers = network.predictive in ("gaussian", "laplace", "bernoulli")
+    numbers = network.predictive.takes_numbers
     if dtype is not None and isinstance(y, np.ndarray) and (y.dtype.kind == "f" or numbers):
         y = y.astype(dtype, copy=False)
     return X, y

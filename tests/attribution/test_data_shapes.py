@@ -233,7 +233,7 @@ def test_distributions_as_targets():
     net = make_net(NeuralNet, module=LogSoftmax, module__n_out=3, criterion=nn.KLDivLoss)
     net = trained(net.set_params(criterion__reduction="batchmean"), {"a": A, "b": B}, y)
     est = SourceAttribution().fit(net, {"a": A, "b": B}, y)
-    assert est._network.predictive == "categorical_logprobs"
+    assert est._network.predictive.name == "categorical_logprobs"
     assert est.transform({"a": QA, "b": QB}).any()
     with pytest.raises(ValueError, match="leave y out to take the predicted class"):
         est.transform({"a": QA, "b": QB}, y[:M])

@@ -110,12 +110,12 @@ def test_sampled_fisher_at_given_draws(name, problem):
 
     def columns(output, y):
         row = int(y)
-        shape = p.network.uniforms_shape(output)
+        hessian = p.network.row_loss.output_hessian(output, p.y[row : row + 1])
         found = []
         for draw in range(n_samples):
             number = (point.step + 1) * n_samples + draw
-            uniforms = row_uniforms(keys[row : row + 1], shape, seed=seed, draw=number)
-            found.append(p.network.sampled_root(output, p.y[row : row + 1], uniforms) / n_samples**0.5)
+            uniforms = row_uniforms(keys[row : row + 1], hessian.uniforms_shape, seed=seed, draw=number)
+            found.append(hessian.draw(uniforms) / n_samples**0.5)
         return found
 
     rows = torch.arange(p.n_rows)
