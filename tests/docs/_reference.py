@@ -28,7 +28,6 @@ FOR_OTHER_ROOMS = {
     "sklearn_source.metrics.mislabelled_mask",
     "sklearn_source.model_selection.queries_of",
     "sklearn_source.model_selection.scores_for",
-    "sklearn_source.retraining.row_indices",
 }
 
 

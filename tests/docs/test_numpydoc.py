@@ -39,7 +39,6 @@ KNOWN = {
     ("sklearn_source.attribution.SegmentSummary", "PR01"),
     ("sklearn_source.Trajectory.from_checkpoints", "PR03"),
     ("sklearn_source.trajectory.Checkpoint.from_file", "PR01"),
-    ("sklearn_source.trajectory.Checkpoint.non_finite_parameters", "RT01"),
     ("sklearn_source.trajectory.Stage.step_rates", "PR01"),
     ("sklearn_source.trajectory.Stage.step_rates", "RT01"),
     ("sklearn_source.retraining.Retraining.n_subsets", "SS02"),
@@ -47,8 +46,6 @@ KNOWN = {
     ("sklearn_source.retraining.Retraining.n_query", "SS02"),
     ("sklearn_source.retraining.Retraining.n_train", "SS02"),
     ("sklearn_source.model_selection.make_lds_scorer", "GL07"),
-    ("sklearn_source.inspection.InfluenceDisplay.from_predictions", "PR03"),
-    ("sklearn_source.inspection.group_influence", "PR03"),
 }
 
 

@@ -84,6 +84,12 @@ def _without_recorder(names):
     names.update(initial=states[0], epoch_10=states[1], epoch_20=states[2], rates=0.03)
 
 
+def _truth(names):
+    names["truth"] = names["retrain_on_subsets"](
+        names["net"], names["X"], names["y"], names["X_query"], n_subsets=8, n_repeats=2, random_state=0
+    )
+
+
 def _metrics(names):
     names["is_mislabelled"] = np.arange(120) % 10 == 0
 
@@ -95,6 +101,7 @@ def _losses(names):
 
 # Page and block: what is at hand from there on.
 PREPARE = {
+    ("curvature.rst", 0): _truth,
     ("losses.rst", 0): _losses,
     ("metrics.rst", 0): _metrics,
     ("recording.rst", 2): _stages,
