@@ -25,6 +25,8 @@ AUTO_DAMPING = 0.1
 class InfluenceFunctions(CurvatureAttribution):
     """Influence functions with a damped Gauss-Newton matrix at the trained weights.
 
+    Read more in the :ref:`User Guide <influence_functions>`.
+
     Parameters
     ----------
     net : skorch.NeuralNet or FrozenEstimator of one, optional

@@ -24,6 +24,8 @@ class SourceAttribution(CurvatureAttribution):
     flow on a quadratic with the segment's averaged curvature, and the segments are chained. Nothing has to have
     converged, and there is no damping to tune.
 
+    Read more in the :ref:`User Guide <source>`.
+
     Parameters
     ----------
     net : skorch.NeuralNet or FrozenEstimator of one, optional

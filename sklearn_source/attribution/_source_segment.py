@@ -18,6 +18,8 @@ _METRIC_FLOOR = 1e-24
 class SegmentSummary:
     """What SOURCE used of one segment of the training.
 
+    Read more in the :ref:`User Guide <segments>`.
+
     Attributes
     ----------
     stage : int

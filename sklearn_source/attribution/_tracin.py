@@ -16,6 +16,8 @@ from ._training_assumptions import stage_position, warn_of_unequal_steps
 class TracIn(GradientAttribution):
     """Inner products of query and training gradients, summed over the checkpoints of training.
 
+    Read more in the :ref:`User Guide <tracin>`.
+
     Parameters
     ----------
     net : skorch.NeuralNet or FrozenEstimator of one, optional

@@ -23,6 +23,8 @@ class GradientAttribution(NetworkAttribution):
     A method gives :meth:`_terms`: which query vectors meet the training gradients at which checkpoints, and
     :meth:`_fit_gradients`, which learns what that takes. Everything else, the walk over the training rows and queries,
     is here. Gradients come from ``self._gradients``, a :class:`RowGradients`.
+
+    Read more in the :ref:`User Guide <add_method>`.
     """
 
     _parameter_constraints = {**NetworkAttribution._parameter_constraints, "layers": [None, str, list, tuple]}

@@ -16,6 +16,8 @@ from ._splitter import named_fold
 def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=None, random_state=0):
     """A scorer for GridSearchCV and its kin: how well an attribution agrees with retraining.
 
+    Read more in the :ref:`User Guide <model_selection>`.
+
     Parameters
     ----------
     truth : Retraining

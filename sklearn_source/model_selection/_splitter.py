@@ -19,6 +19,8 @@ class FullTrainingSet(BaseCrossValidator):
     and reporting its score are the queries. They are not among the rows that a splitter deals out: a scorer by
     :func:`make_lds_scorer` holds them, and scores on the fold that the split names.
 
+    Read more in the :ref:`User Guide <model_selection>`.
+
     Parameters
     ----------
     n_splits : int, default=5
