@@ -22,7 +22,7 @@ from skorch import NeuralNetRegressor
 
 from sklearn_source import SourceAttribution, TrajectoryRecorder
 from sklearn_source.datasets import load_concrete, load_concrete_split
-from sklearn_source.inspection._plot import InfluenceDisplay, SegmentDisplay
+from sklearn_source.inspection import InfluenceDisplay, SegmentDisplay
 from sklearn_source.modules import MLP
 
 concrete, split = load_concrete(), load_concrete_split(random_state=0)

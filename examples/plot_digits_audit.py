@@ -18,8 +18,7 @@ from sklearn.datasets import load_digits
 from skorch import NeuralNetClassifier
 
 from sklearn_source import SourceAttribution, TrajectoryRecorder
-from sklearn_source.inspection import audit_training_rows, group_influence, under_sampled_regions
-from sklearn_source.inspection._plot import MislabelDisplay
+from sklearn_source.inspection import MislabelDisplay, audit_training_rows, group_influence, under_sampled_regions
 from sklearn_source.metrics import mislabel_detection_score
 from sklearn_source.modules import MLP
 

@@ -13,6 +13,7 @@ from .attribution import (
     TracIn,
 )
 from .trajectory import Trajectory, TrajectoryRecorder
+from .utils._config import config_context, get_config, set_config
 
 __version__ = version("sklearn-source")
 
@@ -26,4 +27,7 @@ __all__ = [
     "Trajectory",
     "TrajectoryRecorder",
     "__version__",
+    "config_context",
+    "get_config",
+    "set_config",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ._empirical import EmpiricalInfluence
+from ._gradient_similarity import GradientSimilarity
 from ._influence import InfluenceFunctions
-from ._similarity import GradientSimilarity, RepresentationSimilarity
+from ._representation_similarity import RepresentationSimilarity
 from ._source import SourceAttribution
 from ._source_segment import SegmentSummary
 from ._tracin import TracIn

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from numbers import Integral
-
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from ..base import net_first
+from ..base import BaseAttribution, net_first
 from ..metrics import check_truth
-from ..rows import KnownQueries, number_of_rows, places_of_rows, row_hashes
+from ..rows import TruthQueries, count_rows, match_truth_rows, row_hashes
 from ..utils._compat import validate_data
+from ..utils._warnings import warn
 
-_ORDERS = ("supporting", "opposing")
 
-
-class EmpiricalInfluence(TransformerMixin, BaseEstimator):
+class EmpiricalInfluence(BaseAttribution):
     """Mean measurement of networks retrained with a row, minus mean of those retrained without it.
 
     A baseline that assumes nothing, and says how sure it is. It has no network to look into, so it can score those
     queries only that the truth was measured on.
+
+    Read more in the :ref:`User Guide <empirical_influence>`.
 
     Parameters
     ----------
@@ -102,7 +98,7 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         if self.truth is None:
             raise ValueError("no truth: pass the result of retrain_on_subsets to the constructor")
         masks, outputs = check_truth(self.truth)
-        n_rows = number_of_rows(X)
+        n_rows = count_rows(X)
         if n_rows != masks.shape[1]:
             raise ValueError(
                 f"expected the {masks.shape[1]} training rows of the retraining, in its order, got {n_rows}"
@@ -111,21 +107,19 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
             vars(self).pop(name, None)
         if getattr(X, "ndim", 0) == 2:
             validate_data(self, X, skip_check_array=True, reset=True)
-        self._row_hashes = None if y is None else row_hashes(X, y)
-        places = places_of_rows(self.truth, self._row_hashes)
+        self.row_hashes_ = None if y is None else row_hashes(X, y)
+        places = match_truth_rows(self.truth, self.row_hashes_)
         masks = masks if places is None else masks[:, places]
         X_query = getattr(self.truth, "X_query", None) if self.X_query is None else self.X_query
-        self._queries = KnownQueries(X_query, outputs.shape[2])
+        self._queries = TruthQueries(X_query, outputs.shape[2])
         self._train_hashes = row_hashes(X)
         self.n_train_ = n_rows
         self.n_with_, self.n_without_ = masks.sum(axis=0), (~masks).sum(axis=0)
         unknown = int(((self.n_with_ == 0) | (self.n_without_ == 0)).sum())
         if unknown:
-            warnings.warn(
+            warn(
                 f"{unknown} of {n_rows} rows are in all subsets or in none: nothing is known of them, and their scores "
                 "are 0",
-                UserWarning,
-                stacklevel=3,
             )
         self._masks, self._means = masks, outputs.mean(axis=1)
         return self
@@ -150,7 +144,7 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         ValueError
             If a query is none of the truth's.
         """
-        return self._estimate(self._positions(X))[0].astype(np.float32)
+        return super().transform(X)
 
     def standard_error(self, X):
         """How uncertain each score is.
@@ -168,36 +162,6 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         """
         return self._estimate(self._positions(X), errors=True)[1].astype(np.float32)
 
-    def top_influences(self, X, y=None, k=10, *, order="supporting"):
-        """The strongest training rows of every query.
-
-        Parameters
-        ----------
-        X, y : as in :meth:`transform`
-        k : int, default=10
-        order : {"supporting", "opposing"}, default="supporting"
-            Largest scores first, or smallest first.
-
-        Returns
-        -------
-        top : Bunch
-            ``indices`` (n_query, k) of int64, and ``scores`` (n_query, k) of float32.
-
-        Raises
-        ------
-        ValueError
-            If ``k`` is not between 1 and ``n_train_``, or ``order`` is unknown.
-        """
-        check_is_fitted(self)
-        if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= self.n_train_:
-            raise ValueError(f"k must be an integer from 1 to the number of training rows, {self.n_train_}; got {k!r}")
-        if order not in _ORDERS:
-            raise ValueError(f"order must be one of {_ORDERS}, got {order!r}")
-        scores = self.transform(X)
-        keys = -scores if order == "supporting" else scores
-        indices = np.argsort(keys, axis=1, kind="stable")[:, :k]
-        return Bunch(indices=indices, scores=np.take_along_axis(scores, indices, axis=1))
-
     def self_influence(self):
         """What each training row's presence does to itself: memorization, in the words of Feldman and Zhang.
 
@@ -211,29 +175,22 @@ class EmpiricalInfluence(TransformerMixin, BaseEstimator):
         ValueError
             If the training rows are not among the queries of the truth.
         """
-        check_is_fitted(self)
+        return super().self_influence()
+
+    def _query_batches(self, X, y):
+        positions = self._positions(X)
+        return len(positions), [(slice(0, len(positions)), positions)]
+
+    def _score_batches(self, queries, n_queries):
+        yield slice(0, self.n_train_), self._estimate(queries)[0]
+
+    def _self_batches(self):
         if self._queries.hashes is None or self._train_hashes is None:
             raise ValueError("self_influence needs the training rows among the queries: pass X_query")
-        positions = self._queries.recognised(self._train_hashes)
-        scores = np.empty(self.n_train_, dtype=np.float32)
+        positions = self._queries.match(self._train_hashes)
         for start in range(0, self.n_train_, 512):
             part = slice(start, min(start + 512, self.n_train_))
-            scores[part] = np.diagonal(self._estimate(positions[part])[0][:, part])
-        return scores
-
-    def get_feature_names_out(self, input_features=None):
-        """Names of the columns of :meth:`transform`: ``row0``, ``row1``, ...
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        names : ndarray of str objects, shape (n_train,)
-        """
-        check_is_fitted(self)
-        return np.asarray([f"row{i}" for i in range(self.n_train_)], dtype=object)
+            yield part, np.diagonal(self._estimate(positions[part])[0][:, part])
 
     def _positions(self, X):
         """Where the truth has these queries."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 from skorch.callbacks import GradientNormClipping
+
+from ..utils._warnings import warn
 
 
 def stage_position(trajectory, stage):
@@ -45,9 +45,7 @@ def warn_of_unequal_steps(net, credited):
             "GradientNormClipping shortened steps, which the learning rates do not show: scores come out too large"
         )
     if reasons:
-        warnings.warn(
+        warn(
             "the scores take every row to weigh 1/N in training and every step to follow its learning rate, but in "
             f"this training {'; '.join(reasons)}",
-            UserWarning,
-            stacklevel=2,
         )

@@ -1,21 +1,40 @@
-"""The contract that all attribution methods share, and the walk over queries and training rows."""
+"""What attribution methods share, and what a method of one's own begins with.
+
+A method is a subclass of one of these bases, each of which gives the ways in, the validation and the output:
+
+- :class:`GradientAttribution`: query vectors meet per-row training gradients. Give ``_fit_gradients`` and ``_terms``.
+- :class:`CurvatureAttribution`: the same with functions of a curvature, ``curvature=`` a name or an object.
+- :class:`FeatureAttribution`: rows have features, scores are a form in them. Give ``_fit_features``, ``_features``.
+- :class:`NetworkAttribution`: anything else that looks into a trained network.
+- :class:`BaseAttribution`: the output alone, for scores that come from elsewhere.
+
+:class:`RowGradients` gives gradients of single rows, of their loss or of a measurement, at any recorded weights.
+"""
 
 from __future__ import annotations
 
 from ._attribution import BaseAttribution
-from ._by_term import scores_by_term
-from ._gradient import GradientAttribution, Queries
+from ._curvature_method import CurvatureAttribution
+from ._feature import FeatureAttribution
+from ._gradient import GradientAttribution
 from ._net_argument import net_first
-from ._network_estimator import NetworkEstimator
-from ._terms import State, Term
+from ._network_attribution import NetworkAttribution
+from ._queries import Queries
+from ._row_gradients import RowGradients, State, flat_gradients
+from ._scores_by_term import scores_by_term
+from ._terms import Term
 
 __all__ = [
     "BaseAttribution",
+    "CurvatureAttribution",
+    "FeatureAttribution",
     "GradientAttribution",
-    "NetworkEstimator",
+    "NetworkAttribution",
     "Queries",
+    "RowGradients",
     "State",
     "Term",
+    "flat_gradients",
     "net_first",
     "scores_by_term",
 ]

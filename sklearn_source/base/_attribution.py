@@ -1,33 +1,34 @@
-"""Scores for queries: the contract of every attribution method."""
+"""The contract of every attribution method: scores for queries, streamed, with no word of where they come from."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import contextlib
+from abc import ABCMeta, abstractmethod
+from collections.abc import Iterable, Iterator
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import TransformerMixin
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from ..gradients.algebra import even_chunks
-from ..network import require_readable
-from ..rows import like_training
-from ..utils._progress import progress
-from ._data_validation import read
+from ..utils._argument_checks import check_k, check_order
 from ._net_argument import net_first
-from ._network_estimator import NetworkEstimator
-from ._terms import merge_top
-
-_ORDERS = ("supporting", "opposing")
+from ._top_rows import TopRows
 
 
-class BaseAttribution(TransformerMixin, NetworkEstimator):
+class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
     """Scores of training rows for queries: the base class of all methods.
 
-    A method gives :meth:`_fit_method`, :meth:`_prepare_queries`, :meth:`_score_batches` and :meth:`_self_batches`;
-    ``fit`` is in :class:`NetworkEstimator`, output and streaming are here.
+    ``transform``, ``top_influences``, ``self_influence`` and the names of the columns are here, made of what a method
+    gives: :meth:`fit`, which sets ``n_train_``, and the three generators :meth:`_query_batches`, :meth:`_score_batches`
+    and :meth:`_self_batches`. Most methods look into a network and begin further down:
+    :class:`NetworkAttribution`, :class:`GradientAttribution` or :class:`FeatureAttribution`.
+
+    Read more in the :ref:`User Guide <add_method>`.
 
     Attributes
     ----------
@@ -35,24 +36,49 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
         Set by the class. Whether scores estimate a change of the measurement, in its unit and with its sign
         (``check_attribution_estimator`` then compares them with retraining). Methods without a unit give an order only,
         and score every row given, trained on or not.
+    fit_depends_on_measurement : bool, default=False
+        Set by the class. Whether :meth:`fit` looks at what is measured, so that :meth:`self_influence` of a method
+        fitted for another measurement than ``"neg_loss"`` need not be the diagonal of ``transform(X, y)`` by one fitted
+        for that.
+    n_train_ : int
+        Number of training rows, the columns of :meth:`transform`.
+    row_hashes_ : ndarray of uint64, shape (n_train,), or None
+        Fingerprints of the training rows in the order of ``fit``; None where rows of their kind have none.
     """
 
-    # Rows of the widest matrix handed out at a time when nothing larger is at stake.
-    _query_chunk = 4096
+    has_unit = False
+    fit_depends_on_measurement = False
 
     @abstractmethod
-    def _prepare_queries(self, rows, index, measure):
-        """What :meth:`_score_batches` needs of some query rows."""
+    def fit(self, X: Any, y: Any = None, *, net: Any = None, stage: Any = None) -> BaseAttribution:
+        """Fit on training rows; see the method's own class."""
 
     @abstractmethod
-    def _score_batches(self, queries, n_queries):
-        """Yield (slice of training rows, scores tensor (n_queries, rows))."""
+    def _query_batches(self, X: Any, y: Any) -> tuple[int, Iterable[tuple[slice, Any]]]:
+        """Validate queries and part them by what fits in memory.
+
+        Returns
+        -------
+        n_query : int
+        batches : iterable of (slice, queries)
+            The rows of the result that a batch fills, and what :meth:`_score_batches` needs of its queries.
+        """
 
     @abstractmethod
-    def _self_batches(self):
-        """Yield (slice of training rows, tensor of each row's influence on itself)."""
+    def _score_batches(self, queries: Any, n_queries: int) -> Iterator[tuple[slice, Any]]:
+        """Yield (slice of training rows, their scores for some queries: Tensor or ndarray (n_queries, rows))."""
 
-    def transform(self, X, y=None):
+    @abstractmethod
+    def _self_batches(self) -> Iterator[tuple[slice, Any]]:
+        """Yield (slice of training rows, each row's influence on itself: Tensor or ndarray (rows,))."""
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """A fitted estimator for as long as the context lasts; methods that threads cannot share add a lock."""
+        check_is_fitted(self)
+        yield
+
+    def transform(self, X: Any, y: Any = None) -> NDArray[np.float32]:
         """Scores of every training row for every query.
 
         Parameters
@@ -73,22 +99,28 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
         ValueError
             If queries hold NaN, have another width than the training rows, or lack targets that the measurement needs.
         """
-        with self._alone():
-            rows, chunks = self._query_chunks(X, y)
-            scores = np.zeros((len(rows), self.n_train_), dtype=np.float32)
-            for index in chunks:
-                queries = self._prepare_queries(rows, index, self._measure)
-                for columns, part in self._score_batches(queries, len(index)):
-                    scores[index[0] : index[-1] + 1, columns] = part.to(torch.float32).cpu().numpy()
+        with self._exclusive():
+            n_query, batches = self._query_batches(X, y)
+            scores = np.zeros((n_query, self.n_train_), dtype=np.float32)
+            for rows, queries in batches:
+                for columns, part in self._score_batches(queries, rows.stop - rows.start):
+                    scores[rows, columns] = _numbers_of(part)
         return scores
 
     @net_first
-    def fit_transform(self, X, y=None, *, net=None, stage=None):
+    def fit_transform(self, X: Any, y: Any = None, *, net: Any = None, stage: Any = None) -> NDArray[np.float32]:
         """Fit, and score the training rows for each other.
 
         Parameters
         ----------
-        X, y, net, stage : as in :meth:`fit`
+        X : array-like of shape (n_train, ...)
+            The training rows, as in :meth:`fit`; they are the queries too.
+        y : array-like of shape (n_train,) or (n_train, n_outputs), optional
+            Their targets.
+        net : skorch.NeuralNet, optional
+            The trained network, as in :meth:`fit`.
+        stage : array-like of int of shape (n_train,), optional
+            The stage each row is credited in, as in :meth:`fit`.
 
         Returns
         -------
@@ -96,14 +128,20 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
             ``fit(X, y).transform(X)``; with ``y`` where the measurement cannot do without.
         """
         self.fit(X, y, net=net, stage=stage)
-        return self.transform(X, y if self._measure.needs_y else None)
+        return self.transform(X, y if self._transform_needs_y() else None)
 
-    def top_influences(self, X, y=None, k=10, *, order="supporting"):
+    def _transform_needs_y(self) -> bool:
+        return False
+
+    def top_influences(self, X: Any, y: Any = None, k: int = 10, *, order: str = "supporting") -> Bunch:
         """The strongest training rows of every query, without ever holding the whole matrix.
 
         Parameters
         ----------
-        X, y : as in :meth:`transform`
+        X : array-like of shape (n_query, ...)
+            The queries.
+        y : array-like, optional
+            Their targets, where the measurement needs them.
         k : int, default=10
             Rows per query.
         order : {"supporting", "opposing"}, default="supporting"
@@ -123,29 +161,19 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
         """
         if isinstance(y, Integral):
             raise TypeError(f"the second argument of top_influences is y, the queries' targets; pass k={y} by name")
-        with self._alone():
-            if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= self.n_train_:
-                raise ValueError(
-                    f"k must be an integer from 1 to the number of training rows, {self.n_train_}; got {k!r}"
-                )
-            if order not in _ORDERS:
-                raise ValueError(f"order must be one of {_ORDERS}, got {order!r}")
-            rows, chunks = self._query_chunks(X, y)
-            indices = np.zeros((len(rows), k), dtype=np.int64)
-            scores = np.zeros((len(rows), k), dtype=np.float32)
-            for index in chunks:
-                queries = self._prepare_queries(rows, index, self._measure)
-                best = at = None
-                for columns, part in self._score_batches(queries, len(index)):
-                    here = torch.arange(columns.start, columns.stop, device=part.device)[None]
-                    if best is None:
-                        best, at = part[:, :0], here[:, :0].expand(len(index), 0)
-                    best, at = merge_top(best, at, part, here, k, largest=order == "supporting")
-                where = slice(index[0], index[-1] + 1)
-                scores[where], indices[where] = best.to(torch.float32).cpu().numpy(), at.cpu().numpy()
+        with self._exclusive():
+            k, largest = check_k(k, self.n_train_), check_order(order)
+            n_query, batches = self._query_batches(X, y)
+            indices = np.zeros((n_query, k), dtype=np.int64)
+            scores = np.zeros((n_query, k), dtype=np.float32)
+            for rows, queries in batches:
+                top = TopRows(k, largest=largest)
+                for columns, part in self._score_batches(queries, rows.stop - rows.start):
+                    top.add(columns, torch.as_tensor(part))
+                scores[rows], indices[rows] = _numbers_of(top.scores), _numbers_of(top.indices, np.int64)
         return Bunch(indices=indices, scores=scores)
 
-    def self_influence(self):
+    def self_influence(self) -> NDArray[np.float32]:
         """How much of its own fit each training row owes to its presence.
 
         Returns
@@ -153,29 +181,13 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
         scores : ndarray of shape (n_train,), float32
             The score of every row for itself with the measurement ``"neg_loss"``. Large: memorised, often mislabelled.
         """
-        with self._alone():
+        with self._exclusive():
             scores = np.zeros(self.n_train_, dtype=np.float32)
             for columns, part in self._self_batches():
-                scores[columns] = part.to(torch.float32).cpu().numpy()
+                scores[columns] = _numbers_of(part)
         return scores
 
-    def _query_chunks(self, X, y):
-        X, y = read(self, self.net_, X, y, reset=False)
-        rows = self._network.prepare(*like_training(X, y, self._form, self._y_shape))
-        if self._measure.needs_y and not rows.has_y:
-            raise ValueError(
-                f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "
-                "transform(X, y)"
-            )
-        require_readable(self._network, rows.batch(slice(0, 1))[0], self._form)
-        size = max(1, min(self._query_chunk, self._queries_at_once()))
-        chunks = [np.arange(chunk.start, chunk.stop) for chunk in even_chunks(len(rows), size)]
-        return rows, progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")
-
-    def _queries_at_once(self):
-        return self._query_chunk
-
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names of the columns of :meth:`transform`: ``row0``, ``row1``, ...
 
         Parameters
@@ -186,6 +198,7 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
         Returns
         -------
         names : ndarray of str objects, shape (n_train,)
+            One per training row, in the order of ``fit``.
         """
         check_is_fitted(self)
         return np.asarray([f"row{i}" for i in range(self.n_train_)], dtype=object)
@@ -194,3 +207,11 @@ class BaseAttribution(TransformerMixin, NetworkEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # always float32
         return tags
+
+
+def _numbers_of(part: Any, dtype: type = np.float32) -> NDArray:
+    """A tensor of any device, or an array, as an ndarray of ``dtype``."""
+    if isinstance(part, torch.Tensor):
+        # Rounded on its device: half the bytes to bring over.
+        part = (part.to(torch.float32) if dtype is np.float32 else part).cpu().numpy()
+    return np.asarray(part, dtype=dtype)

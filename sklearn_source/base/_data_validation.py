@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..rows import checked_targets, opened, reads_as_array, rectangular
+from ..rows import is_array_like, list_to_array, numeric_targets, to_numpy
 from ..utils._compat import validate_data
 
 _NOTHING = "no_validation"  # scikit-learn's word for "there is no y to look at"
@@ -27,20 +27,20 @@ def read(estimator, net, X, y, *, reset):
     if reset:  # what an earlier fit on a table learned
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)
-    if not reads_as_array(net, X):
+    if not is_array_like(net, X):
         if getattr(X, "ndim", 0) == 2:
             validate_data(estimator, X, skip_check_array=True, reset=reset)
-        return X, checked_targets(net, opened(y))
-    X, y = rectangular(X, "X"), rectangular(y, "y")
+        return X, numeric_targets(net, to_numpy(y))
+    X, y = list_to_array(X, "X"), list_to_array(y, "y")
     options = {"allow_nd": True, "dtype": "numeric", "accept_sparse": "csr", "reset": reset}
     # Only tables have features; of images and sequences the network knows which sizes it can read.
     options["ensure_2d"] = getattr(X, "ndim", 2) <= 2
-    y = opened(y)
+    y = to_numpy(y)
     if isinstance(y, (Mapping, tuple)):
         return validate_data(estimator, X, y=_NOTHING, **options), y
     if getattr(y, "ndim", 0) > 2:  # a number, or a class, at every pixel: scikit-learn knows no such targets
-        return validate_data(estimator, X, y=_NOTHING, **options), checked_targets(net, y)
+        return validate_data(estimator, X, y=_NOTHING, **options), numeric_targets(net, y)
     if y is None and not reset:
         return validate_data(estimator, X, y=_NOTHING, **options), None
     X, y = validate_data(estimator, X, y, multi_output=True, **options)
-    return X, checked_targets(net, y)
+    return X, numeric_targets(net, y)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..gradients import loss_cotangent
 from ..gradients.algebra import Factored, add_pairs, rowwise_pairs, weighted_sum
 
 
@@ -37,17 +36,7 @@ class Term:
     cosine: bool = False
 
 
-@dataclass(frozen=True)
-class State:
-    """Weights on the device, ready to be switched to."""
-
-    step: int
-    parameters: dict
-    buffers: dict
-    digest: str = field(default="")
-
-
-def meet(term, gradients, rowwise=False):
+def term_scores(term, gradients, rowwise=False):
     """Scores of a batch for one term: (n_query, B), or (B,) where each row is its own query.
 
     Parameters
@@ -75,31 +64,3 @@ def meet(term, gradients, rowwise=False):
     if term.cosine:
         out /= norms.sqrt().clamp_min(torch.finfo(out.dtype).tiny)
     return out
-
-
-class TrainingGradients:
-    """Gradients of a batch of training rows at any of several weights, each computed once while they are needed."""
-
-    def __init__(self, network, engine, x, y):
-        self._network, self._engine, self._x, self._y = network, engine, x, y
-        self._found = {}
-
-    def at(self, state):
-        if id(state) not in self._found:
-            self._network.load(state.parameters, state.buffers)
-            capture = self._engine.capture(self._x)
-            cotangent = loss_cotangent(self._network, capture.output, self._y, self._x)
-            self._found[id(state)] = capture.pull(cotangent)
-        return self._found[id(state)]
-
-    def forget_all_but(self, states):
-        keep = {id(state) for state in states}
-        self._found = {key: value for key, value in self._found.items() if key in keep}
-
-
-def merge_top(scores, indices, new_scores, new_indices, k, largest=True):
-    """The ``k`` largest (or smallest) of two sets of columns, per row, in order."""
-    scores = torch.cat([scores, new_scores], dim=1)
-    indices = torch.cat([indices, new_indices.expand(scores.shape[0], -1)], dim=1)
-    kept, at = torch.topk(scores, min(k, scores.shape[1]), dim=1, largest=largest, sorted=True)
-    return kept, indices.gather(1, at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from ..utils._warnings import warn
 
 
 def mark_trained(module, trajectory):
@@ -32,11 +32,9 @@ def mark_trained(module, trajectory):
             parameter.requires_grad_(True)
     if never:
         shown = ", ".join(never[:6]) + (", ..." if len(never) > 6 else "")
-        warnings.warn(
+        warn(
             f"no step of the training moved the parameters {shown}, which have requires_grad=True (no optimizer held "
             "them, or at rate 0): they are left out of the attribution",
-            UserWarning,
-            stacklevel=6,
         )
 
 

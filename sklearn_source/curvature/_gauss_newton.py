@@ -41,7 +41,7 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
 
         with sdpa_kernel(SDPBackend.MATH):
             output, pull = torch.func.vjp(forward, parameters)
-        hessian = network.output_hessian(output.detach(), y, x)
+        hessian = network.row_loss.output_hessian(output.detach(), y, x)
 
         def product(tangent, forward=forward, hessian=hessian, pull=pull):
             pushed = _push(forward, parameters, tangent)  # (B, ...)

@@ -13,10 +13,12 @@ _DATA_MODULE = "sklearn_source.datasets.data"
 _N_TRAIN, _N_QUERY = 896, 103
 
 
-def load_concrete(*, return_X_y: bool = False, as_frame: bool = False):
+def load_concrete(*, return_X_y: bool = False, as_frame: bool = False) -> Bunch | tuple:
     """Load the Concrete compressive strength table (regression, 1030 rows, 8 features).
 
     The file comes with the package; nothing is downloaded.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------
@@ -27,7 +29,9 @@ def load_concrete(*, return_X_y: bool = False, as_frame: bool = False):
 
     Returns
     -------
-    data : :class:`~sklearn.utils.Bunch`
+    concrete : :class:`~sklearn.utils.Bunch` or tuple
+        The tuple `(data, target)` if `return_X_y`, else:
+
         data : ndarray of shape (1030, 8), float32
             The mixes: kg per cubic metre, and the age in days. A DataFrame if `as_frame`.
         target : ndarray of shape (1030,), float32
@@ -42,12 +46,15 @@ def load_concrete(*, return_X_y: bool = False, as_frame: bool = False):
             The source, the units and the licence (CC BY 4.0).
         filename, data_module : str
             Where the file lies inside the package.
-    (data, target) : tuple if `return_X_y`
 
     Raises
     ------
     ImportError
         If `as_frame` is asked for and pandas is not installed.
+
+    See Also
+    --------
+    load_concrete_split : Training rows and queries, standardised.
 
     Examples
     --------
@@ -66,7 +73,7 @@ def load_concrete(*, return_X_y: bool = False, as_frame: bool = False):
         try:
             import pandas as pd
         except ImportError as error:
-            raise ImportError("as_frame=True needs pandas: install it, or leave as_frame=False.") from error
+            raise ImportError("as_frame=True needs pandas: install it, or leave as_frame=False") from error
         frame = pd.DataFrame(table, columns=[*feature_names, target_name])
         data, target = frame[feature_names], frame[target_name]
     if return_X_y:
@@ -83,11 +90,13 @@ def load_concrete(*, return_X_y: bool = False, as_frame: bool = False):
     )
 
 
-def load_concrete_split(*, random_state=0) -> Bunch:
+def load_concrete_split(*, random_state: int | np.random.RandomState | None = 0) -> Bunch:
     """Load Concrete as the attribution benchmarks use it: 896 training rows, 103 query rows, standardised.
 
     The scalers are fitted on the training rows alone. The other 31 of the 1030 rows are left out: the sizes
     are those of [1]_.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------
@@ -100,14 +109,18 @@ def load_concrete_split(*, random_state=0) -> Bunch:
         X_train, X_query : ndarray of shape (896, 8) and (103, 8), float32
             Standardised features.
         y_train, y_query : ndarray of shape (896, 1) and (103, 1), float32
-            Standardised strength, a column as the single output of :class:`MLP` is: a flat target would be broadcast
-            against it.
+            Standardised strength, a column as the single output of :class:`~sklearn_source.modules.MLP` is: a flat
+            target would be broadcast against it.
         indices_train, indices_query : ndarray of shape (896,) and (103,), int
             The rows of :func:`load_concrete` they are.
         scaler_X, scaler_y : :class:`~sklearn.preprocessing.StandardScaler`
             The fitted scalers; `scaler_y.scale_[0]` is one standardised unit in MPa.
         feature_names : list of str
             Names of the 8 columns.
+
+    See Also
+    --------
+    load_concrete : All rows, in their own units.
 
     References
     ----------
@@ -121,7 +134,7 @@ def load_concrete_split(*, random_state=0) -> Bunch:
     >>> split.X_train.shape, split.y_query.shape
     ((896, 8), (103, 1))
     """
-    concrete = load_concrete()
+    concrete: Bunch = load_concrete()
     train, query = train_test_split(
         np.arange(len(concrete.data)), train_size=_N_TRAIN, test_size=_N_QUERY, random_state=random_state
     )

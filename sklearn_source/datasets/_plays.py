@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import textwrap
 from importlib import resources
 from numbers import Integral
@@ -38,6 +39,8 @@ def load_plays(*, max_length: int | None = None) -> Bunch:
 
     The openings of King Richard III, Romeo and Juliet and The Taming of the Shrew. They come with the package; nothing
     is downloaded. :func:`fetch_plays` has nine plays.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------
@@ -80,20 +83,25 @@ def load_plays(*, max_length: int | None = None) -> Bunch:
     Is the day so young?
     """
     content = (resources.files(_DATA_MODULE) / "plays.txt.gz").read_bytes()
-    return _bunch(gzip.decompress(content).decode("ascii"), max_length)
+    return _parse_plays(gzip.decompress(content).decode("ascii"), max_length)
 
 
-def fetch_plays(*, max_length: int | None = None, data_home=None, download_if_missing: bool = True) -> Bunch:
+def fetch_plays(
+    *, max_length: int | None = None, data_home: str | os.PathLike | None = None, download_if_missing: bool = True
+) -> Bunch:
     """Load the speeches of nine plays by Shakespeare (text, 1.1 MB), downloading them if needed.
 
     The file is the one known as "tiny Shakespeare". It is downloaded once from
     https://github.com/karpathy/char-rnn/tree/master/data/tinyshakespeare and its SHA-256 is checked, then and at every
     later call.
 
+    Read more in the :ref:`User Guide <example_data>`.
+
     Parameters
     ----------
     max_length : int, default=None
-        As for :func:`load_plays`.
+        Cut longer speeches, between lines where possible, into rows of at most so many characters, each of which begins
+        with the speaker's name. At least 64. `None`: one row per speech.
     data_home : str or path-like, default=None
         The folder for downloads, as in :func:`sklearn.datasets.get_data_home`. `None` is scikit-learn's own.
     download_if_missing : bool, default=True
@@ -102,7 +110,7 @@ def fetch_plays(*, max_length: int | None = None, data_home=None, download_if_mi
     Returns
     -------
     plays : :class:`~sklearn.utils.Bunch`
-        As :func:`load_plays` returns them.
+        `data`, `speaker`, `play` and `speech`, an entry for each row, and `DESCR`, as :func:`load_plays` returns them.
 
     Raises
     ------
@@ -114,15 +122,23 @@ def fetch_plays(*, max_length: int | None = None, data_home=None, download_if_mi
     See Also
     --------
     load_plays : The excerpt that comes with the package.
+
+    Examples
+    --------
+    >>> from sklearn_source.datasets import fetch_plays
+    >>> plays = fetch_plays()  # doctest: +SKIP
+    >>> len(set(plays.play))  # doctest: +SKIP
+    9
     """
     content = fetch_bytes(_REMOTE, "plays", data_home, download_if_missing)
-    return _bunch(content.decode("ascii"), max_length)
+    return _parse_plays(content.decode("ascii"), max_length)
 
 
-def _bunch(text, max_length):
+def _parse_plays(text, max_length):
+    """The Bunch of the speeches in a text, each cut where it is longer than ``max_length`` allows."""
     if max_length is not None and (not isinstance(max_length, Integral) or max_length < _SHORTEST_CUT):
         raise ValueError(
-            f"expected max_length to be None or an integer of at least {_SHORTEST_CUT}, got {max_length!r}."
+            f"expected max_length to be None or an integer of at least {_SHORTEST_CUT}, got {max_length!r}"
         )
     rows, play, number = [], None, 0
     for block in text.strip().split("\n\n"):
@@ -131,7 +147,7 @@ def _bunch(text, max_length):
         name, _, words = block.partition(":\n")
         if not words:  # a speaker whose words the file lost
             continue
-        pieces = [words] if max_length is None else _cut(words, max_length - len(name) - 2)
+        pieces = [words] if max_length is None else _split_speech(words, max_length - len(name) - 2)
         rows += [(f"{name}:\n{piece}", name, play, number) for piece in pieces]
         number += 1
     data, speaker, of_play, speech = zip(*rows)
@@ -144,7 +160,7 @@ def _bunch(text, max_length):
     )
 
 
-def _cut(words, width):
+def _split_speech(words, width):
     """Pieces of at most ``width`` characters: as many whole lines as fit; lines too long for one cut between words."""
     pieces = []
     for line in words.split("\n"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 
 import numpy as np
@@ -47,11 +48,13 @@ _FINE = tuple(
 _SUBSETS = ("train", "test", "all")
 
 
-def load_questions(*, subset: str = "train", return_X_y: bool = False):
+def load_questions(*, subset: str = "train", return_X_y: bool = False) -> Bunch | tuple:
     """Load an excerpt of the TREC questions (classification, 1500 + 300 questions, 6 classes).
 
     Each question is labelled with the kind of answer it asks for. The excerpt comes with the package; nothing is
     downloaded. :func:`fetch_questions` has all 5952 questions.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------
@@ -62,7 +65,9 @@ def load_questions(*, subset: str = "train", return_X_y: bool = False):
 
     Returns
     -------
-    questions : :class:`~sklearn.utils.Bunch`
+    questions : :class:`~sklearn.utils.Bunch` or tuple
+        The tuple `(data, target)` if `return_X_y`, else:
+
         data : ndarray of shape (n_questions,), object
             The questions as str, words and punctuation separated by single spaces.
         target : ndarray of shape (n_questions,), int64
@@ -75,7 +80,6 @@ def load_questions(*, subset: str = "train", return_X_y: bool = False):
             The 50 finer classes, `"HUM:ind"` for instance, sorted.
         DESCR : str
             The source, the classes, and how the excerpt was drawn.
-    (data, target) : tuple if `return_X_y`
 
     Raises
     ------
@@ -97,19 +101,25 @@ def load_questions(*, subset: str = "train", return_X_y: bool = False):
     folder = resources.files(_DATA_MODULE)
     lines = [
         line
-        for part in _parts(subset)
-        for line in (folder / f"questions_{part}.txt").read_text(encoding="utf-8").splitlines()
+        for file in _files_of(subset)
+        for line in (folder / f"questions_{file}.txt").read_text(encoding="utf-8").splitlines()
     ]
-    return _bunch(lines, return_X_y)
+    return _parse_questions(lines, return_X_y)
 
 
 def fetch_questions(
-    *, subset: str = "train", data_home=None, download_if_missing: bool = True, return_X_y: bool = False
-):
+    *,
+    subset: str = "train",
+    data_home: str | os.PathLike | None = None,
+    download_if_missing: bool = True,
+    return_X_y: bool = False,
+) -> Bunch | tuple:
     """Load all TREC questions (classification, 5452 + 500 questions, 6 classes), downloading them if needed.
 
     The two files of 0.4 MB in all are published at https://cogcomp.seas.upenn.edu/Data/QA/QC/. They are downloaded once
     and their SHA-256 is checked, then and at every later call.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------
@@ -125,7 +135,8 @@ def fetch_questions(
     Returns
     -------
     questions : :class:`~sklearn.utils.Bunch` or tuple
-        As :func:`load_questions` returns them.
+        `data`, `target`, `target_names`, `fine_target`, `fine_target_names` and `DESCR`, as :func:`load_questions`
+        returns them; the tuple `(data, target)` if `return_X_y`.
 
     Raises
     ------
@@ -137,23 +148,31 @@ def fetch_questions(
     See Also
     --------
     load_questions : The excerpt that comes with the package.
+
+    Examples
+    --------
+    >>> from sklearn_source.datasets import fetch_questions
+    >>> questions, kinds = fetch_questions(return_X_y=True)  # doctest: +SKIP
+    >>> questions.shape  # doctest: +SKIP
+    (5452,)
     """
     lines = []
-    for part in _parts(subset):
-        content = fetch_bytes(_REMOTE[part], "trec_questions", data_home, download_if_missing)
+    for file in _files_of(subset):
+        content = fetch_bytes(_REMOTE[file], "trec_questions", data_home, download_if_missing)
         # One question has a stray byte 0xF0 where a space belongs; without it the files are ASCII.
         lines += content.replace(b"\xf0", b" ").decode("ascii").splitlines()
-    return _bunch(lines, return_X_y)
+    return _parse_questions(lines, return_X_y)
 
 
-def _parts(subset):
+def _files_of(subset):
+    """The files that a subset is read from, a tuple of "train" and "test"."""
     if subset not in _SUBSETS:
-        raise ValueError(f"expected subset to be one of {_SUBSETS}, got {subset!r}.")
+        raise ValueError(f"expected subset to be one of {_SUBSETS}, got {subset!r}")
     return ("train", "test") if subset == "all" else (subset,)
 
 
-def _bunch(lines, return_X_y):
-    """Lines ``COARSE:fine question`` as arrays."""
+def _parse_questions(lines, return_X_y):
+    """The Bunch, or the tuple (data, target), of lines ``COARSE:fine question``."""
     labels, texts = zip(*(line.strip().split(maxsplit=1) for line in lines))
     data = np.array([" ".join(text.split()) for text in texts], dtype=object)
     coarse = list(_COARSE)

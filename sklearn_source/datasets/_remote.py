@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 from sklearn.datasets import get_data_home
+
+from ..utils._atomic import atomic_write
 
 _TIMEOUT = 30.0  # seconds without a byte from the server
 
@@ -25,16 +25,18 @@ class RemoteFile:
 
 
 def fetch_bytes(file, folder, data_home=None, download_if_missing=True):
-    """The bytes of a public file, from the data home or downloaded into it.
+    """Read a public file from the data home, or download it there.
 
     Parameters
     ----------
     file : RemoteFile
+        Which one.
     folder : str
         Where the file lies below the data home.
     data_home : str or path-like, optional
-        As in :func:`sklearn.datasets.get_data_home`.
+        The folder for downloads; None: that of :func:`sklearn.datasets.get_data_home`.
     download_if_missing : bool, default=True
+        Whether the file may be downloaded.
 
     Returns
     -------
@@ -61,16 +63,13 @@ def fetch_bytes(file, folder, data_home=None, download_if_missing=True):
             content = response.read()
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise OSError(f"could not download {file.url} ({error}): try again, or {by_hand}.") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != file.sha256:
+    checksum = hashlib.sha256(content).hexdigest()
+    if checksum != file.sha256:
         raise OSError(
-            f"expected a file with SHA-256 {file.sha256} at {file.url}, got {len(content)} bytes with {found}: the "
+            f"expected a file with SHA-256 {file.sha256} at {file.url}, got {len(content)} bytes with {checksum}: the "
             "published file has changed, or what came was an error page."
         )
     place.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed: an interrupted write, or a second process, never leaves half a file under the name.
-    handle, aside = tempfile.mkstemp(dir=place.parent, prefix=file.name)
-    with os.fdopen(handle, "wb") as out:
-        out.write(content)
-    os.replace(aside, place)
+    with atomic_write(place) as temporary:  # a second process may be downloading too
+        temporary.write_bytes(content)
     return content

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,6 +26,8 @@ class TextEncoder(TransformerMixin, BaseEstimator):
     Token 0 is padding, 1 stands for whatever is not in the vocabulary, 2 marks both ends of a text if `edges`, and the
     vocabulary follows, most frequent first; with `shapes`, tokens 3, 4 and 5 come before it. Padding is always at the
     end.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------
@@ -74,7 +79,16 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         "edges": ["boolean"],
     }
 
-    def __init__(self, level="word", *, max_length=None, min_count=1, lowercase=False, shapes=False, edges=False):
+    def __init__(
+        self,
+        level: str = "word",
+        *,
+        max_length: int | None = None,
+        min_count: int = 1,
+        lowercase: bool = False,
+        shapes: bool = False,
+        edges: bool = False,
+    ):
         self.level = level
         self.max_length = max_length
         self.min_count = min_count
@@ -83,7 +97,7 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         self.edges = edges
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Sequence[str], y: Any = None) -> TextEncoder:
         """Learn the vocabulary.
 
         Parameters
@@ -96,6 +110,7 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         Returns
         -------
         self : TextEncoder
+            Fitted.
 
         Raises
         ------
@@ -104,7 +119,7 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         """
         texts = self._split(X)
         if not texts:
-            raise ValueError("expected at least one text to learn the vocabulary from, got none.")
+            raise ValueError("expected at least one text to learn the vocabulary from, got none")
         counts = Counter(self._key(token) for text in texts for token in text)
         # The most frequent first; equally frequent ones in the order of their first occurrence.
         known = [token for token, count in counts.most_common() if count >= self.min_count]
@@ -115,8 +130,8 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         self.max_length_ = max(1, longest) if self.max_length is None else self.max_length
         return self
 
-    def transform(self, X):
-        """Texts as rows of tokens.
+    def transform(self, X: Sequence[str]) -> np.ndarray:
+        """Turn texts into rows of tokens.
 
         Parameters
         ----------
@@ -127,6 +142,13 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         -------
         tokens : ndarray of shape (n_texts, length), int64
             All rows as wide as `max_length_` says.
+
+        Raises
+        ------
+        ValueError
+            If X is a single string or holds something else than strings.
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
         """
         check_is_fitted(self)
         tokens = np.full((len(X), self.max_length_), PADDING, dtype=np.int64)
@@ -138,37 +160,48 @@ class TextEncoder(TransformerMixin, BaseEstimator):
             row[: len(numbers)] = numbers
         return tokens
 
-    def inverse_transform(self, X):
-        """Rows of tokens as texts; what was cut off or unknown is lost.
+    def inverse_transform(self, X: ArrayLike) -> list[str]:
+        """Turn rows of tokens into texts; what was cut off or unknown is lost.
 
         Parameters
         ----------
         X : array-like of int, shape (n_texts, length)
+            Tokens.
 
         Returns
         -------
         texts : list of str
             Words joined by single blanks; `<?>` for unknown tokens, or the name of their shape.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
         """
         check_is_fitted(self)
         names = [*self._special(), *self.vocabulary_]
-        glue = " " if self.level == "word" else ""
-        return [glue.join(names[token] for token in row if token not in (PADDING, EDGE)) for row in np.asarray(X)]
+        separator = " " if self.level == "word" else ""
+        return [separator.join(names[token] for token in row if token not in (PADDING, EDGE)) for row in np.asarray(X)]
 
     def _split(self, texts):
+        """Texts as lists of tokens; a ValueError for what is no sequence of str."""
         if isinstance(texts, str):
-            raise ValueError("expected a sequence of texts, got a single str: pass a list with it.")
+            raise ValueError("expected a sequence of texts, got a single str: pass a list with it")
         if not all(isinstance(text, str) for text in texts):
-            raise ValueError("expected every text to be a str.")
+            other = next(text for text in texts if not isinstance(text, str))
+            raise ValueError(f"expected every text to be a str, got a {type(other).__name__}")
         return [text.split() if self.level == "word" else list(text) for text in texts]
 
     def _special(self):
+        """How the tokens before the vocabulary read, a tuple of str."""
         return (*_SPECIAL, *_SHAPES) if self.shapes else _SPECIAL
 
     def _key(self, token):
+        """The entry of the vocabulary that a token, a str, is looked up as."""
         return token.lower() if self.lowercase else token
 
     def _number(self, token):
+        """The integer of a token, a str."""
         number = self.vocabulary_.get(self._key(token), UNKNOWN)
         if number != UNKNOWN or not self.shapes:
             return number
@@ -184,8 +217,10 @@ class TextEncoder(TransformerMixin, BaseEstimator):
         return tags
 
 
-def next_tokens(tokens):
-    """Inputs and targets of a language model: at every place, the token to be predicted is the next one.
+def next_tokens(tokens: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Cut rows of tokens into inputs and targets of a language model: at every place, the target is the next token.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------
@@ -204,6 +239,11 @@ def next_tokens(tokens):
     ValueError
         If rows are shorter than two tokens.
 
+    See Also
+    --------
+    TextEncoder : Makes the rows.
+    sklearn_source.modules.CharTransformer : A language model to be trained on them.
+
     Examples
     --------
     >>> from sklearn_source.datasets import next_tokens
@@ -211,8 +251,8 @@ def next_tokens(tokens):
     >>> X, y
     (array([[2, 7, 8, 2]]), array([[   7,    8,    2, -100]]))
     """
-    tokens = np.asarray(tokens, dtype=np.int64)
-    if tokens.ndim != 2 or tokens.shape[1] < 2:
-        raise ValueError(f"expected rows of at least two tokens, got an array of shape {tokens.shape}.")
-    y = tokens[:, 1:]
-    return tokens[:, :-1].copy(), np.where(y == PADDING, IGNORED, y)
+    rows = np.asarray(tokens, dtype=np.int64)
+    if rows.ndim != 2 or rows.shape[1] < 2:
+        raise ValueError(f"expected rows of at least two tokens, got an array of shape {rows.shape}")
+    y = rows[:, 1:]
+    return rows[:, :-1].copy(), np.where(y == PADDING, IGNORED, y)

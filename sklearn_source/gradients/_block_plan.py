@@ -33,7 +33,8 @@ def plan_blocks(module, names, *, treatment=None, levels=None, uses=()):
     plan = _Plan(module, names, treatment or {}, levels or {})
     for owner, layer in module.named_modules():
         for spec in specs_of(layer):
-            own = (layer._parameters.get(name or "") for name in (spec.weight, spec.bias))
+            held = dict(layer.named_parameters(recurse=False, remove_duplicate=False))
+            own = (held.get(name) for name in (spec.weight, spec.bias))
             plan.add(owner, spec, *(p if p is None else plan.name_of[id(p)] for p in own))
     for spec in _observed_specs(uses, set(names) - plan.specified):
         plan.add(spec.weight, spec, spec.weight, spec.bias)
@@ -67,7 +68,8 @@ class _Plan:
         self.module, self.chosen, self.treatment, self.levels = module, set(names), treatment, levels
         self.parameters = dict(module.named_parameters())
         self.name_of = {id(p): name for name, p in self.parameters.items()}
-        self.owners = Counter(id(p) for m in module.modules() for p in m._parameters.values() if p is not None)
+        owned = (m.named_parameters(recurse=False, remove_duplicate=False) for m in module.modules())
+        self.owners = Counter(id(p) for own in owned for _, p in own)
         self._specs = []
 
     @property

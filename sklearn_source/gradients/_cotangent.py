@@ -9,4 +9,4 @@ def loss_cotangent(network, output, y, x):
     """Gradient of every row's loss in that row's output, shaped like ``output``."""
     leaf = output.detach().requires_grad_()
     with torch.enable_grad():
-        return torch.autograd.grad(network.row_losses(leaf, y, x).sum(), leaf)[0]
+        return torch.autograd.grad(network.row_loss(leaf, y, x).sum(), leaf)[0]

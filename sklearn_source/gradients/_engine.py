@@ -7,8 +7,8 @@ import copy
 from collections import defaultdict
 
 import torch
-from torch.utils._pytree import tree_map
 
+from ..utils._compat_torch import tree_map
 from ..utils._fastpath import mha_fastpath_off
 from ._block_plan import plan_blocks
 from ._blocks import ROWS, to_matrices
@@ -55,6 +55,7 @@ class GradientEngine:
         refuse_frequencies(module, self.names)
         self._treatment = treatment
         self._active = self._seen = None
+        self._is_attached = False
         self._levels, self._observed, self._axes, self._expansions = {}, (), {}, {}
         self._plan()
 
@@ -103,7 +104,13 @@ class GradientEngine:
 
     @contextlib.contextmanager
     def attached(self):
-        """Hooks on the module's layers for as long as the context lasts; every parameter's flag is put back."""
+        """Hooks on the module's layers for as long as the context lasts; every parameter's flag is put back.
+
+        Within another such context of the same engine, nothing is done.
+        """
+        if self._is_attached:
+            yield self
+            return
         flags = [(p, p.requires_grad) for p in self.module.parameters()]
         chosen = {id(self.module.get_parameter(name)) for name in self.names}
         # Layers below the first chosen one need no graph: parameters left out save their part of the backward.
@@ -113,9 +120,11 @@ class GradientEngine:
         for name in self.layer_names:
             layer = self.module.get_submodule(name)
             handles.append(layer.register_forward_hook(self._make_hook(name), with_kwargs=True))
+        self._is_attached = True
         try:
             yield self
         finally:
+            self._is_attached = False
             for handle in handles:
                 handle.remove()
             for parameter, flag in flags:

@@ -7,10 +7,9 @@ import warnings
 import torch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-# Bytes of per-row gradients that one vectorised call makes: more rows go in further calls.
-CHUNK_BYTES = 64 * 2**20
+from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
+from ..utils._config import bytes_for
 
 
 class FunctionalForward(nn.Module):
@@ -122,7 +121,7 @@ def _row_by_row(value, parameters, leaves, spec, axes, cotangents):
 
     n_rows = len(cotangents[0]) if isinstance(cotangents, tuple) else len(cotangents)
     size = sum(p.numel() * p.element_size() for p in parameters.values())
-    chunk = max(1, CHUNK_BYTES // max(size, 1))
+    chunk = max(1, bytes_for("functional_gradients") // max(size, 1))
     try:
         # A layer without a batching rule is slower, which the user cannot mend: torch's warning is dropped.
         with torch.no_grad(), warnings.catch_warnings():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import warnings
+
+from ..utils._warnings import warn
 
 
 def select_parameters(module, layers=None):
@@ -23,11 +24,7 @@ def select_parameters(module, layers=None):
             f"the network has no parameter with requires_grad=True: there is nothing to attribute to{only}"
         )
     if left_out and layers is None:
-        warnings.warn(
-            f"complex parameters have no real curvature and are left out of the attribution: {left_out}",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn(f"complex parameters have no real curvature and are left out of the attribution: {left_out}")
     if layers is None:
         return trainable
     layers = [layers] if isinstance(layers, str) else list(layers)

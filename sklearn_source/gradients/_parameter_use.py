@@ -6,6 +6,7 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from ..utils._compat_torch import view_base
 from .layers import ELEMENTWISE, EXPANSIONS, IN_PLACE, READERS, SUBSTITUTES, BroadcastParameter, broadcast_of
 
 
@@ -129,7 +130,7 @@ class Recorder(TorchFunctionMode):
             return None
         if id(tensor) in self._watched:
             return self._watched[id(tensor)], 0
-        base = tensor._base
+        base = view_base(tensor)
         if base is None or id(base) not in self._watched or not base.numel() or base.dim() != tensor.dim():
             return None
         if tensor.shape[1:] != base.shape[1:] or tensor.stride() != base.stride():
@@ -179,7 +180,8 @@ class Recorder(TorchFunctionMode):
 
     def _without_rows(self, tensor):
         """The base of a tensor, and the axes that its rows may be in where it has none of its own."""
-        base = tensor if tensor._base is None else tensor._base
+        base = view_base(tensor)
+        base = tensor if base is None else base
         if not tensor.requires_grad:
             return base, ()
         if id(base) in self._rowless:

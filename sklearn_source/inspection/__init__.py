@@ -6,14 +6,14 @@ The displays are drawn with matplotlib, which the ``plot`` extra brings.
 from __future__ import annotations
 
 from ._audit import audit_training_rows
-from ._groups import group_influence
+from ._group_influence import group_influence
 from ._plot._influence_display import InfluenceDisplay
 from ._plot._lds_display import LDSDisplay
 from ._plot._mislabel_display import MislabelDisplay
 from ._plot._segment_display import SegmentDisplay
 from ._plot._subset_removal_display import SubsetRemovalDisplay
-from ._regions import under_sampled_regions
 from ._segment_scores import segment_scores
+from ._under_sampled_regions import under_sampled_regions
 
 __all__ = [
     "InfluenceDisplay",

@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ..base import NetworkEstimator
+from ..base import NetworkAttribution
 from ..loss import resolve_measurement
 from ..network import Network
-from ._neighbours import compare_with_neighbours, representation_of
-from ._predictions import read_rows
-from ._recommendations import advise
+from ..utils._argument_checks import check_count
+from ._nearest_neighbours import neighbour_disagreement, row_vectors
+from ._predictions import predict_rows
+from ._recommendations import recommend_actions
 from ._score_chunks import check_attribution, score_chunks
 from ._table import make_table
 
+if TYPE_CHECKING:
+    import pandas
+
 
 def audit_training_rows(
-    estimator,
-    X,
-    y,
+    estimator: NetworkAttribution,
+    X: Any,
+    y: Any,
     *,
-    X_query=None,
-    y_query=None,
-    representation=None,
-    n_neighbors=10,
-    k=10,
-    high=0.05,
-    as_frame="auto",
-):
-    """Suspicious training rows, worst first, each with what speaks against it and what might be done.
+    X_query: Any = None,
+    y_query: Any = None,
+    representation: ArrayLike | None = None,
+    n_neighbors: int = 10,
+    k: int = 10,
+    high: float = 0.05,
+    as_frame: bool | str = "auto",
+) -> pandas.DataFrame | np.recarray:
+    """List suspicious training rows, worst first, each with what speaks against it and what might be done.
+
+    Read more in the :ref:`User Guide <decisions>`.
 
     Parameters
     ----------
     estimator : fitted attribution method
         Any that looks into a network.
-    X, y
+    X : array-like of shape (n_train, ...)
         The training rows, as given to its ``fit``.
-    X_query, y_query : optional
-        Held-out rows with their true targets: which training rows oppose them is then told. For classifiers pass
-        ``y_query``: without, rows are judged by whether they oppose what the network predicts.
+    y : array-like of shape (n_train, ...)
+        Their targets, as given to its ``fit``.
+    X_query : array-like of shape (n_query, ...), optional
+        Held-out rows: which training rows oppose them is then told.
+    y_query : array-like of shape (n_query, ...), optional
+        Their true targets. Pass them for classifiers: without, rows are judged by whether they oppose what the network
+        predicts.
     representation : array-like of shape (n_train, n_features), optional
         Vectors in which distances between rows mean something, embeddings say. None: X itself where it is an array or
         a table of numbers; for other X nothing is told of neighbours.
     n_neighbors : int, default=10
+        Nearest rows that a row's label is compared with.
     k : int, default=10
         A row opposes a query where it is among the query's k lowest scores, and that is negative.
     high : float, default=0.05
@@ -87,6 +100,11 @@ def audit_training_rows(
     TypeError
         If the estimator has no network to ask.
 
+    See Also
+    --------
+    MislabelDisplay : How soon wrong labels that are known are found by a score.
+    under_sampled_regions : Predictions that rest on few rows.
+
     Notes
     -----
     A network that has learned a wrong label by heart agrees with it. That such a row owes its fit to itself shows in
@@ -115,67 +133,76 @@ def audit_training_rows(
     >>> table[table["suggestion"] == "relabel"].head()  # doctest: +SKIP
     """
     check_attribution(estimator)
-    if not isinstance(estimator, NetworkEstimator):
+    if not isinstance(estimator, NetworkAttribution):
         raise TypeError(f"expected a method with a network to ask, got {type(estimator).__name__}")
     _check_settings(n_neighbors, k, high)
     if X_query is None and y_query is not None:
-        raise ValueError("y_query has no meaning without X_query: pass the queries too")
+        raise ValueError("expected X_query where y_query is given, got None: pass the queries too")
     n = estimator.n_train_
-    X, y = estimator._met_in_fit(X, y)
-    read = read_rows(estimator.net_, X, y)
+    X, y = estimator._require_fit_rows(X, y)
+    predictions = predict_rows(estimator.net_, X, y)
     influence = np.asarray(estimator.self_influence(), dtype=np.float64)
-    columns = _of_network(read, influence, bool(getattr(estimator, "has_unit", False)))
-    vectors = representation_of(X, representation, n)
+    columns = _prediction_columns(predictions, influence, bool(getattr(estimator, "has_unit", False)))
+    vectors = row_vectors(X, representation, n)
     neighbours = None
-    if vectors is not None and read.target is not None and n > 1:
-        neighbours = compare_with_neighbours(vectors, read.target, read.is_classification, n_neighbors)
+    if vectors is not None and predictions.target is not None and n > 1:
+        neighbours = neighbour_disagreement(vectors, predictions.target, predictions.is_classification, n_neighbors)
         columns["neighbour_disagreement"] = neighbours.disagreement
-        if read.is_classification:
-            columns["near_duplicate"] = neighbours.twin
+        if predictions.is_classification:
+            columns["near_duplicate"] = neighbours.near_duplicate
     if X_query is not None:
-        columns["opposed_queries"], columns["query_influence"] = _opposed(estimator, X_query, y_query, min(k, n))
-    counts = _more_is_better(estimator)
-    advice = advise({k: v for k, v in columns.items() if counts or k != "opposed_queries"}, read, neighbours, high)
-    order = np.argsort(-advice["suspicion"], kind="stable")
-    columns = {"row": np.arange(n), **advice, **columns}
+        opposed, total = _query_opposition(estimator, X_query, y_query, min(k, n))
+        columns["opposed_queries"], columns["query_influence"] = opposed, total
+    criteria = dict(columns)
+    if not _higher_is_better(estimator):  # to oppose a query is then no harm
+        criteria.pop("opposed_queries", None)
+    recommendations = recommend_actions(criteria, predictions, neighbours, high)
+    order = np.argsort(-recommendations["suspicion"], kind="stable")
+    columns = {"row": np.arange(n), **recommendations, **columns}
     return make_table({name: np.asarray(column)[order] for name, column in columns.items()}, as_frame)
 
 
 def _check_settings(n_neighbors, k, high):
+    """Raise a ValueError for settings out of range."""
     for name, value in (("n_neighbors", n_neighbors), ("k", k)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        check_count(name, value)
     if not isinstance(high, Real) or isinstance(high, bool) or not 0 < high < 1:
-        raise ValueError(f"high must be a share between 0 and 1, got {high!r}")
+        raise ValueError(f"expected high to be a share between 0 and 1, got {high!r}")
 
 
-def _of_network(read, influence, has_unit):
-    """Columns that the network and the row alone give."""
+def _prediction_columns(predictions, influence, has_unit):
+    """The columns that the network and the row alone give: dict of str to ndarray (n,), in the order of the table.
+
+    Takes the Bunch of :func:`predict_rows`, self-influence (n,), and whether that has the unit of the loss.
+    """
     columns = {}
-    if read.is_classification:
-        columns.update(label=read.target, predicted=read.predicted)
-        if read.probability is not None:
-            columns["probability"] = read.probability
-    elif read.target is not None and read.target.ndim == 1:
-        columns.update(target=read.target, predicted=read.predicted)
-    columns.update(loss=read.loss, self_influence=influence)
+    if predictions.is_classification:
+        columns.update(label=predictions.target, predicted=predictions.predicted)
+        if predictions.probability is not None:
+            columns["probability"] = predictions.probability
+    elif predictions.target is not None and predictions.target.ndim == 1:
+        columns.update(target=predictions.target, predicted=predictions.predicted)
+    columns.update(loss=predictions.loss, self_influence=influence)
     if has_unit:
-        columns["loss_without"] = read.loss + influence
-        if read.loss_is_log:
+        columns["loss_without"] = predictions.loss + influence
+        if predictions.loss_is_log:
             columns["probability_without"] = np.exp(-columns["loss_without"]).clip(0, 1)
     return columns
 
 
-def _more_is_better(estimator):
-    """Whether a row that lowers the measurement does harm."""
+def _higher_is_better(estimator):
+    """Whether more of the estimator's measurement is better, so that a row that lowers it does harm."""
     measurement = getattr(estimator, "measurement", None)
     if measurement == "auto":
         measurement = resolve_measurement(measurement, Network.from_net(estimator.net_)).name
     return isinstance(measurement, str) and measurement in ("log_odds", "neg_loss")
 
 
-def _opposed(estimator, X_query, y_query, k):
-    """Number of queries that each row opposes, and the sum of its scores over all."""
+def _query_opposition(estimator, X_query, y_query, k):
+    """Number of queries that each row opposes and the sum of its scores over all, each (n_train,).
+
+    A row opposes a query where its score is negative and among the query's ``k`` lowest.
+    """
     count, total = np.zeros(estimator.n_train_, dtype=np.int64), np.zeros(estimator.n_train_)
     for _, scores in score_chunks(estimator, X_query, y_query):
         lowest = np.argpartition(scores, k - 1, axis=1)[:, :k]

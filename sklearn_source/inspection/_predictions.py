@@ -1,4 +1,4 @@
-"""What a trained network says of rows."""
+"""Predictions and losses of a trained network, row by row."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from sklearn.utils import Bunch
 
-from ..loss import resolve_measurement
+from ..loss import Bernoulli, Categorical, resolve_measurement
 from ..network import Network
 
-_BATCH = 1024
+_BATCH_SIZE = 1024
 
 
 @torch.no_grad()
-def read_rows(net, X, y):
-    """Targets, predictions and losses of rows, by a private copy of a net.
+def predict_rows(net, X, y):
+    """Take targets, predictions and losses of rows from a private copy of a net.
 
     Parameters
     ----------
@@ -42,53 +42,55 @@ def read_rows(net, X, y):
     rows = network.prepare(X, y)
     network.calibrate(rows)
     measure = resolve_measurement("neg_loss", network)
-    parts = []
-    for start in range(0, len(rows), _BATCH):
-        x, target = rows.batch(slice(start, start + _BATCH))
+    batches = []
+    for start in range(0, len(rows), _BATCH_SIZE):
+        x, target = rows.batch(slice(start, start + _BATCH_SIZE))
         output = network.forward(x)
         loss = -measure(output, target, x)
         if network.is_classification:
-            target, predicted, probability = _classes(network, output, target)
+            target, predicted, probability = _class_predictions(network, output, target)
         elif isinstance(target, torch.Tensor) and target.numel() == output.numel():
             predicted, probability = output.reshape(len(output), -1), None
             target = target.reshape(len(output), -1)
         else:
             target = predicted = probability = None
-        parts.append([None if t is None else t.double().cpu().numpy() for t in (target, predicted, loss, probability)])
+        batches.append(
+            [None if t is None else t.double().cpu().numpy() for t in (target, predicted, loss, probability)]
+        )
     target, predicted, loss, probability = (
-        None if any(part is None for part in column) else np.concatenate(column) for column in zip(*parts)
+        None if any(values is None for values in column) else np.concatenate(column) for column in zip(*batches)
     )
     is_classification = network.is_classification and target is not None
     if is_classification:
         target, predicted = target.astype(np.int64), predicted.astype(np.int64)
     elif target is not None and target.shape[1] == 1:
         target, predicted = target[:, 0], predicted[:, 0]
-    same = False
+    loss_is_log = False
     if probability is not None:
-        same = bool(np.allclose(np.exp(-loss), probability, rtol=1e-3, atol=1e-5))
+        loss_is_log = bool(np.allclose(np.exp(-loss), probability, rtol=1e-3, atol=1e-5))
     return Bunch(
         is_classification=is_classification,
         target=target,
         predicted=predicted,
         loss=loss,
         probability=probability,
-        loss_is_log=same,
+        loss_is_log=loss_is_log,
     )
 
 
-def _classes(network, output, target):
-    """Own class, predicted class, and the probability of the own class; None for what the rows do not have."""
-    if network.predictive == "bernoulli":
+def _class_predictions(network, output, target):
+    """Own class, predicted class and the probability of the own class, each (n,); None for what rows do not have.
+
+    Takes outputs and targets of a batch as tensors.
+    """
+    if isinstance(network.predictive, Bernoulli):
         if output.shape[1:].numel() != 1:
             return None, None, None
         positive, target = output.reshape(-1).sigmoid(), (target.reshape(-1) > 0.5).long()
         return target, (positive > network.threshold).long(), torch.where(target > 0, positive, 1 - positive)
     if target.ndim != 1 or target.is_floating_point() or output.ndim != 2 or output.shape[1] < 2:
         return None, None, None
-    change = {
-        "categorical": lambda z: z.softmax(1),
-        "categorical_probs": lambda z: z,
-        "categorical_logprobs": torch.exp,
-    }.get(network.predictive)
-    probability = None if change is None else change(output).gather(1, target[:, None])[:, 0]
+    probability = None
+    if isinstance(network.predictive, Categorical):
+        probability = network.predictive.probabilities(output).gather(1, target[:, None])[:, 0]
     return target, output.argmax(1), probability

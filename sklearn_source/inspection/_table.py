@@ -11,6 +11,7 @@ def make_table(columns, as_frame="auto"):
     Parameters
     ----------
     columns : dict of str to array-like
+        The columns by name, in order.
     as_frame : bool or "auto"
         "auto": a DataFrame where pandas is installed.
 
@@ -20,7 +21,7 @@ def make_table(columns, as_frame="auto"):
         ``table["name"]`` is a column of either.
     """
     if as_frame not in (True, False, "auto"):
-        raise ValueError(f'as_frame must be True, False or "auto", got {as_frame!r}')
+        raise ValueError(f'expected as_frame to be True, False or "auto", got {as_frame!r}')
     if as_frame:
         try:
             import pandas

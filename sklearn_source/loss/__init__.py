@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from ._measurement import Measurement, resolve_measurement
-from ._output_hessian import curvature_of, kind_of, uniforms_shape_of
+from ._predictive import Bernoulli, Categorical
 from ._row_loss import RowLoss
 from ._targets import TargetError
 
 __all__ = [
+    "Bernoulli",
+    "Categorical",
     "Measurement",
     "RowLoss",
     "TargetError",
-    "curvature_of",
-    "kind_of",
     "resolve_measurement",
-    "uniforms_shape_of",
 ]

@@ -6,7 +6,7 @@ import operator
 
 import torch
 
-_NAMES = ("auto", "log_odds", "prediction", "neg_loss")
+from ._predictive import Bernoulli, Categorical
 
 
 def resolve_measurement(measurement, network, output=None):
@@ -35,23 +35,18 @@ def resolve_measurement(measurement, network, output=None):
     """
     if isinstance(measurement, Measurement):
         return measurement
-    if not callable(measurement) and not (isinstance(measurement, str) and measurement in _NAMES):
-        raise ValueError(f"expected measurement to be one of {list(_NAMES)} or a callable, got {measurement!r}")
     if isinstance(measurement, str) and measurement == "auto":
         measurement = "log_odds" if network.is_classification else "prediction"
-    if measurement == "log_odds":
-        if not network.is_classification:
-            raise ValueError(
-                'measurement="log_odds" needs a classifier, but this network is a regressor: use "prediction"'
-            )
-        if network.predictive == "unknown":
-            raise ValueError(
-                'measurement="log_odds" needs a criterion that says what the outputs are (CrossEntropyLoss, NLLLoss, '
-                "BCEWithLogitsLoss); for another one pass a callable f(output, target) -> (batch,)"
-            )
-    if output is not None and measurement != "prediction":
+    cls = _MEASUREMENTS.get(measurement) if isinstance(measurement, str) else None
+    if cls is None and not callable(measurement):
+        names = ["auto", *_MEASUREMENTS]
+        raise ValueError(f"expected measurement to be one of {names} or a callable, got {measurement!r}")
+    if cls is Prediction:
+        return Prediction(network, output)
+    resolved = CustomMeasurement(measurement, network) if cls is None else cls(network)
+    if output is not None:
         raise ValueError(f'output={output!r} chooses what "prediction" reads; it has no meaning for {measurement!r}')
-    return Measurement(measurement, network, output)
+    return resolved
 
 
 class Measurement:
@@ -59,9 +54,7 @@ class Measurement:
 
     Parameters
     ----------
-    kind : {"log_odds", "prediction", "neg_loss"} or callable
     network : Network
-    output : int or tuple of int, optional
 
     Attributes
     ----------
@@ -69,17 +62,14 @@ class Measurement:
     needs_y : bool
         Whether it cannot be had without the query's targets.
     output : tuple of int or None
-        As given.
+        Which element of a row's output is read, where one was given.
     """
 
-    def __init__(self, kind, network, output=None):
-        self._kind, self._network = kind, network
-        self.output = None if output is None else tuple(map(operator.index, _as_tuple(output)))
-        self.name = kind if isinstance(kind, str) else getattr(kind, "__name__", type(kind).__name__)
-        if callable(kind):
-            self.needs_y = bool(getattr(kind, "needs_y", False))
-        else:
-            self.needs_y = kind == "neg_loss" and (network.is_sequence or not network.is_classification)
+    needs_y = False
+    output = None
+
+    def __init__(self, network):
+        self._network = network
 
     def target(self, output, y=None, x=None):
         """The targets a call needs: ``y`` where given, else the predicted classes of a classifier, else None.
@@ -98,57 +88,14 @@ class Measurement:
         ValueError
             When the measurement needs targets and there are none, or labels do not fit the outputs.
         """
-        if self._kind == "prediction":
-            return y
-        if y is None:
-            if self.needs_y:
-                raise ValueError(
-                    f"measurement {self.name!r} needs the targets of the query rows, but y is None: pass y, or use "
-                    f'measurement="{"log_odds" if self._network.is_sequence else "prediction"}"'
-                )
-            return self._predicted(output) if self._network.is_classification else None
-        if self._kind != "log_odds":
-            return y
-        if output.ndim > 2 and self._network.predictive != "bernoulli":
-            return self._asked(output, y, x)
-        self._check_labels(output, y)
-        return y
-
-    def _asked(self, output, y, x):
-        labels = self._network.asked_labels(output, y, x)
-        empty = torch.nonzero((labels < 0).flatten(1).all(1)).flatten()
-        if len(empty):
+        if y is not None:
+            return self._given(output, y, x)
+        if self.needs_y:
             raise ValueError(
-                f"log_odds is a mean over the tokens that count, but in row {int(empty[0])} of a batch none does: "
-                "leave out sequences whose targets are all ignored"
+                f"measurement {self.name!r} needs the targets of the query rows, but y is None: pass y, or use "
+                f'measurement="{"log_odds" if self._network.is_sequence else "prediction"}"'
             )
-        return labels
-
-    def _check_labels(self, output, y):
-        if y.is_floating_point() and self._network.predictive != "bernoulli":
-            raise ValueError(
-                "log_odds needs one integer class label per row, got floating-point targets: leave y out to take the "
-                "predicted class, or pass a callable measurement"
-            )
-        n_classes = 2 if self._network.predictive == "bernoulli" else output.shape[1]
-        if y.numel() != len(output):
-            raise ValueError(f"log_odds needs one label per row: {len(output)} rows, y of shape {tuple(y.shape)}")
-        if y.numel() and (y.min() < 0 or y.max() >= n_classes or (y.is_floating_point() and (y != y.round()).any())):
-            raise ValueError(
-                f"expected labels in 0..{n_classes - 1}, got {float(y.min()):g} to {float(y.max()):g}: encode them as "
-                "in training"
-            )
-
-    def _predicted(self, output):
-        output = output.detach()
-        if self._network.predictive == "bernoulli":
-            return (output.sigmoid() > self._network.threshold).to(output.dtype)
-        if output.ndim == 1 or output.shape[1] == 1:
-            raise ValueError(
-                f"measurement {self.name!r} without y needs a predicted class, which an output of shape "
-                f"{tuple(output.shape)} does not tell: pass y"
-            )
-        return output.argmax(self._network.class_axis)
+        return self._predicted(output.detach()) if self._network.is_classification else None
 
     def __call__(self, output, target=None, x=None):
         """Measure a batch.
@@ -166,19 +113,45 @@ class Measurement:
         Tensor (B,)
             Differentiable in ``output``.
         """
-        if self._kind == "prediction":
-            return self._prediction(output)
-        if self._kind == "log_odds":
-            return self._log_odds(output, target)
-        if self._kind == "neg_loss":
-            return -self._network.own_losses(output, target, x)
-        value = self._kind(output, target)
-        if not isinstance(value, torch.Tensor) or tuple(value.shape) != (len(output),):
-            came = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-            raise ValueError(f"expected measurement {self.name!r} to return a tensor of shape (batch,), got {came}")
-        return value
+        raise NotImplementedError
 
-    def _prediction(self, output):
+    def _given(self, output, y, x):
+        """The targets of a call, from those of the query rows."""
+        return y
+
+    def _predicted(self, output):
+        """The classes that a classifier predicts, as targets."""
+        if isinstance(self._network.predictive, Bernoulli):
+            return (output.sigmoid() > self._network.threshold).to(output.dtype)
+        if output.ndim == 1 or output.shape[1] == 1:
+            raise ValueError(
+                f"measurement {self.name!r} without y needs a predicted class, which an output of shape "
+                f"{tuple(output.shape)} does not tell: pass y"
+            )
+        return output.argmax(self._categorical.axis)
+
+    @property
+    def _categorical(self):
+        """A classifier's distribution over classes: outputs under a criterion that says nothing of it are logits."""
+        predictive = self._network.predictive
+        return predictive if isinstance(predictive, Categorical) else Categorical()
+
+
+class Prediction(Measurement):
+    """The output itself, or one element of it."""
+
+    name = "prediction"
+
+    def __init__(self, network, output=None):
+        super().__init__(network)
+        if output is not None:
+            output = tuple(output) if isinstance(output, (tuple, list)) else (output,)
+            self.output = tuple(map(operator.index, output))
+
+    def target(self, output, y=None, x=None):
+        return y
+
+    def __call__(self, output, target=None, x=None):
         rows = output.shape[1:]
         if self.output is None:
             if self._network.is_sequence:
@@ -196,36 +169,105 @@ class Measurement:
             raise ValueError(f"expected output= to index a row's outputs of shape {tuple(rows)}, got {index}")
         return output[(slice(None), *self.output)]
 
-    def _log_odds(self, output, target):
-        if self._network.predictive == "bernoulli":
+
+class NegLoss(Measurement):
+    """Minus the criterion on the row alone."""
+
+    name = "neg_loss"
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.needs_y = network.is_sequence or not network.is_classification
+
+    def __call__(self, output, target=None, x=None):
+        return -self._network.row_loss.own_losses(output, target, x)
+
+
+class CustomMeasurement(Measurement):
+    """A callable ``f(output, target) -> (B,)``."""
+
+    def __init__(self, function, network):
+        super().__init__(network)
+        self._function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.needs_y = bool(getattr(function, "needs_y", False))
+
+    def __call__(self, output, target=None, x=None):
+        value = self._function(output, target)
+        if not isinstance(value, torch.Tensor) or tuple(value.shape) != (len(output),):
+            came = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            raise ValueError(f"expected measurement {self.name!r} to return a tensor of shape (batch,), got {came}")
+        return value
+
+
+class LogOdds(Measurement):
+    """Log-odds of the own class against all others, a mean over the positions that count."""
+
+    name = "log_odds"
+
+    def __init__(self, network):
+        super().__init__(network)
+        if not network.is_classification:
+            raise ValueError(
+                'measurement="log_odds" needs a classifier, but this network is a regressor: use "prediction"'
+            )
+        if network.predictive.name == "unknown":
+            raise ValueError(
+                'measurement="log_odds" needs a criterion that says what the outputs are (CrossEntropyLoss, NLLLoss, '
+                "BCEWithLogitsLoss); for another one pass a callable f(output, target) -> (batch,)"
+            )
+
+    def _given(self, output, y, x):
+        if output.ndim > 2 and not isinstance(self._network.predictive, Bernoulli):
+            return self._labels_of_tokens(output, y, x)
+        self._check_labels(output, y)
+        return y
+
+    def _labels_of_tokens(self, output, y, x):
+        labels = self._network.row_loss.labels(output, y, x)
+        empty = torch.nonzero((labels < 0).flatten(1).all(1)).flatten()
+        if len(empty):
+            raise ValueError(
+                f"log_odds is a mean over the tokens that count, but in row {int(empty[0])} of a batch none does: "
+                "leave out sequences whose targets are all ignored"
+            )
+        return labels
+
+    def _check_labels(self, output, y):
+        binary = isinstance(self._network.predictive, Bernoulli)
+        if y.is_floating_point() and not binary:
+            raise ValueError(
+                "log_odds needs one integer class label per row, got floating-point targets: leave y out to take the "
+                "predicted class, or pass a callable measurement"
+            )
+        n_classes = 2 if binary else output.shape[1]
+        if y.numel() != len(output):
+            raise ValueError(f"log_odds needs one label per row: {len(output)} rows, y of shape {tuple(y.shape)}")
+        if y.numel() and (y.min() < 0 or y.max() >= n_classes or (y.is_floating_point() and (y != y.round()).any())):
+            raise ValueError(
+                f"expected labels in 0..{n_classes - 1}, got {float(y.min()):g} to {float(y.max()):g}: encode them as "
+                "in training"
+            )
+
+    def __call__(self, output, target=None, x=None):
+        predictive = self._network.predictive
+        if isinstance(predictive, Bernoulli):
             if output.shape[1:].numel() != 1:
                 raise ValueError(
                     f"log_odds needs one output per row, got shape {tuple(output.shape[1:])} (multi-label): pass a "
                     "callable measurement"
                 )
-            z = output.reshape(len(output))
-            return torch.where(target.reshape(len(output)) > 0.5, z, -z)
-        axis = self._network.class_axis
-        if output.ndim < 2 or output.shape[axis] < 2:
+            return predictive.log_odds(output.reshape(len(output)), target.reshape(len(output)))
+        predictive = self._categorical
+        if output.ndim < 2 or output.shape[predictive.axis] < 2:
             raise ValueError(
                 f"log_odds needs outputs of shape (batch, n_classes >= 2), got {tuple(output.shape)}: pass a callable "
                 "measurement"
             )
-        target = target.reshape(output.select(axis, 0).shape)
+        target = target.reshape(output.select(predictive.axis, 0).shape)
         counts = (target >= 0).reshape(len(output), -1)
-        odds = self._odds_of(output, target.clamp(min=0).unsqueeze(axis), axis).reshape(counts.shape).where(counts, 0)
+        odds = predictive.log_odds(output, target.clamp(min=0)).reshape(counts.shape).where(counts, 0)
         return odds.sum(1) / counts.sum(1)
 
-    def _odds_of(self, output, label, axis):
-        """Log-odds of one class at every position."""
-        own = output.gather(axis, label).squeeze(axis)
-        if self._network.predictive == "categorical_probs":
-            # 1 - p_y as the sum of the others: it keeps its digits where p_y is near one.
-            tiny = torch.finfo(output.dtype).tiny
-            rest = output.scatter(axis, label, 0.0).sum(axis)
-            return own.clamp(min=tiny).log() - rest.clamp(min=tiny).log()
-        return own - output.scatter(axis, label, -torch.inf).logsumexp(axis)
 
-
-def _as_tuple(output):
-    return tuple(output) if isinstance(output, (tuple, list)) else (output,)
+_MEASUREMENTS = {"log_odds": LogOdds, "prediction": Prediction, "neg_loss": NegLoss}

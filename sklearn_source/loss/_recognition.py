@@ -1,73 +1,86 @@
-"""The Hessian of a row's loss in its outputs, for losses of any code: recognised by asking the loss."""
+"""Which predictive distribution a loss implies: by its criterion's type, or by asking a loss of any code."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import torch
+from skorch import NeuralNetClassifier
 
-from ._weighted_mean import FAILURES, TOLERANCE, stand_in
+from ..utils._compat_skorch import criterion_names
+from ._predictive import (
+    Bernoulli,
+    Categorical,
+    CategoricalLogProbabilities,
+    CategoricalProbabilities,
+    Elementwise,
+    Gaussian,
+    Laplace,
+    Predictive,
+)
+from ._weighted_mean import FAILURES, TOLERANCE
+
+_OF_CRITERION = {
+    torch.nn.CrossEntropyLoss: Categorical(),
+    torch.nn.BCEWithLogitsLoss: Bernoulli(),
+    torch.nn.MSELoss: Gaussian(),
+    torch.nn.L1Loss: Laplace(),
+}
 
 
-@dataclass(frozen=True)
-class Structure:
-    """What kind of matrix the output Hessian of every row is.
+def predictive_of_criterion(net, overridden, dtype, device):
+    """What the outputs of a net parametrise, as its criterion's type tells.
 
-    Attributes
+    Parameters
     ----------
-    kind : {"categorical", "categorical_logprobs", "categorical_probs", "laplace", "diagonal"}
-        A softmax cross-entropy at every position (of logits, log-probabilities or probabilities), an absolute error, or
-        any other loss that is a sum over the elements of the output.
-    axis : int
-        The axis of the classes: 1 or the last.
+    net : skorch.NeuralNet
+    overridden : bool
+        Whether its ``get_loss`` is not skorch's own.
+    dtype, device
+        Of the outputs.
+
+    Returns
+    -------
+    predictive : Predictive
+    closed_form : bool
+        Whether its Hessian is that of the loss, up to the criterion's weights.
     """
-
-    kind: str
-    axis: int = 1
-
-    def scale(self, losses, output):
-        """What multiplies the textbook Hessian: (B, *positions), zero at positions that do not count.
-
-        Parameters
-        ----------
-        losses : callable
-            Row losses (B,) as a function of the outputs.
-        output : Tensor (B, ...)
-        """
-        if self.kind == "laplace":
-            return gradient(losses, output).abs()
-        if self.kind == "diagonal":
-            return hessian_product(losses, output, torch.ones_like(output)).clamp(min=0)
-        if self.kind == "categorical_logprobs":
-            return -gradient(losses, output).sum(self.axis)
-        if self.kind == "categorical_probs":
-            return -(gradient(losses, output) * (output + torch.finfo(output.dtype).eps)).sum(self.axis)
-        # The gradient is s (p - target): between two outputs the targets drop out.
-        p = output.softmax(self.axis)
-        spike = torch.zeros_like(p).scatter(self.axis, p.argmin(self.axis, keepdim=True), 12.0)
-        change, step = gradient(losses, output) - gradient(losses, spike), p - spike.softmax(self.axis)
-        return (change * step).sum(self.axis) / step.square().sum(self.axis)
-
-    def probabilities(self, output):
-        """(B, C, *positions): the classes' probabilities, their axis moved to the second place."""
-        if self.kind == "categorical":
-            p = output.softmax(self.axis)
+    criterion = getattr(net, "criterion_", None)
+    if len(criterion_names(net)) != 1:
+        return Predictive(), False
+    if isinstance(criterion, torch.nn.NLLLoss):
+        if overridden:
+            predictive = _probe_nll(net, criterion, dtype, device)
+        elif isinstance(net, NeuralNetClassifier):
+            predictive = CategoricalProbabilities()
         else:
-            p = output.exp() if self.kind == "categorical_logprobs" else output
-        return p.movedim(self.axis, 1)
-
-    def labels(self, losses, output):
-        """The class that the loss asks for at every position, -1 where none counts: (B, *positions) of int64."""
-        scale, grad = self.scale(losses, output), gradient(losses, output)
-        # s (p - target) on logits, -s target on log-probabilities, -s target / p on probabilities.
-        asked = {"categorical": lambda s: s * output.softmax(self.axis) - grad, "categorical_logprobs": lambda s: -grad}
-        asked = asked.get(self.kind, lambda s: -grad * output)(scale.unsqueeze(self.axis))
-        floor = TOLERANCE.get(output.dtype, 2e-2) * scale.flatten(1).amax(1).reshape(-1, *[1] * (scale.ndim - 1))
-        return asked.argmax(self.axis).where(scale > floor, -1)
+            predictive = CategoricalLogProbabilities()
+        return predictive, not overridden and type(criterion) is torch.nn.NLLLoss
+    for cls, predictive in _OF_CRITERION.items():
+        if isinstance(criterion, cls):
+            return predictive, type(criterion) is cls and not overridden
+    return Predictive(), False
 
 
-def find_structure(losses, output, *, laplace=False):
-    """The structure of the Hessians of some rows' losses, by products with them; None where it is none of these.
+def _probe_nll(net, criterion, dtype, device):
+    """Whether an overridden ``get_loss`` takes the logarithm that NLLLoss needs, seen from one made-up row."""
+    n = 2 if criterion.weight is None else len(criterion.weight)
+    p = torch.full((1, n), 0.75 / max(n - 1, 1), dtype=dtype, device=device)
+    p[0, 0] = 0.25
+    y = torch.zeros(1, dtype=torch.int64, device=device)
+    try:
+        with torch.no_grad():
+            value = float(net.get_loss(p, y, X=None, training=True))
+            probs, logprobs = float(criterion(p.log(), y)), float(criterion(p, y))
+    except Exception:  # whatever an override does with a row it did not expect: then it is not one of the two
+        return Predictive()
+    if math.isclose(value, probs, rel_tol=1e-3):
+        return CategoricalProbabilities()
+    return CategoricalLogProbabilities() if math.isclose(value, logprobs, rel_tol=1e-3) else Predictive()
+
+
+def recognise_predictive(losses, output, *, absolute_error=False):
+    """The distribution that some rows' losses are of, by their gradients and products with their Hessians.
 
     Parameters
     ----------
@@ -75,83 +88,44 @@ def find_structure(losses, output, *, laplace=False):
         Row losses (B,) as a function of the outputs, every row by itself.
     output : Tensor (B, ...)
         Of a few rows.
-    laplace : bool
-        Whether the criterion is an absolute error, whose Hessian says nothing.
+    absolute_error : bool
+        Whether the criterion is one, whose Hessian says nothing.
 
     Returns
     -------
-    Structure or None
+    Predictive or None
+        A softmax cross-entropy at every position (of logits, log-probabilities or probabilities), an absolute error, or
+        any other loss that is a sum over the elements of the output. None where it is none of these.
     """
     output = output.detach()
     axes = [axis for axis in sorted({1, output.ndim - 1}) if 0 < axis < output.ndim and output.shape[axis] > 1]
-    candidates = [Structure("categorical", axis) for axis in axes]
+    candidates = [Categorical(axis) for axis in axes]
     for axis in axes:
         if _normalised(output.exp(), axis):
-            candidates.append(Structure("categorical_logprobs", axis))
+            candidates.append(CategoricalLogProbabilities(axis))
         if (output >= 0).all() and _normalised(output, axis):
-            candidates.append(Structure("categorical_probs", axis))
-    candidates += [Structure("laplace")] if laplace else []
-    candidates.append(Structure("diagonal"))
-    return next((c for c in candidates if _holds(c, losses, output)), None)
+            candidates.append(CategoricalProbabilities(axis))
+    candidates += [Laplace()] if absolute_error else []
+    candidates.append(Elementwise())
+    return next((c for c in candidates if _matches(c, losses, output)), None)
 
 
-def gradient(losses, output):
-    """Gradients of the row losses, each in its own row's output."""
-    leaf = output.detach().requires_grad_()
-    with torch.enable_grad():
-        return torch.autograd.grad(losses(leaf).sum(), leaf)[0].detach()
-
-
-def hessian_product(losses, output, vector):
-    """Every row's Hessian times ``vector``, which is like ``output``."""
-    leaf = output.detach().requires_grad_()
-    with torch.enable_grad():
-        first = torch.autograd.grad(losses(leaf).sum(), leaf, create_graph=True)[0]
-        if not first.requires_grad:
-            return torch.zeros_like(output)
-        second = torch.autograd.grad((first * vector).sum(), leaf, allow_unused=True)[0]
-    return torch.zeros_like(output) if second is None else second.detach()
-
-
-def _holds(structure, losses, output):
+def _matches(predictive, losses, output):
+    """Whether the losses are of this kind at two outputs: those given, and half way to made-up ones."""
+    generator = torch.Generator().manual_seed(0)
     try:
-        return _fits(structure, losses, output)
+        # Half way: what lies between probabilities are probabilities.
+        for other in (output, 0.5 * output + 0.5 * predictive.stand_in(output)):
+            vector = torch.randn(other.shape, generator=generator, dtype=torch.float64).to(other)
+            measured, expected = predictive.evidence(losses, output, other, vector)
+            size, tolerance = expected.abs().max(), 10 * TOLERANCE.get(other.dtype, 2e-2)
+            if not size > 0 or not torch.isfinite(measured).all():
+                return False
+            if (measured - expected).abs().max() > tolerance * size:
+                return False
     except FAILURES:  # probabilities asked for as logits, a loss without a second derivative
         return False
-
-
-def _fits(structure, losses, output):
-    axis, kind = structure.axis, structure.kind
-    other = 0.5 * output + 0.5 * _elsewhere(output, axis, kind)
-    generator = torch.Generator().manual_seed(0)
-    for at in (output, other):
-        vector = torch.randn(at.shape, generator=generator, dtype=torch.float64).to(at)
-        if kind == "laplace":
-            found, expected = gradient(losses, at).abs(), gradient(losses, output).abs()
-        elif kind == "categorical_logprobs":
-            # Linear in the outputs, and no class asked for less than not at all.
-            found, expected = gradient(losses, at), gradient(losses, output).clamp(max=0)
-        elif kind == "categorical_probs":
-            eps = torch.finfo(at.dtype).eps
-            found, expected = gradient(losses, at) * (at + eps), gradient(losses, output).clamp(max=0) * (output + eps)
-        else:
-            found, scale = hessian_product(losses, at, vector), structure.scale(losses, at)
-            if kind == "diagonal":
-                expected = scale * vector
-            else:
-                p = at.softmax(axis)
-                expected = scale.unsqueeze(axis) * (p * vector - p * (p * vector).sum(axis, keepdim=True))
-        tolerance = 10 * TOLERANCE.get(at.dtype, 2e-2)
-        size = expected.abs().max()
-        if not size > 0 or not torch.isfinite(found).all() or (found - expected).abs().max() > tolerance * size:
-            return False
     return True
-
-
-def _elsewhere(output, axis, kind):
-    """Other outputs of the same nature: half way to them, probabilities are still probabilities."""
-    made = stand_in(output)
-    return made / made.sum(axis, keepdim=True) if kind == "categorical_probs" else made
 
 
 def _normalised(p, axis):

@@ -1,7 +1,8 @@
-"""Whether a criterion is a mean over rows, and how its elements make up the rows' losses."""
+"""Whether a criterion is a mean over rows, and how its elements or single rows make up the rows' losses."""
 
 from __future__ import annotations
 
+import enum
 import warnings
 
 import torch
@@ -11,20 +12,49 @@ from ._targets import TargetError, broadcast_hint, fits_labels, label_weights
 from ._weighted_mean import FAILURES, close, is_weighted_mean
 
 
+class Reduction(enum.Enum):
+    """How the loss of a batch comes about.
+
+    Of the unreduced criterion's elements, added up over each row: ``MEAN`` (over elements), ``BATCHMEAN`` (over rows),
+    ``SUM``, ``WEIGHTED`` (over the weights of the labels). Of ``get_loss`` on single rows: ``ROW_MEAN``, ``ROW_SUM``,
+    ``ROW_WEIGHTED`` (a weight of the batch is divided by: tokens counted over a flattened batch, samples weighed).
+    """
+
+    MEAN = "mean"
+    BATCHMEAN = "batchmean"
+    SUM = "sum"
+    WEIGHTED = "weighted"
+    ROW_MEAN = "row_mean"
+    ROW_SUM = "row_sum"
+    ROW_WEIGHTED = "row_weighted"
+
+    @property
+    def asks_rows_alone(self):
+        """Whether row losses come from ``get_loss`` on single rows."""
+        return self in (Reduction.ROW_MEAN, Reduction.ROW_SUM, Reduction.ROW_WEIGHTED)
+
+    @property
+    def may_hide_weights(self):
+        """Whether a few rows that weigh the same by chance would look like this."""
+        return self in (Reduction.MEAN, Reduction.BATCHMEAN, Reduction.ROW_MEAN, Reduction.ROW_WEIGHTED)
+
+
 @torch.no_grad()
-def find_rule(loss, output, y, x=None):
-    """The rule by which a net's loss is a mean of row losses, from up to four rows.
+def find_reduction(batch_loss, output, y, x=None):
+    """The reduction by which a net's loss is a mean of row losses, from up to four rows.
+
+    It is found by comparing with ``get_loss`` on these rows; that no row's loss depends on another row, by changing the
+    others.
 
     Parameters
     ----------
-    loss : RowLoss
+    batch_loss : BatchLoss
     output, y, x
         A batch.
 
     Returns
     -------
-    {"mean", "batchmean", "sum", "weighted", "row", "row_sum", "row_weighted"}
-        See :class:`RowLoss`.
+    Reduction
 
     Raises
     ------
@@ -44,7 +74,7 @@ def find_rule(loss, output, y, x=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of the broadcasting that is refused below
         try:
-            value = loss.get_loss(loss.shell, o, t, r)
+            value = batch_loss(o, t, r)
         except Exception as error:
             hint = broadcast_hint(output, y)
             if not hint:
@@ -52,63 +82,68 @@ def find_rule(loss, output, y, x=None):
             raise TargetError(hint) from error
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"expected get_loss to return a tensor, got a {type(value).__name__}")
-        rule, hint = _rule_of_elements(loss, o, t, r, value), broadcast_hint(output, y)
+        reduction, hint = _reduction_of_elements(batch_loss, o, t, r, value), broadcast_hint(output, y)
         # A broadcast absolute error can equal the mean over rows on a few rows: there the rows alone prove nothing.
-        if rule is None and not (hint and loss.unreduced):
-            rule = _rule_of_rows(loss, o, t, r, value)
-    if rule is None and hint:
+        if reduction is None and not (hint and batch_loss.has_elements):
+            reduction = _reduction_of_rows(batch_loss, o, t, r, value)
+    if reduction is None and hint:
         raise TargetError(hint)
-    if rule is None:
+    if reduction is None:
         raise ValueError(
             "the criterion couples rows: the loss of a row changes with the other rows of its batch (a "
             "contrastive loss, a statistic over the batch?), so that no row has a loss of its own; train with a "
             "criterion that is a mean, a weighted mean or a sum over rows"
         )
-    return rule
+    return reduction
 
 
-def _rule_of_elements(loss, o, t, r, value):
-    """The rule by which the unreduced criterion gives row losses, or None where it does not."""
-    if loss.unreduced is None:
+def _reduction_of_elements(batch_loss, o, t, r, value):
+    """The reduction by which elements of the unreduced criterion give ``value``; None where none does, or rows mix."""
+    if not batch_loss.has_elements:
         return None
     try:
-        elements = loss.get_loss(loss.unreduced, o, t, r)
+        elements = batch_loss.elements(o, t, r)
         if elements.ndim == 0 or len(elements) != len(o):
             return None
         for i in range(len(o)):
             companions = torch.full((len(o),), i, device=o.device)
             changed = 0.8 * o + 0.02
             changed[i] = o[i]
-            alone = loss.get_loss(loss.unreduced, changed, take(t, companions), take(r, companions))
+            alone = batch_loss.elements(changed, take(t, companions), take(r, companions))
             if alone.shape != elements.shape or not _close(alone[i], elements[i]):
                 return None
     except FAILURES:
         return None
-    sums = elements.reshape(len(o), -1).sum(1)
-    means = {"mean": sums.mean() / elements.shape[1:].numel(), "batchmean": sums.mean(), "sum": sums.sum()}
-    if loss.labels and loss.criterion.reduction == "mean" and fits_labels(o, t) and not t.is_floating_point():
-        total = label_weights(loss.criterion, t).sum()
+    sums, criterion = elements.reshape(len(o), -1).sum(1), batch_loss.criterion
+    means = {
+        Reduction.MEAN: sums.mean() / elements.shape[1:].numel(),
+        Reduction.BATCHMEAN: sums.mean(),
+        Reduction.SUM: sums.sum(),
+    }
+    if batch_loss.takes_labels and criterion.reduction == "mean" and fits_labels(o, t) and not t.is_floating_point():
+        total = label_weights(criterion, t).sum()
         if not total > 0:
-            return "weighted"  # nothing but ignored labels among these rows
-        means = {"weighted": sums.sum() / total}
-    elif loss.criterion.reduction == "sum":
-        means = {"sum": means["sum"], **means}
-    return next((rule for rule, mean in means.items() if _close(mean, value)), None)
+            return Reduction.WEIGHTED  # nothing but ignored labels among these rows
+        means = {Reduction.WEIGHTED: sums.sum() / total}
+    elif criterion.reduction == "sum":
+        means = {Reduction.SUM: means[Reduction.SUM], **means}
+    return next((reduction for reduction, mean in means.items() if _close(mean, value)), None)
 
 
-def _rule_of_rows(loss, o, t, r, value):
-    """The rule by which ``get_loss`` on single rows gives row losses, or None where it does not."""
+def _reduction_of_rows(batch_loss, o, t, r, value):
+    """The reduction by which ``get_loss`` on single rows gives ``value``, or None where none does."""
     if value.numel() != 1:
         raise ValueError(f"expected get_loss to return one number per batch, got shape {tuple(value.shape)}")
-    rows, value = loss.rows_alone(o, t, r), value.reshape(())
+    rows, value = batch_loss.rows_alone(o, t, r), value.reshape(())
     if _close(rows.mean(), value):
-        return "row"
+        return Reduction.ROW_MEAN
     if _close(rows.sum(), value):
-        return "row_sum"
-    return "row_weighted" if is_weighted_mean(loss, o, t, r, value) else None
+        return Reduction.ROW_SUM
+    return Reduction.ROW_WEIGHTED if is_weighted_mean(batch_loss, o, t, r, value) else None
 
 
 def _nudge(rows):
+    """Floating-point rows a little apart from each other."""
     if not rows.is_floating_point():
         return rows
     step = torch.arange(1, len(rows) + 1, device=rows.device, dtype=rows.dtype) / len(rows)

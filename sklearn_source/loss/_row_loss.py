@@ -2,75 +2,99 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import torch
 
 from ..utils._tree import take
-from ._criterion import AskedLoss
-from ._recognition import find_structure
-from ._reduction import find_rule
+from ._batch_loss import BatchLoss
+from ._calibration import batch_size_of, mean_batch_size, mean_label_weight, probe_rows
+from ._criterion_weights import criterion_weights
+from ._output_hessian import DenseHessian, require_dense
+from ._predictive import Categorical
+from ._recognition import predictive_of_criterion, recognise_predictive
+from ._reduction import Reduction, find_reduction
 from ._row_weights import COUPLED, RowWeights
-from ._targets import check_labels, check_targets, fits_labels, holds, label_weights
-from ._weighted_mean import live_rows
+from ._targets import check_targets, fits_labels, holds, label_weights
 
-_TRIES = 64  # batches of four training rows looked at for some that have a loss
+_SMALL = 512  # outputs of a row whose general Hessian costs little beside a gradient
 
 
-class RowLoss(AskedLoss):
-    """Row losses of a net, by its own ``get_loss``.
+class RowLoss:
+    """Row losses of a net, by its own ``get_loss``, and what follows from them.
 
-    Where the criterion has a ``reduction``, a copy with ``reduction="none"`` gives the elements of every row, and one
-    of four rules turns their sums into row losses: ``"mean"`` (over elements), ``"batchmean"``, ``"sum"`` (times the
-    batch size), ``"weighted"`` (over the mean of the weights that the criterion divides by). Else ``get_loss`` is asked
-    for one row at a time (``"row"``, ``"row_sum"`` if it adds rows up, ``"row_weighted"`` if it divides by a weight of
-    the batch: tokens counted over a flattened batch, samples weighed; see :class:`RowWeights`). Which rule holds is
-    found out by comparing with ``get_loss`` on a few rows; that no row's loss depends on another row, by changing the
-    others.
+    Where the criterion has a ``reduction``, a copy with ``reduction="none"`` gives the elements of every row, and a
+    :class:`.Reduction` turns their sums into row losses; else ``get_loss`` is asked for one row at a time. Which
+    reduction holds is seen once for every form of outputs and targets.
+
+    ``output, y, x`` are the network's outputs (B, ...) for a batch, its targets, and the batch itself for a
+    ``get_loss`` that reads ``X``, throughout.
 
     Parameters
     ----------
-    shell : NetShell
+    private_net : PrivateNet
+    dtype, device
+        Of the module's parameters.
 
     Attributes
     ----------
-    structures : dict of int to Structure or None
-        By number of axes of the outputs: what :meth:`Network.calibrate` found of their Hessian.
+    batch_loss : BatchLoss
+    predictive : Predictive
+        What the outputs parametrise: of the criterion, or as calibration recognised it.
+    recognised : dict of int to Predictive or None
+        By number of axes of the outputs: what calibration saw where the criterion's type tells too little.
+    is_sequence : bool
+        Whether every row has classes at several positions (tokens, pixels).
     """
 
-    def __init__(self, shell):
-        super().__init__(shell)
-        self._rules = {}
-        self._mean_weight = self._n_rows = None
-        self._row_weights, self.structures = RowWeights(), {}
+    def __init__(self, private_net, dtype, device):
+        self.batch_loss = BatchLoss(private_net)
+        net, overridden = private_net.net, self.batch_loss.overridden
+        self.predictive, self._closed_form = predictive_of_criterion(net, overridden, dtype, device)
+        self.recognised, self.is_sequence = {}, False
+        self._reductions, self._row_weights = {}, RowWeights()
+        self._mean_label_weight = self._n_rows = None
 
     # --- values -------------------------------------------------------------------------------------------------
 
     def __call__(self, output, y, x=None):
-        """Row losses (B,), differentiable in ``output``."""
-        return self.of_output(output, y, x)(output)
+        """Differentiable loss of every row, scaled so that the batch mean is what training minimised.
 
-    def of_output(self, output, y, x=None):
+        A term of an overridden ``get_loss`` that reaches parameters directly (a penalty) is in the value but not in
+        the gradient: it is no row's.
+
+        Returns
+        -------
+        Tensor (B,)
+
+        Raises
+        ------
+        ValueError
+            Targets missing or not fitting the outputs; class weights without :meth:`calibrate`; a criterion that
+            couples rows (checked once for every form of outputs and targets).
+        """
+        return self.of_outputs(output, y, x)(output)
+
+    def of_outputs(self, output, y, x=None):
         """Row losses as a function of the outputs, of the form of ``output``; targets, weights and rows are fixed."""
-        rule = self.rule(output, y, x)
-        if rule.startswith("row"):
-            return self._of_rows(rule, output, y, x)
+        reduction = self.reduction(output, y, x)
+        if reduction.asks_rows_alone:
+            return self._of_rows_alone(reduction, output, y, x)
 
         def losses(output):
-            elements = self.get_loss(self.unreduced, output, y, x)
+            elements = self.batch_loss.elements(output, y, x)
             n_elements = elements.shape[1:].numel()
-            return elements.reshape(len(output), -1).sum(1) * self._coefficient(rule, n_elements, y)
+            return elements.reshape(len(output), -1).sum(1) * self._coefficient(reduction, n_elements, y)
 
         return losses
 
-    def _of_rows(self, rule, output, y, x):
-        if rule != "row_weighted":
-            factor = self._batch_size() if rule == "row_sum" else 1.0
-            return lambda output: self.rows_alone(output, y, x) * factor
-        weights = self._row_weights(self, output, y, x)
+    def _of_rows_alone(self, reduction, output, y, x):
+        rows_alone = self.batch_loss.rows_alone
+        if reduction is not Reduction.ROW_WEIGHTED:
+            factor = self._mean_batch_size() if reduction is Reduction.ROW_SUM else 1.0
+            return lambda output: rows_alone(output, y, x) * factor
+        weights = self._row_weights(self.batch_loss, output, y, x)
         live = torch.nonzero(weights).flatten()
         if len(live) == len(weights):
-            return lambda output: self.rows_alone(output, y, x) * weights.to(output.dtype)
+            return lambda output: rows_alone(output, y, x) * weights.to(output.dtype)
         # The own loss of a row without weight may be 0 / 0: it is not asked for.
         y, x = take(y, live), take(x, live)
 
@@ -78,186 +102,176 @@ class RowLoss(AskedLoss):
             zeros = 0 * output.reshape(len(output), -1).sum(1)
             if not len(live):
                 return zeros
-            return zeros.index_add(0, live, self.rows_alone(output[live], y, x) * weights[live].to(output.dtype))
+            return zeros.index_add(0, live, rows_alone(output[live], y, x) * weights[live].to(output.dtype))
 
         return losses
 
-    def alone(self, output, y, x=None):
-        """The criterion on every row as a batch of one (B,), as it is called; 0 for rows in which nothing counts."""
-        rule = self.rule(output, y, x)
-        if rule in ("mean", "batchmean"):
-            return self(output, y, x)
-        if rule == "sum":
-            return self(output, y, x) / self._batch_size()
-        if rule == "weighted":
-            elements = self.get_loss(self.unreduced, output, y, x).reshape(len(output), -1).sum(1)
-            weight = label_weights(self.criterion, y).reshape(len(output), -1).sum(1).to(elements.dtype)
-            return elements / torch.where(weight > 0, weight, 1.0)
-        return torch.nan_to_num(self.rows_alone(output, y, x))  # a mean over no tokens is 0 / 0
+    def own_losses(self, output, y, x=None):
+        """The criterion on every row alone, as it is called: a mean over the row's own tokens, or their sum.
 
-    def rule(self, output, y, x=None):
-        """Check the targets, and find the rule for outputs and targets of this form (see the class)."""
-        check_targets(self, output, y)
-        key = _form(output, y)
-        if key not in self._rules:
-            self.verify(output, y, x)
-        return self._rules[key]
-
-    def element_scale(self, output, y):
-        """What multiplies the textbook Hessian of every element: reduction, class weights, smoothing, ignored labels.
+        Not scaled by what the training batches divided by. 0 where nothing counts.
 
         Returns
         -------
-        Tensor (B, *positions) for categorical outputs, else like ``output``
+        Tensor (B,)
         """
-        criterion, rule = self.criterion, self.rule(output, y)
-        if not self.labels:
-            scale = torch.ones_like(output)
-            if self.kind == "bernoulli":
-                if criterion.pos_weight is not None:
-                    scale = scale * (1 + (criterion.pos_weight - 1) * y)
-                if criterion.weight is not None:
-                    scale = scale * criterion.weight
-            return scale * self._coefficient(rule, output.shape[1:].numel(), y)
-        smoothing = getattr(criterion, "label_smoothing", 0.0)
-        n_classes = output.shape[1]
-        weight = torch.ones(n_classes, device=output.device) if criterion.weight is None else criterion.weight
-        weight = weight.to(output.dtype)
-        if y.is_floating_point():
-            smooth = (1 - smoothing) * y + smoothing / n_classes
-            scale = (smooth * weight.reshape(1, -1, *[1] * (y.ndim - 2))).sum(1)
-        else:
-            valid = y != criterion.ignore_index
-            scale = ((1 - smoothing) * weight[y.where(valid, 0)] + smoothing * weight.mean()) * valid
-        return scale * self._coefficient(rule, output.shape[2:].numel(), y)
+        reduction = self.reduction(output, y, x)
+        if reduction in (Reduction.MEAN, Reduction.BATCHMEAN):
+            return self(output, y, x)
+        if reduction is Reduction.SUM:
+            return self(output, y, x) / self._mean_batch_size()
+        if reduction is Reduction.WEIGHTED:
+            elements = self.batch_loss.elements(output, y, x).reshape(len(output), -1).sum(1)
+            weight = label_weights(self.batch_loss.criterion, y).reshape(len(output), -1).sum(1).to(elements.dtype)
+            return elements / torch.where(weight > 0, weight, 1.0)
+        return torch.nan_to_num(self.batch_loss.rows_alone(output, y, x))  # a mean over no tokens is 0 / 0
 
-    def hessians(self, output, y, x=None):
-        """Hessian of every row's loss in its output by automatic differentiation: (B, *row, *row)."""
-        if self.rule(output, y, x) == "row_weighted":
-            factors = self._row_weights(self, output, y, x).to(output.dtype)
-            losses, live = self.rows_alone, torch.nonzero(factors).flatten()
-        else:
-            losses, factors, live = self, torch.ones(len(output)).to(output), torch.arange(len(output))
-        second = output.new_zeros((len(output), *output.shape[1:], *output.shape[1:]))
-        if len(live):
-            found = self.second_derivatives(losses, *(take(tree, live) for tree in (output, y, x)))
-            second[live] = found * factors[live].reshape(-1, *[1] * (found.ndim - 1))
-        return second
-
-    def asked_labels(self, output, y, x=None):
-        """The class that the loss asks for at every position, -1 where none counts: (B, *positions) of int64.
+    def labels(self, output, y, x=None):
+        """The class that the loss takes for the true one at every position, -1 where none counts.
 
         Read from the loss itself where it is not one of torch's: whatever it shifts, flattens or masks.
+
+        Returns
+        -------
+        Tensor (B, *positions) of int64
         """
-        structure = self.structures.get(output.ndim)
-        if structure is not None and structure.kind.startswith("categorical"):
-            return structure.labels(self.of_output(output, y, x), output.detach())
-        check_targets(self, output, y)
-        return y.where(y != self.criterion.ignore_index, -1)
+        recognised = self.recognised.get(output.ndim)
+        if isinstance(recognised, Categorical):
+            return recognised.labels(self.of_outputs(output, y, x), output.detach())
+        check_targets(self.batch_loss, output, y)
+        return y.where(y != self.batch_loss.criterion.ignore_index, -1)
 
-    # --- what the training rows fix -----------------------------------------------------------------------------
+    def reduction(self, output, y, x=None):
+        """Check the targets, and find the reduction for outputs and targets of this form."""
+        check_targets(self.batch_loss, output, y)
+        form = _form(output, y)
+        if form not in self._reductions:
+            self._reductions[form] = find_reduction(self.batch_loss, output, y, x)
+        return self._reductions[form]
 
-    def calibrate(self, rows, indices, forward):
-        """See :meth:`Network.calibrate`; returns outputs of some rows."""
-        self._n_rows, self._mean_weight = len(indices), None
-        self._row_weights, self.structures = RowWeights(), {}
-        where, x, y, output = probe = self._rows_with_loss(rows, indices, forward)
-        self.verify(output, y, x)
-        key = _form(output, y)
-        if self.labels and fits_labels(output, y):
-            self._weigh_labels((rows.targets(part) for part in _parts(indices, 1024)), output)
-        by_rows = self._rules[key].startswith("row")
-        if not self.closed or by_rows:
-            losses = (lambda o: self.rows_alone(o, y, x)) if by_rows else self.of_output(output, y, x)
-            laplace = isinstance(self.criterion, torch.nn.L1Loss)
-            self.structures[output.ndim] = find_structure(losses, output, laplace=laplace)
-        if not self.known and self._rules[key] in ("mean", "batchmean", "row", "row_weighted"):
-            # A few rows may weigh the same by chance: all training rows are looked at.
-            structure = self.structures.get(output.ndim)
-            uneven = self._row_weights.calibrate(self, structure, rows, indices, forward, probe)
-            if uneven is None and self._rules[key] == "row_weighted":
-                raise ValueError(COUPLED)
-            if uneven:
-                self._rules[key] = "row_weighted"
-        return output
-
-    def _rows_with_loss(self, rows, indices, forward):
-        """Up to four training rows that have a loss: those before may have nothing but masked tokens."""
-        first = found = None
-        for part in islice(_parts(indices, 4), _TRIES):
-            x, y = rows.batch(part)
-            with torch.no_grad():
-                output = forward(x).detach()
-            check_targets(self, output, y)
-            if self.known:
-                return part, x, y, output
-            live, first = live_rows(self, output, y, x), first or (part, x, y, output)
-            if len(live):
-                found = part[live.cpu().numpy()], *(take(tree, live) for tree in (x, y, output))
-            if len(live) > 1:
-                return found
-        if found is None and torch.isfinite(first[3]).all() and not self._is_finite(*first[1:]):
-            raise ValueError(
-                f"no training row has a loss (of the first {4 * _TRIES}): all their targets are ignored or masked, and "
-                "the criterion gives no number"
-            )
-        return first if found is None else found
-
-    @torch.no_grad()
-    def _is_finite(self, x, y, output):
-        return bool(torch.isfinite(torch.as_tensor(self.get_loss(self.shell, output, y, x))).all())
-
-    def _weigh_labels(self, target_batches, output):
-        """Take the mean weight per row from the training labels, and check them against ``output``."""
-        total = 0.0
-        for y in target_batches:
-            if not isinstance(y, torch.Tensor) or y.is_floating_point():
-                return  # class probabilities: the criterion divides by the number of rows
-            check_labels(self, y, output.shape[1])
-            total += float(label_weights(self.criterion, y).sum())
-        if not total > 0:
-            raise ValueError("every training label is ignored or has class weight zero: there is no loss to attribute")
-        self._mean_weight = total / self._n_rows
-
-    @property
-    def calibration(self):
-        """What training fixes in the row losses: mean weights per row, number of rows, batch size."""
-        net = self.shell.net
-        size = net.get_params_for("iterator_train").get("batch_size", net.batch_size)
-        return self._mean_weight, self._row_weights.mean, self._n_rows, size
-
-    def _coefficient(self, rule, n_elements, y):
-        if rule == "mean":
+    def _coefficient(self, reduction, n_elements, y):
+        """What a row's sum over its elements is multiplied by."""
+        if reduction is Reduction.MEAN:
             return 1 / n_elements
-        if rule == "sum":
-            return self._batch_size()
-        if rule == "batchmean":
+        if reduction is Reduction.SUM:
+            return self._mean_batch_size()
+        if reduction is Reduction.BATCHMEAN:
             return 1.0
-        if self._mean_weight is not None:
-            return 1 / self._mean_weight
-        if self.criterion.weight is not None or holds((y == self.criterion.ignore_index).any()):
+        if self._mean_label_weight is not None:
+            return 1 / self._mean_label_weight
+        criterion = self.batch_loss.criterion
+        if criterion.weight is not None or holds((y == criterion.ignore_index).any()):
             raise ValueError(
                 "the criterion divides by the weights of the labels (weight=, ignore_index=), whose mean the training "
                 "rows give: call calibrate with them first"
             )
         return 1 / n_elements
 
-    def _batch_size(self):
-        """Mean number of rows in a training batch, which a criterion with reduction="sum" adds up."""
-        net = self.shell.net
-        params = net.get_params_for("iterator_train")
-        size, n = params.get("batch_size", net.batch_size), self._n_rows
-        if size == -1:
-            if n is None:
-                raise ValueError('reduction="sum" with batch_size=-1 needs the number of training rows: call calibrate')
-            return float(n)
-        # The last batch is smaller, unless dropped.
-        return float(size) if n is None or (params.get("drop_last") and n >= size) else n / -(-n // size)
+    def _mean_batch_size(self):
+        return mean_batch_size(self.batch_loss.private_net.net, self._n_rows)
 
-    def verify(self, output, y, x=None):
-        """Find and keep the rule for this form of outputs and targets, see :func:`find_rule`."""
-        check_targets(self, output, y)
-        self._rules[_form(output, y)] = find_rule(self, output, y, x)
+    # --- the Hessian in the outputs -----------------------------------------------------------------------------
+
+    def output_hessian(self, output, y, x=None):
+        """The Hessian of every row's loss in that row's output, at fixed outputs.
+
+        For NLLLoss the matrix whose pull-back to the logits is the logits' Hessian, for L1Loss the Fisher of the
+        Laplace distribution. Criteria of no known form go through automatic differentiation and ``eigh``, negative
+        eigenvalues set to zero.
+
+        Returns
+        -------
+        SoftmaxHessian, DiagonalHessian or DenseHessian
+            With ``columns()`` of a root, as many as a row has outputs; ``draw(uniforms)`` of a random column with the
+            same expectation, for uniforms (B, *uniforms_shape) of float64 in [0, 1), the only source of randomness;
+            and ``product(vector)`` for vectors like ``output``. Categorical outputs draw a class from the predictive
+            distribution; all others draw signs, which have less variance than draws from the distribution.
+
+        Raises
+        ------
+        ValueError
+            As of the losses themselves; too many outputs for a matrix of no known form.
+        """
+        output = output.detach()
+        recognised = self.recognised.get(output.ndim)
+        if recognised is not None:
+            scale = recognised.scale(self.of_outputs(output, y, x), output)
+            return recognised.hessian(output, scale.clamp(min=0))
+        reduction, categorical = self.reduction(output, y, x), isinstance(self.predictive, Categorical)
+        # Targets that broadcast against the outputs: no closed form is worth its own case.
+        if not self._closed_form or reduction.asks_rows_alone or not (categorical or y.shape == output.shape):
+            require_dense(output)
+            return DenseHessian.from_matrices(self._hessians(output, y, x), output)
+        weights = criterion_weights(self.batch_loss.criterion, output, y)
+        coefficient = self._coefficient(reduction, output.shape[2 if categorical else 1 :].numel(), y)
+        return self.predictive.hessian(output, weights * coefficient)
+
+    def can_draw(self, n_outputs):
+        """bool: whether a draw is what the loss implies, at about the cost of its gradient, for rows so large."""
+        small = self.predictive.name != "unknown" and n_outputs <= _SMALL
+        return self._closed_form or any(self.recognised.values()) or small
+
+    def _hessians(self, output, y, x):
+        """Hessian of every row's loss in its output by automatic differentiation: (B, *row, *row)."""
+        if self.reduction(output, y, x) is Reduction.ROW_WEIGHTED:
+            factors = self._row_weights(self.batch_loss, output, y, x).to(output.dtype)
+            losses, live = self.batch_loss.rows_alone, torch.nonzero(factors).flatten()
+        else:
+            losses, factors, live = self, torch.ones(len(output)).to(output), torch.arange(len(output))
+        hessians = output.new_zeros((len(output), *output.shape[1:], *output.shape[1:]))
+        if len(live):
+            second = self.batch_loss.second_derivatives(losses, *(take(tree, live) for tree in (output, y, x)))
+            hessians[live] = second * factors[live].reshape(-1, *[1] * (second.ndim - 1))
+        return hessians
+
+    # --- what the training rows fix -----------------------------------------------------------------------------
+
+    def calibrate(self, rows, indices, first_output):
+        """Take from the training rows what row losses need, see :meth:`Network.calibrate`.
+
+        Parameters
+        ----------
+        rows : Rows
+        indices : ndarray of int
+            Those trained on.
+        first_output : callable
+            From a batch to its first output, and how many further ones there are (None where the module returns no
+            tuple): the net's ``get_loss`` is called with as many from then on.
+        """
+        self._n_rows, self._mean_label_weight = len(indices), None
+        self._row_weights, self.recognised = RowWeights(), {}
+        batch_loss = self.batch_loss
+        _, x, y, output = probe = probe_rows(batch_loss, rows, indices, first_output)
+        check_targets(batch_loss, output, y)
+        reduction = find_reduction(batch_loss, output, y, x)
+        self._reductions[_form(output, y)] = reduction
+        if batch_loss.takes_labels and fits_labels(output, y):
+            self._mean_label_weight = mean_label_weight(batch_loss.criterion, rows, indices, output.shape[1])
+        recognised = None
+        if not self._closed_form or reduction.asks_rows_alone:
+            alone = reduction.asks_rows_alone
+            losses = (lambda o: batch_loss.rows_alone(o, y, x)) if alone else self.of_outputs(output, y, x)
+            absolute_error = isinstance(batch_loss.criterion, torch.nn.L1Loss)
+            recognised = recognise_predictive(losses, output, absolute_error=absolute_error)
+            self.recognised[output.ndim] = recognised
+        if not batch_loss.is_torchs and reduction.may_hide_weights:
+            # A few rows may weigh the same by chance: all training rows are looked at.
+            uneven = self._row_weights.calibrate(
+                batch_loss, recognised, rows, indices, lambda x: first_output(x)[0], probe
+            )
+            if uneven is None and reduction is Reduction.ROW_WEIGHTED:
+                raise ValueError(COUPLED)
+            if uneven:
+                self._reductions[_form(output, y)] = Reduction.ROW_WEIGHTED
+        if isinstance(recognised, Categorical):
+            self.predictive = recognised
+        self.is_sequence = isinstance(self.predictive, Categorical) and output.ndim > 2
+
+    @property
+    def calibration(self):
+        """What training fixes in the row losses: mean weights per row, number of rows, batch size."""
+        size = batch_size_of(self.batch_loss.private_net.net)
+        return self._mean_label_weight, self._row_weights.mean, self._n_rows, size
 
 
 def _form(output, y):
@@ -265,7 +279,3 @@ def _form(output, y):
     if not isinstance(y, torch.Tensor):
         return output.ndim, type(y)
     return output.ndim, y.ndim, y.is_floating_point(), output.shape[1:] == y.shape[1:]
-
-
-def _parts(indices, size):
-    return (indices[start : start + size] for start in range(0, len(indices), size))

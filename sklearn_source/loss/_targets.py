@@ -1,4 +1,4 @@
-"""Checks and weights of targets, and picking rows of a batch."""
+"""Validation of targets against the outputs, and the weights of labels."""
 
 from __future__ import annotations
 
@@ -9,19 +9,36 @@ class TargetError(ValueError):
     """Targets that do not fit the network's outputs, whatever is asked of it."""
 
 
-def check_targets(loss, output, y):
-    """Refuse targets that are missing or do not fit the outputs."""
+def check_targets(batch_loss, output, y):
+    """Refuse targets that are missing or do not fit the outputs.
+
+    Parameters
+    ----------
+    batch_loss : BatchLoss
+    output, y
+        A batch.
+
+    Raises
+    ------
+    TargetError
+    """
     if y is None:
         raise TargetError("the loss of a row needs its target, but y is None: pass y")
     if not isinstance(y, torch.Tensor):
         return
     if y.ndim == 0 or len(y) != len(output):
         raise TargetError(f"expected as many targets as rows: {len(output)} rows, y of shape {tuple(y.shape)}")
-    if loss.labels and (loss.known or fits_labels(output, y)):
+    if batch_loss.takes_labels and (batch_loss.is_torchs or fits_labels(output, y)):
         _check_label_shape(output, y)
         if not y.is_floating_point():
-            check_labels(loss, y, output.shape[1])
-    elif loss.kind == "bernoulli" and loss.known and y.numel() and (holds(y.min() < 0) or holds(y.max() > 1)):
+            check_labels(batch_loss.criterion, y, output.shape[1])
+    elif batch_loss.is_torchs and isinstance(batch_loss.criterion, torch.nn.BCEWithLogitsLoss):
+        _check_binary(y)
+
+
+def _check_binary(y):
+    """Refuse targets that are no probabilities of a yes."""
+    if y.numel() and (holds(y.min() < 0) or holds(y.max() > 1)):
         raise TargetError(
             f"expected targets from 0 to 1 for BCEWithLogitsLoss, got {float(y.min()):g} to {float(y.max()):g}: encode "
             "them as in training"
@@ -36,6 +53,7 @@ def fits_labels(output, y):
 
 
 def _check_label_shape(output, y):
+    """Refuse labels, or class probabilities, of another shape than torch's criteria take for these outputs."""
     if fits_labels(output, y):
         return
     if y.is_floating_point():
@@ -54,9 +72,9 @@ def _check_label_shape(output, y):
     )
 
 
-def check_labels(loss, y, n_classes):
-    """Refuse labels out of range; torch would raise late, and on a GPU take the process with it."""
-    wrong = ((y < 0) | (y >= n_classes)) & (y != loss.criterion.ignore_index)
+def check_labels(criterion, y, n_classes):
+    """Refuse labels out of range and not ignored; torch would raise late, and on a GPU take the process with it."""
+    wrong = ((y < 0) | (y >= n_classes)) & (y != criterion.ignore_index)
     if holds(wrong.any()):
         raise TargetError(
             f"expected labels in 0..{n_classes - 1} (the network has {n_classes} outputs), got {y[wrong][0].item()}: "

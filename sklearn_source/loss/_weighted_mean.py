@@ -1,4 +1,7 @@
-"""Weights of rows in a loss that is a weighted mean over rows, of tokens counted or samples weighed, by asking it."""
+"""Whether a loss is a weighted mean over rows (of tokens counted, samples weighed), and with what weights.
+
+Here ``batch_loss`` is a :class:`.BatchLoss`, and ``output, y, x`` are a batch.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +27,22 @@ def stand_in(output):
     return row.reshape(1, *output.shape[1:]).expand(output.shape).clone()
 
 
-def live_rows(loss, output, y, x):
+def live_rows(batch_loss, output, y, x):
     """Positions of the rows that the loss of the batch depends on: those with a token that is not masked, say."""
     leaf = stand_in(output).requires_grad_()
     try:
         with torch.enable_grad():
-            value = loss.get_loss(loss.shell, leaf, y, x).reshape(())
+            value = batch_loss(leaf, y, x).reshape(())
             grad = torch.autograd.grad(value, leaf)[0]
     except (*FAILURES, AttributeError):  # what is wrong with it is said by the check that follows
         return torch.arange(len(output), device=output.device)
     return torch.nonzero(_by_row(grad != 0).any(1) & torch.isfinite(value)).flatten()
 
 
-def shares(loss, output, y, x):
+def shares(batch_loss, output, y, x):
     """How much of the batch's loss is each row's: ``W_n / sum W`` where the loss is ``sum W_n l_n / sum W``.
 
-    ``l_n`` is the loss of the row as a batch of one. Found from gradients: the batch's gradient in a row's output is
+    ``l_n`` is the loss of the row as a batch of one. Seen from gradients: the batch's gradient in a row's output is
     the row's own, times its share.
 
     Returns
@@ -48,70 +51,71 @@ def shares(loss, output, y, x):
         Zero for rows without influence on the loss (every token masked), whose own loss may then be anything. None
         where some row's gradient is not a multiple of its own.
     """
-    found = _shares(loss, output, y, x)
-    return None if found is None else found[0]
+    pair = _shares(batch_loss, output, y, x)
+    return None if pair is None else pair[0]
 
 
-def _shares(loss, output, y, x):
+def _shares(batch_loss, output, y, x):
     """:func:`shares`, and which rows have no influence, but a loss of their own (a sample weight of zero, say)."""
     leaf = output.detach().clone().requires_grad_()
     with torch.enable_grad():
         try:
-            value = loss.get_loss(loss.shell, leaf, y, x)
+            value = batch_loss(leaf, y, x)
             together = _by_row(torch.autograd.grad(value.reshape(()), leaf)[0])
-            alone = _by_row(torch.autograd.grad(loss.rows_alone(leaf, y, x).sum(), leaf)[0])
+            alone = _by_row(torch.autograd.grad(batch_loss.rows_alone(leaf, y, x).sum(), leaf)[0])
         except FAILURES:
             return None
     silent = (together == 0).all(1)
     idle = silent & torch.isfinite(alone).all(1)
     alone = alone.where(~silent[:, None], 0)
     square = alone.square().sum(1, dtype=torch.float64)
-    found = (together * alone).sum(1, dtype=torch.float64) / square.where(~silent, 1)
+    share = (together * alone).sum(1, dtype=torch.float64) / square.where(~silent, 1)
     tolerance = TOLERANCE.get(output.dtype, 2e-2)
-    rest = (together - found[:, None].to(alone.dtype) * alone).abs().amax(1)
-    good = torch.isfinite(found).all() and (found >= 0).all() and (rest <= tolerance * together.abs().amax(1)).all()
-    return (found, idle) if good else None
+    rest = (together - share[:, None].to(alone.dtype) * alone).abs().amax(1)
+    good = torch.isfinite(share).all() and (share >= 0).all() and (rest <= tolerance * together.abs().amax(1)).all()
+    return (share, idle) if good else None
 
 
-def is_weighted_mean(loss, output, y, x, value):
+def is_weighted_mean(batch_loss, output, y, x, value):
     """Whether a batch of up to four rows has ``sum W_n l_n / sum W`` as its loss, with weights of the rows alone.
 
     The shares have to be the same at other outputs, sum to one, keep their proportions in a smaller batch, and give the
-    loss.
+    loss, which is ``value``.
     """
-    found = shares(loss, output, y, x)
-    other = shares(loss, stand_in(output), y, x)
-    if found is None or other is None or not close(found, other, output.dtype):
+    share = shares(batch_loss, output, y, x)
+    elsewhere = shares(batch_loss, stand_in(output), y, x)
+    if share is None or elsewhere is None or not close(share, elsewhere, output.dtype):
         return False
-    live = torch.nonzero(found).flatten()
-    if not close(found.sum(), torch.ones_like(found.sum()), output.dtype):
+    live = torch.nonzero(share).flatten()
+    if not close(share.sum(), torch.ones_like(share.sum()), output.dtype):
         return False
     for pair in (live[:2], live[-2:]):
-        part = shares(loss, take(output, pair), take(y, pair), take(x, pair))
-        if part is None or not close(part, found[pair] / found[pair].sum(), output.dtype):
+        part = shares(batch_loss, take(output, pair), take(y, pair), take(x, pair))
+        if part is None or not close(part, share[pair] / share[pair].sum(), output.dtype):
             return False
     with torch.no_grad():
-        alone = loss.rows_alone(*(take(tree, live) for tree in (output, y, x))).double()
-    return close((found[live] * alone).sum(), value, output.dtype)
+        alone = batch_loss.rows_alone(*(take(tree, live) for tree in (output, y, x))).double()
+    return close((share[live] * alone).sum(), value, output.dtype)
 
 
-def weights_beside(loss, output, y, x):
+def weights_beside(batch_loss, output, y, x):
     """Weights of all rows but the last, in units of the last row's: (B - 1,), or None as :func:`shares`.
 
     Rows without influence may be counted all the same, as in the mean of weighed losses: what the shares lack to one
     is theirs.
     """
-    pair = _shares(loss, stand_in(output), y, x)
+    pair = _shares(batch_loss, stand_in(output), y, x)
     if pair is None or not pair[0][-1] > 0:
         return None
-    found, idle = pair
-    left = 1 - found.sum()
+    share, idle = pair
+    left = 1 - share.sum()
     if idle.any() and left > TOLERANCE.get(output.dtype, 2e-2):
-        found = found.where(~idle, left / idle.sum())
-    return found[:-1] / found[-1]
+        share = share.where(~idle, left / idle.sum())
+    return share[:-1] / share[-1]
 
 
 def _by_row(tensor):
+    """(B, ...) as (B, D)."""
     return tensor.reshape(len(tensor), -1)
 
 

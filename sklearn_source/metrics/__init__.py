@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._class_detection import class_detection_score
 from ._datamodeling import linear_datamodeling_difference, linear_datamodeling_score
-from ._intervals import check_confidence
+from ._intervals import student_interval
 from ._leave_one_out import leave_one_out_correlation
 from ._mislabel import mislabel_detection_score, mislabelled_mask
 from ._overlap import top_k_overlap
@@ -13,7 +13,6 @@ from ._removal import subset_removal_score, top_k_removals
 from ._score_validation import check_truth
 
 __all__ = [
-    "check_confidence",
     "check_truth",
     "class_detection_score",
     "leave_one_out_correlation",
@@ -22,6 +21,7 @@ __all__ = [
     "mislabel_detection_score",
     "mislabelled_mask",
     "model_randomization_score",
+    "student_interval",
     "subset_removal_score",
     "top_k_overlap",
     "top_k_removals",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._intervals import check_confidence, mean_interval
+from ..utils._argument_checks import check_confidence, check_k
+from ._intervals import mean_interval
 from ._score_validation import as_array, check_scores
-from ._top import check_k, top_k_membership
+from ._top import top_k_membership
 
 
 def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
     """Share of same-class rows among the k training rows with the highest scores of a query.
+
+    Read more in the :ref:`User Guide <other_metrics>`.
 
     Parameters
     ----------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ._ranks import column_spearman, interval, resampled_spearman, resamples
-from ._score_validation import check_resampling, check_scores, check_truth
+from ..utils._argument_checks import check_confidence, check_count
+from ._intervals import student_interval
+from ._ranks import column_spearman, resampled_spearman, resamples
+from ._score_validation import check_scores, check_truth
 
 _N_SPLITS = 20  # random halves of the repeats that the reliability is averaged over
 
@@ -16,6 +18,8 @@ def linear_datamodeling_score(scores, truth, *, confidence=0.95, n_bootstrap=100
 
     For subset :math:`S_j` scores predict the output of query q to vary as :math:`\\sum_{m \\in S_j} \\tau[q, m]`. The
     score is the mean over queries of the Spearman correlation, over subsets, of that sum with what was measured.
+
+    Read more in the :ref:`User Guide <linear_datamodeling>`.
 
     Parameters
     ----------
@@ -110,6 +114,8 @@ def linear_datamodeling_difference(scores, others, truth, *, confidence=0.95, n_
     Two methods share the chance of the truth: the interval of their difference is narrower than intervals of their own
     suggest, and says whether one is better by more than chance.
 
+    Read more in the :ref:`User Guide <linear_datamodeling>`.
+
     Parameters
     ----------
     scores, others : array-like of shape (n_query, n_train)
@@ -165,7 +171,8 @@ def _mean_correlation(signed, masks, outputs, confidence, n_bootstrap, rng):
     signed : list of (scores, sign)
     """
     sides = [(masks @ check_scores(scores, outputs.shape[2], masks.shape[1]).T, sign) for scores, sign in signed]
-    check_resampling(n_bootstrap, confidence)
+    check_count("n_bootstrap", n_bootstrap, 2)
+    check_confidence(confidence)
     n_subsets, n_query = len(masks), outputs.shape[2]
     if n_subsets < 3:
         raise ValueError(f"expected at least 3 subsets to correlate over, got {n_subsets}")
@@ -182,8 +189,9 @@ def _mean_correlation(signed, masks, outputs, confidence, n_bootstrap, rng):
     spread = float(np.sqrt(between + max(0.0, shared)))
     mean = float(per_query.mean())
     fewer = min(n for n in measured.shape if n > 1)
-    # Correlations are within 1, differences of two within 2.
-    return Bunch(mean=mean, interval=interval(mean, spread, confidence, fewer, len(sides)), per_query=per_query)
+    largest = len(sides)  # correlations are within 1, differences of two within 2
+    interval = student_interval(mean, spread, fewer - 1, confidence, -largest, largest)
+    return Bunch(mean=mean, interval=interval, per_query=per_query)
 
 
 def _ceilings(outputs, rng):

@@ -1,21 +1,34 @@
-"""Intervals of means over queries."""
+"""Intervals by Student's quantiles."""
 
 from __future__ import annotations
-
-from numbers import Real
 
 import numpy as np
 from scipy.special import stdtrit
 
 
-def check_confidence(confidence):
-    """Refuse what is no level."""
-    if not isinstance(confidence, Real) or isinstance(confidence, bool) or not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}")
+def student_interval(estimate, error, freedom, confidence, low=-np.inf, high=np.inf):
+    """Interval around an estimate.
+
+    Parameters
+    ----------
+    estimate, error : float or ndarray of shape (...)
+        And its standard error.
+    freedom : float or ndarray of shape (...)
+        Degrees of freedom of the error.
+    confidence : float
+    low, high : float
+        Where what is estimated cannot leave.
+
+    Returns
+    -------
+    lower, upper : ndarray of shape (...), float where that is ()
+    """
+    reach = stdtrit(freedom, 0.5 + confidence / 2) * error
+    return tuple(_float_or_array(np.clip(end, low, high)) for end in (estimate - reach, estimate + reach))
 
 
 def mean_interval(values, confidence, low=-np.inf, high=np.inf):
-    """Interval of the mean of independent values, along the first axis, by Student's quantiles.
+    """Interval of the mean of independent values, along the first axis.
 
     Parameters
     ----------
@@ -31,12 +44,9 @@ def mean_interval(values, confidence, low=-np.inf, high=np.inf):
     """
     values = np.asarray(values, dtype=np.float64)
     n, mean = len(values), values.mean(axis=0)
-    if n < 2:
-        nothing = np.full(mean.shape, np.nan)
-        return _plain(nothing), _plain(nothing)
-    reach = stdtrit(n - 1, 0.5 + confidence / 2) * values.std(axis=0, ddof=1) / np.sqrt(n)
-    return _plain(np.clip(mean - reach, low, high)), _plain(np.clip(mean + reach, low, high))
+    error = values.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(mean.shape, np.nan)
+    return student_interval(mean, error, max(n - 1, 1), confidence, low, high)
 
 
-def _plain(value):
+def _float_or_array(value):
     return float(value) if np.ndim(value) == 0 else value

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import stdtrit
 from sklearn.utils import Bunch
 
-from ._intervals import check_confidence, mean_interval
+from ..utils._argument_checks import check_confidence
+from ._intervals import mean_interval, student_interval
 from ._ranks import column_spearman
 from ._score_validation import check_scores, check_truth
 
 
 def leave_one_out_correlation(scores, truth, *, confidence=0.95):
     """How scores of single rows agree with networks retrained without them, in order and in unit.
+
+    Read more in the :ref:`User Guide <other_metrics>`.
 
     Parameters
     ----------
@@ -86,5 +88,4 @@ def _ratio_interval(products, squares, confidence):
     if n < 2 or not others.all():
         return float("nan"), float("nan")
     slope, without = products.sum() / squares.sum(), (products.sum() - products) / others
-    reach = stdtrit(n - 1, 0.5 + confidence / 2) * np.sqrt((n - 1) * without.var())
-    return float(slope - reach), float(slope + reach)
+    return student_interval(slope, np.sqrt((n - 1) * without.var()), n - 1, confidence)

@@ -7,12 +7,14 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 from sklearn.utils import Bunch
 
-from ._intervals import check_confidence
+from ..utils._argument_checks import check_confidence
 from ._score_validation import as_array
 
 
 def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):
     """How early mislabelled rows are met when rows are inspected from the highest score down.
+
+    Read more in the :ref:`User Guide <mislabel_detection>`.
 
     Parameters
     ----------

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._intervals import check_confidence, mean_interval
+from ..utils._argument_checks import check_confidence, check_k
+from ._intervals import mean_interval
 from ._score_validation import check_scores, check_table
-from ._top import check_k, top_k
+from ._top import top_k
 
 
 def top_k_overlap(scores, other=None, *, k=10, confidence=0.95):
     """Share of common rows among the k highest: of two methods for each query, or of one method between queries.
+
+    Read more in the :ref:`User Guide <other_metrics>`.
 
     Parameters
     ----------

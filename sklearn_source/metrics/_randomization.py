@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._intervals import check_confidence, mean_interval
+from ..utils._argument_checks import check_confidence
+from ._intervals import mean_interval
 from ._ranks import column_spearman
 from ._score_validation import as_array, check_scores, check_table
 
@@ -14,6 +15,8 @@ def model_randomization_score(scores, randomized, *, confidence=0.95):
     """How alike scores of the trained network and of one with random weights are; lower is better.
 
     A method that ranks rows alike by both explains the data and the architecture, not what the network learned.
+
+    Read more in the :ref:`User Guide <other_metrics>`.
 
     Parameters
     ----------

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import stdtrit
 from scipy.stats import rankdata
 
-# Numbers held at once while resamples are ranked: bounds the memory to some 100 MB.
-_BUDGET = 4_000_000
+from ..utils._config import bytes_for
 
 
 def column_spearman(a, b):
@@ -42,7 +40,7 @@ def resampled_spearman(a, b, counts):
     """
     found = np.empty(len(counts))
     below = [(v[None] < v[:, None]) + 0.5 * (v[None] == v[:, None]) for v in (a, b)]
-    step = max(1, _BUDGET // len(a))
+    step = max(1, bytes_for("resamples") // (8 * len(a)))
     for start in range(0, len(counts), step):
         weights = counts[start : start + step].T
         found[start : start + step] = _pearson(below[0] @ weights, below[1] @ weights, weights)
@@ -52,12 +50,6 @@ def resampled_spearman(a, b, counts):
 def resamples(n, n_resamples, rng):
     """Multiplicities of `n` rows in bootstrap resamples: (n_resamples, n)."""
     return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(float)
-
-
-def interval(value, spread, confidence, n, largest=1.0):
-    """Interval of a mean by Student's quantiles for `n` independent parts, clipped to what the mean can be."""
-    reach = stdtrit(n - 1, 0.5 + confidence / 2) * spread
-    return float(max(-largest, value - reach)), float(min(largest, value + reach))
 
 
 def _pearson(a, b, weights):

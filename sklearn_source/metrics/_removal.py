@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ._intervals import check_confidence, mean_interval
+from ..utils._argument_checks import check_confidence, check_count, check_k
+from ._intervals import mean_interval
 from ._score_validation import check_table, check_truth
-from ._top import check_k, top_k
+from ._top import top_k
 
 _NAME = re.compile(r"query (\d+) top \d+|random \d+ \d+")
 
 
 def top_k_removals(scores, k, *, n_random=5, random_state=0):
     """The groups of rows to retrain without for :func:`subset_removal_score`.
+
+    Read more in the :ref:`User Guide <subset_removal>`.
 
     Parameters
     ----------
@@ -46,8 +49,7 @@ def top_k_removals(scores, k, *, n_random=5, random_state=0):
     sizes = [check_k(size, n_train - 1) for size in np.atleast_1d(np.asarray(k, dtype=object))]
     if not sizes:
         raise ValueError("expected at least one k, got none")
-    if not isinstance(n_random, Integral) or isinstance(n_random, bool) or n_random < 0:
-        raise ValueError(f"n_random must be an integer >= 0, got {n_random!r}")
+    n_random = check_count("n_random", n_random, 0)
     rng = check_random_state(random_state)
     removed = {}
     for size in sorted(set(sizes)):
@@ -60,6 +62,8 @@ def top_k_removals(scores, k, *, n_random=5, random_state=0):
 
 def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.95):
     """How far removing the k strongest rows of each query moves it, beside removing k random rows.
+
+    Read more in the :ref:`User Guide <subset_removal>`.
 
     Parameters
     ----------
@@ -206,5 +210,5 @@ def _threshold(threshold, measurement):
     if isinstance(threshold, str) and threshold == "auto":
         return 0.0 if measurement == "log_odds" else None
     if threshold is not None and (not isinstance(threshold, Real) or isinstance(threshold, bool)):
-        raise ValueError(f'threshold must be a number, None or "auto", got {threshold!r}')
+        raise ValueError(f'expected threshold to be a number, None or "auto", got {threshold!r}')
     return threshold

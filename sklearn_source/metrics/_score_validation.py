@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-
 import numpy as np
 
 _AS_RETRAINED = "score the queries and training rows of the truth, in its order"
@@ -61,11 +59,3 @@ def check_truth(truth):
             "diverged; retrain with a smaller learning rate"
         )
     return masks, outputs.astype(np.float64)
-
-
-def check_resampling(n_bootstrap, confidence, smallest=2):
-    """Refuse what no interval can be made of."""
-    if not isinstance(n_bootstrap, Integral) or n_bootstrap < smallest:
-        raise ValueError(f"n_bootstrap must be an integer >= {smallest}, got {n_bootstrap!r}")
-    if not isinstance(confidence, Real) or not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}")

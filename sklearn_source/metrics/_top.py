@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import numpy as np
-
-
-def check_k(k, n_train):
-    """Refuse a k that is no number of training rows."""
-    if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= n_train:
-        raise ValueError(f"k must be an integer from 1 to the number of training rows, {n_train}; got {k!r}")
-    return int(k)
 
 
 def top_k_membership(scores, k):

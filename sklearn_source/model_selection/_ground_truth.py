@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..rows import places_of_rows
-from ..utils._compat import num_samples
+from ..rows import count_rows, match_truth_rows
 
 
 def queries_of(truth, X_query=None, y_query=None):
@@ -22,9 +21,9 @@ def queries_of(truth, X_query=None, y_query=None):
         raise ValueError("this truth does not hold the queries it was measured on: pass X_query")
     n_query = np.asarray(truth.outputs).shape[2]
     for name, given in (("X_query", X_query), ("y_query", y_query)):
-        if given is not None and num_samples(given) != n_query:
+        if given is not None and count_rows(given) != n_query:
             raise ValueError(
-                f"expected the {n_query} queries of the truth, got {name} of {num_samples(given)} rows: pass the "
+                f"expected the {n_query} queries of the truth, got {name} of {count_rows(given)} rows: pass the "
                 "queries given to the retraining, all of them and in the same order"
             )
     if y_query is None and _settings(truth).get("query_labels") == "given":
@@ -60,7 +59,7 @@ def scores_for(truth, estimator, X, y=None):
             f"the truth is of {n_train} training rows, the estimator gave scores of shape {scores.shape}: fit it "
             "on all of them, by cv=FullTrainingSet() (and in HalvingGridSearchCV by a parameter as resource)"
         )
-    places = places_of_rows(truth, getattr(last, "_row_hashes", None))
+    places = match_truth_rows(truth, getattr(last, "row_hashes_", None))
     if places is None:
         return scores
     ordered = np.empty_like(scores)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from ..utils._warnings import warn
 from ._splitter import FullTrainingSet
 
 
@@ -16,6 +15,8 @@ def held_out_score(search):
 
     For each fold in turn, the setting that is best on the mean of the other folds is scored on that fold. Because each
     fold fits on the same rows, nothing has to be fitted for it: this is nested cross-validation over the queries.
+
+    Read more in the :ref:`User Guide <model_selection>`.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def held_out_score(search):
     if not len(usable):
         raise ValueError("no setting of this search has a score on every fold")
     if len(usable) < scores.shape[1]:
-        warnings.warn(f"{scores.shape[1] - len(usable)} settings without a score are left out", stacklevel=2)
+        warn(f"{scores.shape[1] - len(usable)} settings without a score are left out")
     others = scores.sum(axis=0) - scores
     best = usable[others[:, usable].argmax(axis=1)]
     per_fold = scores[np.arange(len(scores)), best]

@@ -8,13 +8,15 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ..metrics import check_truth, linear_datamodeling_score
-from ..utils._compat import safe_indexing
+from ..rows import take_rows
 from ._ground_truth import queries_of, scores_for
 from ._splitter import named_fold
 
 
 def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=None, random_state=0):
     """A scorer for GridSearchCV and its kin: how well an attribution agrees with retraining.
+
+    Read more in the :ref:`User Guide <model_selection>`.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=N
     Examples
     --------
     >>> search = GridSearchCV(
-    ...     SourceAttribution(FrozenEstimator(net), memory="cache"), {"n_segments": [1, 2, 3, 6]},
+    ...     SourceAttribution(FrozenEstimator(net), curvature=EKFAC(memory="cache")), {"n_segments": [1, 2, 3, 6]},
     ...     scoring=make_lds_scorer(truth, X_query), cv=FullTrainingSet(),
     ... ).fit(X_train, y_train)  # doctest: +SKIP
     >>> held_out_score(search).score  # doctest: +SKIP
@@ -98,7 +100,7 @@ class _QueryScorer:
 
     def __call__(self, estimator, X, y=None):
         queries = self.fold(*named_fold(X))
-        X_query, y_query = (None if a is None else safe_indexing(a, queries) for a in (self._X, self._y))
+        X_query, y_query = (None if a is None else take_rows(a, queries) for a in (self._X, self._y))
         scores = scores_for(self._truth, estimator, X_query, y_query)
         truth = copy.copy(self._truth)
         truth.outputs = np.asarray(truth.outputs)[:, :, queries]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from math import isqrt
-from numbers import Integral
 
 import joblib
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator
 
-from ..rows import row_hashes
-from ..utils._compat import num_samples, safe_indexing
+from ..rows import count_rows, row_hashes, take_rows
+from ..utils._argument_checks import check_count
 
 
 class FullTrainingSet(BaseCrossValidator):
@@ -20,10 +19,12 @@ class FullTrainingSet(BaseCrossValidator):
     and reporting its score are the queries. They are not among the rows that a splitter deals out: a scorer by
     :func:`make_lds_scorer` holds them, and scores on the fold that the split names.
 
+    Read more in the :ref:`User Guide <model_selection>`.
+
     Parameters
     ----------
     n_splits : int, default=5
-        Folds of the queries; 1: all of them at once. Each fold fits anew, so pass ``memory=`` to methods that have it.
+        Folds of the queries; 1: all of them at once. Each fold fits anew, so give ``memory=`` to a method's curvature.
 
     Notes
     -----
@@ -42,9 +43,7 @@ class FullTrainingSet(BaseCrossValidator):
     """
 
     def __init__(self, n_splits=5):
-        if not isinstance(n_splits, Integral) or isinstance(n_splits, bool) or n_splits < 1:
-            raise ValueError(f"n_splits must be an integer >= 1, got {n_splits!r}")
-        self.n_splits = int(n_splits)
+        self.n_splits = check_count("n_splits", n_splits)
 
     def split(self, X, y=None, groups=None):
         """All rows to fit on, and test rows that name a fold of the queries.
@@ -60,7 +59,7 @@ class FullTrainingSet(BaseCrossValidator):
             Every row, in order.
         test : ndarray of int
         """
-        rows = np.arange(num_samples(X))
+        rows = np.arange(count_rows(X))
         for fold in range(self.n_splits):
             yield rows.copy(), np.zeros(self.n_splits * (self.n_splits - 1) // 2 + fold + 1, dtype=np.int64)
 
@@ -83,11 +82,11 @@ class FullTrainingSet(BaseCrossValidator):
 
 def named_fold(X):
     """(fold, n_splits) that test rows of :class:`FullTrainingSet` name; any others: all queries, (0, 1)."""
-    n = num_samples(X)
+    n = count_rows(X)
     hashes = row_hashes(X)
-    if hashes is None:
-        first = joblib.hash(safe_indexing(X, [0]))
-        same = all(joblib.hash(safe_indexing(X, [i])) == first for i in range(1, n))
+    if hashes is None:  # rows of any kind, within one process: by their pickles
+        first = joblib.hash(take_rows(X, [0]))
+        same = all(joblib.hash(take_rows(X, [i])) == first for i in range(1, n))
     else:
         same = bool((hashes == hashes[0]).all())
     if not same:

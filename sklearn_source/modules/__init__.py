@@ -1,9 +1,10 @@
-"""The networks of the examples, to be handed to a skorch net."""
+"""The networks of the examples, to be given to a skorch net."""
 
 from __future__ import annotations
 
+from ._char_transformer import CharTransformer
 from ._mlp import MLP
-from ._transformer import CharTransformer, TextClassifier
+from ._text_classifier import TextClassifier
 
 __all__ = [
     "CharTransformer",

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Multilayer perceptron, to be handed to a skorch net.
+    """Multilayer perceptron, to be given to a skorch net.
+
+    Read more in the :ref:`User Guide <example_networks>`.
 
     Parameters
     ----------
@@ -31,6 +33,10 @@ class MLP(nn.Module):
     ValueError
         If `squeeze` is asked of several outputs, or `softmax` of one.
 
+    See Also
+    --------
+    TextClassifier : A network for texts.
+
     Examples
     --------
     >>> import torch
@@ -50,9 +56,9 @@ class MLP(nn.Module):
     ):
         super().__init__()
         if squeeze and n_outputs != 1:
-            raise ValueError(f"squeeze=True drops the column of a single output, got n_outputs={n_outputs}.")
+            raise ValueError(f"expected one output for squeeze=True, got n_outputs={n_outputs}: leave squeeze=False")
         if softmax and n_outputs < 2:
-            raise ValueError(f"softmax=True expects one output per class, at least 2, got n_outputs={n_outputs}.")
+            raise ValueError(f"expected an output per class, at least 2, for softmax=True, got n_outputs={n_outputs}")
         layers: list[nn.Module] = []
         width = n_features
         for next_width in hidden:
@@ -65,10 +71,22 @@ class MLP(nn.Module):
         self.squeeze = squeeze
 
     def forward(self, X: Tensor) -> Tensor:
-        """Outputs of a batch: `(n_rows, n_features)` to `(n_rows, n_outputs)`, or `(n_rows,)` with `squeeze`."""
+        """Compute the outputs of a batch.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n_rows, n_features)
+            Rows of a table.
+
+        Returns
+        -------
+        output : Tensor of shape (n_rows, n_outputs), or (n_rows,) with `squeeze`
+            Logits or probabilities of classes, or predictions.
+        """
         output = self.layers(X)
         return output.squeeze(-1) if self.squeeze else output
 
 
 def _linear(n_in: int | None, n_out: int) -> nn.Module:
+    """A linear layer, one that waits for its first batch where the width of the input is None."""
     return nn.LazyLinear(n_out) if n_in is None else nn.Linear(n_in, n_out)

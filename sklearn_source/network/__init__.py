@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._input_validation import outputs_of, read_training_rows, require_readable, row_form
+from ._input_validation import outputs_of, row_form, validate_query_rows, validate_training_rows
 from ._network import Network
 from ._pickling import PortableNet
 from ._training import train_clone
@@ -11,8 +11,8 @@ __all__ = [
     "Network",
     "PortableNet",
     "outputs_of",
-    "read_training_rows",
-    "require_readable",
     "row_form",
     "train_clone",
+    "validate_query_rows",
+    "validate_training_rows",
 ]

@@ -1,11 +1,12 @@
-"""Whether the network can read the rows that come, each by itself."""
+"""Validation of rows against what the network reads, each row by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+
+from ..utils._compat_torch import tree_leaves, tree_map
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError)
@@ -35,11 +36,11 @@ def outputs_of(forward, x):
         raise
     except _FAILURES as error:
         raise ValueError(
-            f"the network cannot read X, {_told(row_form(x))} per row: pass the X given to net.fit ({error})"
+            f"the network cannot read X, {_describe(row_form(x))} per row: pass the X given to net.fit ({error})"
         ) from error
 
 
-def read_training_rows(network, x):
+def validate_training_rows(network, x):
     """Outputs of some training rows.
 
     Raises
@@ -68,20 +69,26 @@ def read_training_rows(network, x):
     return output
 
 
-def require_readable(network, x, form):
+def validate_query_rows(network, x, form):
     """Refuse query rows, of another form than the training rows, on which the network fails.
 
     Another form alone is no error: sequences differ in length, and what only the loss reads may be missing.
+
+    Parameters
+    ----------
+    network : Network
+    x : batch of query rows
+    form : from :func:`row_form`, of the training rows
     """
-    found = row_form(x)
-    if found == form:
+    query_form = row_form(x)
+    if query_form == form:
         return
     reason = "another number of axes"
     expected = form
-    if isinstance(found, dict) and isinstance(form, dict) and set(found) < set(form):
-        expected = {key: form[key] for key in found}
+    if isinstance(query_form, dict) and isinstance(form, dict) and set(query_form) < set(form):
+        expected = {key: form[key] for key in query_form}
         reason = "inputs are missing"
-    if _axes(found) == _axes(expected) or type(found) is not type(expected):
+    if _axes(query_form) == _axes(expected) or type(query_form) is not type(expected):
         try:
             with torch.no_grad():
                 network.forward(x)
@@ -91,24 +98,28 @@ def require_readable(network, x, form):
         except _FAILURES as error:
             reason = str(error)
     raise ValueError(
-        f"the network cannot read these queries: expected rows like those of fit, {_told(form)}, got {_told(found)} "
-        f"({reason})"
+        f"the network cannot read these queries: expected rows like those of fit, {_describe(form)}, got "
+        f"{_describe(query_form)} ({reason})"
     )
 
 
 def _axes(form):
+    """The form with the number of axes of a row in the place of shapes."""
     if isinstance(form, dict):
         return {key: _axes(value) for key, value in form.items()}
-    return [_axes(value) for value in form] if isinstance(form, list) else len(form[0]) if _is_leaf(form) else form
+    if isinstance(form, list):
+        return [_axes(value) for value in form]
+    return len(form[0]) if _is_tensor(form) else form
 
 
-def _is_leaf(form):
+def _is_tensor(form):
     return isinstance(form, tuple)
 
 
-def _told(form):
+def _describe(form):
+    """The form in words."""
     if isinstance(form, dict):
-        return "{" + ", ".join(f"{key!r}: {_told(value)}" for key, value in form.items()) + "}"
+        return "{" + ", ".join(f"{key!r}: {_describe(value)}" for key, value in form.items()) + "}"
     if isinstance(form, list):
-        return "[" + ", ".join(map(_told, form)) + "]"
-    return f"{'floats' if form[1] else 'integers'} of shape {form[0]}" if _is_leaf(form) else form.__name__
+        return "[" + ", ".join(map(_describe, form)) + "]"
+    return f"{'floats' if form[1] else 'integers'} of shape {form[0]}" if _is_tensor(form) else form.__name__

@@ -22,20 +22,22 @@ def load_values(module, parameters, buffers=None):
         target.data = value.detach().to(device=target.device, dtype=target.dtype)
 
 
-def signature_of(net, loss, dtype):
-    """See :meth:`Network.signature`."""
-    code = [type(net.module_), type(net).get_loss, type(loss.criterion)]
-    parts = [_settings(part) for part in (*net.module_.modules(), loss.criterion)]
-    tensors = dict(loss.criterion.named_buffers()) if isinstance(loss.criterion, torch.nn.Module) else {}
-    return digest([repr(net.module_), str(dtype), code, parts, tensors, loss.calibration])
+def signature_of(net, row_loss, dtype):
+    """See :meth:`Network.signature`: of a private skorch net, its row losses and the type of its parameters."""
+    criterion = row_loss.batch_loss.criterion
+    code = [type(net.module_), type(net).get_loss, type(criterion)]
+    settings = [_settings(module) for module in (*net.module_.modules(), criterion)]
+    tensors = dict(criterion.named_buffers()) if isinstance(criterion, torch.nn.Module) else {}
+    return digest([repr(net.module_), str(dtype), code, settings, tensors, row_loss.calibration])
 
 
-def _settings(part):
+def _settings(module):
     """Attributes of a module or criterion besides what it holds."""
-    return {} if part is None else {k: v for k, v in vars(part).items() if not k.startswith("_")}
+    return {} if module is None else {k: v for k, v in vars(module).items() if not k.startswith("_")}
 
 
 def _check_same(own, given, what):
+    """Refuse tensors by name that do not fit the module's ``own``; ``what`` they are, in the plural, is told."""
     if not isinstance(given, Mapping):
         raise ValueError(f"expected {what} as a mapping from name to tensor, got a {type(given).__name__}")
     missing, foreign = [n for n in own if n not in given], [n for n in given if n not in own]

@@ -8,11 +8,12 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
-from ..loss import RowLoss, curvature_of, kind_of, uniforms_shape_of
+from ..loss import Categorical, RowLoss
 from ..rows import prepare_rows
+from ..utils._compat_skorch import module_names
 from ..utils._fastpath import mha_fastpath_off
 from ._module_state import load_values, signature_of
-from ._private_net import NetShell
+from ._private_net import PrivateNet
 
 
 class Network:
@@ -29,21 +30,23 @@ class Network:
     device : torch.device
     dtype : torch.dtype
         Of the first floating-point parameter.
-    predictive : str
-        What the output parametrises, also where a custom loss flattens it (known after :meth:`calibrate`):
+    row_loss : RowLoss
+        The loss of every row, its Hessian in the outputs, its labels.
+    predictive : Predictive
+        What the output parametrises, also where a custom loss flattens it (known after :meth:`calibrate`). Its name is
         ``"categorical"`` (cross-entropy on logits), ``"categorical_probs"`` (NLLLoss in a NeuralNetClassifier, which
         takes the logarithm itself), ``"categorical_logprobs"`` (NLLLoss on log-probabilities), ``"bernoulli"``
         (BCEWithLogitsLoss), ``"gaussian"`` (MSELoss), ``"laplace"`` (L1Loss), or ``"unknown"``.
     is_classification : bool
-    class_axis : int
-        The axis of the outputs' classes.
     is_sequence : bool
         Whether every row has classes at several positions (tokens, pixels).
+    threshold : float
+        Above which probability a binary classifier says yes.
     """
 
-    def __init__(self, shell):
-        self._shell = shell
-        net = shell.net
+    def __init__(self, private_net):
+        self._private_net = private_net
+        net = private_net.net
         self.module = net.module_
         floating = [p for p in self.module.parameters() if p.is_floating_point()]
         if not floating:
@@ -51,9 +54,7 @@ class Network:
         if any(torch.nn.parameter.is_lazy(p) for p in self.module.parameters()):
             raise NotFittedError("the module has lazy parameters that were never given a shape: fit the net first")
         self.device, self.dtype = floating[0].device, floating[0].dtype
-        self._loss = RowLoss(shell)
-        self._loss.kind, self._loss.closed = kind_of(net, self._loss.overridden, self.dtype, self.device)
-        self.class_axis, self.is_sequence = 1, False
+        self.row_loss = RowLoss(private_net, self.dtype, self.device)
         self.threshold = float(getattr(net, "threshold", 0.5))
 
     @classmethod
@@ -83,35 +84,34 @@ class Network:
             raise TypeError(f"expected a fitted skorch net (NeuralNet, NeuralNetClassifier, ...), got {came}")
         if not getattr(net, "initialized_", False) or not hasattr(net, "module_"):
             raise NotFittedError(f"this {type(net).__name__} is not initialized: call its fit first")
-        if list(net._modules) != ["module"]:
+        names = module_names(net)
+        if names != ["module"]:
             raise ValueError(
-                f"expected a net with the single module 'module_', got {[f'{m}_' for m in net._modules]}: put them "
+                f"expected a net with the single module 'module_', got {[f'{m}_' for m in names]}: put them "
                 "into one torch.nn.Module"
             )
-        return cls(NetShell.from_net(net))
+        return cls(PrivateNet.from_net(net))
 
     def __getstate__(self):
-        return {name: vars(self)[name] for name in ("_shell", "_loss", "class_axis", "is_sequence")}
+        return {"_private_net": self._private_net, "row_loss": self.row_loss}
 
     def __setstate__(self, state):
-        self.__init__(state["_shell"])
+        self.__init__(state["_private_net"])
         vars(self).update(state)
 
     @property
     def predictive(self):
-        return self._loss.kind
+        return self.row_loss.predictive
 
     @property
     def is_classification(self):
-        classifies = self.predictive.startswith("categorical") or self.predictive == "bernoulli"
-        return classifies or isinstance(self._shell.net, ClassifierMixin)
-
-    # --- parameters ---------------------------------------------------------------------------------------------
+        return self.predictive.is_classification or isinstance(self._private_net.net, ClassifierMixin)
 
     @property
-    def trainable_names(self):
-        """list of str: parameters with ``requires_grad=True`` in ``named_parameters`` order, tied ones once."""
-        return [name for name, p in self.module.named_parameters() if p.requires_grad]
+    def is_sequence(self):
+        return self.row_loss.is_sequence
+
+    # --- parameters ---------------------------------------------------------------------------------------------
 
     def parameters(self):
         """Current parameters by name, detached (they share memory with the private module)."""
@@ -162,48 +162,52 @@ class Network:
             A dataset without length or item access.
         """
         return prepare_rows(
-            self._shell.net, X, y, device=self.device, dtype=self.dtype, integer_targets=self._integer_targets()
+            self._private_net.net, X, y, device=self.device, dtype=self.dtype, integer_targets=self._integer_targets()
         )
 
     def _integer_targets(self):
         """What integer targets become: class labels int64, numbers the module's dtype, else as they are."""
-        if self.predictive.startswith("categorical"):
+        if isinstance(self.predictive, Categorical):
             return torch.int64
-        if self._loss.overridden:  # its targets are what it takes, whatever criterion stands beside it
+        if self.row_loss.batch_loss.overridden:  # its targets are what it takes, whatever criterion stands beside it
             return None
-        return self.dtype if self.predictive in ("bernoulli", "gaussian", "laplace") else None
+        return self.dtype if self.predictive.takes_numbers else None
 
     def forward(self, x):
         """Outputs of the private module for a batch from :class:`Rows`, by the net's own ``infer``.
 
         The grad mode is the caller's. Of several outputs (a tuple) the first is returned, which is what skorch's
-        ``predict`` reads; the others then stand as None in what ``get_loss`` is handed.
+        ``predict`` reads; for ``get_loss`` None stands in the place of each of the others, as many as
+        :meth:`calibrate` saw.
 
         Returns
         -------
         Tensor of shape (B, ...)
         """
+        return self._first_output(x)[0]
+
+    def _first_output(self, x):
+        """The module's first output, and how many others there are; None where it returns no tuple."""
         with mha_fastpath_off():
-            output = self._shell.net.infer(x)
-        self._loss.n_extra = len(output) - 1 if isinstance(output, tuple) else None
-        output = output[0] if isinstance(output, tuple) else output
+            output = self._private_net.net.infer(x)
+        n_further = None
+        if isinstance(output, tuple):
+            output, n_further = output[0], len(output) - 1
         if not isinstance(output, torch.Tensor):
             raise TypeError(
                 f"expected a module that returns a tensor (or a tuple that starts with one), got a "
                 f"{type(output).__name__}"
             )
-        return output
-
-    # --- the loss of a row --------------------------------------------------------------------------------------
+        return output, n_further
 
     def calibrate(self, rows, indices=None):
         """Fix what the loss of a row needs from the training rows, check the labels and the criterion. Call it once.
 
-        The mean weight per row that a weighted or ``ignore_index`` criterion divides by, and the batch size for
-        ``reduction="sum"``. Also makes sure, on a few rows, that the criterion does not couple rows. Costs one forward
-        pass of up to four rows, and for cross-entropy and NLL one pass over the targets; for losses that are not
-        torch's own (a custom criterion, an overridden ``get_loss``) one evaluation on made-up outputs for all rows,
-        which shows whether rows weigh the same.
+        The mean weight per row that a weighted or ``ignore_index`` criterion divides by, the batch size for
+        ``reduction="sum"``, and how many outputs the module returns. Also makes sure, on a few rows, that the criterion
+        does not couple rows. Costs one forward pass of up to four rows, and for cross-entropy and NLL one pass over the
+        targets; for losses that are not torch's own (a custom criterion, an overridden ``get_loss``) one evaluation on
+        made-up outputs for all rows, which shows whether rows weigh the same.
 
         Parameters
         ----------
@@ -219,131 +223,11 @@ class Network:
         indices = np.arange(len(rows)) if indices is None else np.asarray(indices)
         if not len(indices):
             raise ValueError("expected at least one training row, got none")
-        output = self._loss.calibrate(rows, indices, self.forward)
-        structure = self._loss.structures.get(output.ndim)
-        if structure is not None and structure.kind.startswith("categorical"):
-            self._loss.kind, self.class_axis = structure.kind, structure.axis
-        self.is_sequence = self.predictive.startswith("categorical") and output.ndim > 2
-
-    def row_losses(self, output, y, x=None):
-        """Differentiable loss of every row, scaled so that the batch mean is what training minimised.
-
-        A term of an overridden ``get_loss`` that reaches parameters directly (a penalty) is in the value but not in
-        the gradient: it is no row's.
-
-        Parameters
-        ----------
-        output : Tensor (B, ...)
-            From :meth:`forward`.
-        y : Tensor (B, ...)
-        x : optional
-            The batch, for a ``get_loss`` that reads ``X``.
-
-        Returns
-        -------
-        Tensor (B,)
-
-        Raises
-        ------
-        ValueError
-            Targets missing or not fitting the outputs; class weights without :meth:`calibrate`; a criterion that
-            couples rows (checked once for every kind of output and target).
-        """
-        return self._loss(output, y, x)
-
-    def own_losses(self, output, y, x=None):
-        """The criterion on every row alone, as it is called: a mean over the row's own tokens, or their sum.
-
-        Unlike :meth:`row_losses` not scaled by what the training batches divided by. 0 where nothing counts.
-
-        Parameters
-        ----------
-        output, y, x
-            As in :meth:`row_losses`.
-
-        Returns
-        -------
-        Tensor (B,)
-        """
-        return self._loss.alone(output, y, x)
-
-    def asked_labels(self, output, y, x=None):
-        """The class that the loss asks for at every position of a sequence, -1 where none counts.
-
-        Returns
-        -------
-        Tensor (B, *positions) of int64
-        """
-        return self._loss.asked_labels(output, y, x)
-
-    # --- curvature of the criterion -----------------------------------------------------------------------------
+        self.row_loss.calibrate(rows, indices, self._first_output)
 
     def signature(self):
         """str: a digest of the module's code and structure and of the loss, without the parameters' values.
 
         Two networks with the same signature and parameters give the same gradients; caches use it.
         """
-        return signature_of(self._shell.net, self._loss, self.dtype)
-
-    def n_roots(self, output):
-        """Number of tensors that :meth:`curvature_roots` yields: the elements of one row's output."""
-        return output.shape[1:].numel()
-
-    def curvature_roots(self, output, y, x=None):
-        """Columns of a root of every row's output Hessian.
-
-        ``sum_c b_c b_c^T`` is the Hessian of the row loss in that row's output; for NLLLoss the matrix whose pull-back
-        to the logits is the logits' Hessian, for L1Loss the Fisher of the Laplace distribution. Other criteria go
-        through their Hessian by automatic differentiation and ``eigh``, negative eigenvalues set to zero.
-
-        Parameters
-        ----------
-        output, y, x
-            As in :meth:`row_losses`.
-
-        Yields
-        ------
-        Tensor like ``output``
-            One column for all rows at once, detached; ``n_roots(output)`` of them.
-        """
-        return self.output_hessian(output, y, x).columns()
-
-    def can_draw(self, n_roots):
-        """bool: whether :meth:`sampled_root` is what the loss implies, at about the cost of its gradient."""
-        small = self.predictive != "unknown" and n_roots <= 512
-        return self._loss.closed or any(self._loss.structures.values()) or small
-
-    def uniforms_shape(self, output):
-        """Shape, per row, of the uniforms that one :meth:`sampled_root` needs."""
-        return uniforms_shape_of(self._loss, output)
-
-    def sampled_root(self, output, y, uniforms, x=None):
-        """One random column ``b`` per row with ``E[b b^T]`` the matrix of :meth:`curvature_roots`.
-
-        Categorical outputs draw a class from the predictive distribution; all others draw signs, which have the same
-        expectation as draws from the distribution and less variance.
-
-        Parameters
-        ----------
-        output, y, x
-            As in :meth:`row_losses`.
-        uniforms : Tensor (B, *uniforms_shape(output)) of float64
-            In [0, 1): the only source of randomness.
-
-        Returns
-        -------
-        Tensor like ``output``
-        """
-        expected = (len(output), *self.uniforms_shape(output))
-        if tuple(uniforms.shape) != expected:
-            raise ValueError(f"expected uniforms of shape {expected} for these outputs, got {tuple(uniforms.shape)}")
-        return self.output_hessian(output, y, x).draw(uniforms.to(output.device))
-
-    def output_hessian(self, output, y, x=None):
-        """The matrices of :meth:`curvature_roots`, for several columns, draws or products of one batch.
-
-        Returns
-        -------
-        An object with ``columns()``, ``draw(uniforms)``, and ``product(vector)`` for vectors like ``output``.
-        """
-        return curvature_of(self._loss, output.detach(), y, x)
+        return signature_of(self._private_net.net, self.row_loss, self.dtype)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..utils._compat_torch import original_of
+
 
 class Uncompiled(nn.Module):
     """In the place of ``torch.compile(module)``: the same parameter names, Python's own forward."""
@@ -26,15 +28,19 @@ class Uncompiled(nn.Module):
             return getattr(super().__getattr__("_orig_mod"), name)
 
 
-def is_compiled(module):
-    return type(module).__module__.startswith("torch._dynamo") and "_orig_mod" in getattr(module, "_modules", ())
-
-
 def skip_compilation(modules, memo):
-    """Make the deep copy of compiled modules one of what they compiled."""
+    """Make the deep copy of compiled modules one of what they compiled.
+
+    Parameters
+    ----------
+    modules : list of Module
+    memo : dict
+        Of ``copy.deepcopy``; written to.
+    """
     for module in reversed(modules):  # those inside others first
-        if is_compiled(module):
-            memo[id(module)] = Uncompiled(copy.deepcopy(module._orig_mod, memo))
+        original = original_of(module)
+        if original is not None:
+            memo[id(module)] = Uncompiled(copy.deepcopy(original, memo))
 
 
 class RenormalisedEmbedding(nn.Embedding):
@@ -45,8 +51,8 @@ class RenormalisedEmbedding(nn.Embedding):
     """
 
     def forward(self, input):
-        found = F.embedding(input, self.weight, self.padding_idx)
-        return found + (_shortened(found, self.max_norm, self.norm_type) - found).detach()
+        lines = F.embedding(input, self.weight, self.padding_idx)
+        return lines + (_shortened(lines, self.max_norm, self.norm_type) - lines).detach()
 
 
 class RenormalisedEmbeddingBag(nn.EmbeddingBag):
@@ -61,6 +67,7 @@ class RenormalisedEmbeddingBag(nn.EmbeddingBag):
 
 
 def _shortened(lines, max_norm, norm_type):
+    """Lines (..., D) cut to at most that norm, as torch does it."""
     norms = torch.linalg.vector_norm(lines, norm_type, dim=-1, keepdim=True)
     return torch.where(norms > max_norm, lines * (max_norm / (norms + 1e-7)), lines)
 

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
 
+from ..utils._compat_skorch import criterion_names, module_names, optimizer_names
+from ..utils._compat_torch import HOOKS
+from ..utils._warnings import warn
 from ._private_module import Uncompiled, keep_weights, skip_compilation
 
-_HOOKS = (
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_backward_pre_hooks",
-    "_backward_hooks",
-)
 
-
-class NetShell:
+class PrivateNet:
     """A skorch net without optimizer and callbacks, pickled without skorch's own reduction.
 
     skorch pickles its modules with a nested plain pickle, which breaks for modules defined in ``__main__`` even where
@@ -43,40 +35,41 @@ class NetShell:
         self.net.__dict__.update(state)
 
     def __reduce__(self):
-        return NetShell, (self.cls, self.state)
+        return PrivateNet, (self.cls, self.state)
 
     def with_criterion(self, criterion):
         """The same net, sharing everything but its criterion."""
-        return NetShell(self.cls, {**self.state, "criterion_": criterion})
+        return PrivateNet(self.cls, {**self.state, "criterion_": criterion})
 
     @classmethod
     def from_net(cls, net):
         """Copy what `infer` and `get_loss` need from an initialized net; the net itself is only read."""
         state = dict(vars(net))
-        for name in net._optimizers:
+        for name in optimizer_names(net) or ():
             state.pop(f"{name}_", None)
         # The callbacks and the split may hold files, data or closures, and nothing here calls them.
         state.update(callbacks=None, callbacks_=[], train_split=None, virtual_params_={})
-        for name in (*net._modules, *net._criteria):
+        given = [*module_names(net), *criterion_names(net)]
+        for name in given:
             if isinstance(state.get(name), torch.nn.Module):
                 state[name] = None  # an instance given by the user: the private copy below stands for it
-        names = [f"{name}_" for name in (*net._modules, *net._criteria)]
-        parts = [state[name] for name in names]
-        modules = [m for part in parts if isinstance(part, torch.nn.Module) for m in part.modules()]
+        names = [f"{name}_" for name in given]
+        originals = [state[name] for name in names]
+        modules = [m for part in originals if isinstance(part, torch.nn.Module) for m in part.modules()]
         memo = {}
         for module in modules:
             _skip_hooks(module, memo)
             _detach_leftovers(vars(module), memo)
         try:
             skip_compilation(modules, memo)
-            copies = copy.deepcopy(parts, memo)
+            copies = copy.deepcopy(originals, memo)
         except Exception as error:
             raise TypeError(
                 f"expected a net whose module and criterion can be copied, but copy.deepcopy failed ({error}): remove "
                 "what cannot be copied (locks, open files, generators) from the module's attributes"
             ) from error
         for name, part in zip(names, copies):
-            if isinstance(part, Uncompiled) and name.removesuffix("_") in net._criteria:
+            if isinstance(part, Uncompiled) and name.removesuffix("_") in criterion_names(net):
                 part = part._orig_mod  # what kind of loss it is can be seen there
             if isinstance(part, torch.nn.Module):
                 part.eval()
@@ -86,8 +79,11 @@ class NetShell:
 
 
 def _skip_hooks(module, memo):
-    """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects."""
-    for attribute in _HOOKS:
+    """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects.
+
+    ``memo`` is that of ``copy.deepcopy``, and written to.
+    """
+    for attribute in HOOKS:
         hooks = vars(module).get(attribute)
         if not hooks:
             continue
@@ -98,11 +94,9 @@ def _skip_hooks(module, memo):
                 if (getattr(hook, "__module__", None) or "").split(".")[0] == "torch":
                     keep[key] = hook
             if len(keep) < len(hooks) and not attribute.startswith("_backward"):
-                warnings.warn(
+                warn(
                     f"forward hooks on {type(module).__name__} are left out of the private copy of the network; if "
                     "they change what the module computes, move that into its forward",
-                    UserWarning,
-                    stacklevel=5,
                 )
         memo[id(hooks)] = keep
 

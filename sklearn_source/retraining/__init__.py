@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ._masks import row_indices
 from ._retrain import leave_one_out, retrain_on_subsets, retrain_without
 from ._retraining import Retraining
 
@@ -11,5 +10,4 @@ __all__ = [
     "leave_one_out",
     "retrain_on_subsets",
     "retrain_without",
-    "row_indices",
 ]

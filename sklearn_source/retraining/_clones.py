@@ -6,9 +6,7 @@ import copy
 import os
 import tempfile
 import threading
-import warnings
 from collections import deque
-from functools import partial
 
 import torch
 from sklearn.base import clone
@@ -18,7 +16,9 @@ from torch.utils.data import DataLoader
 
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import FrozenEstimator
+from ..utils._compat_skorch import is_predefined_split, set_training
 from ..utils._random import seeded
+from ..utils._warnings import warn
 
 # They only report, or write files that retraining must not overwrite; BatchScoring and EpochScoring stay, as others may
 # monitor what they note down.
@@ -77,11 +77,9 @@ def template_of(net):
     template = clone(template)  # what is dropped need not be possible to copy
     template.verbose = 0
     if _takes_rows_away(template.train_split):
-        warnings.warn(
+        warn(
             "train_split takes rows away from training; retraining uses all rows of a subset "
             "instead (train_split=None)",
-            UserWarning,
-            stacklevel=3,
         )
         template.train_split = None
     return template
@@ -104,7 +102,7 @@ def _takes_rows_away(split):
     """Whether a ``train_split`` trains on fewer rows; skorch's ``predefined_split`` does not."""
     if split is None or split is False:
         return False
-    return not (isinstance(split, partial) and getattr(split.func, "__name__", "") == "_make_split")
+    return not is_predefined_split(split)
 
 
 def initialized(template):
@@ -130,7 +128,7 @@ def initialize(net, x):
 def materialize(net, x):
     """Let lazy layers take their shapes, and draw their weights, from a few rows."""
     if any(is_lazy(p) for p in [*net.module_.parameters(), *net.module_.buffers()]):
-        net._set_training(False)
+        set_training(net, False)
         with torch.no_grad():
             net.infer(x)
 

@@ -6,12 +6,14 @@ import math
 
 import torch
 
+from ..utils._config import bytes_for
 from ._clones import ALONE, initialized, start, train
 from ._stacked import StackedTrainer
 from ._vectorizable import replayable, why_not_faster, why_not_vectorized
 
-# For parameters, gradients and two moments of networks trained together: what a cache holds, or what fills a GPU.
-_CPU_BYTES, _CUDA_BYTES = 12 << 20, 2 << 30
+# Parameters, gradients and two moments of networks trained together on a processor: what its cache holds, however much
+# memory there is.
+_CACHE_BYTES = 12 << 20
 _N_TRIAL = 3  # steps that both engines take in the trial
 
 
@@ -51,7 +53,7 @@ class VectorizedEngine(JoblibEngine):
     ----------
     task : Task
     chunk_size : int or None
-        Networks trained together; None: as many as fit the cache of a processor, or 2 GB of a GPU.
+        Networks trained together; None: as many as fit the cache of a processor, or the memory budget on a GPU.
     """
 
     name = "vectorized"
@@ -142,5 +144,5 @@ def _lost_batches(plan, units):
 
 def _chunk_size(network):
     n_bytes = sum(p.numel() * p.element_size() for p in network.parameters().values())
-    limit = _CUDA_BYTES if torch.device(network.device).type == "cuda" else _CPU_BYTES
+    limit = bytes_for("stacked_networks") if torch.device(network.device).type == "cuda" else _CACHE_BYTES
     return int(min(4096, max(1, limit // max(1, 4 * n_bytes))))

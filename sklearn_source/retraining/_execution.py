@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -13,6 +12,8 @@ import skorch
 from tqdm.auto import tqdm
 
 from ..rows import row_hashes
+from ..utils._argument_checks import check_count
+from ..utils._warnings import warn
 from ._engines import choose
 from ._plan import draw_seeds, root_of, units_of
 from ._retraining import Retraining
@@ -42,7 +43,7 @@ class Execution:
 
     def __post_init__(self):
         if self.engine not in _ENGINES:
-            raise ValueError(f"engine must be one of {_ENGINES}, got {self.engine!r}")
+            raise ValueError(f"expected engine to be one of {_ENGINES}, got {self.engine!r}")
         if self.chunk_size is not None:
             check_count("chunk_size", self.chunk_size)
         if self.cache is not None and not isinstance(self.random_state, Integral):
@@ -70,10 +71,8 @@ class Execution:
         outputs = np.stack([found[unit.key] for unit in units]).reshape(*seeds.shape, -1)
         bad = int((~np.isfinite(outputs)).any(axis=2).sum())
         if bad:
-            warnings.warn(
+            warn(
                 f"{bad} of {len(units)} networks gave NaN or infinity for some query: their training diverged",
-                UserWarning,
-                stacklevel=3,
             )
         settings = {
             **task.about,
@@ -87,9 +86,3 @@ class Execution:
             masks, outputs, task.reader.measure.name, seeds, settings, names,
             X_query=X_query, y_query=y_query, row_hashes=row_hashes(task.X, task.y),
         )  # fmt: skip
-
-
-def check_count(name, value):
-    """Raise ValueError where ``value`` is no positive integer."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")

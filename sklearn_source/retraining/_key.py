@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import joblib
-
 from ..rows import row_hashes
-from ..utils._digest import digest, plain
+from ..utils._digest import digest
 
 # What a net prints, and what it predicts with, changes no training.
 _IRRELEVANT = ("verbose", "warm_start", "torch_load_kwargs", "use_caching", "predict_nonlinearity")
 
 
 def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize):
-    """24 hexadecimal digits that name the training, the rows, the queries and the measurement.
+    """32 hexadecimal digits that name the training, the rows, the queries and the measurement.
 
     Parameters
     ----------
@@ -48,11 +44,9 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
 
 
 def _rows(X, y, rows):
+    """What stands for some rows in :func:`digest`."""
     hashes = None if X is None else row_hashes(X, y)
     if hashes is not None:
-        return joblib.hash(hashes)
+        return hashes
     # Some other Dataset, or the queries, which are few: their tensors.
-    found = hashlib.sha256()
-    for start in range(0, len(rows), 1024):
-        found.update(joblib.hash(plain(rows.batch(slice(start, start + 1024)))).encode())
-    return found.hexdigest()
+    return [digest(rows.batch(slice(start, start + 1024))) for start in range(0, len(rows), 1024)]

@@ -7,6 +7,8 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from ..rows import row_indices
+
 
 def draw_masks(n_rows, n_subsets, subset_size, root):
     """Random subsets of equally many rows: (n_subsets, n_rows). More of the same root begin with the same ones."""
@@ -48,19 +50,6 @@ def masks_without(names, groups, n_rows):
     return masks, names
 
 
-def row_indices(rows, n_rows, what):
-    rows = np.asarray(rows)
-    if rows.dtype == bool and rows.shape == (n_rows,):
-        return np.flatnonzero(rows)
-    rows = rows if rows.size else rows.astype(np.int64)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < n_rows):
-        raise ValueError(
-            f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} training rows, got "
-            f"{rows.dtype} of shape {rows.shape}"
-        )
-    return rows.astype(np.int64)
-
-
 def _subset_rows(subset_size, n_rows):
     """Rows of a subset, from a fraction or a number."""
     if isinstance(subset_size, Integral) and not isinstance(subset_size, bool):
@@ -71,7 +60,7 @@ def _subset_rows(subset_size, n_rows):
         size = 0
     if not 1 <= size < n_rows:
         raise ValueError(
-            f"subset_size must be a fraction between 0 and 1 or a number of rows from 1 to {n_rows - 1}, got "
+            f"expected subset_size to be a fraction between 0 and 1 or a number of rows from 1 to {n_rows - 1}, got "
             f"{subset_size!r}"
         )
     return size

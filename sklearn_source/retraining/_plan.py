@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
 from sklearn.utils import check_random_state
+
+from ..utils._digest import bytes_digest
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Unit:
     @property
     def key(self):
         """str: what the network is, wherever it stands in a result."""
-        return f"{hashlib.sha256(self.rows.tobytes()).hexdigest()[:24]}-{self.seed:x}"
+        return f"{bytes_digest(self.rows.tobytes())}-{self.seed:x}"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from ..loss import TargetError, resolve_measurement
-from ..network import Network, outputs_of, require_readable, row_form
-from ..rows import as_read, like_training
+from ..network import Network, outputs_of, row_form, validate_query_rows
+from ..rows import as_arrays, cast_like_training
 
 _BATCH = 1024  # queries at a time
 
@@ -87,8 +87,8 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
         raise ValueError("expected X_query, the queries to measure, got None")
     form = row_form(x)
     shape = tuple(y.shape[1:]) if isinstance(y, torch.Tensor) else None
-    rows = fresh.prepare(*like_training(*as_read(start, X_query, y_query), form, shape))
-    require_readable(fresh, rows.batch(slice(0, 1))[0], form)
+    rows = fresh.prepare(*cast_like_training(*as_arrays(start, X_query, y_query), form, shape))
+    validate_query_rows(fresh, rows.batch(slice(0, 1))[0], form)
     if measure.name == "prediction":
         return _checked(Reader(fresh, rows, None, measure)), "none"
     if rows.has_y:

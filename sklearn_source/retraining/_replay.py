@@ -13,13 +13,15 @@ from collections import OrderedDict
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ..utils._compat_torch import schema_of, unsafe_view
+
 aten = torch.ops.aten
 # Recordings of this process, the latest last: workers are handed one part of a retraining after the other.
 _RECORDED: OrderedDict = OrderedDict()
 _MOST = 16
 # Recording patches torch.nn.Module for the whole process: two at a time would leave it patched.
 _RECORDING = threading.Lock()
-_SAME = {aten.expand.default, aten.view.default, aten._unsafe_view.default, aten.detach.default, aten.alias.default}
+_SAME = {aten.expand.default, aten.view.default, unsafe_view, aten.detach.default, aten.alias.default}
 
 
 def replay(name, function, args):
@@ -62,13 +64,9 @@ def _record(function, args):
     return graph.forward
 
 
-def _schema(node):
-    return getattr(node.target, "_schema", None)
-
-
 def _changes(node):
     """Whether an operation writes into its arguments."""
-    return _schema(node) is not None and _schema(node).is_mutable
+    return schema_of(node.target) is not None and schema_of(node.target).is_mutable
 
 
 def _kinds(graph, args):
@@ -124,10 +122,10 @@ def _reuse_memory(graph, kinds):
 
 def _writing(op):
     """The overload of an operation that writes into a given tensor, and the name of that argument."""
-    given = [(a.name, str(a.type)) for a in op._schema.arguments]
+    given = [(a.name, str(a.type)) for a in schema_of(op).arguments]
     for name in op.overloadpacket.overloads():
         overload = getattr(op.overloadpacket, name)
-        arguments = overload._schema.arguments
+        arguments = schema_of(overload).arguments
         out = [a.name for a in arguments if a.is_out]
         if len(out) == 1 and [(a.name, str(a.type)) for a in arguments if not a.is_out] == given:
             return overload, out[0]
@@ -143,5 +141,5 @@ def _is_spent(argument, node, order, own):
 
 def _is_new(node):
     """Whether an operation's result has memory of its own."""
-    schema = _schema(node)
+    schema = schema_of(node.target)
     return node.op == "call_function" and schema is not None and not any(r.alias_info for r in schema.returns)

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ._execution import Execution, check_count
-from ._masks import draw_masks, given_masks, masks_without, row_indices
+from ..rows import row_indices
+from ..utils._argument_checks import check_count
+from ._execution import Execution
+from ._masks import draw_masks, given_masks, masks_without
 from ._task import make_task
 
 
@@ -34,6 +36,8 @@ def retrain_on_subsets(
     """Train a network on random subsets of its rows, again and again: the truth that scores are judged by.
 
     Every network starts from fresh weights and meets its rows in an order of its own; see Notes for what that costs.
+
+    Read more in the :ref:`User Guide <retraining>`.
 
     Parameters
     ----------
@@ -69,7 +73,8 @@ def retrain_on_subsets(
         had and gains (not for large networks or convolutions on a processor), and a trial of a few steps agrees with
         skorch; ``settings["engine_reason"]`` says why.
     chunk_size : int or None, default=None
-        Networks that the vectorized engine trains at once; None fits a processor's cache, or 2 GB on a GPU.
+        Networks that the vectorized engine trains at once; None fits a processor's cache, or, on a
+        GPU, the memory budget (:func:`~sklearn_source.config_context`).
     cache : path-like, optional
         A folder where finished networks are kept: a run that was killed goes on from there, and one that asks for more
         subsets or repeats trains only those. May be shared by several retrainings.
@@ -133,6 +138,8 @@ def leave_one_out(
 ):
     """Train a network on all rows, and again without each of them in turn.
 
+    Read more in the :ref:`User Guide <retraining>`.
+
     Parameters
     ----------
     net, X_train, y_train, X_query, y_query : as in :func:`retrain_on_subsets`
@@ -189,6 +196,8 @@ def retrain_without(
     verbose=0,
 ):
     """Train a network on all rows, and again without each of several groups of them.
+
+    Read more in the :ref:`User Guide <retraining>`.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 
-from ..rows import opened
+from ..rows import to_numpy
 from ._storage import read_arrays, write_arrays
 
 _FORMAT = "sklearn_source.retraining"
@@ -16,6 +16,8 @@ class Retraining:
     """What networks put out for the queries when trained on other rows: the ground truth of attribution.
 
     Made by :func:`retrain_on_subsets`, :func:`leave_one_out` and :func:`retrain_without`.
+
+    Read more in the :ref:`User Guide <retraining>`.
 
     Parameters
     ----------
@@ -228,5 +230,5 @@ def _as_numbers(values):
     """An array of numbers, None where there are other things."""
     if isinstance(values, list) and values and np.ndim(values[0]) < 2:  # else several inputs
         values = np.asarray(values)
-    values = opened(values)
+    values = to_numpy(values)
     return values if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" else None

@@ -64,7 +64,7 @@ def _trained(engine, chunks, n_jobs):
         yield from joblib.Parallel(n_jobs=n_jobs, return_as=how)(joblib.delayed(_work)(engine, c) for c in chunks)
         return
     parallel = joblib.Parallel(n_jobs=n_jobs)
-    wave = 4 * max(1, parallel._effective_n_jobs())
+    wave = 4 * max(1, joblib.effective_n_jobs(n_jobs))
     for start in range(0, len(chunks), wave):
         yield from parallel(joblib.delayed(_work)(engine, chunk) for chunk in chunks[start : start + wave])
 

@@ -11,8 +11,9 @@ from sklearn.base import clone
 from skorch import callbacks
 from skorch.history import History
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from ..utils._compat_skorch import set_training
+from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
 from ..utils._random import seeded
 from ._clones import ALONE, initialize, initialized
 from ._replay import replay
@@ -65,7 +66,7 @@ class StackedTrainer:
         trained = [leaf for leaf in stacks.leaves.values() if leaf.requires_grad]
         clock = _Clock(optimizer, self.schedules)
         self.net.history = clock.net.history  # where a get_loss of the user's own may look for the epoch
-        self.net._set_training(True)
+        set_training(self.net, True)
         for epoch in range(plan.n_epochs):
             clock.begin_epoch()
             dealt = [plan.batches(unit, epoch) for unit in units]
@@ -144,7 +145,7 @@ class _Call(torch.nn.Module):
         if weights is None:
             return self.net.get_loss(output, y, X=x, training=True)
         output = output[0] if isinstance(output, tuple) else output
-        return (self.network.row_losses(output, y, x) * weights).sum()
+        return (self.network.row_loss(output, y, x) * weights).sum()
 
 
 class _Stacks:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import uuid
 import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from ..utils._atomic import atomic_write
+from ..utils._digest import bytes_digest
 
 _ABOUT = "about.json"  # the member that holds the JSON text, as bytes
 
@@ -20,15 +20,8 @@ def write_arrays(path, arrays, about):
     path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays, **{_ABOUT: text})
-            file.flush()
-            os.fsync(file.fileno())  # the name must not outlive the content in a crash of the machine
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:  # np.savez would add to the name
+        np.savez(file, **arrays, **{_ABOUT: text})
     return path
 
 
@@ -85,5 +78,5 @@ class UnitCache:
 
     def write(self, keys, outputs):
         """Add finished networks."""
-        name = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:24]
+        name = bytes_digest("\n".join(keys).encode())
         write_arrays(self.folder / f"{name}.npz", {"outputs": np.stack(outputs)}, {"units": list(keys)})

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..network import Network, outputs_of
-from ..rows import Rows, as_read, prepare_rows
+from ..rows import Rows, as_arrays, prepare_rows
 from ..utils._random import seeded
 from ._clones import ALONE, initialized, materialize, template_of
 from ._key import fingerprint
@@ -54,7 +54,7 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
     """Check everything that can be checked before the work, and make the :class:`Task`."""
     template = template_of(net)
     start = initialized(template)
-    X, y = as_read(start, X, y)
+    X, y = as_arrays(start, X, y)
     few = _few_rows(start, X, y)
     network = Network.from_net(start)
     X, y = _suited(network, X, y)
@@ -102,7 +102,7 @@ def _suited(network, X, y):
     dtype = None if network.dtype == torch.bfloat16 else torch.empty((), dtype=network.dtype).numpy().dtype
     if dtype is not None and isinstance(X, np.ndarray) and X.dtype.kind == "f":
         X = X.astype(dtype, copy=False)
-    numbers = network.predictive in ("gaussian", "laplace", "bernoulli")
+    numbers = network.predictive.takes_numbers
     if dtype is not None and isinstance(y, np.ndarray) and (y.dtype.kind == "f" or numbers):
         y = y.astype(dtype, copy=False)
     return X, y

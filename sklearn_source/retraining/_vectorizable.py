@@ -9,6 +9,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from ..rows import ArrayRows
+from ..utils._compat_skorch import TRAINING_STEP
+from ..utils._compat_torch import Convolution, Dropout
 from ._clones import DROPPED
 
 # They update every number from its own gradient and state alone: stacked parameters as each network by itself.
@@ -18,14 +20,6 @@ ELEMENTWISE = tuple(
 )
 _LARGE = 500_000
 _REPORTING = (*DROPPED, callbacks.EpochTimer, callbacks.PassthroughScoring, ScoringBase)
-# Methods of a net that say what a training step is; get_loss and infer may be overridden.
-_STEP = (
-    "fit_loop", "run_single_epoch", "train_step", "train_step_single", "get_train_step_accumulator", "partial_fit",
-    "initialize_module", "initialize_criterion", "initialize_optimizer", "initialize", "get_iterator", "get_dataset",
-    "get_split_datasets", "get_all_learnable_params", "on_train_begin", "on_train_end", "on_epoch_begin",
-    "on_epoch_end", "on_batch_begin", "on_batch_end", "on_grad_computed", "notify", "get_params_for_optimizer",
-    "_step_optimizer", "_zero_grad_optimizer", "_set_training",
-)  # fmt: skip
 
 
 def why_not_vectorized(template, network, rows):
@@ -45,7 +39,7 @@ def why_not_vectorized(template, network, rows):
     reason : str or None
     """
     kind = type(template)
-    own = next((name for name in _STEP if _is_own(kind, name)), None)
+    own = next((name for name in TRAINING_STEP if _is_own(kind, name)), None)
     if own:
         return f"{kind.__name__} has a {own} of its own"
     if template.optimizer not in ELEMENTWISE:
@@ -78,7 +72,7 @@ def why_not_faster(network):
     """
     if network.device.type != "cpu":
         return None
-    if any(isinstance(part, torch.nn.modules.conv._ConvNd) for part in network.module.modules()):
+    if any(isinstance(part, Convolution) for part in network.module.modules()):
         return "convolutions of many networks at once are no faster on a processor"
     n_parameters = sum(p.numel() for p in network.module.parameters())
     if n_parameters > _LARGE:
@@ -99,7 +93,7 @@ def _is_own(kind, name):
 
 def _random_module(module):
     for part in module.modules():
-        if isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0:
+        if isinstance(part, Dropout) and part.p > 0:
             return type(part).__name__
         if isinstance(getattr(part, "dropout", None), float) and part.dropout > 0:  # recurrent layers, attention
             return type(part).__name__

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from ._containers import as_read, checked_targets, like_training, opened, reads_as_array, rectangular, several_inputs
-from ._count import n_rows_of
+from ._array_rows import ArrayRows
+from ._arrays import as_arrays, is_array_like, list_to_array, to_numpy
+from ._casting import cast_like_training
+from ._count import count_rows
 from ._fingerprint import row_hashes
-from ._known_queries import KnownQueries, number_of_rows
-from ._rows import ArrayRows, Rows, prepare_rows
-from ._stages import credited_rows, warn_unused
-from ._trained import trained_rows
-from ._truth_rows import places_of_rows
+from ._indices import row_indices
+from ._matching import require_same_rows
+from ._multiple_inputs import has_multiple_inputs
+from ._numeric_targets import numeric_targets
+from ._prepare_rows import prepare_rows
+from ._rows import Rows
+from ._stage_rows import match_stage_rows, warn_unused_rows
+from ._take import take_rows
+from ._train_split import rows_after_split
+from ._truth_queries import TruthQueries
+from ._truth_rows import match_truth_rows
 
 __all__ = [
     "ArrayRows",
-    "KnownQueries",
     "Rows",
-    "as_read",
-    "checked_targets",
-    "credited_rows",
-    "like_training",
-    "n_rows_of",
-    "number_of_rows",
-    "opened",
-    "places_of_rows",
+    "TruthQueries",
+    "as_arrays",
+    "cast_like_training",
+    "count_rows",
+    "has_multiple_inputs",
+    "is_array_like",
+    "list_to_array",
+    "match_stage_rows",
+    "match_truth_rows",
+    "numeric_targets",
     "prepare_rows",
-    "reads_as_array",
-    "rectangular",
+    "require_same_rows",
     "row_hashes",
-    "several_inputs",
-    "trained_rows",
-    "warn_unused",
+    "row_indices",
+    "rows_after_split",
+    "take_rows",
+    "to_numpy",
+    "warn_unused_rows",
 ]

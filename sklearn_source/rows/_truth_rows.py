@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
+from typing import Any
 
 import numpy as np
 
-from ._matching import partners
+from ..utils._warnings import warn
+from ._matching import match_rows
 
 
-def places_of_rows(truth, hashes):
+def match_truth_rows(truth: Any, hashes: np.ndarray | None) -> np.ndarray | None:
     """Where a truth has the training rows of an estimator.
 
     Parameters
@@ -36,14 +37,12 @@ def places_of_rows(truth, hashes):
     known = getattr(truth, "row_hashes", None)
     if known is None or hashes is None or np.array_equal(known, hashes):
         return None
-    places = partners(np.asarray(hashes, dtype=np.uint64), np.asarray(known, dtype=np.uint64))
+    places = match_rows(np.asarray(hashes, dtype=np.uint64), np.asarray(known, dtype=np.uint64))
     foreign = int((places < 0).sum())
     if foreign == len(places):
-        warnings.warn(
+        warn(
             "none of the training rows is among those of the truth: that they are the same, in another representation "
             "and in the same order, is taken on trust",
-            UserWarning,
-            stacklevel=3,
         )
         return None
     if foreign:

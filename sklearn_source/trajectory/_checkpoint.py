@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 
-__all__ = ["Checkpoint", "parameter_digest", "snapshot", "with_buffers_of"]
+from ..utils._digest import tensor_digest
+
+__all__ = ["Checkpoint", "snapshot", "with_buffers_of"]
 
 
 class Checkpoint:
     """The state of a network after one training step.
+
+    Read more in the :ref:`User Guide <recording>`.
 
     Parameters
     ----------
@@ -33,24 +38,33 @@ class Checkpoint:
     (only that part) and keeps nothing in memory: keep the result at hand rather than ask twice.
     """
 
-    def __init__(self, step, stage, parameters, buffers, optimizer_state=None, *, digest=None):
+    def __init__(
+        self,
+        step: int,
+        stage: int,
+        parameters: Mapping[str, torch.Tensor],
+        buffers: Mapping[str, torch.Tensor],
+        optimizer_state: dict[str, dict] | None = None,
+        *,
+        digest: str | None = None,
+    ):
         self.step = int(step)
         self.stage = int(stage)
         self._parameters = dict(parameters)
         self._buffers = dict(buffers)
         self._optimizer_state = optimizer_state
-        self._file = None
-        self.digest = parameter_digest(self._parameters) if digest is None else digest
+        self._file: Any = None
+        self.digest = tensor_digest(self._parameters) if digest is None else digest
 
     @classmethod
-    def from_file(cls, step, stage, digest, file):
+    def from_file(cls, step: int, stage: int, digest: str, file: Any) -> Checkpoint:
         """Make a checkpoint that reads its tensors from `file` (an object of ``_store``) when asked."""
         checkpoint = cls(step, stage, {}, {}, digest=digest)
         checkpoint._file = file
         return checkpoint
 
     @property
-    def path(self):
+    def path(self) -> Path | None:
         """Path of the file that holds the tensors, None for a checkpoint in memory."""
         return None if self._file is None else self._file.path
 
@@ -60,11 +74,10 @@ class Checkpoint:
         if self._file is None:
             return self._parameters
         parameters = self._file.parameters()
-        if parameter_digest(parameters) != self.digest:
+        if tensor_digest(parameters) != self.digest:
             raise ValueError(
                 f"{self.path}: expected the parameters recorded after step {self.step} but the file holds others: it "
-                "is "
-                "damaged or was replaced. Restore it, or record the trajectory again."
+                "is damaged or was replaced. Restore it, or record the trajectory again."
             )
         return parameters
 
@@ -85,33 +98,9 @@ class Checkpoint:
             return self._file.parameter_shapes()
         return {name: tuple(value.shape) for name, value in self._parameters.items()}
 
-    def non_finite_parameters(self) -> list[str]:
-        """Names of the parameters that hold an infinity or a NaN (recorded all the same: training went on)."""
-        return [name for name, value in self.parameters.items() if not torch.isfinite(value).all()]
-
     def __repr__(self):
         where = "" if self.path is None else f", {self.path}"
         return f"<Checkpoint after step {self.step}, stage {self.stage}{where}>"
-
-
-def parameter_digest(parameters: Mapping[str, torch.Tensor]) -> str:
-    """Hash names, shapes, dtypes and bits of tensors.
-
-    Parameters
-    ----------
-    parameters : mapping of str to Tensor
-
-    Returns
-    -------
-    digest : str
-        32 hexadecimal digits. Costs one read of the values, about 1 GB/s.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in parameters.items():
-        value = value.detach()
-        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def snapshot(module, step, stage, optimizer=None) -> Checkpoint:
@@ -148,7 +137,7 @@ def with_buffers_of(checkpoint, module) -> Checkpoint:
     """
     buffers = dict(module.named_buffers())
     recorded = checkpoint.buffers
-    if buffers.keys() == recorded.keys() and parameter_digest(buffers) == parameter_digest(
+    if buffers.keys() == recorded.keys() and tensor_digest(buffers) == tensor_digest(
         {name: recorded[name] for name in buffers}
     ):
         return checkpoint

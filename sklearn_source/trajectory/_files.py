@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-__all__ = ["FORMAT", "CheckpointFile", "read_tensors", "replacing", "write_checkpoint", "write_tensors"]
+from ..utils._atomic import atomic_write
+
+__all__ = ["FORMAT", "CheckpointFile", "read_tensors", "write_checkpoint", "write_tensors"]
 
 FORMAT = "sklearn_source.trajectory"
 
@@ -124,24 +125,7 @@ def write_checkpoint(path, checkpoint, identity):
     write_tensors(path, tensors, metadata)
 
 
-class replacing:
-    """Write to a temporary file, and move it into place only when complete."""
-
-    def __init__(self, path):
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-
-    def __enter__(self):
-        return self.temporary
-
-    def __exit__(self, kind, error, traceback):
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
-
-
 def write_tensors(path, tensors, metadata):
     """Write a safetensors file, whole or not at all."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file({name: value.contiguous() for name, value in tensors.items()}, str(temporary), metadata)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from ._checkpoint import Checkpoint
 from ._preconditioner import family_of, preconditioner_of
 
 __all__ = ["Flow", "segment_flow", "segment_rates"]
@@ -31,14 +34,21 @@ class Flow:
     optimizer : str
     """
 
-    rates: dict
-    coupled: dict
-    decoupled: dict
-    preconditioner: dict | None
+    rates: dict[str, float]
+    coupled: dict[str, float]
+    decoupled: dict[str, float]
+    preconditioner: dict[str, torch.Tensor] | None
     optimizer: str
 
 
-def segment_flow(trajectory, start, end, stage, checkpoints=(), weights=()) -> Flow:
+def segment_flow(
+    trajectory: Any,
+    start: int,
+    end: int,
+    stage: int,
+    checkpoints: Sequence[Checkpoint] = (),
+    weights: Sequence[float] | np.ndarray = (),
+) -> Flow:
     """The flow of the steps ``start + 1 .. end`` of one stage.
 
     Parameters
@@ -93,7 +103,7 @@ def segment_flow(trajectory, start, end, stage, checkpoints=(), weights=()) -> F
     )
 
 
-def segment_rates(trajectory, start, end, stage) -> dict[str, float]:
+def segment_rates(trajectory: Any, start: int, end: int, stage: int) -> dict[str, float]:
     """The rates of :func:`segment_flow` alone: the state is read only where a step's rate depends on its number."""
     if family_of(trajectory.stages[stage]).counted:
         return segment_flow(trajectory, start, end, stage).rates
@@ -104,10 +114,10 @@ def _states(trajectory, stage, checkpoints, weights, end):
     """(step, optimizer state) of the checkpoints with one of this stage's optimizer, and weights that sum to one."""
     described = trajectory.stages[stage]
     weights = np.asarray(weights, dtype=np.float64)
-    found = [(c.step, c.optimizer_state if c.step > described.start else None) for c in checkpoints]
-    used = np.array([bool(state) for _, state in found], dtype=bool) & (weights > 0)
+    states = [(c.step, c.optimizer_state if c.step > described.start else None) for c in checkpoints]
+    used = np.array([bool(state) for _, state in states], dtype=bool) & (weights > 0)
     if used.any():
-        return [pair for pair, use in zip(found, used) if use], weights[used] / weights[used].sum()
+        return [pair for pair, use in zip(states, used) if use], weights[used] / weights[used].sum()
     own = [c for c in trajectory.stage_checkpoints(stage) if c.step > described.start]
     for checkpoint in sorted(own, key=lambda c: abs(c.step - end)):
         if state := checkpoint.optimizer_state:

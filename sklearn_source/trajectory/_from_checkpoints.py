@@ -55,7 +55,7 @@ def record_from_checkpoints(
     table = {"lr": learning_rates, **hyper}
     table = {name: _per_step(name, values, steps[-1], len(members)) for name, values in table.items()}
     n_rows, rows = _check_rows(n_rows, rows)
-    hashes = None if X is None else row_hashes(X, y)
+    hashes = None if X is None else row_hashes(X, y, as_skorch=True)
     if hashes is not None and len(hashes) != n_rows:
         raise ValueError(f"Expected X with n_rows={n_rows} rows, got {len(hashes)}.")
     name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
@@ -105,8 +105,7 @@ def _per_step(name, values, n_steps, n_groups):
         raise ValueError(
             f"Expected {name} as a number, one per step ({n_steps},), or one per step and parameter group "
             f"({n_steps}, {n_groups}), up to the last checkpoint at step {n_steps}; got shape {np.shape(values)}. A "
-            "gap "
-            "cannot be filled in: give the value of every single step."
+            "gap cannot be filled in: give the value of every single step."
         )
     if not np.isfinite(array).all():
         raise ValueError(f"Expected finite values of {name}, got NaN or infinity.")
@@ -151,10 +150,10 @@ def _split_state(given, module, where):
         raise ValueError(f"{where} does not fit the module: missing {missing}, unknown {unknown}.")
 
     def copy(name, value):
-        found = given.get(name, value)
-        if tuple(found.shape) != tuple(value.shape):
-            raise ValueError(f"{where}: expected {name!r} of shape {tuple(value.shape)}, got {tuple(found.shape)}.")
-        return found.detach().to("cpu", copy=True)
+        recorded = given.get(name, value)
+        if tuple(recorded.shape) != tuple(value.shape):
+            raise ValueError(f"{where}: expected {name!r} of shape {tuple(value.shape)}, got {tuple(recorded.shape)}.")
+        return recorded.detach().to("cpu", copy=True)
 
     parameters = {name: copy(name, value) for name, value in module.named_parameters()}
     return parameters, {name: copy(name, value) for name, value in module.named_buffers()}
@@ -183,8 +182,7 @@ def _named_state(state, members, shapes, step):
         if len(counted) != len(names):
             raise ValueError(
                 f"Expected the optimizer state of step {step} to hold {len(names)} parameters, got {len(counted)}. "
-                "Give "
-                "groups= as the optimizer had them."
+                "Give groups= as the optimizer had them."
             )
         state = {name: state["state"].get(index, {}) for name, index in zip(names, counted)}
     unknown = sorted(set(state) - set(shapes))
@@ -198,8 +196,7 @@ def _named_state(state, members, shapes, step):
                 if value.ndim and tuple(value.shape) != shapes[name]:
                     raise ValueError(
                         f"The optimizer state of step {step}: expected {key!r} of {name!r} with shape {shapes[name]}, "
-                        "got "
-                        f"{tuple(value.shape)}. Give groups= in the order of the optimizer's parameters."
+                        f"got {tuple(value.shape)}. Give groups= in the order of the optimizer's parameters."
                     )
                 kept[key] = value.detach().to("cpu", copy=True)
         named[name] = kept

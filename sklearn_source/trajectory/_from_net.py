@@ -5,9 +5,10 @@ from __future__ import annotations
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
-from ._checkpoint import parameter_digest, snapshot, with_buffers_of
-from ._log import locate, thin
+from ..utils._digest import tensor_digest
+from ._checkpoint import snapshot, with_buffers_of
 from ._recorder import TrajectoryRecorder
+from ._stage_log import locate, thin
 
 __all__ = ["record_from_net"]
 
@@ -26,13 +27,13 @@ def record_from_net(net):
             "(max_epochs "
             "at least 1, weights not merely loaded)."
         )
-    digest = parameter_digest(dict(net.module_.named_parameters()))
+    digest = tensor_digest(dict(net.module_.named_parameters()))
     end = locate(logs, digest)
     if end is None:
         raise ValueError(
             f"Expected the net to have weights that its TrajectoryRecorder saw (after step {logs[-1].end}, or at an "
-            "earlier "
-            "epoch's end), but it has others: they were changed after training (loaded or edited, trained without the "
+            "earlier epoch's end), but it has others: they were changed after training (loaded or edited, trained "
+            "without the "
             "recorder, or the recorder was shared with another net), or an exception ended the training within an "
             "epoch. "
             "Fit again with a TrajectoryRecorder of its own, or describe the training by Trajectory.from_checkpoints."

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import torch
+from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
-from ..rows import n_rows_of, row_hashes, trained_rows
-from ._checkpoint import parameter_digest, snapshot, with_buffers_of
-from ._log import StageLog, locate, read_hyper_parameters, thin
+from ..rows import count_rows, row_hashes, rows_after_split
+from ..utils._compat_skorch import optimizer_names
+from ..utils._digest import tensor_digest
+from ._checkpoint import snapshot, with_buffers_of
+from ._stage_log import StageLog, locate, thin
+from ._step_hooks import StepHooks
 from ._store import TrajectoryDirectory
 
 __all__ = ["TrajectoryRecorder"]
@@ -23,6 +29,8 @@ class TrajectoryRecorder(Callback):
     Put it among the ``callbacks`` of a net, anywhere in the list; ``Trajectory.from_net(net)`` reads the result.
     Training is not changed in any bit. A new ``fit`` starts a new record; ``partial_fit`` (or ``warm_start``) adds a
     stage.
+
+    Read more in the :ref:`User Guide <recording>`.
 
     Parameters
     ----------
@@ -62,23 +70,30 @@ class TrajectoryRecorder(Callback):
     >>> trajectory = Trajectory.from_net(net.fit(X, y))  # doctest: +SKIP
     """
 
-    def __init__(self, n_checkpoints=6, *, dirname=None, optimizer_state="auto", overwrite=False):
+    def __init__(
+        self,
+        n_checkpoints: int | None = 6,
+        *,
+        dirname: str | os.PathLike | None = None,
+        optimizer_state: bool | str = "auto",
+        overwrite: bool = False,
+    ):
         self.n_checkpoints = n_checkpoints
         self.dirname = dirname
         self.optimizer_state = optimizer_state
         self.overwrite = overwrite
 
-    def initialize(self):
+    def initialize(self) -> TrajectoryRecorder:
         """Prepare for training. Keeps the record: skorch calls this too when a parameter is set on a trained net."""
         if not hasattr(self, "stages_"):
-            self.stages_ = []
+            self.stages_: list[StageLog] = []
             self.directory_ = None
         self._release()
         return self
 
     # What skorch calls --------------------------------------------------------------------------------------
 
-    def on_train_begin(self, net, X=None, y=None, **kwargs):
+    def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Start afresh, or open a new stage."""
         self._check_parameters()
         self._check_optimizer(net)
@@ -87,39 +102,41 @@ class TrajectoryRecorder(Callback):
             self.stages_ = []
         if self._is_open():
             self._close_stage(net)  # an exception ended the last training, and it goes on now
-        self.handed_ = X
-        n_rows = n_rows_of(X)
+        self.fit_X_ = X
+        n_rows = count_rows(X, as_skorch=True)
         start = self.stages_[-1].end if self.stages_ else 0
-        self.stages_.append(StageLog(len(self.stages_), start, n_rows, None if X is None else row_hashes(X, y)))
+        self.stages_.append(
+            StageLog(len(self.stages_), start, n_rows, None if X is None else row_hashes(X, y, as_skorch=True))
+        )
         self._hook(net)
 
-    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+    def on_epoch_begin(self, net: NeuralNet, dataset_train: Any = None, **kwargs: Any) -> None:
         """Note which rows are trained on."""
         if not self._is_open():
             return  # a loop of the user's own, outside of fit
         log = self.stages_[-1]
         if log.rows is None and dataset_train is not None:
-            n_handed, split = log.n_rows, bool(net.train_split)
-            log.n_rows, log.rows = trained_rows(dataset_train, self.handed_, n_handed, split)
-            if n_handed != log.n_rows:
-                log.row_hashes = None  # the net makes other rows of what it is handed
+            n_given, split = log.n_rows, bool(net.train_split)
+            log.n_rows, log.rows = rows_after_split(dataset_train, self.fit_X_, n_given, split)
+            if n_given != log.n_rows:
+                log.row_hashes = None  # the net makes other rows of what it is given
 
-    def on_batch_begin(self, net, batch=None, training=None, **kwargs):
+    def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool | None = None, **kwargs: Any) -> None:
         """Take the initial weights; follow an optimizer that was replaced."""
         if not training or not self._is_open():
             return
-        if self.hooked_ is not net.optimizer_ or self.module_ is not net.module_:
+        if self.hooks_ is None or not self.hooks_.belong_to(net):
             self._check_optimizer(net)
             self._hook(net)
-        if self.stages_[-1].begun or self.lazy_hook_ is not None:
+        if self.stages_[-1].begun or self.hooks_.awaits_forward:
             return
         if any(is_lazy(value) for value in [*net.module_.parameters(), *net.module_.buffers()]):
             # Lazy layers get their weights in the first forward pass, which runs inside the optimizer's first step.
-            self.lazy_hook_ = net.module_.register_forward_hook(lambda *_: self._begin_stage(net))
+            self.hooks_.await_forward(lambda: self._begin_stage(net))
         else:
             self._begin_stage(net)
 
-    def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Note which weights these are: a callback may restore them at the end."""
         log = self.stages_[-1] if self._is_open() else None
         if log is None or not log.n_steps or (log.epoch_ends and log.epoch_ends[-1][0] == log.end):
@@ -131,55 +148,33 @@ class TrajectoryRecorder(Callback):
         elif log.held[-1].digest != present.digest:
             log.held[-1] = self._keep(present)  # something, a projection say, changed the weights after the step
 
-    def on_train_end(self, net, X=None, y=None, **kwargs):
+    def on_train_end(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Keep exactly the checkpoints wanted, and write the index."""
         if self._is_open():
             self._close_stage(net)
         self._release()
         self._write_index(self.stages_)
 
-    # What the optimizer calls -------------------------------------------------------------------------------
-
-    def _before_step(self, optimizer, args, kwargs):
-        # skorch hands the forward and backward pass to the step as a closure; callbacks that run in it may still change
-        # a rate. So read after it, when the optimizer is about to.
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        self.pending_ = read_hyper_parameters(optimizer)
-        if closure is None:
-            return None
-
-        def observed():
-            loss = closure()
-            self.pending_ = read_hyper_parameters(optimizer)
-            return loss
-
-        if "closure" in kwargs:
-            return args, {**kwargs, "closure": observed}
-        return (args[0], observed, *args[2:]), kwargs
-
-    def _after_step(self, optimizer, args, kwargs):
-        # Only now has the step been taken: an interrupt in the closure leaves none behind. Where an optimizer's step
-        # calls that of its base class, torch may run the hooks of both: one update, noted once.
-        if self.pending_ is None or not self._is_open():
+    def _note_step(self, optimizer, values):
+        """Write a step into the log, and keep a checkpoint where one is due."""
+        if not self._is_open():
             return
-        log, values, self.pending_ = self.stages_[-1], self.pending_, None
-        log.record_step(optimizer, self.names_, values)
+        log = self.stages_[-1]
+        log.record_step(optimizer, self.hooks_.names, values)
         if log.is_due(self.n_checkpoints):
-            checkpoint = snapshot(self.module_, log.end, log.index, self._state_source(optimizer))
+            checkpoint = snapshot(self.hooks_.module, log.end, log.index, self._state_source(optimizer))
             self._drop(log.hold(self._keep(checkpoint), self.n_checkpoints))
 
     # Stages -------------------------------------------------------------------------------------------------
 
     def _begin_stage(self, net):
         """Take the initial weights, or find that they are those of an earlier step."""
-        if self.lazy_hook_ is not None:
-            self.lazy_hook_.remove()
-            self.lazy_hook_ = None
+        self.hooks_.stop_awaiting_forward()
         log, earlier = self.stages_[-1], self.stages_[:-1]
         log.begun = True
         if log.n_steps:
             return  # lazy weights that no forward pass of module_ itself announced: the initial ones are gone
-        step = locate(earlier, parameter_digest(dict(net.module_.named_parameters()))) if earlier else None
+        step = locate(earlier, tensor_digest(dict(net.module_.named_parameters()))) if earlier else None
         # What comes after the weights that training goes on from was thrown away (load_best=True).
         last = self._cut(earlier, step if step is not None else (earlier[-1].held[-1].step if earlier else 0))
         self.stages_ = [*earlier, log]
@@ -205,7 +200,7 @@ class TrajectoryRecorder(Callback):
             self._drop([log.initial] if log.initial else [])
             self.stages_.pop()
             return
-        located = locate(self.stages_, parameter_digest(dict(net.module_.named_parameters())))
+        located = locate(self.stages_, tensor_digest(dict(net.module_.named_parameters())))
         if located is None and (not log.epoch_ends or log.epoch_ends[-1][0] < log.end):
             # Stopped before this callback saw the epoch's end; these are the weights of the last step.
             log.held = log.recorded(log.end - 1)
@@ -260,31 +255,23 @@ class TrajectoryRecorder(Callback):
     # Hooks and checks ---------------------------------------------------------------------------------------
 
     def _hook(self, net):
-        self._release(training=True)
-        self.hooked_, self.module_ = net.optimizer_, net.module_
-        self.names_ = {id(value): name for name, value in net.module_.named_parameters()}
-        self.handles_ = [
-            net.optimizer_.register_step_pre_hook(self._before_step),
-            net.optimizer_.register_step_post_hook(self._after_step),
-        ]
+        self._remove_hooks()
+        self.hooks_ = StepHooks(net.optimizer_, net.module_, self._note_step)
 
-    def _release(self, training=False):
-        for handle in getattr(self, "handles_", None) or []:
-            handle.remove()
-        lazy_hook = getattr(self, "lazy_hook_", None)
-        if lazy_hook is not None:
-            lazy_hook.remove()
-        self.handles_, self.lazy_hook_ = [], None
-        self.hooked_ = self.module_ = self.names_ = self.pending_ = None
-        if not training:
-            self.handed_ = None
+    def _remove_hooks(self):
+        if getattr(self, "hooks_", None) is not None:
+            self.hooks_.remove()
+        self.hooks_ = None
+
+    def _release(self):
+        self._remove_hooks()
+        self.fit_X_ = None
 
     def __getstate__(self):
-        # Hooks do not survive pickling, and the rows handed to fit are not ours to carry along.
+        # Hooks do not survive pickling, and the rows given to fit are not ours to carry along.
         state = self.__dict__.copy()
-        if "handles_" in state:
-            state.update(handles_=[], lazy_hook_=None, handed_=None)
-            state.update(hooked_=None, module_=None, names_=None, pending_=None)
+        if "hooks_" in state:
+            state.update(hooks_=None, fit_X_=None)
         return state
 
     def _state_source(self, optimizer):
@@ -304,13 +291,12 @@ class TrajectoryRecorder(Callback):
 
     @staticmethod
     def _check_optimizer(net):
-        names = list(getattr(net, "_optimizers", ["optimizer"]))
+        names = optimizer_names(net) or ["optimizer"]
         optimizer = getattr(net, "optimizer_", None)
         if names != ["optimizer"] or not isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError(
                 f"TrajectoryRecorder needs a net with one torch optimizer, named optimizer_, but this one has "
                 f"{', '.join(name + '_' for name in names) or 'none'}"
                 f"{'' if optimizer is None else f' (optimizer_ is a {type(optimizer).__name__})'}. Train all "
-                "parameters "
-                "with a single optimizer (parameter groups may differ), or leave the recorder out."
+                "parameters with a single optimizer (parameter groups may differ), or leave the recorder out."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Segment:
     weights: np.ndarray
 
 
-def split_segments(trajectory, n_segments, quadrature="trapezoid") -> list[Segment]:
+def split_segments(trajectory: Any, n_segments: int, quadrature: str = "trapezoid") -> list[Segment]:
     """Cut every stage of a trajectory into segments of nearly equal step counts.
 
     Boundaries are the recorded checkpoints nearest to the equal split, such that every segment has a checkpoint of its

@@ -15,6 +15,8 @@ HYPER_PARAMETERS = ("lr", "momentum", "dampening", "weight_decay")
 class Stage:
     """One uninterrupted training: a call of ``fit`` or ``partial_fit``.
 
+    Read more in the :ref:`User Guide <stages>`.
+
     Parameters
     ----------
     index : int
@@ -30,11 +32,11 @@ class Stage:
         ``lr``, ``momentum``, ``dampening`` and ``weight_decay`` as the optimizer used them at each step; 0 where the
         optimizer has none, and NaN for a missing ``lr``.
     n_rows : int
-        Number of rows handed to ``fit``.
+        Number of rows given to ``fit``.
     rows : ndarray of int64
         Indices, among these, of the rows really trained on (skorch's ``train_split`` takes some away).
     row_hashes : ndarray of uint64, shape (n_rows,), or None
-        Fingerprints of the rows handed to ``fit``, see :func:`row_hashes`.
+        Fingerprints of the rows given to ``fit``, see :func:`row_hashes`.
     """
 
     index: int
@@ -66,11 +68,11 @@ class Stage:
         """Number of steps taken."""
         return self.end - self.start
 
-    def step_rates(self, start, end) -> np.ndarray:
+    def step_rates(self, start: int, end: int) -> np.ndarray:
         """The rates that ``rate_sums("terminal", start, end)`` sums, one row per step: (end - start, n_groups)."""
         return np.diff(self._sums["terminal"][start - self.start : end - self.start + 1], axis=0)
 
-    def rate_sums(self, kind, start, end) -> np.ndarray:
+    def rate_sums(self, kind: str, start: int, end: int) -> np.ndarray:
         """Sum a rate over the steps of this stage in ``(start, end]``.
 
         Parameters
@@ -96,7 +98,6 @@ class Stage:
                 f"Expected finite learning rates in stage {self.index}, but {self.optimizer} used lr "
                 f"{self.hyper['lr'][first:last].tolist()[:1]} with momentum "
                 f"{self.hyper['momentum'][first:last].tolist()[:1]}: an optimizer without 'lr' or with momentum 1 has "
-                "no "
-                "integrated learning rate."
+                "no integrated learning rate."
             )
         return sums

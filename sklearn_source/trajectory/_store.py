@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..utils._atomic import atomic_write
 from ._checkpoint import Checkpoint
-from ._files import FORMAT, CheckpointFile, read_tensors, replacing, write_checkpoint, write_tensors
+from ._files import FORMAT, CheckpointFile, read_tensors, write_checkpoint, write_tensors
 from ._stage import HYPER_PARAMETERS, Stage
 
 __all__ = ["TrajectoryDirectory", "load_directory"]
@@ -127,7 +128,7 @@ class TrajectoryDirectory:
         write_tensors(self.path / f"arrays-{revision}.safetensors", arrays, {"format": FORMAT, "trajectory": self.id})
         index = {"format": FORMAT, "version": VERSION, "status": "complete", "trajectory": self.id}
         index |= {"revision": revision, "stages": described, "checkpoints": files}
-        with replacing(self.path / INDEX) as temporary:
+        with atomic_write(self.path / INDEX) as temporary:
             temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
         self.revision = revision
         old.unlink(missing_ok=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from skorch import NeuralNet
 
 from ._checkpoint import Checkpoint
 from ._from_checkpoints import record_from_checkpoints
 from ._from_net import record_from_net
 from ._stage import Stage
 from ._store import TrajectoryDirectory, load_directory
+from ._summary import summarize
 
 __all__ = ["Checkpoint", "Stage", "Trajectory"]
 
@@ -19,6 +25,8 @@ class Trajectory:
     """The recorded training of a network: checkpoints, and learning rates of every step.
 
     Make one with :meth:`from_net`, :meth:`load` or :meth:`from_checkpoints`.
+
+    Read more in the :ref:`User Guide <recording>`.
 
     Parameters
     ----------
@@ -38,7 +46,7 @@ class Trajectory:
         The parameters of the trained network.
     """
 
-    def __init__(self, checkpoints, stages):
+    def __init__(self, checkpoints: Sequence[Checkpoint], stages: Sequence[Stage]):
         self.checkpoints = tuple(checkpoints)
         self.stages = tuple(stages)
         if not self.stages or not self.checkpoints:
@@ -59,7 +67,7 @@ class Trajectory:
         return tuple(self._shapes)
 
     @classmethod
-    def from_net(cls, net) -> Trajectory:
+    def from_net(cls, net: NeuralNet) -> Trajectory:
         """Read what the :class:`TrajectoryRecorder` of a trained skorch net recorded.
 
         The trajectory ends at the weights that the net has now: when early stopping or a checkpoint callback restored
@@ -88,23 +96,23 @@ class Trajectory:
     @classmethod
     def from_checkpoints(
         cls,
-        state_dicts,
-        steps,
-        learning_rates,
+        state_dicts: Sequence[Mapping[str, torch.Tensor] | str | os.PathLike],
+        steps: Sequence[int],
+        learning_rates: ArrayLike,
         *,
-        module,
-        optimizer="SGD",
-        momentum=0.0,
-        dampening=0.0,
-        nesterov=False,
-        weight_decay=0.0,
-        n_rows,
-        rows=None,
-        X=None,
-        y=None,
-        optimizer_states=None,
-        optimizer_options=None,
-        groups=None,
+        module: torch.nn.Module,
+        optimizer: str | type[torch.optim.Optimizer] = "SGD",
+        momentum: ArrayLike = 0.0,
+        dampening: ArrayLike = 0.0,
+        nesterov: bool = False,
+        weight_decay: ArrayLike = 0.0,
+        n_rows: int,
+        rows: ArrayLike | None = None,
+        X: Any = None,
+        y: Any = None,
+        optimizer_states: Sequence[Mapping | None] | None = None,
+        optimizer_options: Mapping[str, Any] | None = None,
+        groups: Sequence[Sequence[str]] | None = None,
     ) -> Trajectory:
         """Describe a training that no recorder watched.
 
@@ -164,7 +172,7 @@ class Trajectory:
             )
         )
 
-    def save(self, path, *, overwrite=False) -> None:
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
         """Write the trajectory to a directory: safetensors and JSON.
 
         Parameters
@@ -186,7 +194,7 @@ class Trajectory:
         directory.write_index(self.stages, [directory.write(checkpoint) for checkpoint in self.checkpoints])
 
     @classmethod
-    def load(cls, path) -> Trajectory:
+    def load(cls, path: str | os.PathLike) -> Trajectory:
         """Open a trajectory that :meth:`save` or ``TrajectoryRecorder(dirname=...)`` wrote.
 
         Parameters
@@ -205,7 +213,7 @@ class Trajectory:
         """
         return cls(*load_directory(path))
 
-    def stage_checkpoints(self, stage) -> list[Checkpoint]:
+    def stage_checkpoints(self, stage: int | Stage) -> list[Checkpoint]:
         """List the checkpoints of one stage, from its start (inclusive) to its end.
 
         Parameters
@@ -225,7 +233,7 @@ class Trajectory:
             own = [point for point in self.checkpoints if point.stage < index and point.step == start][-1:] + own
         return own
 
-    def integrated_learning_rate(self, start, end, *, per="terminal") -> dict[str, float]:
+    def integrated_learning_rate(self, start: int, end: int, *, per: str = "terminal") -> dict[str, float]:
         r"""Sum the learning rates of the steps in ``(start, end]``.
 
         Parameters
@@ -249,7 +257,7 @@ class Trajectory:
             raise ValueError(f"per must be 'terminal' or 'plain', got {per!r}.")
         return self._sum_rates(per, start, end)
 
-    def mean_weight_decay(self, start, end) -> dict[str, float]:
+    def mean_weight_decay(self, start: int, end: int) -> dict[str, float]:
         """Average the weight decay of the steps in ``(start, end]``, each weighted by its learning rate.
 
         Parameters
@@ -283,29 +291,4 @@ class Trajectory:
         return self
 
     def __repr__(self):
-        n_parameters = sum(int(np.prod(shape)) for shape in self._shapes.values())
-        lines = [
-            f"Trajectory: {_count(self.n_steps, 'step')}, {_count(len(self.stages), 'stage')}, "
-            f"{_count(len(self.checkpoints), 'checkpoint')}, {_count(n_parameters, 'parameter')}"
-        ]
-        for stage in self.stages:
-            steps = [str(checkpoint.step) for checkpoint in self.stage_checkpoints(stage)]
-            if len(steps) > 8:
-                steps = [*steps[:4], "...", *steps[-3:]]
-            named = [(name.replace("_", " "), stage.hyper[name]) for name in ("lr", "momentum", "weight_decay")]
-            hyper = ", ".join(f"{name} {_range(values)}" for name, values in named if name == "lr" or values.any())
-            lines.append(
-                f"  stage {stage.index}: {stage.optimizer} ({hyper}), {len(stage.rows)} of "
-                f"{_count(stage.n_rows, 'row')}, "
-                f"checkpoints after steps {', '.join(steps)}"
-            )
-        return "\n".join(lines)
-
-
-def _count(n, noun):
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
-
-
-def _range(values):
-    low, high = (f"{extreme:.4g}" for extreme in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
+        return summarize(self)

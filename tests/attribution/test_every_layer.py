@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sklearn_source import InfluenceFunctions, SourceAttribution
-from sklearn_source.base import _gradient
 from sklearn_source.curvature import FisherStream
+from sklearn_source.utils._config import DEFAULT_BYTES
 from tests.attribution._layers import LAYERS
 from tests.attribution._runs import Hyper, make_net, relative
 from tests.attribution.test_adaptive_reference import adaptive_run, metric_segment
@@ -64,12 +64,12 @@ def test_few_rows_at_a_time_where_gradients_are_dense(run, monkeypatch):
     expected = SourceAttribution(n_segments=2).fit(r.net, r.X, r.y).transform(r.X_query)
     batches = []
     compute = FisherStream._compute
-    monkeypatch.setattr(_gradient, "_DENSE_BYTES", 1000)  # some rows', fewer of three Fisher columns each
+    monkeypatch.setitem(DEFAULT_BYTES, "dense_gradients", 1000)  # some rows', fewer of three Fisher columns each
     monkeypatch.setattr(
         FisherStream, "_compute", lambda s, c, start: batches.append(s.batch_size) or compute(s, c, start)
     )
     estimator = SourceAttribution(n_segments=2).fit(r.net, r.X, r.y)
     dense = 8 * sum(p.numel() for name, p in r.module64.named_parameters() if "original" in name)
-    assert estimator._batch == 1000 // dense > 1
+    assert estimator._gradients.batch_size == 1000 // dense > 1
     assert set(batches) == {1000 // (3 * dense)}
     assert relative(estimator.transform(r.X_query), expected) < 1e-9

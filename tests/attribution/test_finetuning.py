@@ -100,8 +100,8 @@ def check(net, initial, stages, data, stage=None, tolerance=0.015, names=ALL, n_
     scores = est.transform(QUERIES)
     error = np.linalg.norm(scores - truth) / np.linalg.norm(truth)
     assert error < tolerance
-    assert est._engine.names == names
-    assert TracIn().fit(net, *data, stage=stage)._engine.names == names
+    assert est._gradients.engine.names == names
+    assert TracIn().fit(net, *data, stage=stage)._gradients.engine.names == names
     assert [p.requires_grad for p in net.module_.parameters()] == before
     return scores, truth, est
 
@@ -113,7 +113,7 @@ def test_a_backbone_frozen_before_training():
     net.partial_fit(X, Y)
     check(net, initial, [(X, Y, [(STEPS, dict.fromkeys(HEAD, 0.01))], 0)], (X, Y), names=HEAD)
     for method in (InfluenceFunctions(), GradientSimilarity()):
-        assert method.fit(net, X, Y)._engine.names == HEAD
+        assert method.fit(net, X, Y)._gradients.engine.names == HEAD
 
 
 def test_a_backbone_frozen_by_a_callback():
@@ -211,7 +211,7 @@ def test_frozen_by_the_user_after_training():
     net.partial_fit(X, Y)
     net.module_.backbone.requires_grad_(False)
     for method in (SourceAttribution(), TracIn(), InfluenceFunctions()):
-        assert method.fit(net, X, Y)._engine.names == HEAD
+        assert method.fit(net, X, Y)._gradients.engine.names == HEAD
 
 
 def test_weights_of_a_pretraining_elsewhere():
@@ -275,6 +275,6 @@ def test_lora_adapters():
     np.testing.assert_allclose(similarity.transform(QUERIES), -(queries @ losses.T).numpy(), rtol=1e-5, atol=1e-7)
     for method in (SourceAttribution(n_segments=2), TracIn(), InfluenceFunctions(), similarity):
         est = method.fit(net, X, Y)
-        assert est._engine.names == adapters
+        assert est._gradients.engine.names == adapters
         assert np.isfinite(est.transform(QUERIES)).all()
-    assert not any(kind == "dense" for kind in (block.kind for block in est._engine.blocks))
+    assert not any(kind == "dense" for kind in (block.kind for block in est._gradients.blocks))

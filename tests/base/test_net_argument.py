@@ -28,10 +28,12 @@ from torch import nn
 
 import sklearn_source
 from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
+from sklearn_source.curvature import EKFAC
 from sklearn_source.modules import MLP
+from tests._methods import METHODS
 from tests._nets import make_net
 
-METHODS = [SourceAttribution(), InfluenceFunctions(), TracIn(), GradientSimilarity()]
+INSTANCES = [method() for method in METHODS]
 RNG = np.random.RandomState(0)
 X = RNG.normal(size=(20, 4)).astype(np.float32)
 Y = (X[:, :1] - X[:, 1:2] * X[:, 2:3] + 0.1 * RNG.normal(size=(20, 1))).astype(np.float32)
@@ -122,7 +124,7 @@ def test_pipeline_scales_in_float64():
     assert list(pipe.get_feature_names_out()) == [f"row{i}" for i in range(len(X))]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("method", INSTANCES, ids=lambda method: type(method).__name__)
 def test_pipeline_trains_a_bare_net(method):
     pipe = Pipeline([("scale", StandardScaler()), ("rows", clone(method).set_params(net=make_net(), random_state=0))])
     found = pipe.fit(X.astype(np.float64), Y.astype(np.float64)).transform(QUERIES)
@@ -147,7 +149,7 @@ def test_grid_search_over_segments(net):
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("method", INSTANCES, ids=lambda method: type(method).__name__)
 def test_cross_validation_over_a_frozen_net_is_refused(method, recorded):
     if not recorded and isinstance(method, (SourceAttribution, TracIn)):
         return
@@ -365,7 +367,7 @@ def global_state():
 @pytest.mark.parametrize("door", ["net", "frozen", "bare"])
 def test_global_randomness_is_left_alone(net, door, random_state):
     before = global_state()
-    est = SourceAttribution(fisher="sampled", random_state=random_state)
+    est = SourceAttribution(curvature=EKFAC(fisher="sampled"), random_state=random_state)
     if door == "net":
         est.fit(net, X, Y)
     else:

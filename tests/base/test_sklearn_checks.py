@@ -6,8 +6,9 @@ import torch
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 
-from sklearn_source import GradientSimilarity, InfluenceFunctions, RepresentationSimilarity, SourceAttribution, TracIn
+from sklearn_source import InfluenceFunctions, SourceAttribution
 from sklearn_source.modules import MLP
+from tests._methods import METHODS
 
 
 class FiveClasses(MLP):
@@ -29,7 +30,6 @@ OPTIONS = {
 }
 REGRESSOR = NeuralNetRegressor(MLP, **OPTIONS)
 CLASSIFIER = NeuralNetClassifier(FiveClasses, criterion=torch.nn.CrossEntropyLoss, **OPTIONS)
-METHODS = [SourceAttribution, InfluenceFunctions, TracIn, GradientSimilarity, RepresentationSimilarity]
 
 
 @parametrize_with_checks(

@@ -12,13 +12,13 @@ from torch import nn
 from sklearn_source.gradients import GradientEngine, layers
 from sklearn_source.gradients.layers import (
     READERS,
+    SPECIFICATIONS,
     SUBSTITUTES,
     Arguments,
     ParameterRule,
     ParameterSpec,
     RowLayout,
     VectorRule,
-    _layer_registry,
     reads,
     specifies,
     specs_of,
@@ -28,7 +28,7 @@ from sklearn_source.gradients.layers import (
 @pytest.fixture
 def registry():
     """The registries may be filled, and are as before afterwards."""
-    registries = (READERS, _layer_registry.SPECIFICATIONS)
+    registries = (READERS, SPECIFICATIONS)
     before = [dict(registered) for registered in registries]
     yield
     for registered, entries in zip(registries, before):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_source.gradients import GradientEngine, _functional
+from sklearn_source.gradients import GradientEngine
+from sklearn_source.utils._config import DEFAULT_BYTES
 from tests.gradients._layers import CASES, make
 from tests.gradients.conftest import autograd_rows, block_rows
 
@@ -59,7 +60,7 @@ def test_chunks_of_rows_change_nothing(name, monkeypatch):
     whole, cotangent = pulled(engine, x)
     names = [name for name, _ in module.named_parameters()]
     dense = engine.dense_gradients(x, cotangent, names)
-    monkeypatch.setattr(_functional, "CHUNK_BYTES", 1)
+    monkeypatch.setitem(DEFAULT_BYTES, "functional_gradients", 1)
     for key, value in pulled(engine, x)[0].items():
         torch.testing.assert_close(value, whole[key], rtol=1e-12, atol=1e-14)
         torch.testing.assert_close(dense[key], whole[key], rtol=1e-10, atol=1e-12)

@@ -19,7 +19,7 @@ from sklearn_source import GradientSimilarity, InfluenceFunctions, Representatio
 from sklearn_source.inspection import audit_training_rows
 from sklearn_source.metrics import mislabel_detection_score
 from tests._nets import make_net
-from tests.inspection._stub import known
+from tests.inspection._known_scores import known
 
 
 @pytest.fixture(scope="module")
@@ -272,10 +272,10 @@ def test_bad_input(digits):
         ({"y": None}, "400 without targets"),
         ({"X": digits.X[::-1], "y": digits.y[::-1]}, "in the same order, got them in another one"),
         ({"X": np.where(np.arange(400)[:, None] == 7, 0, digits.X)}, "in the same order, got 1 others"),
-        ({"y_query": digits.y}, "no meaning without X_query"),
+        ({"y_query": digits.y}, "expected X_query where y_query is given"),
         ({"n_neighbors": 0}, "n_neighbors"),
-        ({"k": 1.5}, "k must be"),
-        ({"high": 1}, "high must be"),
+        ({"k": 1.5}, "expected k to be an integer >= 1"),
+        ({"high": 1}, "expected high to be a share"),
         ({"representation": digits.X[:3]}, "expected representation"),
     ):
         with pytest.raises(ValueError, match=message):

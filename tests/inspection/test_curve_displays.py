@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.utils import Bunch
 
-from sklearn_source.inspection._plot import MislabelDisplay, SubsetRemovalDisplay
+from sklearn_source.inspection import MislabelDisplay, SubsetRemovalDisplay
 
 K = [5, 10, 20]
 
@@ -32,12 +32,12 @@ def test_mislabelled_rows_are_counted_by_hand():
 
 def test_tied_rows_are_found_at_the_mean_of_all_orders():
     scores, bad = np.array([1.0, 1, 1, 0, 0, 2]), np.array([True, False, True, True, False, False])
-    found = np.zeros(7)
+    share_found = np.zeros(7)
     rng = np.random.default_rng(0)
     for _ in range(4000):
         order = np.lexsort((rng.random(6), -scores))
-        found += np.append(0, np.cumsum(bad[order])) / 3 / 4000
-    np.testing.assert_allclose(MislabelDisplay.from_predictions(scores, bad).found, found, atol=0.02)
+        share_found += np.append(0, np.cumsum(bad[order])) / 3 / 4000
+    np.testing.assert_allclose(MislabelDisplay.from_predictions(scores, bad).found, share_found, atol=0.02)
 
 
 def test_mislabel_from_estimator(fitted):
@@ -139,7 +139,7 @@ def test_removal_refuses(plt, arguments, message):
 def test_removal_refuses_other_results():
     with pytest.raises(ValueError, match="fields k and score"):
         SubsetRemovalDisplay.from_result(Bunch(k=K))
-    with pytest.raises(ValueError, match="quantity must be"):
+    with pytest.raises(ValueError, match="expected quantity to be"):
         SubsetRemovalDisplay.from_result(metric_result(), quantity="flips")
 
 
@@ -188,6 +188,16 @@ def test_removal_shows_intervals_of_all_methods_in_the_same_axes(plt):
     assert 2 < abs(places[1] - places[0]) < 15  # pixels: beside each other
     assert ax.get_xlim()[0] < 20 < ax.get_xlim()[1]
     assert "intervals over queries" in ax.get_xlabel()
+
+
+def test_the_legend_of_removals_hides_no_interval(plt):
+    ends = np.array([[0.0, 0.06, 0.2, 0.4], [0.1, 0.2, 0.4, 0.7]])
+    display = SubsetRemovalDisplay.from_predictions([5, 10, 20, 50], ends.mean(0), np.zeros(4), interval=ends)
+    display.figure_.canvas.draw()
+    box = display.ax_.get_legend().get_window_extent()
+    for x, (low, high) in zip(display.k, ends.T, strict=True):
+        (left, bottom), (_, top) = display.ax_.transData.transform([(x, low), (x, high)])
+        assert left < box.x0 or left > box.x1 or top < box.y0 or bottom > box.y1
 
 
 @pytest.mark.parametrize("k, scale", [([5, 10, 20], "linear"), ([5, 10, 20, 200], "log"), ([0, 1, 100], "linear")])

@@ -9,10 +9,11 @@ from scipy.stats import spearmanr, t
 from sklearn.linear_model import LinearRegression
 
 from sklearn_source import InfluenceFunctions
-from sklearn_source.inspection import _score_chunks, group_influence
+from sklearn_source.inspection import group_influence
 from sklearn_source.retraining import retrain_without
+from sklearn_source.utils._config import DEFAULT_BYTES
 from tests._nets import make_net
-from tests.inspection._stub import known
+from tests.inspection._known_scores import known
 
 
 @pytest.fixture
@@ -25,39 +26,39 @@ GROUPS = {"first": [0, 1, 2, 3], "some": np.arange(12) % 3 == 0, "one": [7], "al
 
 def test_sums_and_the_jackknife_over_rows(tables):
     est, X_query = known(tables[0])
-    found = group_influence(est, X_query, GROUPS)
-    assert found.names == list(GROUPS)
-    assert list(found.sizes) == [4, 4, 1, 12]
+    result = group_influence(est, X_query, GROUPS)
+    assert result.names == list(GROUPS)
+    assert list(result.sizes) == [4, 4, 1, 12]
     for g, rows in enumerate(([0, 1, 2, 3], [0, 3, 6, 9], [7], list(range(12)))):
         for q in range(4):
             scores = tables[0, q, rows]
-            assert found.influence[q, g] == pytest.approx(scores.sum())
+            assert result.influence[q, g] == pytest.approx(scores.sum())
             if len(rows) == 1:
-                assert np.isnan(found.std_error_rows[q, g])
+                assert np.isnan(result.std_error_rows[q, g])
                 continue
             n = len(rows)  # the sum scaled up from the others, one left out in turn
             left_out = np.array([n / (n - 1) * np.delete(scores, i).sum() for i in range(n)])
             jackknife = np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
-            assert found.std_error_rows[q, g] == pytest.approx(jackknife)
-            low, high = (end[q, g] for end in found.interval)
+            assert result.std_error_rows[q, g] == pytest.approx(jackknife)
+            low, high = (end[q, g] for end in result.interval)
             assert high - low == pytest.approx(2 * t.ppf(0.975, n - 1) * jackknife)
-    assert np.isnan(found.std_error_networks).all()
+    assert np.isnan(result.std_error_networks).all()
 
 
 def test_several_networks(tables):
     ests = [known(table)[0] for table in tables]
     X_query = np.arange(4)[:, None]
-    found = group_influence(ests, X_query, GROUPS, uncertainty="networks")
+    result = group_influence(ests, X_query, GROUPS, uncertainty="networks")
     for g, rows in enumerate(([0, 1, 2, 3], [0, 3, 6, 9], [7], list(range(12)))):
         sums = tables[:, :, rows].sum(2)
-        np.testing.assert_allclose(found.influence[:, g], sums.mean(0))
+        np.testing.assert_allclose(result.influence[:, g], sums.mean(0))
         error = sums.std(0, ddof=1) / np.sqrt(3)
-        np.testing.assert_allclose(found.std_error[:, g], error)
-        np.testing.assert_allclose(found.interval[1][:, g] - sums.mean(0), t.ppf(0.975, 2) * error)
+        np.testing.assert_allclose(result.std_error[:, g], error)
+        np.testing.assert_allclose(result.interval[1][:, g] - sums.mean(0), t.ppf(0.975, 2) * error)
     both = group_influence(ests, X_query, GROUPS)
     rows = group_influence(ests, X_query, GROUPS, uncertainty="rows").std_error
-    np.testing.assert_allclose(both.std_error, np.sqrt(found.std_error**2 + rows**2))
-    a, b = rows[:, 0] ** 2, found.std_error[:, 0] ** 2
+    np.testing.assert_allclose(both.std_error, np.sqrt(result.std_error**2 + rows**2))
+    a, b = rows[:, 0] ** 2, result.std_error[:, 0] ** 2
     freedom = (a + b) ** 2 / (a**2 / 3 + b**2 / 2)
     np.testing.assert_allclose(
         both.interval[1][:, 0] - both.influence[:, 0], t.ppf(0.975, freedom) * both.std_error[:, 0]
@@ -80,7 +81,7 @@ def test_parts_of_the_queries_give_the_same(tables, monkeypatch):
     targets = np.array([1.0, -1.0, 2.0, 3.0])
     whole = group_influence(est, X_query, GROUPS, targets)
     np.testing.assert_allclose(whole.influence[:, 3], tables[0].sum(1) * targets)
-    monkeypatch.setattr(_score_chunks, "_VALUES", 12)  # one query at a time
+    monkeypatch.setitem(DEFAULT_BYTES, "scores", 8 * 12)  # one query at a time
     parts = group_influence(est, X_query, GROUPS, targets)
     np.testing.assert_allclose(parts.influence, whole.influence)
     np.testing.assert_allclose(parts.std_error, whole.std_error)
@@ -104,30 +105,30 @@ def test_sums_foretell_retraining_without_the_groups():
         torch.manual_seed(0)
         net = make_net(module__hidden=(), recorded=False, max_epochs=60, batch_size=60, lr=0.3).fit(X, y)
     groups = {str(g): np.arange(60) % 12 == g for g in range(12)}
-    found = group_influence(InfluenceFunctions(damping=1e-6).fit(net, X, y), X_query, groups)
+    result = group_influence(InfluenceFunctions(damping=1e-6).fit(net, X, y), X_query, groups)
     effects = []
     whole = LinearRegression().fit(X, y).predict(X_query)[:, 0]
     for rows in groups.values():
         effects.append(whole - LinearRegression().fit(X[~rows], y[~rows]).predict(X_query)[:, 0])
     for q in range(5):
-        assert spearmanr(found.influence[q], np.array(effects)[:, q]).statistic > 0.9
+        assert spearmanr(result.influence[q], np.array(effects)[:, q]).statistic > 0.9
     truth = retrain_without(net, X, y, X_query, removed=groups, random_state=0)
-    assert np.corrcoef(found.influence.ravel(), truth.effects().ravel())[0, 1] > 0.95
+    assert np.corrcoef(result.influence.ravel(), truth.effects().ravel())[0, 1] > 0.95
 
 
 @pytest.mark.parametrize(
     "groups, options, message",
     [
         ({"a": [12]}, {}, "group 'a' as indices from 0 to 11"),
-        ({"a": np.zeros(12, bool)}, {}, "holds no rows"),
+        ({"a": np.zeros(12, bool)}, {}, "expected rows in every group"),
         ({"a": np.zeros(11, bool)}, {}, "mask of the 12"),
         ({}, {}, "at least one group"),
         ([0, 1, 2], {}, "a label for each of 12"),
         (GROUPS, {"uncertainty": "networks"}, "several estimators"),
-        (GROUPS, {"uncertainty": "none"}, "uncertainty must be"),
+        (GROUPS, {"uncertainty": "none"}, "expected uncertainty to be one of"),
         (GROUPS, {"confidence": 2}, "confidence"),
         (None, {}, "expected groups as a dict"),
-        ({"a": []}, {}, "group 'a' holds no rows"),
+        ({"a": []}, {}, "got none in group 'a'"),
         ([None] + ["x"] * 11, {}, "name the rows that have none"),
     ],
 )

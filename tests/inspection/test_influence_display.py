@@ -10,8 +10,8 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_source import GradientSimilarity
 from sklearn_source.datasets import load_concrete
-from sklearn_source.inspection._plot import InfluenceDisplay
-from sklearn_source.inspection._plot._influence_text import wrapped
+from sklearn_source.inspection import InfluenceDisplay
+from sklearn_source.inspection._plot._influence_text import wrap_text
 from sklearn_source.inspection._plot._matplotlib import OPPOSING, SUPPORTING
 
 
@@ -60,11 +60,13 @@ def test_the_predicted_class_is_named_where_no_target_is_given(digits):
     assert display.supporting.y is None
 
 
+@pytest.mark.parametrize("name", ["3", "a name of two lines"])
 @pytest.mark.parametrize("k", [2, 5, 9])
-def test_images_are_close_to_their_heading(k):
+def test_images_are_close_to_their_heading(k, name):
     rng = np.random.default_rng(0)
     X = rng.random((30, 8, 8))
-    display = InfluenceDisplay.from_predictions(rng.normal(size=(1, 30)), X[:1], X_train=X, y_train=[3] * 30, k=k)
+    options = {"y_train": [0] * 30, "target_names": [name], "k": k}
+    display = InfluenceDisplay.from_predictions(rng.normal(size=(1, 30)), X[:1], X_train=X, **options)
     display.figure_.canvas.draw()
     points = 72 / display.figure_.dpi
     for heading, ax in zip(display.headings(), (display.axes_[1], display.axes_[1 + k])):
@@ -88,8 +90,8 @@ def test_images_of_all_layouts(shape):
     for ax in display.axes_:
         assert ax.images[0].get_array().shape[:2] == (6, 5)
     if shape == (3, 6, 5):
-        found = display.axes_[1].images[0].get_array()
-        np.testing.assert_allclose(found, np.moveaxis(X[display.supporting.indices[0]], 0, -1))
+        image = display.axes_[1].images[0].get_array()
+        np.testing.assert_allclose(image, np.moveaxis(X[display.supporting.indices[0]], 0, -1))
 
 
 def test_concrete_as_a_table_in_its_own_units():
@@ -124,8 +126,8 @@ def test_concrete_as_a_table_in_its_own_units():
     cells = display.ax_.texts
     for j, name in enumerate(names):
         line = next(text.get_position()[1] for text in cells if text.get_text() == name)
-        found = [text for text in cells if text.get_position()[1] == line and text.get_text() != name]
-        values = [float(text.get_text()) for text in sorted(found, key=lambda text: text.get_position()[0])]
+        cells_of_line = [text for text in cells if text.get_position()[1] == line and text.get_text() != name]
+        values = [float(text.get_text()) for text in sorted(cells_of_line, key=lambda text: text.get_position()[0])]
         expected = X[[1, *top, *np.argsort(scores[1])[:3]], j]
         np.testing.assert_allclose(values, expected, rtol=2e-3, atol=0.006)
 
@@ -200,13 +202,13 @@ def test_texts_are_wrapped_and_shown_whole():
 
 
 def test_wrapping():
-    lines = wrapped("one two three four five six seven", 60, 10, 3)
+    lines = wrap_text("one two three four five six seven", 60, 10, 3)
     assert len(lines) == 3
     assert lines[-1].endswith(" …")
-    long = wrapped("x" * 200, 100, 10, 50)
+    long = wrap_text("x" * 200, 100, 10, 50)
     assert "".join(long) == "x" * 200
     assert len(long) > 5
-    assert len(wrapped("x" * 100_000, 100, 10, 4)) == 4
+    assert len(wrap_text("x" * 100_000, 100, 10, 4)) == 4
 
 
 def test_rows_from_dicts_through_inverse_transform():
@@ -252,19 +254,19 @@ def test_methods_without_unit_promise_no_direction(digits):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"k": 0}, "k must be an integer >= 1"),
-        ({"k": True}, "k must be an integer >= 1"),
+        ({"k": 0}, "expected k to be an integer >= 1"),
+        ({"k": True}, "expected k to be an integer >= 1"),
         ({"query": 2}, "one of the 2 queries"),
         ({"query": 0.5}, "one of the 2 queries"),
-        ({"kind": "sound"}, "kind must be"),
-        ({"kind": "text"}, "shows strings"),
-        ({"kind": "image"}, "shows rows of shape"),
-        ({"scale": -1.0}, "scale must be a positive number"),
+        ({"kind": "sound"}, "expected kind to be"),
+        ({"kind": "text"}, "expected strings"),
+        ({"kind": "image"}, "expected rows of shape"),
+        ({"scale": -1.0}, "expected scale to be a positive number"),
         ({"y_train": np.zeros(4)}, "y_train to have 5 rows"),
         ({"feature_names": ["a"]}, "expected 3 feature_names"),
         ({"scores": np.ones((2, 4))}, r"\(2, 5\)"),
         ({"scores": np.full((2, 5), np.nan)}, "finite scores"),
-        ({"inverse_transform": lambda rows: rows[:, 0]}, "no way to show"),
+        ({"inverse_transform": lambda rows: rows[:, 0]}, "expected rows that can be shown"),
         ({"y_train": np.arange(5), "target_names": ["a", "b"]}, "no name for class 4"),
         ({"y_train": -np.ones(5, int), "target_names": ["a", "b"]}, "no name for class -1"),
         ({"ax": "here"}, "matplotlib Axes or None"),

@@ -1,4 +1,4 @@
-"""Rows are found in everything that a skorch net takes."""
+"""Rows of everything that a skorch net takes can be shown."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import sparse
 
-from sklearn_source.inspection._plot import InfluenceDisplay
-from sklearn_source.inspection._showable import count, one_row, take
+from sklearn_source.inspection import InfluenceDisplay
+from sklearn_source.inspection._showable import take_showable
 
 X = np.arange(12.0).reshape(4, 3)
 
@@ -32,40 +32,32 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_rows_of_one_input(name):
-    container = CONTAINERS[name]
-    assert count(container) == 4
-    np.testing.assert_array_equal(take(container, [2, 0]), X[[2, 0]])
-    row = one_row(container, 3)
-    assert count(row) == 1
-    np.testing.assert_array_equal(take(row, [0]), X[[3]])
-    if name != "dataset":
-        assert isinstance(row, type(container))
+def test_rows_of_one_input_become_an_array(name):
+    rows = take_showable(CONTAINERS[name], [2, 0])
+    assert type(rows) is np.ndarray
+    np.testing.assert_array_equal(rows, X[[2, 0]])
 
 
 def test_rows_of_several_inputs():
-    for container in ({"a": X, "b": -X}, (X, -X), [X, -X]):
-        assert count(container) == 4
-        found = take(container, [1])
-        found = list(found.values()) if isinstance(found, dict) else found
-        np.testing.assert_array_equal(np.stack(found), [X[[1]], -X[[1]]])
-        assert type(one_row(container, 1)) is type(container)
-        assert count(one_row(container, 1)) == 1
+    for container in ({"a": X, "b": torch.as_tensor(-X)}, (X, torch.as_tensor(-X)), [X, torch.as_tensor(-X)]):
+        rows = take_showable(container, [1])
+        rows = list(rows.values()) if isinstance(rows, dict) else rows
+        assert all(type(part) is np.ndarray for part in rows)
+        np.testing.assert_array_equal(np.stack(rows), [X[[1]], -X[[1]]])
 
 
 def test_rows_of_frames_and_texts():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(X, columns=list("abc"), index=[7, 7, 8, 9])
-    pd.testing.assert_frame_equal(take(frame, [1]), frame.iloc[[1]])
-    assert list(take(pd.Series(["x", "y"], index=[5, 6]), [1])) == ["y"]
-    assert take(["x", "y", "z"], [2, 0]) == ["z", "x"]
-    assert one_row(["x", "y", "z"], 1) == ["y"]
+    pd.testing.assert_frame_equal(take_showable(frame, [1]), frame.iloc[[1]])
+    assert list(take_showable(pd.Series(["x", "y"], index=[5, 6]), [1])) == ["y"]
+    assert take_showable(["x", "y", "z"], [2, 0]) == ["z", "x"]
 
 
 @pytest.mark.parametrize("wrap", [torch.as_tensor, lambda X: pytest.importorskip("pandas").DataFrame(X)])
 def test_from_estimator_with_other_containers(fitted, wrap):
     est, _, X, _ = fitted
     expected = InfluenceDisplay.from_estimator(est, X[:5], X_train=X, query=3, k=2)
-    found = InfluenceDisplay.from_estimator(est, wrap(X[:5]), X_train=wrap(X), query=3, k=2)
-    np.testing.assert_array_equal(found.supporting.indices, expected.supporting.indices)
-    np.testing.assert_allclose(np.asarray(found.opposing.X, float), np.asarray(expected.opposing.X, float))
+    display = InfluenceDisplay.from_estimator(est, wrap(X[:5]), X_train=wrap(X), query=3, k=2)
+    np.testing.assert_array_equal(display.supporting.indices, expected.supporting.indices)
+    np.testing.assert_allclose(np.asarray(display.opposing.X, float), np.asarray(expected.opposing.X, float))

@@ -14,13 +14,13 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 
 from sklearn_source import EmpiricalInfluence, InfluenceFunctions, SourceAttribution, TracIn
-from sklearn_source.inspection import segment_scores
-from sklearn_source.inspection._plot import (
+from sklearn_source.inspection import (
     InfluenceDisplay,
     LDSDisplay,
     MislabelDisplay,
     SegmentDisplay,
     SubsetRemovalDisplay,
+    segment_scores,
 )
 from sklearn_source.metrics import linear_datamodeling_score
 from sklearn_source.model_selection import FullTrainingSet, make_lds_scorer
@@ -69,8 +69,8 @@ def test_segment_bars(fitted, query):
     )
     medians = [line.get_ydata()[0] for line in lower.lines if line.get_linewidth() == 2]
     marks = [line.get_ydata() for line in lower.lines if line.get_marker() == "_"]
-    for found, segment in zip(marks, est.segments_, strict=True):
-        assert found == pytest.approx([max(1e-6, segment.h_sigma_quantiles[q]) for q in (0.95, 0.99, 1.0)])
+    for mark, segment in zip(marks, est.segments_, strict=True):
+        assert mark == pytest.approx([max(1e-6, segment.h_sigma_quantiles[q]) for q in (0.95, 0.99, 1.0)])
     assert medians == pytest.approx([max(1e-6, segment.h_sigma_quantiles[0.5]) for segment in est.segments_])
     again = SegmentDisplay.from_predictions(parts, est.segments_)
     np.testing.assert_allclose(again.supporting, display.supporting, rtol=1e-5)
@@ -191,14 +191,14 @@ def test_lds_of_what_a_fitted_estimator_and_the_truth_know(fitted):
     shuffled = SourceAttribution(n_segments=3).fit(net, X[order], y[order])
     pipeline = make_pipeline(FunctionTransformer(), TracIn(FrozenEstimator(net))).fit(X[order], y[order])
     again = LDSDisplay.from_estimators([shuffled, TracIn(), pipeline], truth, n_bootstrap=20)
-    found = [result.score for result in again.results.values()]
+    scores = [result.score for result in again.results.values()]
     expected = [display.results[name].score for name in ("SourceAttribution", "TracIn", "TracIn")]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
     options = {"scoring": make_lds_scorer(truth), "cv": FullTrainingSet(2)}
     search = GridSearchCV(SourceAttribution(FrozenEstimator(net)), {"n_segments": [3]}, **options).fit(X, y)
     again = LDSDisplay.from_estimators({"best": search, "TracIn": TracIn()}, truth, n_bootstrap=20)
-    found = [result.score for result in again.results.values()]
-    np.testing.assert_allclose(found, expected[:2], atol=1e-6)
+    scores = [result.score for result in again.results.values()]
+    np.testing.assert_allclose(scores, expected[:2], atol=1e-6)
     alone = LDSDisplay.from_estimators([EmpiricalInfluence(truth)], truth, X_train=X, y_train=y, n_bootstrap=20)
     assert alone.results["EmpiricalInfluence"].score == display.results["EmpiricalInfluence"].score
     with pytest.raises(ValueError, match="the truth measured 'prediction'"):
@@ -210,9 +210,9 @@ def test_lds_of_a_trajectory_given_by_hand(fitted):
     est, net, X, y = fitted
     unrecorded = make_net(recorded=False, iterator_train__shuffle=True).fit(X, y)
     unrecorded.module_.load_state_dict(net.module_.state_dict())
-    told = SourceAttribution(trajectory=est.trajectory_).fit(unrecorded, X, y)
+    by_hand = SourceAttribution(trajectory=est.trajectory_).fit(unrecorded, X, y)
     truth = retrain_on_subsets(net, X, y, X[:4], n_subsets=5, n_repeats=1, random_state=0)
-    display = LDSDisplay.from_estimators([told, TracIn()], truth, n_bootstrap=20)
+    display = LDSDisplay.from_estimators([by_hand, TracIn()], truth, n_bootstrap=20)
     expected = LDSDisplay.from_estimators([est, TracIn()], truth, n_bootstrap=20)
     for one, other in zip(display.results.values(), expected.results.values(), strict=True):
         assert one.score == pytest.approx(other.score)

@@ -134,7 +134,7 @@ def test_neg_loss_of_a_classifier_defaults_to_the_predicted_class(make_net, x, c
     target = measure.target(output)
     expected = output.argmax(1) if criterion is not nn.BCEWithLogitsLoss else (output > 0).double()
     assert torch.equal(target, expected)
-    torch.testing.assert_close(measure(output, target), -network.row_losses(output, expected))
+    torch.testing.assert_close(measure(output, target), -network.row_loss(output, expected))
 
 
 def test_callables(make_net, x):

@@ -6,6 +6,8 @@ import torch
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
+from sklearn_source.curvature import choose_fisher
+from sklearn_source.loss import Categorical
 from sklearn_source.network import Network
 
 N, C, T = 7, 3, 2
@@ -84,7 +86,7 @@ def dense_hessians(network, output, y):
     for i in range(len(output)):
 
         def loss(o, i=i):
-            return network.row_losses(o.reshape(1, *output.shape[1:]), y[i : i + 1])[0]
+            return network.row_loss(o.reshape(1, *output.shape[1:]), y[i : i + 1])[0]
 
         blocks.append(torch.autograd.functional.hessian(loss, output[i].detach().reshape(-1)))
     return torch.stack(blocks)
@@ -100,8 +102,9 @@ def draws(network, output, y, n, seed=0):
     """Draws (n, N, D), all in one call: rows that repeat have uniforms of their own."""
     output, y = (t.repeat(n, *[1] * (t.ndim - 1)) for t in (output, y))
     generator = torch.Generator().manual_seed(seed)
-    uniforms = torch.rand((len(output), *network.uniforms_shape(output)), dtype=torch.float64, generator=generator)
-    return network.sampled_root(output, y, uniforms).reshape(n, N, -1)
+    hessian = network.row_loss.output_hessian(output, y)
+    uniforms = torch.rand((len(output), *hessian.uniforms_shape), dtype=torch.float64, generator=generator)
+    return hessian.draw(uniforms).reshape(n, N, -1)
 
 
 @pytest.mark.parametrize("name", HESSIANS)
@@ -109,13 +112,13 @@ def draws(network, output, y, n, seed=0):
 def test_roots_square_to_the_hessian_of_the_row_loss(name, make_net, rng):
     network, x, y = build(name, HESSIANS, make_net, rng)
     output = network.forward(x)
-    roots = list(network.curvature_roots(output, y))
-    assert len(roots) == network.n_roots(output)
+    roots = list(network.row_loss.output_hessian(output, y).columns())
+    assert len(roots) == output[0].numel()
     assert all(r.shape == output.shape and r.dtype == output.dtype and not r.requires_grad for r in roots)
     expected = dense_hessians(network, output, y)
     torch.testing.assert_close(outer(roots), expected, rtol=1e-7, atol=1e-9)
     v = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    product = network.output_hessian(output, y).product(v)
+    product = network.row_loss.output_hessian(output, y).product(v)
     torch.testing.assert_close(product.reshape(N, -1), (expected @ v.reshape(N, -1, 1))[..., 0], rtol=1e-7, atol=1e-9)
 
 
@@ -126,7 +129,7 @@ def test_draws_average_to_the_same_matrix(name, make_net, rng):
     output, n = network.forward(x).detach(), 3000
     b = draws(network, output, y, n)
     square = torch.einsum("nbi,nbj->nbij", b, b)
-    expected = outer(network.curvature_roots(output, y))
+    expected = outer(network.row_loss.output_hessian(output, y).columns())
     error = square.std(0) / n**0.5
     # Five standard errors of each entry; the floor is for entries that no draw changes.
     assert ((square.mean(0) - expected).abs() <= 5 * error + 1e-8 * expected.abs().amax()).all()
@@ -152,10 +155,10 @@ def test_nll_roots_pull_back_to_the_hessian_in_the_logits(cls, head, weighted, m
     jacobian, expected = logits_ggn(network, x, network.predictive)
     if weighted:
         expected = expected * (weight[y] / weight[y].mean())[:, None, None]
-    roots = torch.stack(list(network.curvature_roots(output, y)))
+    roots = torch.stack(list(network.row_loss.output_hessian(output, y).columns()))
     torch.testing.assert_close(outer(torch.einsum("cbi,bij->cbj", roots, jacobian)), expected, rtol=1e-6, atol=1e-9)
     v = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    product = network.output_hessian(output, y).product(v)
+    product = network.row_loss.output_hessian(output, y).product(v)
     torch.testing.assert_close(product, torch.einsum("cbi,cbj,bj->bi", roots, roots, v))
     n = 3000
     b = torch.einsum("nbi,bij->nbj", draws(network, output, y, n), jacobian)
@@ -168,7 +171,7 @@ def test_l1_has_the_fisher_of_the_laplace_distribution(make_net, rng):
     output = network.forward(x)
     # Score of the density exp(-|y - o|) / 2 in o: a sign, so the Fisher is one per output, of which the mean is taken.
     expected = torch.eye(C, dtype=torch.float64).expand(N, C, C) / C
-    torch.testing.assert_close(outer(network.curvature_roots(output, y)), expected)
+    torch.testing.assert_close(outer(network.row_loss.output_hessian(output, y).columns()), expected)
 
 
 class Hinge(nn.Module):
@@ -184,10 +187,10 @@ class NegativeParabola(nn.Module):
 def test_criteria_without_curvature_and_with_negative_curvature(make_net, rng):
     network, x, y = build("hinge", {"hinge": (NeuralNet, Hinge, {}, C, None, "number")}, make_net, rng)
     with pytest.warns(UserWarning, match="second derivative .* is zero"):
-        assert not outer(network.curvature_roots(network.forward(x), y)).any()
+        assert not outer(network.row_loss.output_hessian(network.forward(x), y).columns()).any()
     case = (NeuralNet, NegativeParabola, {}, 2, None, "number")
     network, x, y = build("negative", {"negative": case}, make_net, rng)
-    got = outer(network.curvature_roots(network.forward(x), y))
+    got = outer(network.row_loss.output_hessian(network.forward(x), y).columns())
     torch.testing.assert_close(got, torch.tensor([[2.0, 0], [0, 0]], dtype=torch.float64).expand(N, 2, 2))
 
 
@@ -199,7 +202,7 @@ class LooksAtValues(nn.Module):
 
 def test_a_criterion_that_cannot_be_vectorised(make_net, rng):
     network, x, y = build("it", {"it": (NeuralNet, LooksAtValues, {}, C, None, "number")}, make_net, rng)
-    got = outer(network.curvature_roots(network.forward(x), y))
+    got = outer(network.row_loss.output_hessian(network.forward(x), y).columns())
     torch.testing.assert_close(got, 2 / C * torch.eye(C, dtype=torch.float64).expand(N, C, C))
 
 
@@ -207,25 +210,41 @@ def test_a_criterion_that_cannot_be_vectorised(make_net, rng):
 def test_draws_are_a_function_of_the_uniforms_alone(name, make_net, rng):
     network, x, y = build(name, HESSIANS, make_net, rng)
     output = network.forward(x).detach()
-    uniforms = torch.rand((N, *network.uniforms_shape(output)), dtype=torch.float64)
+    hessian = network.row_loss.output_hessian(output, y)
+    uniforms = torch.rand((N, *hessian.uniforms_shape), dtype=torch.float64)
     state = torch.random.get_rng_state()
-    first = network.sampled_root(output, y, uniforms)
-    torch.testing.assert_close(network.sampled_root(output, y, uniforms), first, rtol=0, atol=0)
+    first = hessian.draw(uniforms)
+    torch.testing.assert_close(hessian.draw(uniforms), first, rtol=0, atol=0)
     assert torch.equal(state, torch.random.get_rng_state())
     # A row's draw follows its own uniforms, in any batch.
-    half = network.sampled_root(output[[5, 2]], y[[5, 2]], uniforms[[5, 2]])
+    half = network.row_loss.output_hessian(output[[5, 2]], y[[5, 2]]).draw(uniforms[[5, 2]])
     torch.testing.assert_close(half, first[[5, 2]])
-    with pytest.raises(ValueError, match="uniforms of shape"):
-        network.sampled_root(output, y, uniforms[:-1])
+
+
+class Blurred(nn.Module):
+    """Couples neighbouring outputs of a row: neither a softmax nor a sum over elements."""
+
+    def forward(self, output, y):
+        return ((output - y) ** 2).mean() + (output[:, 1:] - output[:, :-1]).pow(2).mean()
+
+
+def test_a_general_hessian_of_many_outputs_is_refused(make_net, rng):
+    network = Network.from_net(make_net(NeuralNet, Blurred, n_out=5000))
+    rows = network.prepare(rng.normal(size=(4, 5)), rng.normal(size=(4, 5000)))
+    network.calibrate(rows)
+    x, y = rows.batch(slice(None))
+    assert choose_fisher("auto", network, 5000) == "empirical"
+    with pytest.raises(
+        ValueError, match=r'5000 x 5000 per row are too many .* use curvature=EKFAC\(fisher="empirical"\)'
+    ):
+        next(network.row_loss.output_hessian(network.forward(x), y).columns())
 
 
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-53])
-def test_extreme_uniforms_never_draw_an_impossible_class(u, make_net):
-    network = Network.from_net(make_net(NeuralNet, nn.CrossEntropyLoss))
+def test_extreme_uniforms_never_draw_an_impossible_class(u):
     output = torch.tensor([[-torch.inf, 1.0, 2.0], [1.0, 2.0, -torch.inf]], dtype=torch.float64)
     p = output.softmax(1)
-    network._loss._rules[(2, 1, False, False)] = "weighted"  # the check refuses infinite outputs, as it should
-    root = network.sampled_root(output, torch.tensor([1, 1]), torch.full((2,), u, dtype=torch.float64))
+    root = Categorical().hessian(output, torch.ones(2)).draw(torch.full((2,), u, dtype=torch.float64))
     drawn = (root + p).argmax(1)
     assert p.gather(1, drawn[:, None]).gt(0).all()
 
@@ -235,5 +254,5 @@ def test_float32_probabilities_near_one_and_zero(make_net, rng):
     network = Network.from_net(net)
     network.calibrate(network.prepare(rng.normal(size=(N, 5)), rng.integers(0, C, N)))
     output = torch.tensor([[1.0, 0.0, 0.0], [1 - 1e-7, 1e-7, 0.0]])
-    roots = torch.stack(list(network.curvature_roots(output, torch.tensor([0, 1]))))
+    roots = torch.stack(list(network.row_loss.output_hessian(output, torch.tensor([0, 1])).columns()))
     assert torch.isfinite(roots).all()

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -63,7 +61,11 @@ class Positions(nn.Module):
 
 
 weight = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
+
+
 pos_weight = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
+
+
 # name: (net class, criterion, its parameters, outputs, head, kind of targets)
 CASES = {
     "ce": (NeuralNetClassifier, nn.CrossEntropyLoss, {}, C, None, "label"),
@@ -129,13 +131,12 @@ def test_mean_of_rows_is_the_loss_of_the_batch(case):
     network = Network.from_net(net)
     network.calibrate(rows)
     x, y = rows.batch(slice(None))
-    losses = network.row_losses(network.forward(x), y)
+    losses = network.row_loss(network.forward(x), y)
     expected = net.get_loss(net.infer(x), y)
     assert losses.shape == (N,)
     torch.testing.assert_close(losses.mean(), expected)
-    names = network.trainable_names
-    got = torch.autograd.grad(losses.mean(), [network.module.get_parameter(n) for n in names])
-    want = torch.autograd.grad(expected, [net.module_.get_parameter(n) for n in names])
+    got = torch.autograd.grad(losses.mean(), list(network.module.parameters()))
+    want = torch.autograd.grad(expected, list(net.module_.parameters()))
     torch.testing.assert_close(got, want)
 
 
@@ -150,7 +151,7 @@ def test_rounding_in_float32_is_not_taken_for_coupling(name, seed, make_net):
     rows = network.prepare(3 * rng.normal(size=(N, 5)), targets(kind, rng))
     network.calibrate(rows)
     x, y = rows.batch(slice(None))
-    losses = network.row_losses(network.forward(x), y)
+    losses = network.row_loss(network.forward(x), y)
     assert losses.dtype == torch.float32
     torch.testing.assert_close(losses.mean(), net.get_loss(net.infer(x), y))
 
@@ -159,48 +160,12 @@ def test_a_row_does_not_depend_on_its_batch(case):
     _, network, rows = case
     network.calibrate(rows)
     x, y = rows.batch(slice(None))
-    together = network.row_losses(network.forward(x), y)
+    together = network.row_loss(network.forward(x), y)
     for i in (0, 5, N - 1):
         xi, yi = rows.batch([i])
-        torch.testing.assert_close(network.row_losses(network.forward(xi), yi)[0], together[i])
+        torch.testing.assert_close(network.row_loss(network.forward(xi), yi)[0], together[i])
     xi, yi = rows.batch([7, 3, 7])
-    torch.testing.assert_close(network.row_losses(network.forward(xi), yi), together[[7, 3, 7]])
-
-
-def test_class_weights_divide_by_the_mean_weight_of_the_training_rows(make_net):
-    net = make_net(NeuralNetClassifier, nn.CrossEntropyLoss, criterion__weight=weight)
-    network, y = Network.from_net(net), np.array([0, 0, 1, 2, 2, 2])
-    rows = network.prepare(np.eye(6, 5), y)
-    x, labels = rows.batch([0, 3])
-    output = network.forward(x)
-    with pytest.raises(ValueError, match="calibrate"):
-        network.row_losses(output, labels)
-    network.calibrate(rows, indices=[0, 1, 2, 3])
-    got = network.row_losses(output, labels)
-    expected = -output.log_softmax(1)[[0, 1], [0, 2]] * torch.tensor([0.5, 3.0]) / ((0.5 + 0.5 + 1 + 3) / 4)
-    torch.testing.assert_close(got, expected)
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "drop_last", "expected"), [(5, False, 4.0), (5, True, 5.0), (-1, False, 12.0), (64, False, 12.0)]
-)
-def test_a_sum_is_scaled_by_the_mean_batch_size(make_net, rng, batch_size, drop_last, expected):
-    kwargs = {"iterator_train__drop_last": drop_last, "batch_size": batch_size}
-    net = make_net(NeuralNetRegressor, criterion__reduction="sum", n_out=1, **kwargs)
-    network = Network.from_net(net)
-    rows = network.prepare(rng.normal(size=(12, 5)), rng.normal(size=(12, 1)))
-    network.calibrate(rows)
-    x, y = rows.batch([2])
-    output = network.forward(x)
-    torch.testing.assert_close(network.row_losses(output, y), expected * (output - y)[:, 0] ** 2)
-
-
-def test_sum_over_everything_needs_the_number_of_rows(make_net, rng):
-    net = make_net(NeuralNetRegressor, criterion__reduction="sum", batch_size=-1)
-    network = Network.from_net(net)
-    x, y = network.prepare(rng.normal(size=(4, 5)), rng.normal(size=(4, 3))).batch(slice(None))
-    with pytest.raises(ValueError, match="number of training rows: call calibrate"):
-        network.row_losses(network.forward(x), y)
+    torch.testing.assert_close(network.row_loss(network.forward(xi), yi), together[[7, 3, 7]])
 
 
 def test_sample_weights_in_x(make_net, rng):
@@ -211,12 +176,12 @@ def test_sample_weights_in_x(make_net, rng):
     network.calibrate(rows)
     x, y = rows.batch(slice(None))
     output = network.forward(x)
-    losses = network.row_losses(output, y, x)
+    losses = network.row_loss(output, y, x)
     torch.testing.assert_close(losses, x["weight"] * ((output - y) ** 2).mean(1))
     torch.testing.assert_close(losses.mean(), net.get_loss(net.infer(x), y, X=x))
     with pytest.raises(ValueError, match="pass the batch x"):
-        Network.from_net(net).row_losses(output, y)
-    root = torch.stack(list(network.curvature_roots(output, y, x)))
+        Network.from_net(net).row_loss(output, y)
+    root = torch.stack(list(network.row_loss.output_hessian(output, y, x).columns()))
     expected = torch.diag_embed((2 / C * x["weight"])[:, None].expand(-1, C))
     torch.testing.assert_close(torch.einsum("cbi,cbj->bij", root, root), expected)
 
@@ -227,198 +192,13 @@ def test_a_penalty_in_get_loss_is_in_the_value_but_in_no_rows_gradient(make_net,
     for n in (net, plain):
         network = Network.from_net(n)
         x, y = network.prepare(rng.normal(size=(4, 5)) * 0 + 1, np.ones((4, C))).batch(slice(None))
-        loss = network.row_losses(network.forward(x), y).mean()
+        loss = network.row_loss(network.forward(x), y).mean()
         values.append(float(loss.detach()))
         grads.append(torch.autograd.grad(loss, list(network.module.parameters())))
         assert all(p.requires_grad for p in network.module.parameters())
     torch.testing.assert_close(*grads)
     penalty = 0.1 * sum(float(p.detach().abs().sum()) for p in net.module_.parameters())
     assert values[0] == pytest.approx(values[1] + penalty)
-
-
-class Contrastive(nn.Module):
-    reduction = "mean"
-
-    def forward(self, output, y):
-        similarity = output @ output.T
-        loss = -similarity.log_softmax(1).diagonal() + 0 * y.sum()
-        return loss if self.reduction == "none" else loss.mean()
-
-
-class BatchMax(nn.Module):
-    def forward(self, output, y):
-        rows = ((output - y) ** 2).mean(1)
-        return (rows / rows.max().detach()).mean()
-
-
-class BatchMaxReduction(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.reduction = "mean"
-
-    def forward(self, output, y):
-        rows = ((output - y) ** 2).mean(1)
-        rows = rows / rows.max()
-        return rows if self.reduction == "none" else rows.mean()
-
-
-class Balanced(nn.Module):
-    """Couples rows by their targets only."""
-
-    def forward(self, output, y):
-        return (((output - y) ** 2).mean(1) / y.var()).mean()
-
-
-@pytest.mark.parametrize("n", [1, 2, 9])
-@pytest.mark.parametrize("criterion", [Contrastive, BatchMax, BatchMaxReduction, Balanced])
-def test_coupled_rows_are_refused(make_net, rng, criterion, n):
-    network = Network.from_net(make_net(criterion=criterion))
-    rows = network.prepare(rng.normal(size=(n, 5)), rng.normal(size=(n, C)))
-    x, y = rows.batch(slice(None))
-    for _ in range(2):
-        with pytest.raises(ValueError, match="couples rows"):
-            network.row_losses(network.forward(x), y)
-    with pytest.raises(ValueError, match="couples rows"):
-        network.calibrate(rows)
-
-
-@pytest.mark.parametrize("criterion", [nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss, nn.BCEWithLogitsLoss])
-@pytest.mark.parametrize("n", [1, 2, 8])
-@pytest.mark.filterwarnings("error")
-def test_flat_targets_for_column_outputs_are_refused(make_net, rng, criterion, n):
-    network = Network.from_net(make_net(NeuralNetRegressor, criterion, n_out=1))
-    x, y = network.prepare(rng.normal(size=(n, 5)), rng.random(n)).batch(slice(None))
-    with pytest.raises(ValueError, match=r"Reshape y with y.reshape\(-1, 1\), exactly as in training"):
-        network.row_losses(network.forward(x), y)
-    network.row_losses(network.forward(x), y.reshape(-1, 1))
-    # A form found good does not excuse a later batch of another form.
-    with pytest.raises(ValueError, match="couples rows"):
-        network.row_losses(network.forward(x), y)
-
-
-def test_column_targets_for_a_binary_classifier_are_refused(make_net, rng):
-    network = Network.from_net(make_net(NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss, n_out=1))
-    x, y = network.prepare(rng.normal(size=(4, 5)), np.ones((4, 1))).batch(slice(None))
-    with pytest.raises(ValueError, match=r"y.reshape\(-1\)"):
-        network.row_losses(network.forward(x), y)
-
-
-class Counting(nn.MSELoss):
-    calls = []
-
-    def forward(self, output, y):
-        self.calls.append(len(output))
-        return super().forward(output, y)
-
-
-def test_the_coupling_check_runs_once_on_few_rows(make_net, rng):
-    network = Network.from_net(make_net(criterion=Counting))
-    rows = network.prepare(rng.normal(size=(50, 5)), rng.normal(size=(50, C)))
-    x, y = rows.batch(slice(None))
-    output = network.forward(x)
-    Counting.calls.clear()
-    network.row_losses(output, y)
-    assert Counting.calls == [4] * 6 + [50]
-    Counting.calls.clear()
-    network.row_losses(output[:7], y[:7])
-    assert Counting.calls == [7]
-
-
-@pytest.mark.parametrize(
-    ("y", "match"),
-    [
-        ([0, 1, 3, 2], r"labels in 0\.\.2 .* got 3"),
-        ([0, -1, 1, 2], r"labels in 0\.\.2 .* got -1"),
-        ([0.0, 1.0, 2.0, 0.0], "integer labels"),
-        ([[0], [1], [2], [0]], r"labels of shape \(4,\)"),
-    ],
-)
-def test_labels_that_do_not_fit(make_net, y, match):
-    network = Network.from_net(make_net(NeuralNetClassifier, nn.CrossEntropyLoss))
-    rows = network.prepare(np.ones((4, 5)), np.array(y))
-    x, labels = rows.batch(slice(None))
-    with pytest.raises(ValueError, match=match):
-        network.row_losses(network.forward(x), labels)
-    with pytest.raises(ValueError, match=match):
-        network.calibrate(rows)
-
-
-def test_late_labels_are_found_by_calibrate(make_net):
-    network = Network.from_net(make_net(NeuralNetClassifier, nn.CrossEntropyLoss))
-    y = np.zeros(3000, dtype=np.int32)
-    y[2500] = 7
-    with pytest.raises(ValueError, match="got 7"):
-        network.calibrate(network.prepare(np.ones((3000, 5)), y))
-
-
-def test_binary_labels_that_do_not_fit(make_net):
-    network = Network.from_net(make_net(NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss, n_out=1))
-    x, y = network.prepare(np.ones((4, 5)), np.array([-1.0, 1, 1, -1])).batch(slice(None))
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        network.row_losses(network.forward(x), y)
-
-
-def test_missing_targets(make_net):
-    network = Network.from_net(make_net())
-    rows = network.prepare(np.ones((4, 5)))
-    x, y = rows.batch(slice(None))
-    assert y is None
-    assert not rows.has_y
-    with pytest.raises(ValueError, match="y is None"):
-        network.row_losses(network.forward(x), y)
-    with pytest.raises(ValueError, match="y is None"):
-        network.calibrate(rows)
-
-
-def test_nothing_but_ignored_labels(make_net):
-    network = Network.from_net(make_net(NeuralNetClassifier, nn.CrossEntropyLoss))
-    with pytest.raises(ValueError, match="ignored"):
-        network.calibrate(network.prepare(np.ones((4, 5)), np.full(4, -100)))
-
-
-def test_a_diverged_network_is_not_called_coupled(make_net):
-    net = make_net()
-    net.module_[0].weight.data.fill_(torch.nan)
-    network = Network.from_net(net)
-    with pytest.raises(ValueError, match="not finite"):
-        network.calibrate(network.prepare(np.ones((4, 5)), np.ones((4, 3))))
-
-
-class TwoOutputs(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(5, C, dtype=torch.float64)
-
-    def forward(self, x):
-        z = self.layer(x)
-        return z, z.exp()
-
-
-class FirstOnly(NeuralNet):
-    def get_loss(self, y_pred, y_true, X=None, training=False):
-        first, _ = y_pred
-        return super().get_loss(first, y_true, X, training)
-
-
-class BothOutputs(NeuralNet):
-    def get_loss(self, y_pred, y_true, X=None, training=False):
-        return super().get_loss(y_pred[0], y_true, X, training) + y_pred[1].mean()
-
-
-def test_several_outputs(rng):
-    X, y = rng.normal(size=(2, 5)), rng.normal(size=(2, C))  # two rows: unpacking a (2, C) tensor would not fail
-    network = Network.from_net(FirstOnly(TwoOutputs, criterion=nn.MSELoss).initialize())
-    rows = network.prepare(X, y)
-    network.calibrate(rows)
-    x, t = rows.batch(slice(None))
-    output = network.forward(x)
-    torch.testing.assert_close(output, network.module(x)[0])
-    again = pickle.loads(pickle.dumps(network))
-    for each in (network, again):
-        torch.testing.assert_close(each.row_losses(output, t), ((output - t) ** 2).mean(1))
-    network = Network.from_net(BothOutputs(TwoOutputs, criterion=nn.MSELoss).initialize())
-    with pytest.raises(ValueError, match="only a loss of the first output"):
-        network.calibrate(network.prepare(X, y))
 
 
 def test_inside_vmap_a_calibrated_network_gives_per_row_gradients(make_net, rng):
@@ -428,14 +208,14 @@ def test_inside_vmap_a_calibrated_network_gives_per_row_gradients(make_net, rng)
     output = network.forward(x).detach()
 
     def one(o, t):
-        return network.row_losses(o[None], t[None])[0]
+        return network.row_loss(o[None], t[None])[0]
 
     with pytest.raises(RuntimeError, match="calibrate"):
         torch.func.vmap(torch.func.grad(one))(output, y)
     network.calibrate(rows)
     got = torch.func.vmap(torch.func.grad(one))(output, y)
     leaf = output.clone().requires_grad_()
-    torch.testing.assert_close(got, torch.autograd.grad(network.row_losses(leaf, y).sum(), leaf)[0])
+    torch.testing.assert_close(got, torch.autograd.grad(network.row_loss(leaf, y).sum(), leaf)[0])
 
 
 class ActivationPenalty(NeuralNetRegressor):
@@ -450,6 +230,6 @@ def test_a_penalty_on_outputs_belongs_to_its_row(make_net, rng):
     network = Network.from_net(net)
     x, y = network.prepare(rng.normal(size=(N, 5)), rng.normal(size=(N, C))).batch(slice(None))
     output = network.forward(x)
-    losses = network.row_losses(output, y)
+    losses = network.row_loss(output, y)
     torch.testing.assert_close(losses, ((output - y) ** 2 + 0.1 * output**2).mean(1))
     torch.testing.assert_close(losses.mean(), net.get_loss(output, y))

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sklearn_source.curvature import choose_fisher
-from sklearn_source.loss import resolve_measurement
+from sklearn_source.loss import Categorical, resolve_measurement
 from sklearn_source.network import Network
 from tests.loss._token_losses import LOSSES, PLAIN, Flattened, T, V, definition, token_losses, weight
 
@@ -68,13 +68,13 @@ def test_row_losses_are_what_rows_bring_to_the_training(build, name, first_even)
     kind = LOSSES[name][4]
     # Nine rows in batches of four: three batches, three rows each in the mean.
     expected = {"mean": sums / totals.mean(), "rows": sums, "sum": 3 * sums}[kind]
-    found = network.row_losses(output, y, x)
+    found = network.row_loss(output, y, x)
     torch.testing.assert_close(found, expected)
     for index in ([5], [7, 2, 7], list(range(N))[::-1]):  # a row's loss does not depend on its batch
         x1, y1 = rows.batch(index)
-        torch.testing.assert_close(network.row_losses(network.forward(x1), y1, x1), expected[index])
+        torch.testing.assert_close(network.row_loss(network.forward(x1), y1, x1), expected[index])
     leaf = output.detach().requires_grad_()
-    got = torch.autograd.grad(network.row_losses(leaf, y, x).sum(), leaf)[0]
+    got = torch.autograd.grad(network.row_loss(leaf, y, x).sum(), leaf)[0]
     again = output.detach().requires_grad_()
     sums = definition(name, again, y, mask)[0]
     want = torch.autograd.grad({"mean": sums / totals.mean(), "rows": sums, "sum": 3 * sums}[kind].sum(), again)[0]
@@ -105,9 +105,9 @@ def test_rows_scaled_so_are_the_derivative_of_training(build, which):
     for batch in map(list, batches):
         derivative[batch] += sums[batch] / totals[batch].sum() / len(batches)
     # Each of N rows is in 6 of 9 batches, as a row is in a batch of an epoch: 1 / N of the mean in the end.
-    found = network.row_losses(output, y, x) / N
+    found = network.row_loss(output, y, x) / N
     torch.testing.assert_close(found, derivative, rtol=0.04, atol=0)
-    unscaled = network.own_losses(output, y, x) / N
+    unscaled = network.row_loss.own_losses(output, y, x) / N
     assert (unscaled / derivative - 1).abs().max() > 0.3
 
 
@@ -115,7 +115,7 @@ def test_own_losses_are_the_criterion_on_the_row(build, name):
     net, network, rows, mask = build(name)
     x, y = rows.batch(slice(None))
     output = network.forward(x)
-    found = network.own_losses(output, y, x)
+    found = network.row_loss.own_losses(output, y, x)
     for i in range(N):
         xi, yi = rows.batch([i])
         torch.testing.assert_close(found[i], net.get_loss(output[i : i + 1], yi, X=xi))
@@ -137,14 +137,13 @@ def test_roots_square_to_the_hessian(build, name):
     _, network, rows, mask = build(name)
     x, y = rows.batch(slice(None))
     output = network.forward(x).detach()
-    assert (network.predictive, network.is_classification, network.is_sequence) == ("categorical", True, True)
-    roots = torch.stack(list(network.curvature_roots(output, y, x))).reshape(T * V, N, T * V)
-    assert len(roots) == network.n_roots(output)
+    assert (network.predictive, network.is_classification, network.is_sequence) == (Categorical(2), True, True)
+    roots = torch.stack(list(network.row_loss.output_hessian(output, y, x).columns())).reshape(T * V, N, T * V)
     mean = definition(name, output, y, mask)[1].mean()
     expected = dense_hessians(name, output, y, mask, LOSSES[name][4], mean)
     torch.testing.assert_close(torch.einsum("cbi,cbj->bij", roots, roots), expected, rtol=1e-7, atol=1e-9)
     v = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    product = network.output_hessian(output, y, x).product(v).reshape(N, -1, 1)
+    product = network.row_loss.output_hessian(output, y, x).product(v).reshape(N, -1, 1)
     torch.testing.assert_close(product, expected @ v.reshape(N, -1, 1), rtol=1e-7, atol=1e-9)
 
 
@@ -152,12 +151,11 @@ def test_draws_are_of_tokens_and_average_to_the_hessian(build, name):
     _, network, rows, mask = build(name)
     x, y = rows.batch(slice(None))
     output = network.forward(x).detach()
-    assert network.uniforms_shape(output) == (T,)
     n = 2000
     uniforms = torch.rand((n, N, T), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    curvature = network.output_hessian(output, y, x)
-    b = torch.stack([curvature.draw(u) for u in uniforms]).reshape(n, N, -1)
-    torch.testing.assert_close(network.sampled_root(output, y, uniforms[0], x).reshape(N, -1), b[0])
+    hessian = network.row_loss.output_hessian(output, y, x)
+    assert hessian.uniforms_shape == (T,)
+    b = torch.stack([hessian.draw(u) for u in uniforms]).reshape(n, N, -1)
     square = torch.einsum("nbi,nbj->nbij", b, b)
     mean = definition(name, output, y, mask)[1].mean()
     expected = dense_hessians(name, output, y, mask, LOSSES[name][4], mean)
@@ -198,7 +196,9 @@ def test_other_measurements_of_sequences(build, name):
     output = network.forward(x)
     measure = resolve_measurement("neg_loss", network)
     assert measure.needs_y
-    torch.testing.assert_close(measure(output, measure.target(output, y, x), x), -network.own_losses(output, y, x))
+    torch.testing.assert_close(
+        measure(output, measure.target(output, y, x), x), -network.row_loss.own_losses(output, y, x)
+    )
     with pytest.raises(ValueError, match=r'pass y, or use measurement="log_odds"'):
         measure.target(output)
     with pytest.raises(ValueError, match=r'classes at several positions: use "log_odds", "neg_loss" or a callable'):
@@ -220,8 +220,8 @@ def test_classes_on_the_second_axis(make_net):
     output = network.forward(bx)
     counts = torch.from_numpy(mask)
     losses = token_losses(output.movedim(1, -1), by) * counts
-    torch.testing.assert_close(network.row_losses(output, by), losses.sum(1) / counts.sum(1).mean())
-    torch.testing.assert_close(network.own_losses(output, by), losses.sum(1) / counts.sum(1))
+    torch.testing.assert_close(network.row_loss(output, by), losses.sum(1) / counts.sum(1).mean())
+    torch.testing.assert_close(network.row_loss.own_losses(output, by), losses.sum(1) / counts.sum(1))
     measure = resolve_measurement("auto", network)
     own = (-token_losses(output.movedim(1, -1), by)).exp()
     expected = ((own / (1 - own)).log() * counts).sum(1) / counts.sum(1)
@@ -249,17 +249,17 @@ def test_rows_without_a_token_score_nothing(build, make_net):
     network.calibrate(rows)
     bx, by = rows.batch(slice(None))
     leaf = network.forward(bx).detach().requires_grad_()
-    losses = network.row_losses(leaf, by)
+    losses = network.row_loss(leaf, by)
     counts = (by != -100).sum(1)
     torch.testing.assert_close(losses, (token_losses(leaf, by) * (by != -100)).sum(1) / counts.double().mean())
     grad = torch.autograd.grad(losses.sum(), leaf)[0]
     assert torch.isfinite(grad).all()
     assert not grad[:5].any()
-    assert not network.row_losses(leaf[:2], by[:2]).any()
-    roots = torch.stack(list(network.curvature_roots(leaf, by)))
+    assert not network.row_loss(leaf[:2], by[:2]).any()
+    roots = torch.stack(list(network.row_loss.output_hessian(leaf, by).columns()))
     assert torch.isfinite(roots).all()
     assert not roots[:, :5].any()
-    assert not network.own_losses(leaf, by)[:5].any()
+    assert not network.row_loss.own_losses(leaf, by)[:5].any()
 
 
 def test_nothing_but_ignored_tokens(make_net):
@@ -310,7 +310,7 @@ def test_sequences_of_any_length(make_net):
         output = network.forward(x)
         expected = [cross_entropy(network.module(torch.from_numpy(data.rows[i][0])), torch.from_numpy(data.rows[i][1]),
                                   reduction="sum") / data.lengths.mean() for i in index]  # fmt: skip
-        torch.testing.assert_close(network.row_losses(output, y), torch.stack(expected))
+        torch.testing.assert_close(network.row_loss(output, y), torch.stack(expected))
 
 
 def test_class_weights_need_one_length(make_net, build):
@@ -318,7 +318,7 @@ def test_class_weights_need_one_length(make_net, build):
     x, y = rows.batch([0, 1])
     output = network.forward(x)
     with pytest.raises(ValueError, match="Pad all rows to one length"):
-        network.row_losses(output[:, :3], y[:, :3])
+        network.row_loss(output[:, :3], y[:, :3])
 
 
 def test_before_calibration(make_net):
@@ -326,7 +326,7 @@ def test_before_calibration(make_net):
     x, y, mask = make_rows()
     bx, by = network.prepare(x, np.where(mask > 0, y, -100)).batch(slice(None))
     with pytest.raises(ValueError, match="call calibrate"):
-        network.row_losses(network.forward(bx), by)
+        network.row_loss(network.forward(bx), by)
 
 
 @pytest.mark.parametrize("which", ["module", "subclass weight", "mask"])
@@ -335,9 +335,9 @@ def test_what_calibration_found_travels(build, which):
     again = pickle.loads(pickle.dumps(network))
     x, y = rows.batch([2, 5])
     output = network.forward(x)
-    torch.testing.assert_close(again.row_losses(output, y, x), network.row_losses(output, y, x))
-    assert (again.predictive, again.class_axis, again.is_sequence) == ("categorical", 2, True)
-    assert again.uniforms_shape(output) == (T,)
+    torch.testing.assert_close(again.row_loss(output, y, x), network.row_loss(output, y, x))
+    assert (again.predictive, again.is_sequence) == (Categorical(2), True)
+    assert again.row_loss.output_hessian(output, y, x).uniforms_shape == (T,)
 
 
 @pytest.mark.parametrize("which", PLAIN)
@@ -350,12 +350,12 @@ def test_in_float32(make_net, which, seed):
     x, y, mask = make_rows(seed)
     rows = network.prepare(4 * x, np.where(mask > 0, y, -100))
     network.calibrate(rows)
-    assert network.predictive == "categorical"
+    assert network.predictive.name == "categorical"
     bx, by = rows.batch(slice(None))
     output = network.forward(bx)
     sums, totals = definition(which, output.double(), by, torch.from_numpy(mask))
     expected = N * sums if kind == "sum" else sums / totals.mean()
-    torch.testing.assert_close(network.row_losses(output, by).double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(network.row_loss(output, by).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 class Sampled(nn.Module):
@@ -376,8 +376,8 @@ def test_weights_of_the_users_own(make_net):
     output = network.forward(bx)
     weights = weight[by] ** 2
     expected = (token_losses(output, by) * weights).sum(1) / weights.sum(1).mean()
-    torch.testing.assert_close(network.row_losses(output, by), expected)
-    assert network.predictive == "categorical"
+    torch.testing.assert_close(network.row_loss(output, by), expected)
+    assert network.predictive.name == "categorical"
 
 
 class Recurrent(nn.Module):
@@ -415,9 +415,9 @@ def test_a_module_with_a_hidden_state_and_lengths_in_x():
     mask = torch.arange(T) < x["lengths"][:, None]
     losses = (token_losses(output, t) * mask).sum(1)
     lengths = x["lengths"].double()
-    torch.testing.assert_close(network.row_losses(output, t, x), losses / lengths.mean())
-    torch.testing.assert_close(network.own_losses(output, t, x), losses / lengths)
-    assert network.predictive == "categorical"
+    torch.testing.assert_close(network.row_loss(output, t, x), losses / lengths.mean())
+    torch.testing.assert_close(network.row_loss.own_losses(output, t, x), losses / lengths)
+    assert network.predictive.name == "categorical"
     measure = resolve_measurement("auto", network)
     own = (-token_losses(output, t)).exp()
     odds = ((own / (1 - own)).log() * mask).sum(1) / lengths

@@ -143,8 +143,8 @@ def test_bad_input(change, options, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"k": 25}, "k must be an integer from 1 to"),
-        ({"k": [2, 0]}, "k must be"),
+        ({"k": 25}, "expected k to be an integer from 1 to"),
+        ({"k": [2, 0]}, "expected k to be"),
         ({"k": []}, "at least one k"),
         ({"n_random": -1}, "n_random"),
         ({"scores": np.zeros(4)}, "n_query, n_train"),

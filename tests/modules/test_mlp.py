@@ -50,8 +50,8 @@ def test_squeeze_and_softmax():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"squeeze": True, "n_outputs": 2}, "single output"),
-        ({"softmax": True}, "one output per class"),
+        ({"squeeze": True, "n_outputs": 2}, "one output for squeeze=True"),
+        ({"softmax": True}, "an output per class, at least 2"),
     ],
 )
 def test_contradictions_are_refused(arguments, message):

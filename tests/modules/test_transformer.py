@@ -132,7 +132,7 @@ def test_longer_than_max_length_is_refused(network, request):
     "make", [lambda: TextClassifier(9, 2, width=10, n_heads=4), lambda: CharTransformer(9, width=6)]
 )
 def test_width_is_a_multiple_of_the_heads(make):
-    with pytest.raises(ValueError, match="expected a multiple of 4, got"):
+    with pytest.raises(ValueError, match="expected width to be a multiple of n_heads=4, .*, got"):
         make()
 
 

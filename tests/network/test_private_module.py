@@ -11,7 +11,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_source.network import Network
-from sklearn_source.network._private_module import is_compiled
+from sklearn_source.utils._compat_torch import is_compiled
 
 X = np.random.default_rng(0).integers(7, size=(12, 4))
 Y = np.arange(12) % 3
@@ -103,7 +103,7 @@ def test_compiled_modules_are_copied_uncompiled_under_their_names(way):
     net.initialize()
     network = pickle.loads(pickle.dumps(Network.from_net(net)))
     assert not any(is_compiled(module) for module in network.module.modules())
-    assert network.predictive == "categorical"
+    assert network.predictive.name == "categorical"
     assert [name for name, _ in network.module.named_parameters()] == [n for n, _ in net.module_.named_parameters()]
     assert any(is_compiled(module) for module in net.module_.modules()) == (way != "in place")
     x = torch.as_tensor(X)

@@ -53,7 +53,7 @@ def test_samplers_are_refused():
         ({"subset_size": 1.0}, "subset_size"),
         ({"subset_size": 45}, "subset_size"),
         ({"subset_size": 0.001}, "subset_size"),
-        ({"engine": "fast"}, "engine must be one of"),
+        ({"engine": "fast"}, "expected engine to be one of"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"subsets": np.ones((2, 44), dtype=bool)}, "expected subsets as booleans"),
         ({"subsets": np.zeros((2, 45), dtype=bool)}, "none of them empty"),

@@ -5,14 +5,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import sparse
 from skorch.dataset import Dataset
 from torch.utils.data import Subset, TensorDataset
 
 from sklearn_source.rows import row_hashes
-from sklearn_source.rows._matching import partners
 
 
 @pytest.fixture
@@ -160,26 +157,9 @@ def test_fast():
     assert len(np.unique(hashes)) == 20_000
 
 
-@settings(max_examples=100, deadline=None)
-@given(values=st.lists(st.integers(0, 5), min_size=1, max_size=30), seed=st.integers(0, 100))
-def test_match_finds_each_row(values, seed):
-    recorded = row_hashes(np.array(values)[:, None])
-    order = np.random.RandomState(seed).permutation(len(values))
-    indices = partners(recorded[order], recorded)
-    assert sorted(indices.tolist()) == list(range(len(values)))
-    np.testing.assert_array_equal(recorded[indices], recorded[order])
-    for value in set(values):  # the k-th of equal rows is the k-th recorded
-        positions = indices[np.array(values)[order] == value]
-        assert (np.diff(positions) > 0).all()
-
-
-def test_unknown_and_surplus_rows_match_nothing():
-    recorded = row_hashes(np.array([[1], [2], [2], [3]]))
-    given_rows = row_hashes(np.array([[2], [9], [3], [3], [7]]))
-    np.testing.assert_array_equal(partners(given_rows, recorded), [1, -1, 3, -1, -1])
-
-
-def test_rows_to_be_met_first():
-    recorded = row_hashes(np.array([[1], [2], [2], [2]]))
-    first = np.array([False, False, True, False])
-    np.testing.assert_array_equal(partners(row_hashes(np.array([[2], [2]])), recorded, first), [2, 1])
+def test_a_list_of_vectors_holds_rows_but_for_skorch(X, y):
+    np.testing.assert_array_equal(row_hashes(list(X), y), row_hashes(X, y))
+    columns = [X[:, 0], X[:, 1]]
+    np.testing.assert_array_equal(row_hashes(columns, y, as_skorch=True), row_hashes(tuple(columns), y))
+    np.testing.assert_array_equal(row_hashes(Dataset(columns, y)), row_hashes(tuple(columns), y))
+    assert len(row_hashes(columns)) == 2

@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
 from sklearn_source.network import Network
-from sklearn_source.rows import Rows
-from sklearn_source.rows._rows import ArrayRows, DatasetRows
+from sklearn_source.rows import ArrayRows, Rows
+from sklearn_source.rows._dataset_rows import DatasetRows
 
 N = 11
 

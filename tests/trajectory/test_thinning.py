@@ -10,7 +10,7 @@ from torch import nn
 
 from sklearn_source.trajectory import Trajectory, TrajectoryRecorder
 from sklearn_source.trajectory._checkpoint import Checkpoint
-from sklearn_source.trajectory._log import StageLog, thin
+from sklearn_source.trajectory._stage_log import StageLog, thin
 
 
 @settings(max_examples=200, deadline=None)

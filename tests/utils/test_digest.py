@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import sklearn_source
-from sklearn_source.utils._digest import digest
+from sklearn_source.utils._digest import digest, tensor_digest
 
 FACTOR = 1.0
 
@@ -174,3 +174,23 @@ def test_alike_in_every_process():
     here = {"PATH": __file__}
     exec(SCRIPT, here)
     assert there == here["found"]
+
+
+def test_tensors_by_name_type_shape_and_bits():
+    tensor = torch.arange(6.0).reshape(2, 3)
+    others = [
+        {"b": tensor}, {"a": tensor.double()}, {"a": tensor.reshape(3, 2)}, {"a": tensor + 1e-6}, {"a": -tensor},
+        {"a": tensor, "b": tensor}, {},
+    ]  # fmt: skip
+    assert len({tensor_digest(tensors) for tensors in [{"a": tensor}, *others]}) == 1 + len(others)
+    for same in (tensor.clone(), tensor.mT.contiguous().mT, nn.Parameter(tensor.clone())):
+        assert tensor_digest({"a": same}) == tensor_digest({"a": tensor})
+        assert digest(same.detach()) == digest(tensor)
+    assert tensor_digest({"a": tensor.bfloat16()}) != tensor_digest({"a": tensor})
+
+
+def test_stored_trajectories_stay_readable():
+    assert (
+        tensor_digest({"weight": torch.tensor([[1.0, -2.0]]), "bias": torch.tensor([0.5])})
+        == "50fb2adc37122f2edd3ab74da445e2aa"
+    )

@@ -12,31 +12,29 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklearn_source import (
     GradientSimilarity,
-    InfluenceFunctions,
     RepresentationSimilarity,
     SourceAttribution,
     TracIn,
     Trajectory,
 )
+from sklearn_source.curvature import EKFAC
 from sklearn_source.rows import row_hashes
 from sklearn_source.utils.estimator_checks import check_attribution_estimator, parametrize_with_attribution_checks
+from tests._methods import METHODS
 
 
-@parametrize_with_attribution_checks(
-    [
-        SourceAttribution(),
-        InfluenceFunctions(),
-        TracIn(quadrature="right"),
-        GradientSimilarity(),
-        RepresentationSimilarity(metric="l2"),
-    ]
-)
+@parametrize_with_attribution_checks([method() for method in METHODS])
 def test_attribution_checks(estimator, check):
     check(estimator)
 
 
 @parametrize_with_attribution_checks(
-    [SourceAttribution(fisher="sampled", averaging="parameters", quadrature="right")], tasks=["regression"]
+    [
+        SourceAttribution(curvature=EKFAC(fisher="sampled"), averaging="parameters", quadrature="right"),
+        TracIn(quadrature="right"),
+        RepresentationSimilarity(metric="l2"),
+    ],
+    tasks=["regression"],
 )
 def test_attribution_checks_of_the_other_ways(estimator, check):
     check(estimator)
@@ -283,7 +281,7 @@ class Tires(Scored):
 class WritesParameters(GradientSimilarity):
     def fit(self, X, y=None, *args, **kwargs):
         super().fit(X, y, *args, **kwargs)
-        self.batch_size = self._batch
+        self.batch_size = self._gradients.batch_size
         return self
 
     def transform(self, X, y=None):

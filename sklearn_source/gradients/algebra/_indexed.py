@@ -10,6 +10,7 @@ from ._row_gradient import RowGradient
 
 # Bytes of the formed matrices of some rows at a time, over the tokens that occur in them. More rows read more columns
 # at once, but each meets the tokens of all the others.
+# Formed matrices of some rows' tokens: below what the allocator asks the system for, not a memory budget.
 CHUNK_BYTES = 32 * 2**20
 
 

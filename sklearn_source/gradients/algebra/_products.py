@@ -11,7 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-# Bytes of one chunk of gradient matrices.
+# Bytes of one chunk of gradient matrices: for the cache, not a share of the memory budget.
 CHUNK_BYTES = 8 * 2**20
 CHUNK_ROWS = 1024
 # Bytes of the inputs laid out at a time.

@@ -27,7 +27,17 @@ from . import _attention, _convolution, _embedding, _linear, _norm, _recurrent  
 from ._broadcasting import ELEMENTWISE, EXPANSIONS, IN_PLACE, BroadcastParameter, broadcast_of
 from ._embedding import refuse_frequencies
 from ._factored_rule import FactoredRule
-from ._layer_registry import READERS, SUBSTITUTES, Arguments, ParameterSpec, reads, specifies, specs_of, substitutes
+from ._layer_registry import (
+    READERS,
+    SPECIFICATIONS,
+    SUBSTITUTES,
+    Arguments,
+    ParameterSpec,
+    reads,
+    specifies,
+    specs_of,
+    substitutes,
+)
 from ._mixed import Mixed
 from ._parameter_rule import ParameterRule
 from ._row_layout import RowLayout
@@ -46,6 +56,7 @@ __all__ = [
     "ParameterSpec",
     "READERS",
     "RowLayout",
+    "SPECIFICATIONS",
     "SUBSTITUTES",
     "VectorRule",
     "WholeLayer",

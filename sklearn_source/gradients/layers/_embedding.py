@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ...utils._compat_torch import view_base
 from ..algebra import Indexed
 from ._layer_registry import Arguments, ParameterSpec, reads, specifies
 from ._parameter_rule import ParameterRule
@@ -81,7 +82,7 @@ def _embedding_layer(module):
 @reads(F.embedding)
 def _embedding(input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False):
     settings = (None if padding_idx is None else padding_idx % len(weight), None)
-    if weight.dim() == 2 and weight._base is not None:
+    if weight.dim() == 2 and view_base(weight) is not None:
         return Arguments(TransposedEmbedding, input, weight.t(), settings=settings)
     return Arguments(Embedding, input, weight, settings=settings)
 

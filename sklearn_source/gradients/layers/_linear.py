@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ...utils._compat_torch import view_base
 from ._factored_rule import FactoredRule
 from ._layer_registry import Arguments, ParameterSpec, reads, specifies
 from ._vector_rule import over_leading_axes
@@ -94,13 +95,13 @@ def _bilinear(input1, input2, weight, bias=None):
 def _matmul(input, other):
     if not isinstance(other, torch.Tensor) or other.dim() != 2 or input.dim() < 2:
         return None
-    if other._base is not None:  # x @ W.T is F.linear(x, W) without a bias
+    if view_base(other) is not None:  # x @ W.T is F.linear(x, W) without a bias
         return Arguments(Linear, input, other.t())
     return Arguments(Matmul, input, other)
 
 
 @reads(torch.addmm, torch.Tensor.addmm)
 def _addmm(input, mat1, mat2, *, beta=1, alpha=1):
-    if beta != 1 or alpha != 1 or mat2._base is not None:
+    if beta != 1 or alpha != 1 or view_base(mat2) is not None:
         return None
     return Arguments(Matmul, mat1, mat2, input)

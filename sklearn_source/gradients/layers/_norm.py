@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ...utils._compat_torch import BatchNorm, InstanceNorm
 from ._layer_registry import Arguments, ParameterSpec, reads, specifies
 from ._vector_rule import Shift, VectorRule, over_axes_after_channels, over_leading_axes
 
@@ -30,9 +31,7 @@ class Scale(VectorRule):
         return over_positions(grad, size, layout)
 
 
-@specifies(
-    nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
-)  # fmt: skip
+@specifies(nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, BatchNorm, InstanceNorm)
 def _norm_layer(module):
     return [ParameterSpec(Scale, "weight", "bias")]
 

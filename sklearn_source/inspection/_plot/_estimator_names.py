@@ -7,19 +7,21 @@ from collections.abc import Iterable
 
 from sklearn.base import BaseEstimator
 
-_SILENT = {"net", "trajectory", "memory", "verbose", "random_state", "batch_size", "cache_size"}
+_NOT_IN_NAMES = {"net", "trajectory", "verbose", "random_state", "batch_size"}
 
 
 def estimator_names(estimators):
-    """Estimators by name: the class, and the parameters in which those of one class differ.
+    """Name estimators by their class, and by the parameters in which those of one class differ.
 
     Parameters
     ----------
     estimators : iterable of estimator
+        In the order of the legend.
 
     Returns
     -------
-    named : dict of str to estimator, in the same order
+    by_name : dict of str to estimator
+        In the same order.
 
     Raises
     ------
@@ -36,17 +38,18 @@ def estimator_names(estimators):
             raise TypeError(f"expected estimators in the list, got a {type(estimator).__name__}")
     if not estimators:
         raise ValueError("expected at least one estimator, got an empty list")
-    alike = defaultdict(list)
+    by_class = defaultdict(list)
     for estimator in estimators:
-        alike[type(estimator).__name__].append({name: repr(v) for name, v in estimator.get_params(deep=False).items()})
-    named = {}
+        parameters = {name: repr(value) for name, value in estimator.get_params(deep=False).items()}
+        by_class[type(estimator).__name__].append(parameters)
+    by_name = {}
     for estimator in estimators:
         cls = type(estimator).__name__
         own = estimator.get_params(deep=False)
-        differ = [name for name in own if name not in _SILENT and len({p.get(name) for p in alike[cls]}) > 1]
+        differ = [n for n in own if n not in _NOT_IN_NAMES and len({p.get(n) for p in by_class[cls]}) > 1]
         name = cls + (f"({', '.join(f'{n}={own[n]!r}' for n in differ)})" if differ else "")
         number = 2
-        while name in named:
+        while name in by_name:
             name, number = f"{name.split(' #')[0]} #{number}", number + 1
-        named[name] = estimator
-    return named
+        by_name[name] = estimator
+    return by_name

@@ -8,94 +8,71 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._showable import KINDS, as_kind, column_names, count, kind_of, numeric_spread, take
+from ...rows import count_rows
+from ...utils._argument_checks import check_count
+from .._showable import take_showable
+from ._row_kinds import KINDS, as_kind, column_names, column_std, kind_of
 
 
-def collect(
-    tops,
-    query_row,
-    query_target,
-    position,
-    *,
-    X_train,
-    y_train,
-    kind,
-    inverse_transform,
-    feature_names,
-    target_names,
-    classes,
-    prediction,
-    scale,
-    has_unit,
-):
-    """The arguments of a display, but for the words.
+def display_arguments(ranking, X_train, y_train, kind, inverse_transform, feature_names, target_names, scale, unit):
+    """Arguments of an :class:`InfluenceDisplay`, a dict, from a :class:`Ranking` and what the user said of the rows.
 
-    Parameters
-    ----------
-    tops : pair of (indices, scores)
-        Supporting and opposing rows, strongest first.
-    query_row, query_target : rows of one query, and its target or None
-    position : int
-        Of the query.
-    classes : bool
-        Whether ``target_names`` name classes.
+    Raises a ValueError where lengths do not fit, or rows cannot be shown as ``kind``.
     """
     if kind not in ("auto", *KINDS):
-        raise ValueError(f"kind must be 'auto' or one of {KINDS}, got {kind!r}")
+        raise ValueError(f"expected kind to be 'auto' or one of {KINDS}, got {kind!r}")
     if isinstance(scale, bool) or not isinstance(scale, Real) or not scale > 0:
-        raise ValueError(f"scale must be a positive number, got {scale!r}")
+        raise ValueError(f"expected scale to be a positive number, got {scale!r}")
     if y_train is not None:
-        require_length(y_train, count(X_train), "y_train", "X_train")
-    shown = inverse_transform or (lambda rows: rows)
-    query_shown = shown(query_row)
+        require_length(y_train, count_rows(X_train), "y_train", "X_train")
+    as_shown = inverse_transform or (lambda rows: rows)
+    query_rows = as_shown(ranking.query_row)
     if kind == "auto":
-        kind = kind_of(query_shown)
-    names = spread = None
+        kind = kind_of(query_rows)
+    names = std = None
     if kind == "table":
-        everything = shown(take(X_train, np.arange(count(X_train))))
-        names = column_names(query_shown, feature_names, as_kind(query_shown, kind).shape[1])
-        spread = numeric_spread(everything)
+        all_rows = as_shown(take_showable(X_train, np.arange(count_rows(X_train))))
+        names = column_names(query_rows, feature_names, as_kind(query_rows, kind).shape[1])
+        std = column_std(all_rows)
 
-    def group(indices, scores, sign):
+    def shown_rows(indices, scores, sign):
+        """The Bunch of supporting rows (sign 1) or opposing ones (-1), without those of the other sign."""
         indices, scores = np.asarray(indices), np.asarray(scores, dtype=np.float64)
-        keep = sign * scores > 0 if has_unit else np.ones(len(scores), dtype=bool)
+        keep = sign * scores > 0 if ranking.has_unit else np.ones(len(scores), dtype=bool)
         indices, scores = indices[keep], scores[keep]
-        X = as_kind(shown(take(X_train, indices)), kind) if len(indices) else []
-        y = None if y_train is None else [_label(v, target_names, classes) for v in take(y_train, indices)]
+        X = as_kind(as_shown(take_showable(X_train, indices)), kind) if len(indices) else []
+        y = None
+        if y_train is not None:
+            y = [_target(v, target_names, ranking.has_classes) for v in take_showable(y_train, indices)]
         return Bunch(indices=indices, scores=scores * scale, X=X, y=y)
 
     target_name = "target"
-    if not classes and target_names is not None and not isinstance(target_names, Mapping) and len(target_names) == 1:
+    names_one_target = target_names is not None and not isinstance(target_names, Mapping) and len(target_names) == 1
+    if names_one_target and not ranking.has_classes:
         target_name = str(target_names[0])
+    target = ranking.query_target
     return {
         "query": Bunch(
-            X=as_kind(query_shown, kind)[0],
-            y=None if query_target is None else _label(query_target[0], target_names, classes),
-            prediction=prediction,
-            index=position,
+            X=as_kind(query_rows, kind)[0],
+            y=None if target is None else _target(target[0], target_names, ranking.has_classes),
+            prediction=ranking.prediction,
+            index=ranking.position,
         ),
-        "supporting": group(*tops[0], 1),
-        "opposing": group(*tops[1], -1),
+        "supporting": shown_rows(*ranking.supporting, 1),
+        "opposing": shown_rows(*ranking.opposing, -1),
         "kind": kind,
-        "has_unit": has_unit,
+        "measurement": ranking.measurement,
+        "unit": unit,
+        "has_unit": ranking.has_unit,
         "feature_names": names,
-        "spread": spread,
+        "spread": std,
         "target_name": target_name,
     }
 
 
-def strongest(scores, k):
-    """The ``k`` largest and the ``k`` smallest scores of one query: pairs of (indices, scores), strongest first."""
-    up = np.argsort(-scores, kind="stable")[:k]
-    down = np.argsort(scores, kind="stable")[:k]
-    return [(up, scores[up]), (down, scores[down])]
-
-
-def number_of_rows(k):
+def checked_k(k):
     """`k`, checked."""
-    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"k must be an integer >= 1, got {k!r}")
-    return int(k)
+    return check_count("k", k)
 
 
 def position_of(query, n_query):
@@ -107,25 +84,26 @@ def position_of(query, n_query):
 
 def require_length(rows, expected, what, like):
     """Refuse rows that cannot belong to the others."""
-    if (found := count(rows)) != expected:
-        raise ValueError(f"expected {what} to have {expected} rows, like {like}, got {found}")
+    if (n_rows := count_rows(rows)) != expected:
+        raise ValueError(f"expected {what} to have {expected} rows, like {like}, got {n_rows}")
 
 
-def named(value, target_names):
-    """A class by its name where there are names, else as it is."""
+def class_name(value, target_names):
+    """A class by its name where there are names, else as it is; a ValueError where the names lack it."""
     value = np.ravel(value)
     if target_names is None or len(value) != 1:
         return value[0] if len(value) == 1 else value
     key = value[0].item() if isinstance(target_names, Mapping) else int(value[0])
     known = target_names if isinstance(target_names, Mapping) else range(len(target_names))
     if key not in known:
-        raise ValueError(f"target_names have no name for class {key}")
+        raise ValueError(f"expected target_names to name every class, got no name for class {key}")
     return str(target_names[key])
 
 
-def _label(value, target_names, classes):
-    if classes:
-        return named(value, target_names)
+def _target(value, target_names, has_classes):
+    """A target as it is shown: a class by its name, a single number, a str, or an array."""
+    if has_classes:
+        return class_name(value, target_names)
     if isinstance(value, str):
         return value
     value = np.ravel(value)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-from sklearn.base import ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.utils import Bunch
 
-from .._showable import count, one_row, take
-from ._influence_data import collect, named, number_of_rows, position_of, require_length, strongest
+from ._display import Display
+from ._influence_data import display_arguments
 from ._influence_image import draw_images, image_size
+from ._influence_ranking import rank_by_estimator, rank_by_scores
 from ._influence_table import draw_table, table_size
-from ._influence_text import draw_text
-from ._influence_words import measured
-from ._matplotlib import axes_for, finite_vector, require_matplotlib
+from ._influence_text import draw_text, text_size
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_FIGSIZE = {"image": image_size, "table": table_size, "text": text_size}
 _DRAW = {"image": draw_images, "table": draw_table, "text": draw_text}
 
 
-class InfluenceDisplay:
+class InfluenceDisplay(Display):
     """The most supporting and the most opposing training rows of one query: images, table rows or texts.
 
     Made by :meth:`from_estimator` or :meth:`from_predictions`. Blue is supporting, orange opposing.
+
+    Read more in the :ref:`User Guide <displays>`.
 
     Parameters
     ----------
@@ -42,8 +51,7 @@ class InfluenceDisplay:
     feature_names : list of str, optional
         Of a table.
     spread : ndarray of shape (n_features,), optional
-        Standard deviation of a table's columns over the training rows, NaN where they are not numbers: the measure of
-        differences.
+        Standard deviations of a table's columns over the training rows, NaN for no numbers: the unit of differences.
     target_name : str, default="target"
         What the targets are called.
 
@@ -74,16 +82,16 @@ class InfluenceDisplay:
     def __init__(
         self,
         *,
-        query,
-        supporting,
-        opposing,
-        kind,
-        measurement="the measurement",
-        unit=None,
-        has_unit=True,
-        feature_names=None,
-        spread=None,
-        target_name="target",
+        query: Bunch,
+        supporting: Bunch,
+        opposing: Bunch,
+        kind: str,
+        measurement: str = "the measurement",
+        unit: str | None = None,
+        has_unit: bool = True,
+        feature_names: Sequence[str] | None = None,
+        spread: np.ndarray | None = None,
+        target_name: str = "target",
     ):
         self.query = query
         self.supporting = supporting
@@ -99,23 +107,23 @@ class InfluenceDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X_query,
-        y=None,
+        estimator: BaseEstimator,
+        X_query: Any,
+        y: Any = None,
         *,
-        X_train,
-        y_train=None,
-        query=0,
-        k=5,
-        kind="auto",
-        inverse_transform=None,
-        feature_names=None,
-        target_names=None,
-        prediction=None,
-        scale=1.0,
-        unit=None,
-        ax=None,
-    ):
+        X_train: Any,
+        y_train: Any = None,
+        query: int = 0,
+        k: int = 5,
+        kind: str = "auto",
+        inverse_transform: Callable | None = None,
+        feature_names: Sequence[str] | None = None,
+        target_names: Sequence[str] | Mapping[Any, str] | None = None,
+        prediction: Any = None,
+        scale: float = 1.0,
+        unit: str | None = None,
+        ax: Axes | None = None,
+    ) -> InfluenceDisplay:
         """Ask a fitted method, and draw.
 
         Parameters
@@ -124,11 +132,11 @@ class InfluenceDisplay:
             Fitted.
         X_query : array-like of shape (n_query, ...)
             Queries as the network reads them.
-        y : array-like, optional
+        y : array-like of shape (n_query, ...), optional
             Their targets, passed to :meth:`~sklearn_source.SourceAttribution.top_influences` and shown.
         X_train : array-like of shape (n_train, ...)
             The training rows in the order of ``fit``.
-        y_train : array-like, optional
+        y_train : array-like of shape (n_train, ...), optional
             Their targets, to be shown; in whatever unit you like to read.
         query : int, default=0
             Which query.
@@ -165,77 +173,74 @@ class InfluenceDisplay:
         ImportError
             Without matplotlib.
         """
-        require_matplotlib(f"{cls.__name__}.from_estimator")
-        check_is_fitted(estimator)
-        require_length(X_train, estimator.n_train_, "X_train", "the rows that the estimator was fitted on")
-        position = position_of(query, count(X_query))
-        asked, target = one_row(X_query, position), None if y is None else np.asarray(take(y, [position]))
-        k = min(number_of_rows(k), estimator.n_train_)
-        tops = [estimator.top_influences(asked, target, k=k, order=order) for order in ("supporting", "opposing")]
-        classes = isinstance(estimator.net_, ClassifierMixin)
-        if prediction is None and classes:
-            predicted = np.asarray(estimator.net_.predict(asked))
-            prediction = named(predicted[0], target_names) if predicted.shape == (1,) else None
-        measurement = "the score"
-        if estimator.has_unit:
-            measured = named(target[0], target_names) if classes and target is not None else None
-            measurement = _in_words(estimator._measure.name, prediction if measured is None else measured)
-        return cls(
-            **collect(
-                [(top.indices[0], top.scores[0]) for top in tops],
-                take(X_query, [position]),
-                target,
-                position,
-                X_train=X_train,
-                y_train=y_train,
-                kind=kind,
-                inverse_transform=inverse_transform,
-                feature_names=feature_names,
-                target_names=target_names,
-                classes=classes,
-                prediction=prediction,
-                scale=scale,
-                has_unit=estimator.has_unit,
-            ),
-            measurement=measurement,
-            unit=unit,
-        ).plot(ax=ax)
+        cls._require_matplotlib("from_estimator")
+        ranking = rank_by_estimator(estimator, X_query, y, X_train, query, k, target_names, prediction)
+        arguments = display_arguments(
+            ranking, X_train, y_train, kind, inverse_transform, feature_names, target_names, scale, unit
+        )
+        return cls(**arguments).plot(ax=ax)
 
     @classmethod
     def from_predictions(
         cls,
-        scores,
-        X_query,
-        y=None,
+        scores: ArrayLike,
+        X_query: Any,
+        y: Any = None,
         *,
-        X_train,
-        y_train=None,
-        query=0,
-        k=5,
-        kind="auto",
-        inverse_transform=None,
-        feature_names=None,
-        target_names=None,
-        prediction=None,
-        scale=1.0,
-        unit=None,
-        has_unit=True,
-        measurement="the measurement",
-        ax=None,
-    ):
+        X_train: Any,
+        y_train: Any = None,
+        query: int = 0,
+        k: int = 5,
+        kind: str = "auto",
+        inverse_transform: Callable | None = None,
+        feature_names: Sequence[str] | None = None,
+        target_names: Sequence[str] | Mapping[Any, str] | None = None,
+        prediction: Any = None,
+        scale: float = 1.0,
+        unit: str | None = None,
+        has_unit: bool = True,
+        measurement: str = "the measurement",
+        ax: Axes | None = None,
+    ) -> InfluenceDisplay:
         """Draw scores that are there already.
 
         Parameters
         ----------
         scores : array-like of shape (n_query, n_train)
             From ``transform``, a mean over networks, or from elsewhere with the same sign.
-        X_query, y, X_train, y_train, query, k, kind, inverse_transform : as in :meth:`from_estimator`
-        feature_names, target_names, prediction, scale, unit, ax : as in :meth:`from_estimator`
-            ``target_names`` name classes where ``y`` or ``y_train`` are integers. ``prediction`` is shown where given.
+        X_query : array-like of shape (n_query, ...)
+            Queries, which ``inverse_transform`` makes readable.
+        y : array-like of shape (n_query, ...), optional
+            Their targets, to be shown.
+        X_train : array-like of shape (n_train, ...)
+            The training rows in the order of the scores.
+        y_train : array-like of shape (n_train, ...), optional
+            Their targets, to be shown.
+        query : int, default=0
+            Which query.
+        k : int, default=5
+            Rows of either sign; fewer are shown where fewer have it.
+        kind : {"auto", "image", "table", "text"}, default="auto"
+            ``"auto"``: strings are text, frames and arrays of shape (n, n_features) tables, those with two or three
+            dimensions per row images. ``"image"`` also shows flattened squares.
+        inverse_transform : callable, optional
+            Makes of rows rows as people read them; used on the query and on training rows.
+        feature_names : list of str, optional
+            Of a table; default: the columns of a frame.
+        target_names : list or dict of str, optional
+            Of the classes, where ``y`` and ``y_train`` are integers. Else the name of the target, in a list.
+        prediction : object, optional
+            The network's answer, to be shown.
+        scale : float, default=1.0
+            Multiplies the scores, to give them the unit of the target say.
+        unit : str, optional
+            Of the scores times ``scale``.
         has_unit : bool, default=True
             Whether the sign of a score means raising and lowering.
         measurement : str, default="the measurement"
             What they raise or lower.
+        ax : matplotlib Axes, optional
+            Where to draw; default: a new figure.
 
         Returns
         -------
@@ -245,41 +250,19 @@ class InfluenceDisplay:
         Raises
         ------
         ValueError
-            As :meth:`from_estimator`; or if scores are not finite or their shape does not fit.
+            If shapes do not fit, scores are not finite, the query does not exist, or rows cannot be shown as ``kind``.
+        ImportError
+            Without matplotlib.
         """
-        require_matplotlib(f"{cls.__name__}.from_predictions")
-        scores, n_train, n_query = np.asarray(scores), count(X_train), count(X_query)
-        if scores.shape != (n_query, n_train):
-            raise ValueError(
-                f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), as X_query and X_train say, "
-                f"got {scores.shape}"
-            )
-        position = position_of(query, n_query)
-        row = finite_vector(scores[position], "scores")
-        targets = [np.asarray(values) for values in (y, y_train) if values is not None]
-        return cls(
-            **collect(
-                strongest(row, number_of_rows(k)),
-                take(X_query, [position]),
-                None if y is None else np.asarray(take(y, [position])),
-                position,
-                X_train=X_train,
-                y_train=y_train,
-                kind=kind,
-                inverse_transform=inverse_transform,
-                feature_names=feature_names,
-                target_names=target_names,
-                classes=bool(targets) and all(values.dtype.kind in "bui" for values in targets),
-                prediction=prediction,
-                scale=scale,
-                has_unit=has_unit,
-            ),
-            measurement=measurement,
-            unit=unit,
-        ).plot(ax=ax)
+        cls._require_matplotlib("from_predictions")
+        ranking = rank_by_scores(scores, X_query, y, X_train, y_train, query, k, prediction, has_unit, measurement)
+        arguments = display_arguments(
+            ranking, X_train, y_train, kind, inverse_transform, feature_names, target_names, scale, unit
+        )
+        return cls(**arguments).plot(ax=ax)
 
-    def plot(self, ax=None):
-        """Draw.
+    def plot(self, ax: Axes | None = None) -> InfluenceDisplay:
+        """Draw the query and its rows.
 
         Parameters
         ----------
@@ -293,35 +276,26 @@ class InfluenceDisplay:
 
         Raises
         ------
+        ValueError
+            If the kind is none of those that can be drawn, or ``ax`` is something else.
         ImportError
             Without matplotlib.
         """
         if self.kind not in _DRAW:
-            raise ValueError(f"kind must be one of {tuple(_DRAW)}, got {self.kind!r}")
-        self.ax_ = axes_for(ax, f"{type(self).__name__}.plot", _FIGSIZE[self.kind](self))
-        self.figure_ = self.ax_.figure
-        self.axes_ = np.asarray(_DRAW[self.kind](self, self.ax_, resize=ax is None), dtype=object)
+            raise ValueError(f"expected kind to be one of {tuple(_DRAW)}, got {self.kind!r}")
+        axes = self._set_axes(ax, _FIGSIZE[self.kind](self))
+        self.axes_ = np.asarray(_DRAW[self.kind](self, axes, resize=ax is None), dtype=object)
         return self
 
-    def headings(self):
-        """What is written over the supporting rows and over the opposing ones.
+    def headings(self) -> tuple[str, str]:
+        """Say what is written over the supporting rows and over the opposing ones.
 
         Returns
         -------
         headings : tuple of str
+            Of the supporting rows, and of the opposing ones.
         """
         if not self.has_unit:
             return "Highest scores", "Lowest scores"
         unit = f" ({self.unit})" if self.unit else ""
         return f"Raised {self.measurement}{unit}", f"Lowered {self.measurement}{unit}"
-
-
-_FIGSIZE = {
-    "image": image_size,
-    "table": table_size,
-    "text": lambda display: (11.0, 6.0),
-}
-
-
-def _in_words(name, label):
-    return measured(name) + (f" of {label}" if name == "log_odds" and label is not None else "")

@@ -6,31 +6,36 @@ from textwrap import wrap
 
 import numpy as np
 
-from ._influence_words import answer, label, signed
-from ._matplotlib import LITERAL, OPPOSING, REFERENCE, SUPPORTING, divide, shrink_to_fit
+from ._captions import format_score, query_caption, row_caption
+from ._matplotlib import LITERAL, OPPOSING, REFERENCE, SUPPORTING, shrink_to_fit, subdivide
 
 
 def image_size(display):
-    """Inches in which little is left empty."""
+    """Width and height in inches in which little is left empty."""
     groups = (display.supporting, display.opposing)
     columns = max(len(group.X) for group in groups)
     width = 2.6 + 1.35 * max(columns, 3)
     rows, across = display.query.X.shape[:2]
     side = min(width / (max(columns, 1) + 1.5) - 0.06, 2.0) * rows / across
-    lines = 2 * (2 if groups[0].y is None and groups[1].y is None else 3)
+    lines = sum(
+        1 + max((len(_row_lines(display, group, j)) for j in range(len(group.X))), default=1) for group in groups
+    )
     return width, float(np.clip(2 * side + 0.19 * lines + 1.1, 3.0, 9.0))
 
 
 def draw_images(display, ax, resize):
-    """The query at the left, supporting rows above, opposing ones below: returns the axes of the images, in order."""
+    """Draw the query at the left, supporting rows above, opposing ones below, and return the images' axes in order.
+
+    Images take the size of the axes: ``resize``, whether the figure may grow, changes nothing.
+    """
     figure, groups = ax.figure, (display.supporting, display.opposing)
     widest = max(1, *(len(group.X) for group in groups))
     heights = [0.08, 1] * 2  # a line of its own over each row of images, so that long words need not fit over one
-    grid = divide(ax, 4, widest + 1, width_ratios=[1.5] + [1] * widest, height_ratios=heights)
-    brightness = _brightness([display.query.X, *display.supporting.X, *display.opposing.X])
+    grid = subdivide(ax, 4, widest + 1, width_ratios=[1.5] + [1] * widest, height_ratios=heights)
+    value_range = _value_range([display.query.X, *display.supporting.X, *display.opposing.X])
     query = figure.add_subplot(grid[:, 0])
-    _show(query, display.query.X, brightness, REFERENCE)
-    words = [line for text in answer(display) for line in wrap(text, 22, max_lines=2, placeholder=" …")]
+    _draw_image(query, display.query.X, value_range, REFERENCE)
+    words = [line for text in query_caption(display) for line in wrap(text, 22, max_lines=2, placeholder=" …")]
     title = query.set_title("\n".join([f"query {display.query.index}", *words]), fontsize=11, **LITERAL)
     titles = [(title, query, 1.04 * display.query.X.shape[1], np.inf)]
     axes, headings, labels = [query], [], []
@@ -40,15 +45,12 @@ def draw_images(display, ax, resize):
         text = heading if len(group.X) else f"{heading}: no row"
         text = line.text(0, 0, text, color=colour, fontsize=11, in_layout=False, **LITERAL)
         headings.append((text, line, 1.0, np.inf))
-        for j, (image, index, score) in enumerate(zip(group.X, group.indices, group.scores)):
+        for j, (image, score) in enumerate(zip(group.X, group.scores)):
             own = figure.add_subplot(grid[2 * place + 1, j + 1])
-            _show(own, image, brightness, colour)
+            _draw_image(own, image, value_range, colour)
             own.set_anchor("N")  # close to what is written over it
-            name = label(group, j)
-            name = f"{display.target_name} {name}" if name.isdigit() else name
-            own.set_title(signed(score, groups), fontsize=11, color=colour, fontweight="bold", pad=4)
-            words = "\n".join([f"row {index}", *wrap(name, 16, max_lines=2, placeholder=" …")])
-            text = own.set_xlabel(words, fontsize=9, **LITERAL)
+            own.set_title(format_score(score, groups), fontsize=11, color=colour, fontweight="bold", pad=4)
+            text = own.set_xlabel("\n".join(_row_lines(display, group, j)), fontsize=9, **LITERAL)
             labels.append((text, own, 1.04 * image.shape[1], np.inf))
             axes.append(own)
     for texts in (titles, headings, labels):
@@ -56,15 +58,22 @@ def draw_images(display, ax, resize):
     return axes
 
 
-def _show(ax, image, brightness, colour):
+def _row_lines(display, group, j):
+    """What is written under row j of a group, a list of lines: its index, and its target on up to two more."""
+    target = row_caption(group, j)
+    target = f"{display.target_name} {target}" if target.isdigit() else target
+    return [f"row {group.indices[j]}", *wrap(target, 16, max_lines=2, placeholder=" …")]
+
+
+def _draw_image(ax, image, value_range, colour):
+    """Draw an image (height, width[, channels]) with a frame; ``value_range`` is what is black and what is white."""
     if image.ndim == 3:
-        low, high = brightness
+        low, high = value_range
         if image.dtype != np.uint8:
             image = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
-            image = image if image.shape[-1] == 3 else np.concatenate([image[..., :3], image[..., 3:]], axis=-1)
         ax.imshow(image, interpolation="nearest")
     else:
-        ax.imshow(image, cmap="gray", vmin=brightness[0], vmax=brightness[1], interpolation="nearest")
+        ax.imshow(image, cmap="gray", vmin=value_range[0], vmax=value_range[1], interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
@@ -72,8 +81,8 @@ def _show(ax, image, brightness, colour):
         spine.set_linewidth(2.5)
 
 
-def _brightness(images):
-    """Darkest and lightest value of all images, so that they compare; colours in [0, 1] keep their own."""
+def _value_range(images):
+    """Darkest and lightest value of all images, two floats, so that they compare; colours in [0, 1] keep their own."""
     low = min(float(np.nanmin(image)) for image in images)
     high = max(float(np.nanmax(image)) for image in images)
     if images[0].ndim == 3 and low >= 0 and high <= 1:

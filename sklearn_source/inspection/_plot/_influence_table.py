@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._showable import numbers
-from ._influence_words import signed, value_text
-from ._matplotlib import LITERAL, OPPOSING, SUPPORTING, blue_orange, ink_on, lay_out, shrink_to_fit
+from ._captions import format_score, format_value
+from ._matplotlib import (
+    LITERAL,
+    OPPOSING,
+    SUPPORTING,
+    score_colormap,
+    shrink_to_fit,
+    text_color_on,
+    update_layout,
+)
+from ._row_kinds import floats_or_none
 
 _MAX_FEATURES = 30
-_LEAST_LINE, _OTHER_LINES = 10.0, 7  # points that a line has at least; lines that are no features
-_LONGEST = 11  # characters of a cell that is not a number
+_MIN_LINE_HEIGHT, _OTHER_LINES = 10.0, 7  # points that a line has at least; lines that are no features
+_MAX_CELL_LENGTH = 11  # characters of a cell that is not a number
 _GAP = 0.25
-_FAR = 2.0  # standard deviations at which a difference is as dark as it gets
+_DARKEST_AT = 2.0  # standard deviations at which a difference is as dark as it gets
 _NAME_SIZE, _CELL_SIZE = 10.0, 10.0
 
 
 def table_size(display):
-    """Inches in which cells are legible."""
-    names, columns, rows, _ = _layout(display, _MAX_FEATURES)
+    """Width and height in inches in which cells are legible."""
+    names, columns, rows, _ = _table_layout(display, _MAX_FEATURES)
     return 0.085 * max(len(name) for name in names) + 0.72 * (columns + 1) + 0.6, 0.3 * rows + 0.3
 
 
 def draw_table(display, ax, resize):
-    """Returns the axes, as a list."""
-    names, columns, n_lines, chosen = _layout(display, _MAX_FEATURES if resize else _room(ax))
+    """Draw the table and return the axes, as a list; without ``resize``, only features that fit are shown."""
+    names, columns, n_lines, features = _table_layout(display, _MAX_FEATURES if resize else _n_features_that_fit(ax))
     groups = (display.supporting, display.opposing)
     query = display.query.X
     decimals = {
-        j: _decimals([query[j], *(row[j] for group in groups for row in group.X)], _spread(display, j)) for j in chosen
+        j: _decimals([query[j], *(row[j] for group in groups for row in group.X)], _feature_std(display, j))
+        for j in features
     }
     targets = [display.query.y, display.query.prediction, *(y for group in groups for y in group.y or ())]
     target_decimals = _decimals([y for y in targets if y is not None])
@@ -36,35 +45,35 @@ def draw_table(display, ax, resize):
     name_width = 0.125 * max(len(name) for name in names)
     ax.set_xlim(-name_width, columns)
     ax.set_ylim(n_lines, 0)
-    fitted, headings = [], []
+    cells, headings = [], []
 
     def write(x, y, text, width=0.94, **style):
         options = {"ha": "center", "va": "center", "fontsize": _CELL_SIZE, **LITERAL, **style}
-        fitted.append((ax.text(x, y + 0.5, text, **options), ax, width, 0.95))
+        cells.append((ax.text(x, y + 0.5, text, **options), ax, width, 0.95))
 
     def fill(x, y, colour):
         ax.add_patch(_rectangle(x, y, colour))
 
     lines = {"row": 1, "score": 2}
-    tops = {feature: 3 + place for place, feature in enumerate(chosen)}
-    target_line = 3 + len(chosen) + 0.2
+    feature_lines = {feature: 3 + place for place, feature in enumerate(features)}
+    target_line = 3 + len(features) + 0.2
     write(-0.15, 1, "training row", name_width, ha="right")
     write(-0.15, 2, f"score ({display.unit})" if display.unit else "score", name_width, ha="right")
-    for feature in chosen:
-        write(-0.15, tops[feature], display.feature_names[feature], name_width, ha="right")
+    for feature in features:
+        write(-0.15, feature_lines[feature], display.feature_names[feature], name_width, ha="right")
     write(0.5, 1, f"query {display.query.index}", weight="bold")
-    for feature in chosen:
-        write(0.5, tops[feature], _cell(query[feature], decimals[feature]), weight="bold")
+    for feature in features:
+        write(0.5, feature_lines[feature], _format_cell(query[feature], decimals[feature]), weight="bold")
     has_targets = display.query.y is not None or any(group.y is not None for group in groups)
     if has_targets:
         write(-0.15, target_line, display.target_name, name_width, ha="right", style="italic")
     if display.query.y is not None:
-        write(0.5, target_line, _cell(display.query.y, target_decimals), weight="bold")
+        write(0.5, target_line, _format_cell(display.query.y, target_decimals), weight="bold")
     if display.query.prediction is not None:
         write(-0.15, target_line + 1, "predicted", name_width, ha="right", style="italic")
-        write(0.5, target_line + 1, _cell(display.query.prediction, target_decimals), weight="bold")
+        write(0.5, target_line + 1, _format_cell(display.query.prediction, target_decimals), weight="bold")
     strongest = max((float(np.abs(group.scores).max()) for group in groups if len(group.scores)), default=1.0) or 1.0
-    colours = blue_orange()
+    colours = score_colormap()
     x = 1 + _GAP
     for group, heading, colour in zip(groups, display.headings(), (SUPPORTING, OPPOSING)):
         width = max(len(group.X), 3)
@@ -75,24 +84,24 @@ def draw_table(display, ax, resize):
             write(x + 0.5, lines["row"], str(group.indices[j]))
             shade = colours(0.5 + 0.5 * float(group.scores[j]) / strongest)
             fill(x, lines["score"], shade)
-            write(x + 0.5, lines["score"], signed(group.scores[j], groups), color=ink_on(shade))
-            for feature in chosen:
-                grey = 1 - 0.42 * _difference(row[feature], query[feature], _spread(display, feature))
-                fill(x, tops[feature], (grey, grey, grey))
-                write(x + 0.5, tops[feature], _cell(row[feature], decimals[feature]))
+            write(x + 0.5, lines["score"], format_score(group.scores[j], groups), color=text_color_on(shade))
+            for feature in features:
+                grey = 1 - 0.42 * _difference(row[feature], query[feature], _feature_std(display, feature))
+                fill(x, feature_lines[feature], (grey, grey, grey))
+                write(x + 0.5, feature_lines[feature], _format_cell(row[feature], decimals[feature]))
             if group.y is not None:
-                write(x + 0.5, target_line, _cell(group.y[j], target_decimals), style="italic")
+                write(x + 0.5, target_line, _format_cell(group.y[j], target_decimals), style="italic")
             x += 1
         x += _GAP + max(0, 3 - len(group.X))
-    for y in (1, 3, 3 + len(chosen) + 0.1):
+    for y in (1, 3, 3 + len(features) + 0.1):
         ax.plot([-name_width, columns], [y, y], color="0.3", lw=0.8)
     note = "Grey: distance from the query in standard deviations\nover the training rows; darkest at 2 and more."
-    left_out = len(display.feature_names) - len(chosen)
+    left_out = len(display.feature_names) - len(features)
     if left_out:
         note += f" Left out:\n{left_out} features that differ less."
     text = ax.text(columns, n_lines, note, ha="right", va="bottom", color="0.35", fontsize=8.5, **LITERAL)
     for texts in (
-        fitted,
+        cells,
         headings,
         [(text, ax, columns + name_width, 1.9)],
     ):  # long words must not make the cells small
@@ -100,63 +109,68 @@ def draw_table(display, ax, resize):
     return [ax]
 
 
-def _room(ax):
-    """Features of which a line each is legible in axes of a given height."""
-    lay_out(ax.figure)
-    lines = ax.bbox.height * 72 / ax.figure.canvas.figure.dpi / _LEAST_LINE
+def _n_features_that_fit(ax):
+    """How many features have a legible line each in axes of their height."""
+    update_layout(ax.figure)
+    lines = ax.bbox.height * 72 / ax.figure.canvas.figure.dpi / _MIN_LINE_HEIGHT
     return int(np.clip(lines - _OTHER_LINES, 3, _MAX_FEATURES))
 
 
-def _layout(display, most):
-    """Names in the first column, number of columns beside it and of lines, features shown."""
+def _table_layout(display, max_features):
+    """Names in the first column, number of columns beside it and of lines, and positions of the features shown."""
     groups = (display.supporting, display.opposing)
-    chosen = _chosen(display, most)
-    names = [*(display.feature_names[i] for i in chosen), "training row", display.target_name]
+    features = _features_to_show(display, max_features)
+    names = [*(display.feature_names[i] for i in features), "training row", display.target_name]
     names.append(f"score ({display.unit})" if display.unit else "score")
     columns = 1 + 2 * _GAP + sum(max(len(group.X), 3) for group in groups)
     targets = display.query.y is not None or any(group.y is not None for group in groups)
-    lines = 3 + len(chosen) + 0.2 + targets + (display.query.prediction is not None) + 2
-    return names, columns, lines, chosen
+    lines = 3 + len(features) + 0.2 + targets + (display.query.prediction is not None) + 2
+    return names, columns, lines, features
 
 
-def _chosen(display, most):
-    """All features, or those in which the rows differ most from the query, in their own order."""
+def _features_to_show(display, max_features):
+    """Positions of all features, or of those in which the rows differ most from the query, in their own order."""
     n = len(display.feature_names)
-    if n <= most:
+    if n <= max_features:
         return list(range(n))
     rows = [*display.supporting.X, *display.opposing.X]
     differs = [
-        sum(_difference(row[j], display.query.X[j], _spread(display, j), cap=np.inf) for row in rows) for j in range(n)
+        sum(_difference(row[j], display.query.X[j], _feature_std(display, j), cap=np.inf) for row in rows)
+        for j in range(n)
     ]
-    return sorted(np.argsort(-np.asarray(differs), kind="stable")[:most].tolist())
+    return sorted(np.argsort(-np.asarray(differs), kind="stable")[:max_features].tolist())
 
 
-def _spread(display, feature):
+def _feature_std(display, feature):
+    """Standard deviation of a feature over the training rows, NaN where it is not known."""
     return np.nan if display.spread is None else display.spread[feature]
 
 
-def _difference(value, reference, spread, cap=1.0):
-    """How far a value is from the query's, from 0 to 1 at ``_FAR`` standard deviations; 1 where they are no numbers."""
-    pair = numbers([value, reference])
-    if pair is None or np.isnan(spread):
+def _difference(value, reference, std, cap=1.0):
+    """How far a value is from the query's: 1 at ``_DARKEST_AT`` standard deviations, at most ``cap``.
+
+    Where they are no numbers, 1 if they differ and 0 if not.
+    """
+    pair = floats_or_none([value, reference])
+    if pair is None or np.isnan(std):
         return float(value != reference)
     if np.isnan(pair).any():
         return float(np.isnan(pair).sum() == 1)
     distance = abs(pair[0] - pair[1])
-    return 0.0 if distance == 0 else float(min(cap, distance / max(_FAR * spread, np.finfo(float).tiny)))
+    return 0.0 if distance == 0 else float(min(cap, distance / max(_DARKEST_AT * std, np.finfo(float).tiny)))
 
 
-def _decimals(values, spread=np.nan):
+def _decimals(values, std=np.nan):
     """Decimals that give the largest of some values four digits, but no more than they have; None for no numbers.
 
-    What is nothing beside the spread of a column is left of zeros that were scaled and back.
+    What is nothing beside a column's standard deviation is left of zeros that were scaled and back.
     """
-    column = numbers(values)
+    column = floats_or_none(values)
     if column is None or column.ndim != 1:
         return None
     column = column[np.isfinite(column)]
     largest = float(np.abs(column).max()) if len(column) else 0.0
-    if largest < 1e-5 * spread:
+    if largest < 1e-5 * std:
         return 0
     if largest >= 1e6 or 0 < largest < 1e-3:
         return -1
@@ -166,9 +180,10 @@ def _decimals(values, spread=np.nan):
     return next(d for d in range(most + 1) if d == most or np.allclose(column, column.round(d), rtol=0, atol=tolerance))
 
 
-def _cell(value, decimals):
+def _format_cell(value, decimals):
+    """A value as str, with the decimals that :func:`_decimals` gave for its line."""
     if decimals is None:
-        return _shortened(value_text(value))
+        return _shorten(format_value(value))
     number = float(value)
     if np.isnan(number):
         return "–"
@@ -176,11 +191,13 @@ def _cell(value, decimals):
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
-def _shortened(text):
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+def _shorten(text):
+    """A text cut to the length of a cell, with an ellipsis."""
+    return text if len(text) <= _MAX_CELL_LENGTH else text[: _MAX_CELL_LENGTH - 1] + "…"
 
 
 def _rectangle(x, y, colour):
+    """A cell of the table, filled."""
     from matplotlib.patches import Rectangle
 
     return Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="white", lw=1)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.utils import Bunch
 
-from ...base import NetworkEstimator
 from ...metrics import check_truth, linear_datamodeling_score
 from ...model_selection import queries_of, scores_for
+from ._display import Display
 from ._estimator_names import estimator_names
-from ._matplotlib import LITERAL, REFERENCE, SUPPORTING, axes_for, require_matplotlib
+from ._fit_missing import fit_missing
+from ._matplotlib import LITERAL, REFERENCE, SUPPORTING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from skorch import NeuralNet
+
+    from ...retraining import Retraining
 
 
-class LDSDisplay:
+class LDSDisplay(Display):
     """How well each of several methods predicts retrained networks, with intervals and the noise ceiling.
 
     Made by :meth:`from_estimators` or :meth:`from_predictions`.
+
+    Read more in the :ref:`User Guide <displays>`.
 
     Parameters
     ----------
@@ -41,7 +51,9 @@ class LDSDisplay:
     ceiling_ : Line2D or None
         The noise ceiling; None where a single repeat cannot tell it.
     ax_ : matplotlib Axes
+        The axes drawn in.
     figure_ : matplotlib Figure
+        Their figure.
 
     See Also
     --------
@@ -60,27 +72,27 @@ class LDSDisplay:
     True
     """
 
-    def __init__(self, *, results, confidence=0.95):
+    def __init__(self, *, results: dict[str, Bunch], confidence: float = 0.95):
         self.results = results
         self.confidence = confidence
 
     @classmethod
     def from_estimators(
         cls,
-        estimators,
-        truth,
+        estimators: Sequence[BaseEstimator] | Mapping[str, BaseEstimator],
+        truth: Retraining,
         *,
-        X_query=None,
-        y_query=None,
-        net=None,
-        X_train=None,
-        y_train=None,
-        confidence=0.95,
-        n_bootstrap=1000,
-        random_state=0,
-        show_queries=False,
-        ax=None,
-    ):
+        X_query: Any = None,
+        y_query: Any = None,
+        net: NeuralNet | None = None,
+        X_train: Any = None,
+        y_train: Any = None,
+        confidence: float = 0.95,
+        n_bootstrap: int = 1000,
+        random_state: int | np.random.RandomState | None = 0,
+        show_queries: bool = False,
+        ax: Axes | None = None,
+    ) -> LDSDisplay:
         """Score the queries by every method, compare with the truth, and draw.
 
         Parameters
@@ -90,13 +102,18 @@ class LDSDisplay:
             a list are named by their classes, and by the parameters in which those of one class differ.
         truth : Retraining
             From :func:`~sklearn_source.retraining.retrain_on_subsets`, of the same rows and measurement.
-        X_query, y_query : array-like, optional
-            The queries of the truth, as in ``transform``; default: ``truth.X_query``, ``truth.y_query``.
+        X_query, y_query : array-like of shape (n_query, ...), optional
+            The queries of the truth and their targets; default: ``truth.X_query``, ``truth.y_query``.
         net : skorch.NeuralNet, optional
             For unfitted estimators that hold none; default: the network of the first fitted one.
-        X_train, y_train : array-like, optional
-            The training rows, for unfitted estimators; default: those of the first fitted one.
-        confidence, n_bootstrap, random_state : as in :func:`~sklearn_source.metrics.linear_datamodeling_score`
+        X_train, y_train : array-like of shape (n_train, ...), optional
+            The training rows and their targets, for unfitted estimators; default: those of the first fitted one.
+        confidence : float, default=0.95
+            Of the intervals.
+        n_bootstrap : int, default=1000
+            Resamplings of the queries and subsets behind the intervals.
+        random_state : int, RandomState instance or None, default=0
+            Of the resamplings.
         show_queries : bool, default=False
             Whether to add a small point for every query.
         ax : matplotlib Axes, optional
@@ -114,17 +131,17 @@ class LDSDisplay:
             other rows, another measurement.
         sklearn.exceptions.NotFittedError
             If an estimator is not fitted and there are no training rows to fit it on.
+        ImportError
+            Without matplotlib.
         """
-        require_matplotlib(f"{cls.__name__}.from_estimators")
+        cls._require_matplotlib("from_estimators")
         check_truth(truth)
-        named = dict(estimators) if isinstance(estimators, Mapping) else estimator_names(estimators)
+        by_name = dict(estimators) if isinstance(estimators, Mapping) else estimator_names(estimators)
         X_query, y_query = queries_of(truth, X_query, y_query)
-        found = [getattr(estimator, "best_estimator_", estimator) for estimator in named.values()]
-        known = next((e for e in found if isinstance(e, NetworkEstimator) and _is_fitted(e)), None)
-        scores = {}
-        for name, estimator in named.items():
-            fitted = estimator if _is_fitted(estimator) else _fitted(name, estimator, known, net, X_train, y_train)
-            scores[name] = scores_for(truth, fitted, X_query, y_query)
+        scores = {
+            name: scores_for(truth, fitted, X_query, y_query)
+            for name, fitted in fit_missing(by_name, net, X_train, y_train)
+        }
         return cls.from_predictions(
             scores,
             truth,
@@ -137,15 +154,34 @@ class LDSDisplay:
 
     @classmethod
     def from_predictions(
-        cls, scores, truth, *, confidence=0.95, n_bootstrap=1000, random_state=0, show_queries=False, ax=None
-    ):
+        cls,
+        scores: Mapping[str, ArrayLike],
+        truth: Retraining,
+        *,
+        confidence: float = 0.95,
+        n_bootstrap: int = 1000,
+        random_state: int | np.random.RandomState | None = 0,
+        show_queries: bool = False,
+        ax: Axes | None = None,
+    ) -> LDSDisplay:
         """Compare scores that are there already with the truth, and draw.
 
         Parameters
         ----------
         scores : dict of str to array-like of shape (n_query, n_train)
             By method.
-        truth, confidence, n_bootstrap, random_state, show_queries, ax : as in :meth:`from_estimators`
+        truth : Retraining
+            From :func:`~sklearn_source.retraining.retrain_on_subsets`, of the same rows, queries and measurement.
+        confidence : float, default=0.95
+            Of the intervals.
+        n_bootstrap : int, default=1000
+            Resamplings of the queries and subsets behind the intervals.
+        random_state : int, RandomState instance or None, default=0
+            Of the resamplings.
+        show_queries : bool, default=False
+            Whether to add a small point for every query.
+        ax : matplotlib Axes, optional
+            Where to draw; default: a new figure.
 
         Returns
         -------
@@ -156,8 +192,10 @@ class LDSDisplay:
         ------
         ValueError
             If there is no method, or scores and truth do not fit each other.
+        ImportError
+            Without matplotlib.
         """
-        require_matplotlib(f"{cls.__name__}.from_predictions")
+        cls._require_matplotlib("from_predictions")
         if not isinstance(scores, Mapping) or not scores:
             raise ValueError(
                 f"expected scores as a dict from the name of a method to its scores, got {type(scores).__name__}"
@@ -167,8 +205,8 @@ class LDSDisplay:
         results = {name: linear_datamodeling_score(values, truth, **options) for name, values in scores.items()}
         return cls(results=results, confidence=confidence).plot(ax=ax, show_queries=show_queries)
 
-    def plot(self, ax=None, *, show_queries=False):
-        """Draw.
+    def plot(self, ax: Axes | None = None, *, show_queries: bool = False) -> LDSDisplay:
+        """Draw a line for each method.
 
         Parameters
         ----------
@@ -181,11 +219,18 @@ class LDSDisplay:
         -------
         display : LDSDisplay
             Itself.
+
+        Raises
+        ------
+        ValueError
+            Without results.
+        ImportError
+            Without matplotlib.
         """
         names, results = list(self.results), list(self.results.values())
         if not results:
             raise ValueError("expected results of at least one method, got none")
-        ax = axes_for(ax, f"{type(self).__name__}.plot", (7.0, 1.5 + 0.42 * len(names)))
+        ax = self._set_axes(ax, (7.0, 1.5 + 0.42 * len(names)))
         places = np.arange(len(names))
         scores = np.array([result.score for result in results])
         low, high = np.array([result.interval for result in results]).T
@@ -219,10 +264,10 @@ class LDSDisplay:
         ax.set_axisbelow(True)
         words = f"linear datamodeling score, with {self.confidence:.0%} interval"
         ax.set_xlabel(words + ("\nsmall points: single queries" if show_queries else ""))
-        self.ax_, self.figure_ = ax, ax.figure
         return self
 
     def _draw_ceiling(self, ax, ceiling):
+        """Shade what no scores reach, and return the line; None where the ceiling is not known."""
         if not np.isfinite(ceiling):
             return None
         ax.axvspan(ceiling, 1.0, color="0.9", lw=0, zorder=0)
@@ -238,33 +283,3 @@ class LDSDisplay:
             fontsize=9,
         )
         return line
-
-
-def _is_fitted(estimator):
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError:
-        return False
-    return True
-
-
-def _fitted(name, estimator, known, net, X_train, y_train):
-    """A clone, fitted on the rows given, or on those of another method and in the same way."""
-    fresh, options = clone(estimator), {}
-    holds_none = getattr(estimator, "net", estimator) is None
-    if X_train is not None:
-        if holds_none:
-            options["net"] = known.net_ if net is None and known is not None else net
-        return fresh.fit(X_train, y_train, **options)
-    # The rows that a method was fitted on are not those that a pipeline or a search around another one starts from.
-    if known is None or not hasattr(estimator, "top_influences"):
-        raise NotFittedError(
-            f"{name} is not fitted: fit it, or pass X_train and y_train, the rows that a clone of it is to be fitted on"
-        )
-    X_train, y_train, stage = known._given
-    if holds_none:
-        options["net"] = known.net_ if net is None else net
-        trajectory = getattr(known, "trajectory", None)
-        if trajectory is not None and net is None and getattr(fresh, "trajectory", fresh) is None:
-            fresh.set_params(trajectory=trajectory)
-    return fresh.fit(X_train, y_train, stage=stage, **options)

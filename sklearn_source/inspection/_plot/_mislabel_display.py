@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ...metrics import mislabel_detection_score, mislabelled_mask
-from ._matplotlib import REFERENCE, add_legend, axes_for, count_curve, finite_vector, next_curve, require_matplotlib
+from ._curves import add_legend, draw_curve
+from ._display import Display, finite_vector
+from ._matplotlib import REFERENCE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-class MislabelDisplay:
+class MislabelDisplay(Display):
     """The share of wrong labels found in the rows inspected so far, beside random order and the ideal, with the AUC.
 
     Made by :meth:`from_estimator` or :meth:`from_predictions`. Several scores go into one picture by drawing into the
     same axes with ``show_references=False``.
+
+    Read more in the :ref:`User Guide <displays>`.
 
     Parameters
     ----------
@@ -35,7 +46,14 @@ class MislabelDisplay:
     random_, ideal_ : Line2D or None
         What a random order finds, and one with all wrong labels first; None where not shown.
     ax_ : matplotlib Axes
+        The axes drawn in.
     figure_ : matplotlib Figure
+        Their figure.
+
+    See Also
+    --------
+    sklearn_source.metrics.mislabel_detection_score : The numbers.
+    audit_training_rows : Rows that may be mislabelled, where nobody knows which are.
 
     Examples
     --------
@@ -45,7 +63,15 @@ class MislabelDisplay:
     (1.0, array([0. , 0.5, 1. , 1. , 1. ]))
     """
 
-    def __init__(self, *, n_inspected, found, n_mislabelled, auc, name="self-influence"):
+    def __init__(
+        self,
+        *,
+        n_inspected: np.ndarray,
+        found: np.ndarray,
+        n_mislabelled: int,
+        auc: float,
+        name: str = "self-influence",
+    ):
         self.n_inspected = n_inspected
         self.found = found
         self.n_mislabelled = n_mislabelled
@@ -53,7 +79,15 @@ class MislabelDisplay:
         self.name = name
 
     @classmethod
-    def from_estimator(cls, estimator, is_mislabelled, *, name=None, show_references=True, ax=None):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        is_mislabelled: ArrayLike,
+        *,
+        name: str | None = None,
+        show_references: bool = True,
+        ax: Axes | None = None,
+    ) -> MislabelDisplay:
         """Inspect training rows by their self-influence.
 
         Parameters
@@ -64,7 +98,10 @@ class MislabelDisplay:
             Which of the rows given to ``fit`` have a wrong label: a mask, or their positions.
         name : str, optional
             In the legend; default: self-influence by the class.
-        show_references, ax : as in :meth:`from_predictions`
+        show_references : bool, default=True
+            Whether to draw random order and the ideal.
+        ax : matplotlib Axes, optional
+            Where to draw; default: a new figure.
 
         Returns
         -------
@@ -74,16 +111,26 @@ class MislabelDisplay:
         Raises
         ------
         ValueError
-            As :meth:`from_predictions`.
+            If the mask or the positions are not those of rows, or all or none of the rows are mislabelled.
+        ImportError
+            Without matplotlib.
         """
-        require_matplotlib(f"{cls.__name__}.from_estimator")
+        cls._require_matplotlib("from_estimator")
         check_is_fitted(estimator)
         mask = mislabelled_mask(is_mislabelled, estimator.n_train_)  # what is wrong with it is said before the work
         name = f"self-influence by {type(estimator).__name__}" if name is None else name
         return cls.from_predictions(estimator.self_influence(), mask, name=name, show_references=show_references, ax=ax)
 
     @classmethod
-    def from_predictions(cls, scores, is_mislabelled, *, name="self-influence", show_references=True, ax=None):
+    def from_predictions(
+        cls,
+        scores: ArrayLike,
+        is_mislabelled: ArrayLike,
+        *,
+        name: str = "self-influence",
+        show_references: bool = True,
+        ax: Axes | None = None,
+    ) -> MislabelDisplay:
         """Inspect training rows by any score: the higher, the sooner.
 
         Parameters
@@ -108,11 +155,13 @@ class MislabelDisplay:
         ------
         ValueError
             If lengths differ, scores are not finite, or all or none of the rows are mislabelled.
+        ImportError
+            Without matplotlib.
         """
-        require_matplotlib(f"{cls.__name__}.from_predictions")
-        scores = finite_vector(scores, "scores")
-        mask = mislabelled_mask(is_mislabelled, len(scores))
-        result = mislabel_detection_score(scores, mask)
+        cls._require_matplotlib("from_predictions")
+        row_scores = finite_vector(scores, "scores")
+        mask = mislabelled_mask(is_mislabelled, len(row_scores))
+        result = mislabel_detection_score(row_scores, mask)
         return cls(
             n_inspected=result.n_inspected,
             found=result.found,
@@ -121,8 +170,8 @@ class MislabelDisplay:
             name=name,
         ).plot(ax=ax, show_references=show_references)
 
-    def plot(self, ax=None, *, show_references=True, color=None):
-        """Draw.
+    def plot(self, ax: Axes | None = None, *, show_references: bool = True, color: Any = None) -> MislabelDisplay:
+        """Draw the curve, and what it is compared with.
 
         Parameters
         ----------
@@ -137,23 +186,19 @@ class MislabelDisplay:
         -------
         display : MislabelDisplay
             Itself.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
         """
+        ax = self._set_axes(ax, (6.0, 4.6))
         from matplotlib.ticker import PercentFormatter
 
-        ax = axes_for(ax, f"{type(self).__name__}.plot", (6.0, 4.6))
         n_train = int(self.n_inspected[-1])
-        own, style, _ = next_curve(ax)
         self.random_ = self.ideal_ = None
-        (self.line_,) = ax.plot(
-            self.n_inspected,
-            self.found,
-            color=color or own,
-            ls=style,
-            lw=2.2,
-            label=f"{self.name} (AUC {_short(self.auc)})",
-            zorder=3,
-        )
-        count_curve(self.line_)
+        name = f"{self.name} (AUC {_format_auc(self.auc)})"
+        self.line_ = draw_curve(ax, self.n_inspected, self.found, name, color=color, lw=2.2)
         if show_references:
             corner = [0, self.n_mislabelled, n_train]
             (self.ideal_,) = ax.plot(corner, [0, 1, 1], ":", color="black", lw=1.5, label="ideal: wrong labels first")
@@ -165,12 +210,11 @@ class MislabelDisplay:
         ax.set_ylabel(f"wrong labels found, of {self.n_mislabelled}")
         ax.grid(alpha=0.3)
         add_legend(ax, below_diagonal=True)
-        self.ax_, self.figure_ = ax, ax.figure
         return self
 
 
-def _short(auc):
-    """Two decimals, or three near the ends of the scale; 0 and 1 are written for nothing but themselves."""
+def _format_auc(auc):
+    """An AUC as str: two decimals, or three near the ends of the scale; 0 and 1 for nothing but themselves."""
     if abs(auc - 0.5) < 0.45:
         return f"{auc:.2f}"
     return f"{auc if auc in (0, 1) else np.clip(auc, 0.001, 0.999):.3f}"

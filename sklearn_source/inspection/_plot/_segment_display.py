@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
-from .._segment_scores import parts
-from .._showable import count, one_row, take
+from ...rows import count_rows, take_rows
+from .._segment_scores import iter_segment_scores
+from .._showable import take_showable
+from ._display import Display
 from ._influence_data import position_of
-from ._matplotlib import LITERAL, OPPOSING, SUPPORTING, axes_for, divide, require_matplotlib
+from ._matplotlib import LITERAL, OPPOSING, SUPPORTING, subdivide
 
-_MOST_TICKS = 14
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ...attribution import SegmentSummary, SourceAttribution
+
+_MAX_TICKS = 14
 _FLOOR = 1e-6  # h sigma below which nothing at all moved: where the axis ends
 
 
-class SegmentDisplay:
+class SegmentDisplay(Display):
     """In which segments of training the influence arose, and how far each segment had learned.
 
     Above, for every segment of :class:`~sklearn_source.SourceAttribution`, the sum of its positive scores over the
@@ -21,6 +32,8 @@ class SegmentDisplay:
     ``h sigma`` over the directions of the weights: far above 1, a direction was learned to the end within the segment,
     which then acts like an influence function there; far below 1 it hardly moved, as TracIn takes for granted. Most of
     the gradients lies in the few directions at the top, which the marks at 95 %, 99 % and the largest show.
+
+    Read more in the :ref:`User Guide <displays>`.
 
     Parameters
     ----------
@@ -48,9 +61,23 @@ class SegmentDisplay:
     See Also
     --------
     segment_scores : The scores of every row and query by segment.
+    InfluenceDisplay : Which rows they are.
+
+    Examples
+    --------
+    >>> display = SegmentDisplay.from_estimator(est, X_query, query=0)  # doctest: +SKIP
+    >>> display.shares_  # of each segment in all influence on the first query  # doctest: +SKIP
     """
 
-    def __init__(self, *, segments, supporting, opposing, of="mean of all queries", unit=None):
+    def __init__(
+        self,
+        *,
+        segments: Sequence[SegmentSummary],
+        supporting: np.ndarray,
+        opposing: np.ndarray,
+        of: str = "mean of all queries",
+        unit: str | None = None,
+    ):
         self.segments = segments
         self.supporting = supporting
         self.opposing = opposing
@@ -58,15 +85,27 @@ class SegmentDisplay:
         self.unit = unit
 
     @classmethod
-    def from_estimator(cls, estimator, X_query, y=None, *, query=None, scale=1.0, unit=None, ax=None):
+    def from_estimator(
+        cls,
+        estimator: SourceAttribution,
+        X_query: Any,
+        y: Any = None,
+        *,
+        query: int | None = None,
+        scale: float = 1.0,
+        unit: str | None = None,
+        ax: Axes | None = None,
+    ) -> SegmentDisplay:
         """Score queries segment by segment, and draw.
 
         Parameters
         ----------
         estimator : SourceAttribution
             Fitted.
-        X_query, y : array-like
-            The queries, as in ``transform``.
+        X_query : array-like of shape (n_query, ...)
+            The queries, as ``transform`` takes them.
+        y : array-like of shape (n_query, ...), optional
+            Their targets, for measurements that need them.
         query : int, optional
             Which one; default: the mean of all.
         scale : float, default=1.0
@@ -85,30 +124,46 @@ class SegmentDisplay:
         ------
         ValueError
             If the estimator has no segments, or the query does not exist.
+        ImportError
+            Without matplotlib.
         """
-        require_matplotlib(f"{cls.__name__}.from_estimator")
-        of, n_query = f"mean of {count(X_query)} queries", count(X_query)
-        if query is not None:
-            position = position_of(query, n_query)
-            X_query, y = one_row(X_query, position), None if y is None else np.asarray(take(y, [position]))
-            of, n_query = f"query {position}", 1
+        cls._require_matplotlib("from_estimator")
+        n_query = count_rows(X_query)
+        position, of = _which_queries(query, n_query)
+        if position is not None:
+            X_query, y = take_rows(X_query, [position]), None if y is None else np.asarray(take_showable(y, [position]))
+            n_query = 1
         sums = np.zeros((2, len(getattr(estimator, "segments_", ()))))
-        for segment, _, _, scores in parts(estimator, X_query, y):
+        for segment, _, _, scores in iter_segment_scores(estimator, X_query, y):
             sums[0, segment] += float(scores.clamp(min=0).sum())
             sums[1, segment] += float(scores.clamp(max=0).sum())
         supporting, opposing = scale * sums / n_query
         return cls(segments=estimator.segments_, supporting=supporting, opposing=opposing, of=of, unit=unit).plot(ax=ax)
 
     @classmethod
-    def from_predictions(cls, scores, segments, *, query=None, unit=None, ax=None):
+    def from_predictions(
+        cls,
+        scores: ArrayLike,
+        segments: Sequence[SegmentSummary],
+        *,
+        query: int | None = None,
+        unit: str | None = None,
+        ax: Axes | None = None,
+    ) -> SegmentDisplay:
         """Draw scores that :func:`segment_scores` gave.
 
         Parameters
         ----------
         scores : array-like of shape (n_segments, n_query, n_train)
+            By segment, query and training row.
         segments : list of SegmentSummary
             The ``segments_`` of the estimator.
-        query, unit, ax : as in :meth:`from_estimator`
+        query : int, optional
+            Which one; default: the mean of all.
+        unit : str, optional
+            Of the scores.
+        ax : matplotlib Axes, optional
+            Axes that are divided in two; default: a new figure.
 
         Returns
         -------
@@ -119,23 +174,24 @@ class SegmentDisplay:
         ------
         ValueError
             If shapes do not fit, or the query does not exist.
+        ImportError
+            Without matplotlib.
         """
-        require_matplotlib(f"{cls.__name__}.from_predictions")
+        cls._require_matplotlib("from_predictions")
         scores = np.asarray(scores, dtype=np.float64)
         if scores.ndim != 3 or len(scores) != len(segments) or not np.isfinite(scores).all():
             raise ValueError(
                 f"expected finite scores of shape (n_segments, n_query, n_train) with n_segments = {len(segments)}, "
                 f"got shape {scores.shape}"
             )
-        of = f"mean of {scores.shape[1]} queries"
-        if query is not None:
-            position = position_of(query, scores.shape[1])
-            scores, of = scores[:, [position]], f"query {position}"
-        supporting, opposing = (part.sum(2).mean(1) for part in (scores.clip(min=0), scores.clip(max=0)))
+        position, of = _which_queries(query, scores.shape[1])
+        if position is not None:
+            scores = scores[:, [position]]
+        supporting, opposing = (signed.sum(2).mean(1) for signed in (scores.clip(min=0), scores.clip(max=0)))
         return cls(segments=segments, supporting=supporting, opposing=opposing, of=of, unit=unit).plot(ax=ax)
 
-    def plot(self, ax=None):
-        """Draw.
+    def plot(self, ax: Axes | None = None) -> SegmentDisplay:
+        """Draw the scores and the spectra of the segments, one above the other.
 
         Parameters
         ----------
@@ -146,6 +202,13 @@ class SegmentDisplay:
         -------
         display : SegmentDisplay
             Itself.
+
+        Raises
+        ------
+        ValueError
+            If sums and segments differ in number.
+        ImportError
+            Without matplotlib.
         """
         absolute = np.asarray(self.supporting) - np.asarray(self.opposing)
         if absolute.shape != (len(self.segments),):
@@ -153,16 +216,15 @@ class SegmentDisplay:
                 f"expected supporting and opposing sums for each of {len(self.segments)} segments, got {absolute.shape}"
             )
         self.shares_ = absolute / (absolute.sum() or 1.0)
-        self.ax_ = axes_for(ax, f"{type(self).__name__}.plot", (7.2, 6.6))
-        self.figure_ = self.ax_.figure
-        grid = divide(self.ax_, 2, 1, height_ratios=[1.25, 1], hspace=0.12)
+        ax = self._set_axes(ax, (7.2, 6.6))
+        grid = subdivide(ax, 2, 1, height_ratios=[1.25, 1], hspace=0.12)
         upper = self.figure_.add_subplot(grid[0])
         lower = self.figure_.add_subplot(grid[1], sharex=upper)
         self.axes_ = np.array([upper, lower], dtype=object)
         self._draw_scores(upper)
         self._draw_spectra(lower)
         steps = sorted({step for segment in self.segments for step in (segment.start, segment.end)})
-        if len(steps) <= _MOST_TICKS:
+        if len(steps) <= _MAX_TICKS:
             lower.set_xticks(steps)
         upper.tick_params(labelbottom=False)
         upper.set_xlim(steps[0], steps[-1])
@@ -173,6 +235,7 @@ class SegmentDisplay:
         return self
 
     def _draw_scores(self, ax):
+        """Draw a bar up and one down for each segment, with its share."""
         ends = np.array([(segment.start, segment.end) for segment in self.segments], dtype=float)
         centres = ends.mean(1)
         width = min(0.55 * np.diff(ends).min(), 0.2 * np.ptp(ends))  # one width: heights are to be compared
@@ -188,13 +251,14 @@ class SegmentDisplay:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False, borderaxespad=0.3)
 
     def _draw_spectra(self, ax):
+        """Draw a box for the ``h sigma`` of each segment."""
         total = self.segments[-1].end - self.segments[0].start
         width = min(0.3 * min(segment.end - segment.start for segment in self.segments), 0.12 * total)
         lowest = 0.1
         for segment in self.segments:
             centre = (segment.start + segment.end) / 2
             q = {key: max(value, _FLOOR) for key, value in segment.h_sigma_quantiles.items()}
-            ax.plot([centre, centre], [q[0.05], q[1.0]], color="0.35", lw=1.2)
+            ax.plot([centre, centre], [q[0.05], q[1.0]], color="0.35", lw=1.2, zorder=0.5)  # behind the box
             ax.bar(centre, q[0.75] - q[0.25], width, q[0.25], color="0.75", edgecolor="0.35")
             ax.plot([centre - width / 2, centre + width / 2], [q[0.5], q[0.5]], color="black", lw=2)
             ax.plot([centre] * 3, [q[0.95], q[0.99], q[1.0]], ls="", marker="_", color="0.35", ms=10)
@@ -210,6 +274,7 @@ class SegmentDisplay:
         self._name_stages(ax)
 
     def _name_stages(self, ax):
+        """Write the number of each stage where it begins, if there are several."""
         starts = {}
         for segment in self.segments:
             starts.setdefault(segment.stage, segment.start)
@@ -218,8 +283,17 @@ class SegmentDisplay:
             ax.annotate(f"stage {stage}", (start, 1), (3, 2), va="bottom", annotation_clip=False, **words)
 
     def _mark_stages(self, ax):
+        """Draw a line between segments, a heavier one between stages."""
         for before, after in zip(self.segments, self.segments[1:]):
             if before.stage != after.stage:
                 ax.axvline(after.start, color="black", lw=1.5)
             else:
                 ax.axvline(after.start, color="0.7", lw=0.8)
+
+
+def _which_queries(query, n_query):
+    """Position of the one query that is drawn, None for the mean of all, and what the title says of it."""
+    if query is None:
+        return None, f"mean of {n_query} queries"
+    position = position_of(query, n_query)
+    return position, f"query {position}"

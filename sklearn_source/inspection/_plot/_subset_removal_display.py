@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import Bunch
 
-from ._influence_words import measured
-from ._matplotlib import (
-    LITERAL,
-    REFERENCE,
-    add_legend,
-    axes_for,
-    count_curve,
-    finite_vector,
-    n_curves,
-    next_curve,
-    require_matplotlib,
-)
+from ._curves import add_legend, draw_curve, keep_legend_away, n_curves
+from ._display import Display, finite_vector
+from ._matplotlib import LITERAL, REFERENCE
+from ._removal_result import arguments_from_result
 
-_PLAIN = ("score", "interval", "baseline", "baseline_interval")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import LineCollection
+
 # Points by which one method after the other is moved sideways, so that intervals do not hide each other.
-_ASIDE = (0, 4, -4, 8, -8)
+_OFFSETS = (0, 4, -4, 8, -8)
 # Numbers of rows closer than this share of their range would run into each other as ticks.
-_CLOSE = 0.06
-# By the name of the metric's field: the fields of it, of its interval and of the random rows'; words; whether a share.
-_QUANTITIES = {
-    "flip_rate": (
-        ("flip_rate", "flip_interval", "random_flip_rate", "random_flip_interval"),
-        "queries flipped",
-        True,
-    ),
-    "change": (
-        ("change", "change_interval", "random_change", "random_change_interval"),
-        "fall of {}, mean over queries",
-        False,
-    ),
-}
+_MIN_TICK_DISTANCE = 0.06
 
 
-class SubsetRemovalDisplay:
+class SubsetRemovalDisplay(Display):
     """Flipped predictions, or change of the measurement, against the number of rows removed; random rows beside it.
 
     Made by :meth:`from_result` or :meth:`from_predictions`. Several methods go into one picture by drawing into the
     same axes with ``show_baseline=False``.
+
+    Read more in the :ref:`User Guide <displays>`.
 
     Parameters
     ----------
@@ -69,10 +57,13 @@ class SubsetRemovalDisplay:
     intervals_ : list of LineCollection
         Vertical lines: the intervals of random rows and of the method, where they are known.
     ax_ : matplotlib Axes
+        The axes drawn in.
     figure_ : matplotlib Figure
+        Their figure.
 
     See Also
     --------
+    sklearn_source.metrics.subset_removal_score : The numbers.
     sklearn_source.retraining.retrain_without : The networks behind it.
 
     Examples
@@ -86,14 +77,14 @@ class SubsetRemovalDisplay:
     def __init__(
         self,
         *,
-        k,
-        score,
-        baseline=None,
-        interval=None,
-        baseline_interval=None,
-        name="rows of highest score",
-        quantity="queries whose prediction flipped",
-        percent=False,
+        k: ArrayLike,
+        score: ArrayLike,
+        baseline: ArrayLike | None = None,
+        interval: ArrayLike | None = None,
+        baseline_interval: ArrayLike | None = None,
+        name: str = "rows of highest score",
+        quantity: str = "queries whose prediction flipped",
+        percent: bool = False,
     ):
         self.k = k
         self.score = score
@@ -105,7 +96,15 @@ class SubsetRemovalDisplay:
         self.percent = percent
 
     @classmethod
-    def from_result(cls, result, *, quantity="auto", name="rows of highest score", show_baseline=True, ax=None):
+    def from_result(
+        cls,
+        result: Bunch,
+        *,
+        quantity: str = "auto",
+        name: str = "rows of highest score",
+        show_baseline: bool = True,
+        ax: Axes | None = None,
+    ) -> SubsetRemovalDisplay:
         """Draw what the metric returned.
 
         Parameters
@@ -116,66 +115,10 @@ class SubsetRemovalDisplay:
             ``baseline``, ``interval``, ``baseline_interval``.
         quantity : {"auto", "flip_rate", "change"}, default="auto"
             ``"auto"``: the rate of flips where there are any to speak of, else the change of the measurement.
-        name, show_baseline, ax : as in :meth:`from_predictions`
-
-        Returns
-        -------
-        display : SubsetRemovalDisplay
-            Drawn.
-
-        Raises
-        ------
-        ValueError
-            If the result lacks the quantity, or lengths differ.
-        """
-        if quantity not in ("auto", *_QUANTITIES):
-            raise ValueError(f"quantity must be 'auto' or one of {tuple(_QUANTITIES)}, got {quantity!r}")
-        if quantity == "auto":
-            known = [q for q in _QUANTITIES if _known(getattr(result, q, None))]
-            quantity = known[0] if known else None
-        fields, words, percent = _QUANTITIES.get(quantity, (_PLAIN, "effect of removal", False))
-        words = words.format(measured(getattr(result, "measurement", None)))
-        score, interval, baseline, baseline_interval = (getattr(result, field, None) for field in fields)
-        if getattr(result, "k", None) is None or score is None:
-            raise ValueError(
-                f"expected a result with fields k and {fields[0]}, as subset_removal_score returns it, got a "
-                f"{type(result).__name__} without"
-            )
-        return cls.from_predictions(
-            result.k,
-            score,
-            baseline if _known(baseline) else None,
-            interval=interval if _known(interval) else None,
-            baseline_interval=baseline_interval if _known(baseline_interval) else None,
-            name=name,
-            quantity=words,
-            percent=percent,
-            show_baseline=show_baseline,
-            ax=ax,
-        )
-
-    @classmethod
-    def from_predictions(
-        cls,
-        k,
-        score,
-        baseline=None,
-        *,
-        interval=None,
-        baseline_interval=None,
-        name="rows of highest score",
-        quantity="queries whose prediction flipped",
-        percent=False,
-        show_baseline=True,
-        ax=None,
-    ):
-        """Draw arrays.
-
-        Parameters
-        ----------
-        k, score, baseline, interval, baseline_interval, name, quantity, percent : as in the class
+        name : str, default="rows of highest score"
+            In the legend.
         show_baseline : bool, default=True
-            Whether to draw it too.
+            Whether to draw the random rows too.
         ax : matplotlib Axes, optional
             Where to draw; default: a new figure.
 
@@ -187,27 +130,77 @@ class SubsetRemovalDisplay:
         Raises
         ------
         ValueError
-            If lengths differ, or numbers are not finite.
+            If the result lacks the quantity, or lengths differ.
         """
-        require_matplotlib(f"{cls.__name__}.from_predictions")
-        k = finite_vector(k, "k")
-        order = np.argsort(k, kind="stable")
-        score = finite_vector(score, "score", len(k))[order]
-        if baseline is not None:
-            baseline = finite_vector(baseline, "baseline", len(k))[order]
+        arguments = arguments_from_result(result, quantity)
+        return cls.from_predictions(**arguments, name=name, show_baseline=show_baseline, ax=ax)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        k: ArrayLike,
+        score: ArrayLike,
+        baseline: ArrayLike | None = None,
+        *,
+        interval: ArrayLike | None = None,
+        baseline_interval: ArrayLike | None = None,
+        name: str = "rows of highest score",
+        quantity: str = "queries whose prediction flipped",
+        percent: bool = False,
+        show_baseline: bool = True,
+        ax: Axes | None = None,
+    ) -> SubsetRemovalDisplay:
+        """Draw arrays.
+
+        Parameters
+        ----------
+        k : array-like of int of shape (n_k,)
+            Numbers of rows removed per query, in any order.
+        score : array-like of shape (n_k,)
+            What came of it.
+        baseline : array-like of shape (n_k,), optional
+            What came of removing as many random rows.
+        interval, baseline_interval : array-like of shape (2, n_k) or (n_k, 2), optional
+            Lower and upper ends of their intervals; a table of two by two holds the lower ends first.
+        name : str, default="rows of highest score"
+            In the legend.
+        quantity : str, default="queries whose prediction flipped"
+            What is measured.
+        percent : bool, default=False
+            Whether it is a share, written as percentage.
+        show_baseline : bool, default=True
+            Whether to draw the random rows too.
+        ax : matplotlib Axes, optional
+            Where to draw; default: a new figure.
+
+        Returns
+        -------
+        display : SubsetRemovalDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, numbers are not finite, or an upper end is below its lower one.
+        ImportError
+            Without matplotlib.
+        """
+        cls._require_matplotlib("from_predictions")
+        counts = finite_vector(k, "k")
+        order = np.argsort(counts, kind="stable")
         return cls(
-            k=k[order],
-            score=score,
-            baseline=baseline,
-            interval=_ends(interval, "interval", order),
-            baseline_interval=_ends(baseline_interval, "baseline_interval", order),
+            k=counts[order],
+            score=finite_vector(score, "score", len(counts))[order],
+            baseline=None if baseline is None else finite_vector(baseline, "baseline", len(counts))[order],
+            interval=_interval_ends(interval, "interval", order),
+            baseline_interval=_interval_ends(baseline_interval, "baseline_interval", order),
             name=name,
             quantity=quantity,
             percent=percent,
         ).plot(ax=ax, show_baseline=show_baseline)
 
-    def plot(self, ax=None, *, show_baseline=True, color=None):
-        """Draw.
+    def plot(self, ax: Axes | None = None, *, show_baseline: bool = True, color: Any = None) -> SubsetRemovalDisplay:
+        """Draw the curves with their intervals.
 
         Parameters
         ----------
@@ -222,22 +215,24 @@ class SubsetRemovalDisplay:
         -------
         display : SubsetRemovalDisplay
             Itself.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
         """
-        ax = axes_for(ax, f"{type(self).__name__}.plot", (6.4, 4.2))
-        own, style, marker = next_curve(ax)
-        aside = _aside(ax, _ASIDE[n_curves(ax) % len(_ASIDE)])
-        self.intervals_ = []
+        ax = self._set_axes(ax, (6.4, 4.2))
+        shifted = _shifted(ax, _OFFSETS[n_curves(ax) % len(_OFFSETS)])
+        self.intervals_: list[LineCollection] = []
         k = np.asarray(self.k)
         self.baseline_ = None
         if show_baseline and self.baseline is not None:
             (self.baseline_,) = ax.plot(k, self.baseline, "s-", color=REFERENCE, ms=4, lw=1.2, label="random rows")
             self._draw_interval(ax, self.baseline_interval, REFERENCE, ax.transData)
-        look = {"marker": marker, "ls": style, "color": color or own, "lw": 2}
-        (self.line_,) = ax.plot(k, self.score, label=self.name, zorder=3, **look)
-        self.line_.set_transform(aside)  # after the limits were found, which know data coordinates only
-        count_curve(self.line_)
-        self._draw_interval(ax, self.interval, self.line_.get_color(), aside)
-        log = len(k) > 1 and k[0] > 0 and np.diff(k).min() < _CLOSE * (k[-1] - k[0])
+        self.line_ = draw_curve(ax, k, self.score, self.name, color=color, markers=True, lw=2)
+        self.line_.set_transform(shifted)  # after the limits were computed, which know data coordinates only
+        self._draw_interval(ax, self.interval, self.line_.get_color(), shifted)
+        log = len(k) > 1 and k[0] > 0 and np.diff(k).min() < _MIN_TICK_DISTANCE * (k[-1] - k[0])
         ax.set_xscale("log" if log else "linear")
         words = "training rows removed per query" + (" (log scale)" if log else "")
         ax.set_xlabel(words + ("\nvertical lines: intervals over queries" if self.intervals_ else ""))
@@ -253,29 +248,25 @@ class SubsetRemovalDisplay:
             ax.set_xticks([], minor=True)
         ax.grid(axis="y", alpha=0.3)
         add_legend(ax, frameon=False)
-        self.ax_, self.figure_ = ax, ax.figure
         return self
 
     def _draw_interval(self, ax, ends, color, transform):
+        """Draw a vertical line for every ``k``, if its ends, (2, n_k), are known."""
         if ends is not None:
             self.intervals_.append(ax.vlines(self.k, ends[0], ends[1], color=color, lw=1.4, alpha=0.7))
             self.intervals_[-1].set_transform(transform)
+            keep_legend_away(ax, self.k, *ends, transform)
 
 
-def _aside(ax, points):
-    """Data coordinates, moved to the right by some points."""
+def _shifted(ax, points):
+    """The transform from data coordinates, moved to the right by some points."""
     from matplotlib.transforms import ScaledTranslation
 
     return ax.transData + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
 
 
-def _known(values):
-    """Whether there are numbers: the metric says NaN where it cannot tell."""
-    return values is not None and bool(np.isfinite(np.asarray(values, dtype=np.float64)).all())
-
-
-def _ends(interval, what, order):
-    """Lower and upper ends, each (n_k,), in the order of k."""
+def _interval_ends(interval, what, order):
+    """Lower and upper ends, (2, n_k), in the order of k; None where there are none."""
     if interval is None:
         return None
     ends = np.asarray(interval, dtype=np.float64)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 
-import joblib
 import numpy as np
 import torch
+
+from .._digest import digest
 
 
 def fingerprint(net):
     """Aspect -> value, to be compared before and after."""
     found = {
-        "torch's random state": joblib.hash(torch.get_rng_state().numpy()),
-        "NumPy's random state": joblib.hash(np.random.get_state()),
+        "torch's random state": digest(torch.get_rng_state()),
+        "NumPy's random state": digest(np.random.get_state()),
         "Python's random state": hash(random.getstate()),
         "torch's grad mode": torch.is_grad_enabled(),
         "torch's default dtype": torch.get_default_dtype(),
@@ -24,7 +25,7 @@ def fingerprint(net):
         found[f"the attributes of the net's callback {name!r}"] = {k: id(v) for k, v in vars(callback).items()}
     if not getattr(net, "initialized_", False):
         return found
-    found["the optimizer's state"] = _digest(net.optimizer_.state_dict())
+    found["the optimizer's state"] = digest(net.optimizer_.state_dict())
     for part, root in (("module", net.module_), ("criterion", net.criterion_)):
         for name, module in root.named_modules():
             where = f"of {part}_{'.' + name if name else ''}"
@@ -36,25 +37,15 @@ def fingerprint(net):
                 if key.endswith("hooks") and value
             }
     for name, parameter in net.module_.named_parameters():
-        found[f"the values of parameter {name}"] = _digest(parameter)
+        found[f"the values of parameter {name}"] = digest(parameter)
         found[f"requires_grad of parameter {name}"] = parameter.requires_grad
-        found[f"the gradient of parameter {name}"] = _digest(parameter.grad)
+        found[f"the gradient of parameter {name}"] = digest(parameter.grad)
         found[f"the memory of parameter {name}"] = parameter.data_ptr()
     for name, buffer in net.module_.named_buffers():
-        found[f"the values of buffer {name}"] = _digest(buffer)
+        found[f"the values of buffer {name}"] = digest(buffer)
     return found
 
 
 def changed(before, after):
     """Names of the aspects that differ."""
     return [key for key in {**before, **after} if before.get(key) != after.get(key)]
-
-
-def _digest(value):
-    if isinstance(value, torch.Tensor):
-        return joblib.hash(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    if isinstance(value, dict):
-        return {key: _digest(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_digest(item) for item in value]
-    return value

@@ -1,0 +1,232 @@
+"""Methods that look into a network: how they come by it, by its training rows, and by the queries."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from abc import abstractmethod
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from ..gradients.algebra import even_chunks
+from ..loss import resolve_measurement
+from ..network import Network, PortableNet, row_form, train_clone, validate_query_rows, validate_training_rows
+from ..rows import (
+    as_arrays,
+    cast_like_training,
+    match_stage_rows,
+    require_same_rows,
+    row_hashes,
+    warn_unused_rows,
+)
+from ..trajectory import TrajectoryRecorder
+from ..utils._compat import Interval, StrOptions, fit_context
+from ..utils._progress import progress
+from ._attribution import BaseAttribution
+from ._data_validation import read
+from ._net_argument import net_first, require_all_rows, require_trained, trajectory_of, unwrap
+
+
+class NetworkAttribution(BaseAttribution):
+    """Base of the methods that look into a trained network.
+
+    After :meth:`fit` a method finds a private copy of the network in ``_network``, the rows in ``_rows``, which of them
+    each stage trained on in ``_credited``, the measurement in ``_measure``, and has learned its own in
+    :meth:`_fit_method`. What another method has to be given to be fitted on the same is in ``net_`` and ``_given``.
+
+    A method gives :meth:`_fit_method`, :meth:`_prepare_queries`, and the two generators of scores of
+    :class:`BaseAttribution`. Its constructor takes ``net``, ``random_state``, ``verbose``, and what it needs of
+    ``measurement``, ``output`` and ``batch_size``.
+
+    Read more in the :ref:`User Guide <add_method>`.
+    """
+
+    # Queries scored together when nothing larger is at stake.
+    _query_chunk = 4096
+    _parameter_constraints = {
+        "net": "no_validation",  # fit says what it needs, and why
+        "measurement": [StrOptions({"auto", "log_odds", "prediction", "neg_loss"}), callable],
+        "output": [None, Interval(Integral, 0, None, closed="left"), tuple],
+        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+    _needs_trajectory = False
+
+    @abstractmethod
+    def _fit_method(self) -> None:
+        """Learn what the method needs from ``_network``, ``_rows``, ``_credited`` and ``trajectory_``."""
+
+    @abstractmethod
+    def _prepare_queries(self, rows, index, measure):
+        """What :meth:`_score_batches` needs of the queries ``index`` of ``rows`` (a :class:`~.rows.Rows`)."""
+
+    @net_first
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, *, net: Any = None, stage: Any = None) -> NetworkAttribution:
+        """Fit on the training rows of a network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_train, ...), dict of arrays or torch Dataset
+            The rows given to ``net.fit``; any order, none missing.
+        y : array-like of shape (n_train,) or (n_train, n_outputs)
+            Their targets.
+        net : skorch.NeuralNet, optional
+            The trained network, used as it is and never modified. ``fit(net, X, y)`` is the same call. Without it the
+            constructor's ``net`` is used: frozen as it is, bare by training a clone.
+        stage : array-like of int of shape (n_train,), optional
+            For networks trained in several stages: the stage each row is credited in. Of no consequence to methods
+            that look at the trained weights alone.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the rows are not those trained on, hold NaN, or the method cannot serve this network; the message says
+            what to do. The estimator is then as it was before.
+        sklearn.exceptions.NotFittedError
+            If the network is not trained.
+        """
+        before = dict(vars(self))
+        try:
+            self._fit(X, y, self.net if net is None else net, net is not None, stage)
+        except BaseException:  # an interrupt too must not leave half of one fit and half of another
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        return self
+
+    def _fit(self, X, y, net, as_is, stage):
+        net, frozen = unwrap(net)
+        as_is = as_is or frozen
+        if as_is:
+            require_trained(net)
+        X, y = read(self, net, X, y, reset=True)
+        self._seed = self._draw_seed()
+        if not as_is:
+            net, X, y = train_clone(net, X, y, seed=self._seed, recorder=self._recorder())
+        self.net_, self._given = net, (X, y, stage)
+        self._network = Network.from_net(net)
+        self._rows = self._network.prepare(X, y)
+        self.n_train_ = len(self._rows)
+        if not self._rows.has_y:
+            raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
+        self._credit(X, y, as_is, stage)
+        x, targets = self._rows.batch(slice(0, 4))
+        output = validate_training_rows(self._network, x)
+        self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
+        self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
+        self._measure = resolve_measurement(
+            getattr(self, "measurement", "prediction"), self._network, output=getattr(self, "output", None)
+        )
+        if isinstance(getattr(self, "measurement", None), str):  # what cannot be measured is said before the work
+            self._measure(output, self._measure.target(output, targets if self._measure.needs_y else None, x), x)
+        self._lock = threading.RLock()
+        self._fit_method()
+
+    def _credit(self, X, y, as_is, stage):
+        """Recognise the rows: which stage of the training used which of them."""
+        trajectory = trajectory_of(self.net_, needed=self._needs_trajectory, given=getattr(self, "trajectory", None))
+        if trajectory is None and as_is:
+            require_all_rows(self.net_, self.n_train_)
+        if self._needs_trajectory:
+            self.trajectory_ = trajectory
+        hashes = row_hashes(X, y)
+        self._credited = match_stage_rows(trajectory, hashes, self.n_train_, stage, every_stage=self._needs_trajectory)
+        if self.has_unit:
+            warn_unused_rows(self._credited, self.n_train_)
+        elif not self._needs_trajectory:
+            self._credited = [np.arange(self.n_train_)]
+        self._identified = hashes is not None
+        self._keys = np.arange(self.n_train_, dtype=np.uint64) if hashes is None else hashes
+
+    @property
+    def row_hashes_(self) -> NDArray[np.uint64] | None:
+        """Fingerprints of the training rows in the order of :meth:`fit`, None where they have none."""
+        return self._keys if self._identified else None
+
+    def _require_fit_rows(self, X, y):
+        """The training rows as ``fit`` read them, given once more.
+
+        Raises
+        ------
+        ValueError
+            If they are others, or stand in another order.
+        """
+        X, y = cast_like_training(*as_arrays(self.net_, X, y), self._form, self._y_shape)
+        rows, hashes = self._network.prepare(X, y), row_hashes(X, y)
+        if len(rows) != self.n_train_ or not rows.has_y:
+            raise ValueError(
+                f"expected the {self.n_train_} training rows given to fit and their targets y, got {len(rows)}"
+                + ("" if rows.has_y else " without targets")
+            )
+        if self._identified and hashes is not None:
+            require_same_rows(hashes, self._keys)
+        return X, y
+
+    def _recorder(self):
+        """What is to watch the training of a bare net that has no recorder of its own."""
+        return TrajectoryRecorder() if self._needs_trajectory else None
+
+    def _draw_seed(self):
+        """One seed per fit. None draws fresh entropy, so that numpy's global state is left alone."""
+        if self.random_state is None:
+            return int(np.random.default_rng().integers(2**31 - 1))
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _query_batches(self, X, y):
+        X, y = read(self, self.net_, X, y, reset=False)
+        rows = self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape))
+        if self._measure.needs_y and not rows.has_y:
+            raise ValueError(
+                f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "
+                "transform(X, y)"
+            )
+        validate_query_rows(self._network, rows.batch(slice(0, 1))[0], self._form)
+        size = max(1, min(self._query_chunk, self._queries_at_once()))
+        chunks = even_chunks(len(rows), size)
+        chunks = progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")
+        return len(rows), (
+            (chunk, self._prepare_queries(rows, np.arange(chunk.start, chunk.stop), self._measure)) for chunk in chunks
+        )
+
+    def _queries_at_once(self):
+        """Queries whose vectors fit in memory together."""
+        return self._query_chunk
+
+    def _transform_needs_y(self):
+        return self._measure.needs_y
+
+    @contextlib.contextmanager
+    def _exclusive(self):
+        """One reader at a time: threads that share the estimator share the module, whose weights change on the walk."""
+        with super()._exclusive(), self._lock:
+            yield
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_measure")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        return tags
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        state.pop("_lock", None)
+        return {name: PortableNet(value) if name in ("net", "net_") else value for name, value in state.items()}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._lock = threading.RLock()

@@ -1,0 +1,110 @@
+"""The training rows of highest and of lowest score for one query, by a fitted method or from scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from ...rows import count_rows, take_rows
+from .._showable import take_showable
+from ._captions import measurement_in_words
+from ._display import finite_vector
+from ._influence_data import checked_k, class_name, position_of, require_length
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The strongest training rows of one query, and what is known of the query.
+
+    Attributes
+    ----------
+    position : int
+        Of the query among the queries.
+    query_row : frame, ndarray, list of str, or dict or tuple of these
+        The query, as a container of one row.
+    query_target : ndarray of shape (1, ...) or None
+        Its target.
+    supporting, opposing : tuple of ndarray of shape (k,)
+        Indices of training rows and their scores, strongest first.
+    has_classes : bool
+        Whether targets are classes, which have names.
+    prediction : object
+        The network's answer, None where it is not shown.
+    has_unit : bool
+        Whether the sign of a score says that a row raised or lowered the measurement.
+    measurement : str
+        What the scores are parts of, in words.
+    """
+
+    position: int
+    query_row: Any
+    query_target: Any
+    supporting: tuple
+    opposing: tuple
+    has_classes: bool
+    prediction: Any
+    has_unit: bool
+    measurement: str
+
+
+def rank_by_estimator(estimator, X_query, y, X_train, query, k, target_names, prediction):
+    """The :class:`Ranking` of one of the queries by a fitted method; the other arguments are the user's."""
+    check_is_fitted(estimator)
+    require_length(X_train, estimator.n_train_, "X_train", "the rows that the estimator was fitted on")
+    position = position_of(query, count_rows(X_query))
+    row, target = take_rows(X_query, [position]), None if y is None else np.asarray(take_showable(y, [position]))
+    k = min(checked_k(k), estimator.n_train_)
+    supporting, opposing = (
+        estimator.top_influences(row, target, k=k, order=order) for order in ("supporting", "opposing")
+    )
+    has_classes = isinstance(estimator.net_, ClassifierMixin)
+    if prediction is None and has_classes:
+        predicted = np.asarray(estimator.net_.predict(row))
+        prediction = class_name(predicted[0], target_names) if predicted.shape == (1,) else None
+    measurement = "the score"
+    if estimator.has_unit:
+        measurement = measurement_in_words(estimator._measure.name)
+        measured_class = prediction if target is None or not has_classes else class_name(target[0], target_names)
+        if estimator._measure.name == "log_odds" and measured_class is not None:
+            measurement += f" of {measured_class}"
+    return Ranking(
+        position=position,
+        query_row=take_showable(X_query, [position]),
+        query_target=target,
+        supporting=(supporting.indices[0], supporting.scores[0]),
+        opposing=(opposing.indices[0], opposing.scores[0]),
+        has_classes=has_classes,
+        prediction=prediction,
+        has_unit=estimator.has_unit,
+        measurement=measurement,
+    )
+
+
+def rank_by_scores(scores, X_query, y, X_train, y_train, query, k, prediction, has_unit, measurement):
+    """The :class:`Ranking` of one of the queries by scores (n_query, n_train); the other arguments are the user's."""
+    scores, n_train, n_query = np.asarray(scores), count_rows(X_train), count_rows(X_query)
+    if scores.shape != (n_query, n_train):
+        raise ValueError(
+            f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), as X_query and X_train say, "
+            f"got {scores.shape}"
+        )
+    position = position_of(query, n_query)
+    row, k = finite_vector(scores[position], "scores"), checked_k(k)
+    targets = [np.asarray(values) for values in (y, y_train) if values is not None]
+    highest = np.argsort(-row, kind="stable")[:k]
+    lowest = np.argsort(row, kind="stable")[:k]
+    return Ranking(
+        position=position,
+        query_row=take_showable(X_query, [position]),
+        query_target=None if y is None else np.asarray(take_showable(y, [position])),
+        supporting=(highest, row[highest]),
+        opposing=(lowest, row[lowest]),
+        has_classes=bool(targets) and all(values.dtype.kind in "bui" for values in targets),
+        prediction=prediction,
+        has_unit=has_unit,
+        measurement=measurement,
+    )

@@ -1,0 +1,38 @@
+"""Rows named by index or mask, checked."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def row_indices(rows: ArrayLike, n_rows: int, what: str) -> np.ndarray:
+    """Indices of rows that a user names by index or mask.
+
+    Parameters
+    ----------
+    rows : array-like of int of shape (n,), or of bool of shape (n_rows,)
+    n_rows : int
+    what : str
+        What the error calls them.
+
+    Returns
+    -------
+    indices : ndarray of int64, shape (n,)
+        As given: in their order, none left out.
+
+    Raises
+    ------
+    ValueError
+        If they are something else, or no rows.
+    """
+    rows = np.asarray(rows)
+    if rows.dtype == bool and rows.shape == (n_rows,):
+        return np.flatnonzero(rows)
+    rows = rows if rows.size else rows.astype(np.int64)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < n_rows):
+        raise ValueError(
+            f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} training rows, got "
+            f"{rows.dtype} of shape {rows.shape}"
+        )
+    return rows.astype(np.int64)

@@ -1,0 +1,93 @@
+"""From what ``fit`` takes to validated rows."""
+
+from __future__ import annotations
+
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from torch.utils.data import IterableDataset, default_collate
+
+from ._array_rows import ArrayRows, arrays_of
+from ._count import count_rows
+from ._dataset_rows import DatasetRows
+from ._rows import Rows
+
+
+def prepare_rows(
+    net: NeuralNet,
+    X: Any,
+    y: Any = None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    integer_targets: torch.dtype | None = None,
+) -> Rows:
+    """Validated rows of what a skorch net's ``fit`` takes. See :meth:`Network.prepare`.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Asked for ``get_dataset`` and the ``collate_fn`` of its iterators.
+    X, y
+        As in ``fit``.
+    device : torch.device
+    dtype : torch.dtype
+        What floating-point inputs and targets become.
+    integer_targets : torch.dtype, optional
+        What integer targets become.
+
+    Returns
+    -------
+    Rows
+    """
+    if X is None:
+        raise ValueError("expected data in X, got None")
+    given = isinstance(X, torch.utils.data.Dataset)
+    if not given:
+        X, y = _dense_lists(X), _dense_lists(y)
+        _check_lengths(X, y)
+    dataset = net.get_dataset(X, y)
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise TypeError(
+            f"expected a dataset with length and item access, got a {type(dataset).__name__}: rows of a stream cannot "
+            "be named"
+        )
+    if len(dataset) == 0:
+        raise ValueError("expected at least one row, got X with 0 rows")
+    options = {"device": device, "dtype": dtype, "integer_targets": integer_targets}
+    collate = net.get_params_for("iterator_valid").get("collate_fn")
+    collate = collate or net.get_params_for("iterator_train").get("collate_fn")
+    arrays = arrays_of(dataset) if collate is None else None
+    rows: Rows
+    if arrays is not None:
+        rows = ArrayRows(*arrays, len(dataset), **options)
+    else:
+        rows = DatasetRows(dataset, collate or default_collate, **options)
+    if given and y is not None and not rows.has_y:
+        raise ValueError("X is a dataset without targets, and beside a dataset y is ignored: put y into the dataset")
+    return rows
+
+
+def _dense_lists(data):
+    """A plain list of numbers as an array; everything else as it came."""
+    if isinstance(data, (list, tuple)) and data and all(isinstance(v, (Number, str, np.generic)) for v in data):
+        return np.asarray(data)
+    return data
+
+
+def _check_lengths(X, y):
+    try:
+        n = count_rows(X, as_skorch=True)
+    except ValueError:
+        raise ValueError("expected arrays of the same number of rows in X, got different numbers") from None
+    if y is None:
+        return
+    try:
+        n_y = count_rows(y, as_skorch=True)
+    except ValueError:
+        raise ValueError("expected arrays of the same number of rows in y, got different numbers") from None
+    if None not in (n, n_y) and n != n_y:  # skorch refuses what cannot be counted
+        raise ValueError(f"expected as many targets as rows, got X with {n} rows and y with {n_y}")

@@ -1,0 +1,127 @@
+"""Which of the given rows each stage of the training really used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..utils._warnings import warn
+from ._matching import match_rows
+
+_PASS_ALL_ROWS = (
+    "Pass the X and y given to net.fit, scaled as then, all of them; any order will do. Inside cross-validation a "
+    "frozen net meets subsets of its rows: keep all rows in every fold (cv=FullTrainingSet(); in a halving search, a "
+    "parameter as resource), or pass the net unfrozen to have it retrained"
+)
+
+
+def match_stage_rows(
+    trajectory: Any,
+    hashes: np.ndarray | None,
+    n_rows: int,
+    stage: ArrayLike | None = None,
+    *,
+    every_stage: bool = True,
+) -> list[np.ndarray]:
+    """Per stage of the trajectory, the positions (in the given data) of the rows it trained on.
+
+    Parameters
+    ----------
+    trajectory : Trajectory or None
+        None: nothing is known, every row belongs to one stage.
+    hashes : ndarray of uint64 (n_rows,) or None
+        Fingerprints of the rows given to ``fit``.
+    n_rows : int
+    stage : array-like of int (n_rows,), optional
+        The stage each row is credited in.
+    every_stage : bool, default=True
+        False: the rows of a stage may be missing altogether, as long as those of another are there. Methods that look
+        at the last weights alone need no more.
+
+    Returns
+    -------
+    index : list of int64 arrays, one per stage
+
+    Raises
+    ------
+    ValueError
+        When rows are missing or foreign.
+    """
+    labels = None if stage is None else _check_stage(stage, n_rows, trajectory)
+    if trajectory is None:
+        return [np.arange(n_rows)]
+    credited, known = [], np.zeros(n_rows, dtype=bool)
+    for recorded in trajectory.stages:
+        positions = np.arange(n_rows) if labels is None else np.flatnonzero(labels == recorded.index)
+        if recorded.row_hashes is None or hashes is None:
+            if len(positions) != recorded.n_rows:
+                raise ValueError(
+                    f"stage {recorded.index} of the training had {recorded.n_rows} rows, but fit got "
+                    f"{len(positions)} for it. Pass the data given to net.fit, all of it and in the same order"
+                )
+            rows, foreign = positions[np.asarray(recorded.rows)], np.zeros(len(positions), dtype=bool)
+        else:
+            rows, foreign = _match_one_stage(recorded, hashes[positions], positions, every_stage)
+        known[positions[~foreign]] = True
+        credited.append(rows)
+    if not known.all() or not any(map(len, credited)):
+        sizes = ", ".join(str(recorded.n_rows) for recorded in trajectory.stages)
+        raise ValueError(
+            f"these are not the rows that the network was trained on ({sizes} rows): of the {n_rows} given, "
+            f"{int((~known).sum())} were not among them. {_PASS_ALL_ROWS}"
+        )
+    return credited
+
+
+def warn_unused_rows(credited: list[np.ndarray], n_rows: int) -> None:
+    """Say how many of the given rows no stage trained on.
+
+    Parameters
+    ----------
+    credited : from :func:`match_stage_rows`
+    n_rows : int
+
+    Warns
+    -----
+    UserWarning
+        If there are any.
+    """
+    unused = n_rows - len(np.unique(np.concatenate(credited)))
+    if unused:
+        warn(
+            f"{unused} of the {n_rows} rows were held out by the net's train_split and never trained on: their scores "
+            "are 0",
+        )
+
+
+def _check_stage(stage, n_rows, trajectory):
+    stage = np.asarray(stage)
+    if stage.shape != (n_rows,) or stage.dtype.kind not in "iu":
+        raise ValueError(
+            f"stage must hold one integer per row, shape ({n_rows},); got {stage.dtype} of shape {stage.shape}"
+        )
+    known = [0] if trajectory is None else [recorded.index for recorded in trajectory.stages]
+    foreign = sorted(set(stage.tolist()) - set(known))
+    if foreign and trajectory is not None:
+        raise ValueError(f"stage names {foreign}, but the training had the stages {known}: number them as they ran")
+    return stage
+
+
+def _match_one_stage(recorded, hashes, positions, required):
+    """Positions of the rows that ``recorded`` trained on (k-th duplicate to k-th duplicate), and which are foreign."""
+    trained = np.zeros(recorded.n_rows, dtype=bool)
+    trained[np.asarray(recorded.rows)] = True
+    places = match_rows(hashes, recorded.row_hashes, first=trained)
+    foreign = places < 0
+    met = np.zeros(recorded.n_rows, dtype=bool)
+    met[places[~foreign]] = True
+    missing = int((trained & ~met).sum())  # held-out rows may be left away
+    if missing and (required or not foreign.all()):
+        raise ValueError(
+            f"these are not the rows that the network was trained on (stage {recorded.index}, {recorded.n_rows} rows): "
+            f"of the {len(hashes)} given, {int(foreign.sum())} were not among them, and {missing} that it trained on "
+            f"are missing. {_PASS_ALL_ROWS}"
+        )
+    return positions[~foreign & trained[np.maximum(places, 0)]], foreign

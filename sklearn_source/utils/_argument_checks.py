@@ -1,0 +1,34 @@
+"""Checks of the arguments that many functions share: numbers of rows, orders, levels of confidence."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+_ORDERS = ("supporting", "opposing")
+
+
+def check_count(name, value, smallest=1):
+    """``value`` as an int; ValueError where it is no integer of at least ``smallest``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < smallest:
+        raise ValueError(f"expected {name} to be an integer >= {smallest}, got {value!r}")
+    return int(value)
+
+
+def check_k(k, n_train):
+    """``k`` as an int; ValueError where it is no number of training rows."""
+    if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= n_train:
+        raise ValueError(f"expected k to be an integer from 1 to {n_train}, the number of training rows, got {k!r}")
+    return int(k)
+
+
+def check_order(order):
+    """Whether the largest scores come first; ValueError where ``order`` is none."""
+    if not isinstance(order, str) or order not in _ORDERS:
+        raise ValueError(f"expected order to be one of {_ORDERS}, got {order!r}")
+    return order == "supporting"
+
+
+def check_confidence(confidence):
+    """ValueError where ``confidence`` is no level of an interval."""
+    if not isinstance(confidence, Real) or isinstance(confidence, bool) or not 0 < confidence < 1:
+        raise ValueError(f"expected confidence to be a number between 0 and 1, got {confidence!r}")

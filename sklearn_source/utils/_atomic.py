@@ -1,0 +1,47 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_write(path):
+    """Write to a temporary file, which takes the name ``path`` when it is complete and on the disk.
+
+    After an error, an interrupt, or a crash of the machine there is the old file, or the new one, never half of one.
+    An error leaves no temporary file.
+
+    Parameters
+    ----------
+    path : path-like
+        In a folder that exists.
+
+    Yields
+    ------
+    temporary : Path
+        In the same folder; to be written, and closed, before the context ends.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        _sync(temporary, os.O_RDWR)  # the name must not outlive the content in a crash of the machine
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):  # some systems open or sync no folders
+        _sync(path.parent, os.O_RDONLY)
+
+
+def _sync(path, flags):
+    """Have what is written to a file, or the names in a folder, on the disk before going on."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,68 @@
+"""The one home of what is private to torch. Needs torch alone, as the rooms of the gradients do."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.nn.modules.conv import _ConvNd as Convolution
+from torch.nn.modules.dropout import _DropoutNd as Dropout
+from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+__all__ = [
+    "BatchNorm",
+    "Convolution",
+    "Dropout",
+    "HOOKS",
+    "InstanceNorm",
+    "is_compiled",
+    "original_of",
+    "schema_of",
+    "tree_flatten",
+    "tree_leaves",
+    "tree_map",
+    "tree_unflatten",
+    "unsafe_view",
+    "version_of",
+    "view_base",
+]
+
+# Where a module keeps hooks that change what its forward or backward pass does, and what is noted of them.
+HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+)
+unsafe_view = torch.ops.aten._unsafe_view.default
+
+
+def view_base(tensor):
+    """The tensor that another is a view of; None where it is none."""
+    return tensor._base
+
+
+def version_of(value):
+    """How often a tensor was written to; None for anything else."""
+    return getattr(value, "_version", None)
+
+
+def schema_of(operation):
+    """What an overload of ``torch.ops`` declares of its arguments and results; None for anything else."""
+    return getattr(operation, "_schema", None)
+
+
+def original_of(module):
+    """The module that ``torch.compile`` made another of; None for one that is not compiled."""
+    if not type(module).__module__.startswith("torch._dynamo"):
+        return None
+    return dict(nn.Module.named_children(module)).get("_orig_mod")
+
+
+def is_compiled(module):
+    """Whether a module is what ``torch.compile`` made of another."""
+    return original_of(module) is not None
