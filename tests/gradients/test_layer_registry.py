@@ -61,11 +61,11 @@ def test_a_new_kind_of_layer_is_a_rule_a_reader_and_a_spec(registry, per_row):
 
     engine = GradientEngine(module, module)
     assert isinstance(engine.blocks[1].rule, Slope)  # before any row was seen
-    found, expected, engine = per_row(module, x)
+    actual, expected, engine = per_row(module, x)
     assert [block.kind for block in engine.blocks] == ["factored", "affine", "factored"]
     assert engine.demoted == []
     for key in expected:
-        torch.testing.assert_close(found[key], expected[key], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[key], expected[key], rtol=1e-10, atol=1e-12)
 
 
 def test_a_rule_that_is_wrong_is_noticed_and_the_layer_goes_another_way(registry, per_row):
@@ -79,9 +79,9 @@ def test_a_rule_that_is_wrong_is_noticed_and_the_layer_goes_another_way(registry
         return Arguments(Wrong, input, weight)
 
     module, x = nn.PReLU(3).double(), torch.randn(5, 3).double()
-    found, expected, engine = per_row(module, x)
+    actual, expected, engine = per_row(module, x)
     assert [block.kind for block in engine.blocks] == ["layer"]
-    torch.testing.assert_close(found["weight"], expected["weight"])
+    torch.testing.assert_close(actual["weight"], expected["weight"])
 
 
 def test_a_subclass_is_as_the_nearest_base_that_is_registered(registry):

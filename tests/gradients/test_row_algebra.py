@@ -82,8 +82,8 @@ def test_pairs_of_factored_gradients(problem, positions, batched, budget):
     parts = [queries[:1], queries[1:]] if batched else [queries]
     for values in (to_meet(parts, 2.5), to_meet(parts, torch.full(queries.shape, 2.5, dtype=a.dtype))):
         (unit,) = unit_vectors([values])
-        for found, expected in ((values, 2.5 * Q), (unit, Q / Q.norm(dim=1, keepdim=True))):
-            vectors = found.matrix().flatten(1) if isinstance(found, Factored) else found
+        for actual, expected in ((values, 2.5 * Q), (unit, Q / Q.norm(dim=1, keepdim=True))):
+            vectors = actual.matrix().flatten(1) if isinstance(actual, Factored) else actual
             torch.testing.assert_close(vectors, expected)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 
@@ -110,14 +110,14 @@ class RowGradient(ABC):
 
         With factors ``sum a a^T`` over rows and positions, without ``sum G^T G`` over rows.
         """
-        return self.moments(True, False)[0]
+        return cast("torch.Tensor", self.moments(True, False)[0])
 
     def output_moment(self) -> torch.Tensor:
         """Second moment of the output's side, summed over rows: (groups, out, out).
 
         With factors ``sum g g^T`` over rows and positions, without ``sum G G^T`` over rows.
         """
-        return self.moments(False, True)[1]
+        return cast("torch.Tensor", self.moments(False, True)[1])
 
     def moments(self, wanted_input: bool, wanted_output: bool) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """``sum G^T G`` (as :meth:`input_moment`, a diagonal for some) and ``sum G G^T`` over rows, of whole matrices.

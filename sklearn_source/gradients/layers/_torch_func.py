@@ -17,7 +17,8 @@ class WholeNetwork(ParameterRule):
     def row_gradient(self, pairs, bias, layout, shared):
         raise NotImplementedError("no use of the parameter is looked for")
 
-    zero_gradient = row_gradient
+    def zero_gradient(self, n_rows, bias, like):
+        raise NotImplementedError("no use of the parameter is looked for")
 
 
 @dataclass(frozen=True)
