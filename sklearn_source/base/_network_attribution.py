@@ -100,8 +100,8 @@ class NetworkAttribution(BaseAttribution):
         try:
             self._fit(X, y, self.net if net is None else net, net is not None, stage)
         except BaseException:  # an interrupt too must not leave half of one fit and half of another
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
         return self
 
