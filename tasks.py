@@ -4,6 +4,7 @@
     python3 tasks.py examples         the two on text: questions and plays
     python3 tasks.py test             run the tests
     python3 tasks.py lint             ruff check and ruff format --check
+    python3 tasks.py types            check the annotations with mypy
     python3 tasks.py doctest          run the examples in docstrings, and those in README.md and the pages of docs
     python3 tasks.py docs             build the documentation into docs/_build/html, warnings are errors
     python3 tasks.py docs-fast        the same into docs/_build/fast, without executing the examples
@@ -34,6 +35,7 @@ JOBS = {
     # Two processes of one thread each: most tests are too small for more threads.
     "test": ("test,plot", "constraints.txt", ["-m pytest -n 2"]),
     "lint": ("test,plot", "constraints.txt", ["-m ruff check .", "-m ruff format --check ."]),
+    "types": ("test,types,plot", "constraints.txt", ["-m mypy"]),
     "doctest": (
         "test,docs",
         "constraints.txt",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from ..base import BaseAttribution, net_first
 from ..metrics import check_truth
+from ..retraining import Retraining
 from ..rows import TruthQueries, count_rows, match_truth_rows, row_hashes
 from ..utils._compat import validate_data
 from ..utils._warnings import warn
@@ -25,17 +30,26 @@ class EmpiricalInfluence(BaseAttribution):
     truth : Retraining
         From :func:`~sklearn_source.retraining.retrain_on_subsets`. To be judged by another truth than this one: by its
         own, any estimate would look too good.
-    X_query : optional
+    X_query : array-like of shape (n_query, ...), optional
         The queries that the truth was measured on, all of them and in that order. With them ``transform`` recognises
         queries, in any number and order. None: ``truth.X_query``, where it has them; else ``transform`` takes all
         queries of the truth, trusting their order.
 
     Attributes
     ----------
-    n_with_, n_without_ : ndarray of shape (n_train,)
-        Subsets with each row, and without.
-    n_train_, n_features_in_, feature_names_in_
-        As in :class:`SourceAttribution`.
+    n_with_ : ndarray of int of shape (n_train,)
+        Subsets with each row.
+    n_without_ : ndarray of int of shape (n_train,)
+        Subsets without it.
+    row_hashes_ : ndarray of uint64, shape (n_train,), or None
+        Fingerprints of the training rows in the order of :meth:`fit`; None without ``y``, and where rows of their kind
+        have none.
+    n_train_ : int
+        Number of training rows, the columns of :meth:`transform`.
+    n_features_in_ : int
+        Columns of X, where X is a matrix.
+    feature_names_in_ : ndarray of str
+        Columns' names, where X is a data frame.
 
     Notes
     -----
@@ -65,25 +79,30 @@ class EmpiricalInfluence(BaseAttribution):
     [[2.5, -2.5]]
     """
 
-    def __init__(self, truth=None, *, X_query=None):
+    def __init__(self, truth: Retraining | Bunch | None = None, *, X_query: Any = None):
         self.truth = truth
         self.X_query = X_query
 
     @net_first
-    def fit(self, X, y=None, *, net=None, stage=None):
+    def fit(self, X: Any, y: Any = None, *, net: Any = None, stage: Any = None) -> EmpiricalInfluence:
         """Count the networks with and without each row.
 
         Parameters
         ----------
-        X, y
-            The training rows of the retraining; in its order, unless the truth knows them (``row_hashes``) and `y` is
+        X : array-like of shape (n_train, ...)
+            The training rows of the retraining; in its order, unless the truth knows them (``row_hashes``) and ``y`` is
             given: then in any.
-        net, stage : ignored
+        y : array-like of shape (n_train,) or (n_train, n_outputs), optional
+            Their targets, by which rows are recognised; no score depends on them.
+        net : ignored
             Present so that methods can be exchanged: ``fit(net, X, y)`` is the same call.
+        stage : ignored
+            Present for the same reason.
 
         Returns
         -------
         self : object
+            The fitted estimator.
 
         Raises
         ------
@@ -104,7 +123,7 @@ class EmpiricalInfluence(BaseAttribution):
                 f"expected the {masks.shape[1]} training rows of the retraining, in its order, got {n_rows}"
             )
         for name in ("n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         if getattr(X, "ndim", 0) == 2:
             validate_data(self, X, skip_check_array=True, reset=True)
         self.row_hashes_ = None if y is None else row_hashes(X, y)
@@ -124,7 +143,7 @@ class EmpiricalInfluence(BaseAttribution):
         self._masks, self._means = masks, outputs.mean(axis=1)
         return self
 
-    def transform(self, X, y=None):
+    def transform(self, X: Any, y: Any = None) -> NDArray[np.float32]:
         """Scores of every training row for queries of the truth.
 
         Parameters
@@ -146,12 +165,13 @@ class EmpiricalInfluence(BaseAttribution):
         """
         return super().transform(X)
 
-    def standard_error(self, X):
+    def standard_error(self, X: Any) -> NDArray[np.float32]:
         """How uncertain each score is.
 
         Parameters
         ----------
-        X : as in :meth:`transform`
+        X : array-like of shape (n_query, ...)
+            Queries that the truth was measured on; see ``X_query``.
 
         Returns
         -------
@@ -162,7 +182,7 @@ class EmpiricalInfluence(BaseAttribution):
         """
         return self._estimate(self._positions(X), errors=True)[1].astype(np.float32)
 
-    def self_influence(self):
+    def self_influence(self) -> NDArray[np.float32]:
         """What each training row's presence does to itself: memorization, in the words of Feldman and Zhang.
 
         Returns

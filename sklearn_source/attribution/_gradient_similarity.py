@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Literal
+
 import numpy as np
+import torch
+from skorch import NeuralNet
 
 from ..base import GradientAttribution, Term
 from ..gradients.algebra import met_bytes, unit_vectors
-from ..utils._compat import StrOptions
+from ..utils._compat import FrozenEstimator, StrOptions
 
 
 class GradientSimilarity(GradientAttribution):
@@ -20,13 +25,30 @@ class GradientSimilarity(GradientAttribution):
         The network. Frozen: used as it is. Bare: a clone is trained on the data of ``fit``. None: given to ``fit``.
     metric : {"cosine", "dot"}, default="cosine"
         Of ``-grad f_q`` and ``grad l_m``.
-    measurement, output, layers, batch_size, random_state, verbose
-        As in :class:`SourceAttribution`.
+    measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
+        What a query's gradient is of. ``"auto"``: log-odds of the predicted or given class for
+        classifiers, the output for regressors. A callable maps ``(output, target)`` to one number per row, in torch.
+    output : int or tuple of int, optional
+        Which output ``"prediction"`` means, where there are several; a tuple where a row's outputs have several axes.
+    layers : str or list of str, optional
+        Names of layers or parameters to attribute to; None: every trainable parameter.
+    batch_size : int, optional
+        Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Seeds training where ``fit`` trains. None: fresh entropy.
+    verbose : int, default=0
+        Show progress.
 
     Attributes
     ----------
-    net_, n_train_, n_features_in_, feature_names_in_
-        As in :class:`SourceAttribution`.
+    net_ : skorch.NeuralNet
+        The network.
+    n_train_ : int
+        Number of training rows, the columns of :meth:`transform`.
+    n_features_in_ : int
+        Columns of X, where X is a matrix.
+    feature_names_in_ : ndarray of str
+        Columns' names, where X is a data frame.
 
     Notes
     -----
@@ -46,15 +68,15 @@ class GradientSimilarity(GradientAttribution):
 
     def __init__(
         self,
-        net=None,
+        net: NeuralNet | FrozenEstimator | None = None,
         *,
-        metric="cosine",
-        measurement="auto",
-        output=None,
-        layers=None,
-        batch_size=None,
-        random_state=None,
-        verbose=0,
+        metric: Literal["cosine", "dot"] = "cosine",
+        measurement: str | Callable[..., torch.Tensor] = "auto",
+        output: int | tuple[int, ...] | None = None,
+        layers: str | Sequence[str] | None = None,
+        batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.net = net
         self.metric = metric

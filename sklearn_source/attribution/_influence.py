@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from typing import Literal
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from skorch import NeuralNet
 
 from ..base import CurvatureAttribution, Term
 from ..curvature import (
+    Curvature,
     conjugate_gradient,
     decode_queries_or_rotate_rows,
     gauss_newton_product,
     resolve_curvature,
 )
-from ..utils._compat import Interval, StrOptions
+from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
 
 # Grosse et al. (2023), Section 3.2.1: a tenth of the mean eigenvalue of the layer.
@@ -47,8 +51,8 @@ class InfluenceFunctions(CurvatureAttribution):
     measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
         What is attributed; its unit is the unit of the scores. ``"auto"``: log-odds of the predicted or given class for
         classifiers, the output for regressors. A callable maps ``(output, target)`` to one number per row, in torch.
-    output : int, optional
-        Which output ``"prediction"`` means, where there are several.
+    output : int or tuple of int, optional
+        Which output ``"prediction"`` means, where there are several; a tuple where a row's outputs have several axes.
     layers : str or list of str, optional
         Names of layers or parameters to attribute to; None: every trainable parameter.
     batch_size : int, optional
@@ -100,19 +104,19 @@ class InfluenceFunctions(CurvatureAttribution):
 
     def __init__(
         self,
-        net=None,
+        net: NeuralNet | FrozenEstimator | None = None,
         *,
-        curvature="ekfac",
-        damping="auto",
-        solver="direct",
-        cg_tol=1e-6,
-        cg_max_iter=100,
-        measurement="auto",
-        output=None,
-        layers=None,
-        batch_size=None,
-        random_state=None,
-        verbose=0,
+        curvature: str | Curvature = "ekfac",
+        damping: float | Literal["auto"] = "auto",
+        solver: Literal["direct", "cg"] = "direct",
+        cg_tol: float = 1e-6,
+        cg_max_iter: int = 100,
+        measurement: str | Callable[..., torch.Tensor] = "auto",
+        output: int | tuple[int, ...] | None = None,
+        layers: str | Sequence[str] | None = None,
+        batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.net = net
         self.curvature = curvature

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from typing import Literal
 
+import numpy as np
 import torch
+from skorch import NeuralNet
 from torch import nn
 
 from ..base import FeatureAttribution
-from ..utils._compat import StrOptions
+from ..utils._compat import FrozenEstimator, StrOptions
 
 
 class RepresentationSimilarity(FeatureAttribution):
@@ -24,15 +27,25 @@ class RepresentationSimilarity(FeatureAttribution):
         ``"l2"`` is minus the Euclidean distance.
     layer : str, optional
         The layer whose output is compared; None: the input of the last layer that has parameters.
-    batch_size, random_state, verbose
-        As in :class:`SourceAttribution`.
+    batch_size : int, optional
+        Rows per forward pass; None: 512. Scores do not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Seeds training where ``fit`` trains. None: fresh entropy.
+    verbose : int, default=0
+        Show progress.
 
     Attributes
     ----------
     layer_ : str
         The layer used.
-    net_, n_train_, n_features_in_, feature_names_in_
-        As in :class:`SourceAttribution`.
+    net_ : skorch.NeuralNet
+        The network.
+    n_train_ : int
+        Number of training rows, the columns of :meth:`transform`.
+    n_features_in_ : int
+        Columns of X, where X is a matrix.
+    feature_names_in_ : ndarray of str
+        Columns' names, where X is a data frame.
 
     Notes
     -----
@@ -50,7 +63,16 @@ class RepresentationSimilarity(FeatureAttribution):
         "layer": [None, str],
     }
 
-    def __init__(self, net=None, *, metric="cosine", layer=None, batch_size=None, random_state=None, verbose=0):
+    def __init__(
+        self,
+        net: NeuralNet | FrozenEstimator | None = None,
+        *,
+        metric: Literal["cosine", "dot", "l2"] = "cosine",
+        layer: str | None = None,
+        batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ):
         self.net = net
         self.metric = metric
         self.layer = layer

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from os import PathLike
+from typing import Literal
 
 import numpy as np
+import torch
+from skorch import NeuralNet
 
 from ..base import CurvatureAttribution
-from ..curvature import Diagonal, Metric, resolve_curvature
+from ..curvature import Curvature, Diagonal, Metric, resolve_curvature
 from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments
-from ..utils._compat import Interval, StrOptions
+from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ._influence import AUTO_DAMPING
 from ._source_segment import DiagonalSegment, FittedSegment, SegmentSummary, mean_state, relative_rates
 from ._source_walk import walk_in_eigencoordinates, walk_in_parameters
@@ -46,8 +50,8 @@ class SourceAttribution(CurvatureAttribution):
     measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
         What is attributed; its unit is the unit of the scores. ``"auto"``: log-odds of the predicted or given class for
         classifiers, the output for regressors. A callable maps ``(output, target)`` to one number per row, in torch.
-    output : int, optional
-        Which output ``"prediction"`` means, where there are several.
+    output : int or tuple of int, optional
+        Which output ``"prediction"`` means, where there are several; a tuple where a row's outputs have several axes.
     layers : str or list of str, optional
         Names of layers or parameters to attribute to; None: every trainable parameter.
     trajectory : Trajectory or path, optional
@@ -137,20 +141,20 @@ class SourceAttribution(CurvatureAttribution):
 
     def __init__(
         self,
-        net=None,
+        net: NeuralNet | FrozenEstimator | None = None,
         *,
-        n_segments=3,
-        curvature="ekfac",
-        averaging="statistics",
-        quadrature="trapezoid",
-        adam="metric",
-        measurement="auto",
-        output=None,
-        layers=None,
-        trajectory=None,
-        batch_size=None,
-        random_state=None,
-        verbose=0,
+        n_segments: int = 3,
+        curvature: str | Curvature = "ekfac",
+        averaging: Literal["statistics", "parameters"] = "statistics",
+        quadrature: Literal["trapezoid", "right"] = "trapezoid",
+        adam: Literal["metric", "paper"] = "metric",
+        measurement: str | Callable[..., torch.Tensor] = "auto",
+        output: int | tuple[int, ...] | None = None,
+        layers: str | Sequence[str] | None = None,
+        trajectory: Trajectory | str | PathLike[str] | None = None,
+        batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.net = net
         self.n_segments = n_segments

@@ -20,14 +20,15 @@ class SegmentSummary:
 
     Read more in the :ref:`User Guide <segments>`.
 
-    Attributes
+    Parameters
     ----------
     stage : int
+        The training stage that it is of.
     start, end : int
         The segment holds the optimizer steps ``start + 1 .. end``.
     checkpoints : tuple of int
         The steps of its checkpoints.
-    weights : ndarray
+    weights : ndarray of shape (n_checkpoints,)
         Their quadrature weights, summing to one.
     optimizer : str
         Its class name. The curvature of an adaptive one is that in its own metric.
@@ -44,12 +45,12 @@ class SegmentSummary:
     stage: int
     start: int
     end: int
-    checkpoints: tuple
+    checkpoints: tuple[int, ...]
     weights: np.ndarray
     optimizer: str
-    integrated_learning_rate: dict = field(repr=False)
-    weight_decay: dict = field(repr=False)
-    h_sigma_quantiles: dict
+    integrated_learning_rate: dict[str, float] = field(repr=False)
+    weight_decay: dict[str, float] = field(repr=False)
+    h_sigma_quantiles: dict[float, float]
 
 
 @dataclass

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from os import PathLike
+from typing import Literal
 
 import numpy as np
+import torch
+from skorch import NeuralNet
 
 from ..base import GradientAttribution, Term
 from ..gradients.algebra import met_bytes
 from ..trajectory import Trajectory, segment_flow, segment_rates
-from ..utils._compat import StrOptions
+from ..utils._compat import FrozenEstimator, StrOptions
 from ._training_assumptions import stage_position, warn_of_unequal_steps
 
 
@@ -27,8 +31,8 @@ class TracIn(GradientAttribution):
     measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
         What is attributed; its unit is the unit of the scores. ``"auto"``: log-odds of the predicted or given class for
         classifiers, the output for regressors. A callable maps ``(output, target)`` to one number per row, in torch.
-    output : int, optional
-        Which output ``"prediction"`` means, where there are several.
+    output : int or tuple of int, optional
+        Which output ``"prediction"`` means, where there are several; a tuple where a row's outputs have several axes.
     layers : str or list of str, optional
         Names of layers or parameters to attribute to; None: every trainable parameter.
     trajectory : Trajectory or path, optional
@@ -77,16 +81,16 @@ class TracIn(GradientAttribution):
 
     def __init__(
         self,
-        net=None,
+        net: NeuralNet | FrozenEstimator | None = None,
         *,
-        quadrature="trapezoid",
-        measurement="auto",
-        output=None,
-        layers=None,
-        trajectory=None,
-        batch_size=None,
-        random_state=None,
-        verbose=0,
+        quadrature: Literal["trapezoid", "right"] = "trapezoid",
+        measurement: str | Callable[..., torch.Tensor] = "auto",
+        output: int | tuple[int, ...] | None = None,
+        layers: str | Sequence[str] | None = None,
+        trajectory: Trajectory | str | PathLike[str] | None = None,
+        batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.net = net
         self.quadrature = quadrature

@@ -51,7 +51,24 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
     @abstractmethod
     def fit(self, X: Any, y: Any = None, *, net: Any = None, stage: Any = None) -> BaseAttribution:
-        """Fit on training rows; see the method's own class."""
+        """Fit on training rows; see the method's own class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_train, ...), dict of arrays or torch Dataset
+            The training rows.
+        y : array-like of shape (n_train,) or (n_train, n_outputs), optional
+            Their targets.
+        net : skorch.NeuralNet, optional
+            The trained network. ``fit(net, X, y)`` is the same call.
+        stage : array-like of int of shape (n_train,), optional
+            For networks trained in several stages: the stage each row is credited in.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator, with ``n_train_`` and ``row_hashes_``.
+        """
 
     @abstractmethod
     def _query_batches(self, X: Any, y: Any) -> tuple[int, Iterable[tuple[slice, Any]]]:
@@ -114,13 +131,13 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Parameters
         ----------
         X : array-like of shape (n_train, ...)
-            The training rows, as in :meth:`fit`; they are the queries too.
+            The training rows; they are the queries too.
         y : array-like of shape (n_train,) or (n_train, n_outputs), optional
             Their targets.
         net : skorch.NeuralNet, optional
-            The trained network, as in :meth:`fit`.
+            The trained network, where the constructor has none.
         stage : array-like of int of shape (n_train,), optional
-            The stage each row is credited in, as in :meth:`fit`.
+            For networks trained in several stages: the stage each row is credited in.
 
         Returns
         -------

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..curvature import CURVATURES, Curvature, FittedCurvature, resolve_curvature
-from ..utils._compat import StrOptions
+from ..utils._compat import StrOptions, validate_parameters
 from ..utils._progress import progress
 from ._gradient import GradientAttribution
 
 
 class CurvatureAttribution(GradientAttribution):
-    """Base of the methods with a parameter ``curvature``: a name, or a :class:`~sklearn_source.curvature.Curvature`."""
+    """Base of the methods with a parameter ``curvature``: a name, or a :class:`~sklearn_source.curvature.Curvature`.
+
+    Read more in the :ref:`User Guide <add_method>`.
+    """
 
     _parameter_constraints = {
         **GradientAttribution._parameter_constraints,
         "curvature": [StrOptions(set(CURVATURES)), Curvature],
     }
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> CurvatureAttribution:
         """Set parameters of this estimator and, as ``curvature__basis`` and the like, of its curvature.
 
         Parameters
@@ -30,13 +35,12 @@ class CurvatureAttribution(GradientAttribution):
             This estimator.
         """
         if any(name.startswith("curvature__") for name in params):
-            params["curvature"] = resolve_curvature(params.get("curvature", self.curvature))
+            given = params["curvature"] if "curvature" in params else self.curvature
+            params["curvature"] = resolve_curvature(given)
         return super().set_params(**params)
 
-    def _validate_params(self):
-        """Before anything is trained or computed, the curvature's own parameters too."""
-        super()._validate_params()
-        resolve_curvature(self.curvature)._validate_params()
+    def _validate_parts(self):
+        validate_parameters(resolve_curvature(self.curvature))
 
     def _fit_curvature(self, curvature, states, weights, index, metric=None):
         """The fitted ``curvature`` of the rows ``index``, averaged over ``states``, in a metric where given."""

@@ -20,7 +20,8 @@ def read(estimator, net, X, y, *, reset):
     ----------
     estimator : BaseAttribution
     net : skorch.NeuralNet
-    X, y : as in ``fit``
+    X : whatever the net's ``fit`` takes
+    y : array-like, dict or tuple of these, Tensor or None
     reset : bool
         Whether this is ``fit``, which fixes the number and names of features.
     """

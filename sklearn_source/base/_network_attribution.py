@@ -100,12 +100,16 @@ class NetworkAttribution(BaseAttribution):
         try:
             self._fit(X, y, self.net if net is None else net, net is not None, stage)
         except BaseException:  # an interrupt too must not leave half of one fit and half of another
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
         return self
 
+    def _validate_parts(self):
+        """Validate the parameters of parameters that are objects, before anything is trained or computed."""
+
     def _fit(self, X, y, net, as_is, stage):
+        self._validate_parts()
         net, frozen = unwrap(net)
         as_is = as_is or frozen
         if as_is:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..gradients import GradientEngine, loss_cotangent, to_matrices
+from ..gradients import Block, GradientEngine, loss_cotangent, to_matrices
 from ..gradients.algebra import held_bytes
+from ..loss import Measurement
+from ..network import Network
+from ..rows import Rows
+from ..trajectory import Checkpoint
 from ..utils._config import bytes_for
 from ..utils._digest import tensor_digest
 
@@ -31,8 +37,8 @@ class State:
     """
 
     step: int
-    parameters: dict
-    buffers: dict
+    parameters: dict[str, torch.Tensor]
+    buffers: dict[str, torch.Tensor]
     digest: str = field(default="")
 
 
@@ -46,6 +52,8 @@ class RowGradients:
             rows = np.arange(start, min(start + self._gradients.batch_size, self.n_train_))
             losses = self._gradients.of_loss(*self._rows.batch(rows))    # one gradient object per block
             matrix = flat_gradients(losses)                              # (len(rows), n_parameters)
+
+    Read more in the :ref:`User Guide <add_method>`.
 
     Parameters
     ----------
@@ -62,11 +70,10 @@ class RowGradients:
 
     Attributes
     ----------
+    network : Network
+        The private copy.
     engine : GradientEngine
-    blocks : list of Block
-        The parameters as matrices (groups, out, in), in the order of every list of gradients.
-    n_parameters : int
-        Of all blocks together.
+        What pulls gradients back through the network, block by block.
     trained : State
         The trained weights.
     probe : list of gradients
@@ -80,7 +87,15 @@ class RowGradients:
         If a layer is unknown, or rows cannot be told apart in some layer.
     """
 
-    def __init__(self, network, rows, *, layers=None, treatment=None, batch_size=None):
+    def __init__(
+        self,
+        network: Network,
+        rows: Rows,
+        *,
+        layers: str | Sequence[str] | None = None,
+        treatment: Mapping[str, Hashable] | None = None,
+        batch_size: int | None = None,
+    ):
         self.network = network
         parameters, buffers = network.parameters(), network.buffers()
         self.trained = State(-1, parameters, buffers, tensor_digest({**parameters, **buffers}))
@@ -93,15 +108,28 @@ class RowGradients:
         self.batch_size = batch_size or self._choose_batch_size()
 
     @property
-    def blocks(self):
+    def blocks(self) -> list[Block]:
+        """The parameters as matrices (groups, out, in), in the order of every list of gradients."""
         return self.engine.blocks
 
     @property
-    def n_parameters(self):
+    def n_parameters(self) -> int:
+        """How many numbers the blocks have together."""
         return self.engine.n_parameters
 
-    def state(self, checkpoint):
-        """A recorded checkpoint on the network's device: a :class:`State`."""
+    def state(self, checkpoint: Checkpoint) -> State:
+        """A recorded checkpoint on the network's device.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint
+            Of the training of this network.
+
+        Returns
+        -------
+        state : State
+            For ``state=`` of :meth:`of_loss` and :meth:`of_measurement`.
+        """
         device = self.network.device
         return State(
             checkpoint.step,
@@ -111,16 +139,22 @@ class RowGradients:
             f"{checkpoint.digest}-{tensor_digest(checkpoint.buffers)}",
         )
 
-    def load(self, state):
-        """Point the private network at other weights."""
+    def load(self, state: State) -> None:
+        """Point the private network at other weights.
+
+        Parameters
+        ----------
+        state : State
+            Its tensors are used, not copied.
+        """
         self.network.load(state.parameters, state.buffers)
 
-    def of_loss(self, x, y, state=None):
+    def of_loss(self, x: Any, y: Any, state: State | None = None) -> list[Any]:
         """Gradients of the training loss of every row of a batch: ``grad l_m``, their mean that of training.
 
         Parameters
         ----------
-        x, y
+        x, y : Tensor, or dict or list of Tensor
             A batch, from ``rows.batch(index)``.
         state : State, optional
             None: the trained weights.
@@ -135,23 +169,28 @@ class RowGradients:
             capture = self.engine.capture(x)
             return capture.pull(loss_cotangent(self.network, capture.output, y, x))
 
-    def of_measurement(self, x, y, measure, state=None, target=None):
+    def of_measurement(
+        self, x: Any, y: Any, measure: Measurement, state: State | None = None, target: Any = None
+    ) -> list[Any]:
         """Gradients of a measurement of every row of a batch: ``grad f_q``.
 
         Parameters
         ----------
-        x, y
+        x : Tensor, or dict or list of Tensor
             A batch, from ``rows.batch(index)``.
+        y : Tensor, or dict or list of Tensor, or None
+            Its targets, where the measurement needs them.
         measure : Measurement
+            What is measured of every row.
         state : State, optional
             None: the trained weights.
-        target : optional
-            From ``measure.target``; None: found from ``y`` or, without it, from the prediction at these weights.
+        target : Tensor, optional
+            From ``measure.target``; None: taken from ``y`` or, without it, from the prediction at these weights.
 
         Returns
         -------
         gradients : list, one per block
-            As in :meth:`of_loss`.
+            Objects of the algebra of gradients: ``matrix()`` gives (B, groups, out, in).
         """
         with self.engine.attached():
             self.load(state or self.trained)
@@ -164,14 +203,36 @@ class RowGradients:
                 cotangent = torch.autograd.grad(values.sum(), output)[0]
             return capture.pull(cotangent)
 
-    def matrices(self, values):
-        """Numbers per parameter element, a dict of CPU tensors by name, as one matrix per block on the device."""
+    def matrices(self, values: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Numbers per parameter element, an optimizer's second moments say, as one matrix per block.
+
+        Parameters
+        ----------
+        values : mapping of str to Tensor
+            By name, each of its parameter's shape; of any device.
+
+        Returns
+        -------
+        matrices : list of tensor (groups, out, in), one per block
+            On the network's device, in its dtype.
+        """
         network = self.network
         values = {name: values[name].to(network.device, network.dtype) for name in self.engine.names}
         return [to_matrices(block, values) for block in self.blocks]
 
-    def rows_at_once(self, n_columns):
-        """Rows whose gradients, ``n_columns`` of each, can be taken together: at least one."""
+    def rows_at_once(self, n_columns: int) -> int:
+        """How many rows can be taken together by memory.
+
+        Parameters
+        ----------
+        n_columns : int
+            Gradients of each row that are held at a time.
+
+        Returns
+        -------
+        n_rows : int
+            At least one.
+        """
         return min(self.batch_size, self._rows_of_dense_gradients(n_columns))
 
     def _rows_of_dense_gradients(self, n_columns):
@@ -205,9 +266,21 @@ class BatchGradients:
         self._at = {key: value for key, value in self._at.items() if key in keep}
 
 
-def flat_gradients(gradients):
-    """The gradients of a batch as one row each: Tensor (B, n_parameters), the blocks side by side.
+def flat_gradients(gradients: Iterable[Any]) -> torch.Tensor:
+    """The gradients of a batch as one row each.
 
     Only where that matrix is small: the algebra of gradients does most things without it.
+
+    Read more in the :ref:`User Guide <add_method>`.
+
+    Parameters
+    ----------
+    gradients : list, one per block
+        From :meth:`RowGradients.of_loss` or :meth:`RowGradients.of_measurement`.
+
+    Returns
+    -------
+    matrix : Tensor (B, n_parameters)
+        The blocks side by side.
     """
     return torch.cat([gradient.matrix().flatten(1) for gradient in gradients], dim=1)

@@ -10,7 +10,10 @@ def scores_by_term(method, X, y=None):
     ----------
     method : GradientAttribution
         Fitted.
-    X, y : as in ``transform``
+    X : array-like of shape (n_query, ...)
+        The queries.
+    y : array-like, optional
+        Their targets, where the measurement needs them.
 
     Yields
     ------

@@ -42,16 +42,22 @@ A name such as ``"ekfac"`` stands for a class of this package only: a line in ``
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from os import PathLike
+from typing import Any
 
 import joblib
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
+from ..gradients import GradientEngine
+from ..network import Network
+from ..rows import Rows
 from ..utils._compat import HasMethods, Interval, StrOptions
-from ._fisher import FisherStream, choose_fisher
+from ._fisher import FisherStream, Metric, choose_fisher
 
 # What phi is: eigenvalues of any shape and the number of a block, to values of that shape.
 Phi = Callable[[torch.Tensor, int], torch.Tensor]
@@ -108,15 +114,54 @@ class Curvature(BaseEstimator, ABC):
         """
 
     def stream(
-        self, network, engine, rows, index, checkpoints, weights, *, batch_size, keys, identified, seed, progress=None,
-        metric=None,
-    ) -> FisherStream:  # fmt: skip
-        """The stream that :meth:`fit` wants: see :class:`FisherStream` for the parameters not named here.
+        self,
+        network: Network,
+        engine: GradientEngine,
+        rows: Rows,
+        index: NDArray[np.int64],
+        checkpoints: Sequence[Any],
+        weights: ArrayLike,
+        *,
+        batch_size: Callable[[int], int],
+        keys: NDArray[np.uint64],
+        identified: bool,
+        seed: int,
+        progress: Callable[..., Iterable[int]] | None = None,
+        metric: Metric | None = None,
+    ) -> FisherStream:
+        """The stream that :meth:`fit` wants, by ``fisher``, ``n_samples`` and ``cache_size``.
 
         Parameters
         ----------
+        network : Network
+            The private copy of the net, whose weights are switched.
+        engine : GradientEngine
+            What pulls gradients back through it.
+        rows : Rows
+            The training rows.
+        index : ndarray of int of shape (n_rows,)
+            Those averaged over.
+        checkpoints : sequence
+            Each with ``step``, ``parameters`` and ``buffers``.
+        weights : array-like of shape (n_checkpoints,)
+            Of the checkpoints, summing to one.
         batch_size : callable
             Rows that can be taken at once, given the number of Fisher columns of each.
+        keys : ndarray of uint64, shape (n_train,)
+            What a row's random draws depend on.
+        identified : bool
+            Whether ``keys`` are fingerprints of the rows' contents. Without them nothing can be kept for another fit.
+        seed : int
+            Of the random draws.
+        progress : callable, optional
+            Wraps the iterator over batches: ``progress(iterable, desc=...)``.
+        metric : Metric, optional
+            The coordinates that the gradients are given in, of an adaptive optimizer.
+
+        Returns
+        -------
+        stream : FisherStream
+            Nothing is computed before it is read.
         """
         probe, _ = rows.batch(index[:1])
         network.load(checkpoints[-1].parameters, checkpoints[-1].buffers)
@@ -149,45 +194,142 @@ class FittedCurvature(ABC):
         parameters' own; then :meth:`encode` and :meth:`decode` only form matrices.
     """
 
-    bases: list
+    bases: list[Any]
 
     @abstractmethod
-    def encode(self, vectors: list) -> list[torch.Tensor]:
+    def encode(self, vectors: Sequence[Any]) -> list[torch.Tensor]:
         """Into eigencoordinates.
 
         Parameters
         ----------
-        vectors : list of tensor (n, groups, out, in), or of gradients with a ``matrix()`` of that shape
+        vectors : list of tensor (n, groups, out, in), one per block
+            Or of gradients with a ``matrix()`` of that shape.
+
+        Returns
+        -------
+        encoded : list of tensor (n, groups, out, in), one per block
+            In eigencoordinates.
         """
 
     @abstractmethod
     def scale(self, phi: Phi, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
-        """``phi(H)`` of vectors that are in eigencoordinates, and stay there."""
+        """``phi(H)`` of vectors that are in eigencoordinates, and stay there.
+
+        Parameters
+        ----------
+        phi : callable
+            ``phi(eigenvalues, block)`` gives a tensor of the eigenvalues' shape.
+        encoded : list of tensor (n, groups, out, in), one per block
+            From :meth:`encode`; left as they are.
+
+        Returns
+        -------
+        scaled : list of tensor (n, groups, out, in), one per block
+            In eigencoordinates.
+        """
 
     @abstractmethod
     def decode(self, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Back into parameters' coordinates."""
+        """Back into parameters' coordinates.
+
+        Parameters
+        ----------
+        encoded : list of tensor (n, groups, out, in), one per block
+            In eigencoordinates.
+
+        Returns
+        -------
+        vectors : list of tensor (n, groups, out, in), one per block
+            In parameters' coordinates.
+        """
 
     @abstractmethod
     def change(self, other: FittedCurvature, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
-        """From these eigencoordinates to those of ``other``, a curvature fitted by the same class to other weights."""
+        """From these eigencoordinates to those of another curvature.
+
+        Parameters
+        ----------
+        other : FittedCurvature
+            Fitted by the same class to other weights.
+        encoded : list of tensor (n, groups, out, in), one per block
+            In the eigencoordinates of this one.
+
+        Returns
+        -------
+        encoded : list of tensor (n, groups, out, in), one per block
+            In those of ``other``.
+        """
 
     @abstractmethod
-    def in_metric(self, metric: list[float]) -> FittedCurvature:
-        """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block."""
+    def in_metric(self, metric: Sequence[float]) -> FittedCurvature:
+        """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block.
+
+        Parameters
+        ----------
+        metric : list of float, one per block
+            ``P``.
+
+        Returns
+        -------
+        fitted : FittedCurvature
+            A new one; this one is left as it is.
+        """
 
     @abstractmethod
     def mean_eigenvalue(self, block: int) -> float:
-        """Of a block: what a damping is measured by."""
+        """Of a block: what a damping is measured by.
+
+        Parameters
+        ----------
+        block : int
+            Its position among the blocks.
+
+        Returns
+        -------
+        mean : float
+            Of the eigenvalues of H there, zeros included.
+        """
 
     @abstractmethod
     def spectrum(self) -> list[torch.Tensor]:
-        """The eigenvalues as float64 tensors on the CPU, of any shape, one per block or one for all."""
+        """All eigenvalues.
+
+        Returns
+        -------
+        eigenvalues : list of tensor
+            float64, on the CPU, of any shape: one per block, or one for all of them.
+        """
 
     def scale_(self, phi: Phi, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
-        """:meth:`scale` of coordinates that nobody else needs: it may write into them."""
+        """:meth:`scale` of coordinates that nobody else needs.
+
+        Parameters
+        ----------
+        phi : callable
+            ``phi(eigenvalues, block)`` gives a tensor of the eigenvalues' shape.
+        encoded : list of tensor (n, groups, out, in), one per block
+            From :meth:`encode`; they may be written into.
+
+        Returns
+        -------
+        scaled : list of tensor (n, groups, out, in), one per block
+            In eigencoordinates.
+        """
         return self.scale(phi, encoded)
 
-    def apply(self, phi: Phi, vectors: list) -> list[torch.Tensor]:
-        """``phi(H) v`` in parameters' coordinates."""
+    def apply(self, phi: Phi, vectors: Sequence[Any]) -> list[torch.Tensor]:
+        """``phi(H) v`` in parameters' coordinates.
+
+        Parameters
+        ----------
+        phi : callable
+            ``phi(eigenvalues, block)`` gives a tensor of the eigenvalues' shape.
+        vectors : list of tensor (n, groups, out, in), one per block
+            ``v``, or gradients with a ``matrix()`` of that shape.
+
+        Returns
+        -------
+        products : list of tensor (n, groups, out, in), one per block
+            ``decode(scale(phi, encode(vectors)))``.
+        """
         return self.decode(self.scale(phi, self.encode(vectors)))

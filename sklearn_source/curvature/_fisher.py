@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
-from ..gradients import loss_cotangent
+from ..gradients import Block, GradientEngine, loss_cotangent
 from ..gradients.algebra import held_bytes
+from ..network import Network
+from ..rows import Rows
 from ..utils._counter_random import row_uniforms
 from ..utils._digest import digest
 
@@ -35,8 +40,8 @@ class Metric:
         A diagonal that belongs to the curvature beside that of the rows: a weight decay that was preconditioned too.
     """
 
-    roots: list
-    penalty: list
+    roots: list[torch.Tensor]
+    penalty: list[torch.Tensor | None]
 
     def scale(self, batch):
         """Every column in these coordinates."""
@@ -54,72 +59,93 @@ class FisherStream:
     Parameters
     ----------
     network : Network
+        The private copy of the net, whose weights are switched.
     engine : GradientEngine
+        What pulls gradients back through it.
     rows : Rows
-    index : ndarray of int
-        The rows averaged over.
+        The training rows.
+    index : array-like of int of shape (n_rows,)
+        Those averaged over.
     checkpoints : sequence
         Each with ``step``, ``parameters`` and ``buffers``.
-    weights : ndarray
+    weights : array-like of shape (n_checkpoints,)
         Of the checkpoints, summing to one.
     fisher : {"exact", "sampled", "empirical"}
-    n_samples : int
-        Draws per row for ``"sampled"``.
-    keys : ndarray of uint64
+        Which gradients: columns of the Gauss-Newton root, with targets drawn from the model, or with the true targets.
+    keys : ndarray of uint64, shape (n_train,)
         What a row's random draws depend on.
     seed : int
+        Of the random draws.
     batch_size : int
+        Rows taken at once.
     cache_bytes : int
         Budget for keeping factored gradients between passes: what fits is not computed again.
+    n_samples : int, default=1
+        Draws per row for ``"sampled"``.
     progress : callable, optional
-        Wraps the iterator over batches.
+        Wraps the iterator over batches: ``progress(iterable, desc=...)``.
     metric : Metric, optional
-        The coordinates that the columns are given in: see :class:`Metric`.
+        The coordinates that the columns are given in, of an adaptive optimizer.
     identified : bool, default=False
         Whether ``keys`` are fingerprints of the rows' contents. Without them nothing can be kept for another fit.
     """
 
     def __init__(
-        self, network, engine, rows, index, checkpoints, weights, *, fisher, keys, seed, batch_size, cache_bytes,
-        n_samples=1, progress=None, metric=None, identified=False,
-    ):  # fmt: skip
+        self,
+        network: Network,
+        engine: GradientEngine,
+        rows: Rows,
+        index: ArrayLike,
+        checkpoints: Sequence[Any],
+        weights: ArrayLike,
+        *,
+        fisher: str,
+        keys: NDArray[np.uint64],
+        seed: int,
+        batch_size: int,
+        cache_bytes: int,
+        n_samples: int = 1,
+        progress: Callable[..., Iterable[int]] | None = None,
+        metric: Metric | None = None,
+        identified: bool = False,
+    ):
         self.network, self.engine, self.rows = network, engine, rows
         self.index, self.checkpoints, self.weights = np.asarray(index), list(checkpoints), np.asarray(weights, float)
         self.fisher, self.n_samples, self.keys, self.seed = fisher, n_samples, keys, seed
         self.batch_size, self._budget = batch_size, cache_bytes
         self._progress = progress or (lambda iterable, **_: iterable)
         self.metric, self.identified = metric, identified
-        self._kept = {}
+        self._kept: dict[tuple[int, int], list[list[Any]]] = {}
 
     @property
-    def blocks(self):
+    def blocks(self) -> list[Block]:
         """The matrices of parameters, each with its ``name``, its ``shape`` (groups, out, in) and ``has_factors``."""
         return self.engine.blocks
 
     @property
-    def n_rows(self):
+    def n_rows(self) -> int:
         """How many rows the curvature is a mean over."""
         return len(self.index)
 
     @property
-    def dtype(self):
+    def dtype(self) -> torch.dtype:
         """Of the vectors that the fitted curvature will be applied to."""
         return self.network.dtype
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """Where these are."""
         return self.network.device
 
     @property
-    def penalties(self):
+    def penalties(self) -> list[torch.Tensor | None]:
         """Per block a diagonal (groups, out, in), float64, that belongs to H beside the mean over rows, or None."""
         if self.metric is None:
             return [None for _ in self.blocks]
         return [None if d is None else d.double() for d in self.metric.penalty]
 
     @functools.cached_property
-    def digest(self):
+    def digest(self) -> str:
         """Of all that decides the columns at a given checkpoint: rows, network, blocks, draws and metric."""
         return digest(
             (
@@ -132,12 +158,21 @@ class FisherStream:
             )
         )
 
-    def columns(self, c):
-        """Batches of checkpoint ``c``: each a list over blocks of lists over Fisher columns of gradients.
+    def columns(self, c: int) -> Iterator[list[list[Any]]]:
+        """The gradients at a checkpoint, some rows at a time.
 
         Summed over batches and columns and divided by ``n_rows``, the outer products of the columns are H(theta_c).
-        The gradients are :class:`~sklearn_source.gradients.algebra.Factored`, ``Indexed`` or ``Dense``; of each
-        ``matrix()`` is the tensor (rows, groups, out, in).
+
+        Parameters
+        ----------
+        c : int
+            Which of the checkpoints.
+
+        Yields
+        ------
+        batch : list over blocks of lists over Fisher columns
+            Of gradients, objects of the algebra of gradients; of each ``matrix()`` is the tensor (rows, groups, out,
+            in).
         """
         starts = range(0, self.n_rows, self.batch_size)
         missing = [start for start in starts if (c, start) not in self._kept]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
-from ._base import FittedCurvature
+from ._base import FittedCurvature, Phi
 from ._eigen import Basis
 
 
@@ -42,21 +45,23 @@ class GramCurvature(FittedCurvature):
         keep = values > values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
         self._values, self._vectors = values[keep], vectors[:, keep]
 
-    def in_metric(self, metric):
+    def in_metric(self, metric: Sequence[float]) -> GramCurvature:
         """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block."""
         return GramCurvature(self._root, self._shapes, self._dtype, metric)
 
-    def encode(self, vectors):
+    def encode(self, vectors: Sequence[Any]) -> list[torch.Tensor]:
         """Matrices formed: the coordinates stay the parameters'."""
         return [v if isinstance(v, torch.Tensor) else v.matrix() for v in vectors]
 
-    decode = encode
+    def decode(self, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Nothing: the coordinates are the parameters'."""
+        return list(encoded)
 
-    def change(self, other, encoded):
+    def change(self, other: FittedCurvature, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
         """Nothing: all of these curvatures share their coordinates."""
         return encoded
 
-    def scale(self, phi, encoded):
+    def scale(self, phi: Phi, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
         """``phi(H) v`` for per-block batches (n, groups, out, in)."""
         zero = self._values.new_zeros(1)
         probe = torch.cat([zero, self._values])
@@ -80,11 +85,11 @@ class GramCurvature(FittedCurvature):
         ]
         return [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes)]
 
-    def mean_eigenvalue(self, block):
+    def mean_eigenvalue(self, block: int) -> float:
         """The mean over all parameters: the same for every block, as :meth:`scale` needs."""
         return float(self._values.sum()) / sum(self._sizes)
 
-    def spectrum(self):
+    def spectrum(self) -> list[torch.Tensor]:
         """The nonzero eigenvalues, and a zero for every direction that no row moves."""
         null = sum(self._sizes) - len(self._values)
         return [torch.cat([self._values.cpu(), torch.zeros(null, dtype=torch.float64)])]

@@ -56,7 +56,8 @@ def segment_scores(estimator: SourceAttribution, X: Any, y: Any = None) -> np.nd
     >>> by_segment.sum(axis=(1, 2))  # how much each segment contributed  # doctest: +SKIP
     """
     _check_segments(estimator)
-    scores = np.zeros((len(estimator.segments_), count_rows(X), estimator.n_train_), dtype=np.float32)
+    n_query = count_rows(X)  # a number, of all that transform takes
+    scores = np.zeros((len(estimator.segments_), n_query, estimator.n_train_), np.float32)  # type: ignore[type-var]
     for segment, queries, rows, block in iter_segment_scores(estimator, X, y):
         scores[segment, queries, rows] = block.to(torch.float32).cpu().numpy()
     return scores

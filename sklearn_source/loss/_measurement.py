@@ -167,7 +167,8 @@ class Prediction(Measurement):
         if len(self.output) != len(rows) or any(not -n <= i < n for i, n in zip(self.output, rows)):
             index = self.output[0] if len(self.output) == 1 else self.output
             raise ValueError(f"expected output= to index a row's outputs of shape {tuple(rows)}, got {index}")
-        return output[(slice(None), *self.output)]
+        position = (slice(None), *self.output)
+        return output[position]
 
 
 class NegLoss(Measurement):

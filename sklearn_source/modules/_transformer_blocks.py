@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +39,7 @@ class TransformerBlocks(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, X: Tensor, **masks) -> Tensor:
+    def forward(self, X: Tensor, **masks: Any) -> Tensor:
         """Tokens (n_rows, length) to states (n_rows, length, width); a ValueError for sequences that are too long."""
         length = X.shape[1]
         if length > self.max_length:

@@ -58,7 +58,24 @@ class Checkpoint:
 
     @classmethod
     def from_file(cls, step: int, stage: int, digest: str, file: Any) -> Checkpoint:
-        """Make a checkpoint that reads its tensors from `file` (an object of ``_store``) when asked."""
+        """Make a checkpoint that reads its tensors from a file when asked.
+
+        Parameters
+        ----------
+        step : int
+            Steps taken since training began, over all stages.
+        stage : int
+            Index of the stage.
+        digest : str
+            Hash of the parameters, which the file must hold.
+        file : CheckpointFile
+            Where the tensors are.
+
+        Returns
+        -------
+        checkpoint : Checkpoint
+            That keeps nothing in memory.
+        """
         checkpoint = cls(step, stage, {}, {}, digest=digest)
         checkpoint._file = file
         return checkpoint
@@ -103,7 +120,9 @@ class Checkpoint:
         return f"<Checkpoint after step {self.step}, stage {self.stage}{where}>"
 
 
-def snapshot(module, step, stage, optimizer=None) -> Checkpoint:
+def snapshot(
+    module: torch.nn.Module, step: int, stage: int, optimizer: torch.optim.Optimizer | None = None
+) -> Checkpoint:
     """Copy the present state of `module` (and of `optimizer`, when given) to CPU tensors.
 
     Parameters
@@ -129,7 +148,7 @@ def snapshot(module, step, stage, optimizer=None) -> Checkpoint:
     return Checkpoint(step, stage, copies, buffers, state)
 
 
-def with_buffers_of(checkpoint, module) -> Checkpoint:
+def with_buffers_of(checkpoint: Checkpoint, module: torch.nn.Module) -> Checkpoint:
     """Give a checkpoint the present buffers of `module`, whose parameters it has.
 
     They differ when a forward pass in training mode came after the last step: an interrupted one, or one that estimated

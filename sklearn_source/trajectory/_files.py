@@ -16,7 +16,7 @@ __all__ = ["FORMAT", "CheckpointFile", "read_tensors", "write_checkpoint", "writ
 FORMAT = "sklearn_source.trajectory"
 
 
-def read_tensors(path, prefix="") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(path: str | os.PathLike[str], prefix: str = "") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read the tensors of a safetensors file whose names begin with `prefix`.
 
     Returns

@@ -94,7 +94,7 @@ def split_segments(trajectory: Any, n_segments: int, quadrature: str = "trapezoi
     return segments
 
 
-def nearest_to_equal_split(steps, n, start) -> np.ndarray:
+def nearest_to_equal_split(steps: np.ndarray, n: int, start: int) -> np.ndarray:
     """Choose n of the recorded steps nearest to an equal split of ``(start, steps[-1]]``.
 
     Parameters

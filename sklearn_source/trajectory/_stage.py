@@ -48,7 +48,7 @@ class Stage:
     n_rows: int
     rows: np.ndarray
     row_hashes: np.ndarray | None = None
-    _sums: dict = field(init=False, repr=False)
+    _sums: dict[str, np.ndarray] = field(init=False, repr=False)
 
     def __post_init__(self):
         shape = (self.n_steps, len(self.groups))
@@ -69,7 +69,18 @@ class Stage:
         return self.end - self.start
 
     def step_rates(self, start: int, end: int) -> np.ndarray:
-        """The rates that ``rate_sums("terminal", start, end)`` sums, one row per step: (end - start, n_groups)."""
+        """The rates that ``rate_sums("terminal", start, end)`` sums, step by step.
+
+        Parameters
+        ----------
+        start, end : int
+            The steps in ``(start, end]``, counted over all stages, within this one.
+
+        Returns
+        -------
+        rates : ndarray, shape (end - start, n_groups)
+            Per step and parameter group ``lr (1 - dampening) / (1 - momentum)``.
+        """
         return np.diff(self._sums["terminal"][start - self.start : end - self.start + 1], axis=0)
 
     def rate_sums(self, kind: str, start: int, end: int) -> np.ndarray:
@@ -85,6 +96,7 @@ class Stage:
         Returns
         -------
         sums : ndarray, shape (n_groups,)
+            One per parameter group.
 
         Raises
         ------

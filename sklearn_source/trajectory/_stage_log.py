@@ -112,7 +112,7 @@ class StageLog:
         self.blocks = blocks
         return dropped
 
-    def to_stage(self, end) -> Stage:
+    def to_stage(self, end: int) -> Stage:
         """Make the Stage of the steps up to `end`."""
         n_steps = end - self.start
         groups, values = _merge(self.blocks)

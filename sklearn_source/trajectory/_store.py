@@ -8,6 +8,7 @@ checkpoint-<stage>-<step>.safetensors
 from __future__ import annotations
 
 import json
+import os
 import re
 import uuid
 from pathlib import Path
@@ -95,7 +96,7 @@ class TrajectoryDirectory:
                 "net?) has written there. Train the copies with different directories."
             )
 
-    def write(self, checkpoint) -> Checkpoint:
+    def write(self, checkpoint: Checkpoint) -> Checkpoint:
         """Write a checkpoint and return it as one that lives on disk."""
         identity = {"trajectory": self.id, "stage": str(checkpoint.stage), "step": str(checkpoint.step)}
         path = self.path / f"checkpoint-{checkpoint.stage:03d}-{checkpoint.step:09d}.safetensors"
@@ -134,7 +135,7 @@ class TrajectoryDirectory:
         old.unlink(missing_ok=True)
 
 
-def load_directory(path) -> tuple[list[Checkpoint], list[Stage]]:
+def load_directory(path: str | os.PathLike[str]) -> tuple[list[Checkpoint], list[Stage]]:
     """Read the index and open every file of a stored trajectory; the tensors are read when asked for.
 
     Raises

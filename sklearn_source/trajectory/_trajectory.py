@@ -128,14 +128,22 @@ class Trajectory:
             The network: tells parameters from buffers, and their shapes. Not modified.
         optimizer : str or type, default="SGD"
             Class, or name of the class.
-        momentum, dampening, weight_decay : float, array (T,) or (T, n_groups)
-        nesterov : bool
+        momentum : float, array (T,) or (T, n_groups), default=0.0
+            As the optimizer used it, at every step or throughout.
+        dampening : float, array (T,) or (T, n_groups), default=0.0
+            The same of the gradient's dampening in the momentum.
+        nesterov : bool, default=False
+            Whether the momentum is Nesterov's.
+        weight_decay : float, array (T,) or (T, n_groups), default=0.0
+            The same of the weight decay.
         n_rows : int
             Number of training rows.
         rows : array of int, optional
             Indices of those really trained on. Default: all.
-        X, y : optional
+        X : array-like of shape (n_rows, ...), optional
             The training rows; their fingerprints are kept, so that other rows are refused later.
+        y : array-like of shape (n_rows, ...), optional
+            Their targets.
         optimizer_states : sequence of dict, optional
             For each checkpoint ``optimizer.state_dict()``, or a dict of parameter name to state, or None.
         optimizer_options : dict, optional

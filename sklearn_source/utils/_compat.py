@@ -9,6 +9,12 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples as num_samples
 from sklearn.utils.validation import validate_data
 
+
+def validate_parameters(estimator):
+    """Hold an estimator's parameters against its ``_parameter_constraints``; ValueError where one does not fit."""
+    estimator._validate_params()
+
+
 __all__ = [
     "FrozenEstimator",
     "HasMethods",
@@ -18,4 +24,5 @@ __all__ = [
     "num_samples",
     "safe_indexing",
     "validate_data",
+    "validate_parameters",
 ]

@@ -102,6 +102,11 @@ def config_context(*, memory_budget: int | None = None) -> Iterator[None]:
         at a time is somewhat more. Not counted: weights, checkpoints, data, curvature (see ``cache_size``), scores.
         None leaves it as it is.
 
+    Yields
+    ------
+    None
+        Nothing; when the context ends, the settings are what they were before.
+
     Raises
     ------
     ValueError

@@ -132,7 +132,9 @@ class RowGradient(ABC):
         return sums
 
     @classmethod
-    def whole_moments(cls, columns: Sequence[RowGradient], wanted_input: bool, wanted_output: bool):
+    def whole_moments(
+        cls, columns: Sequence[RowGradient], wanted_input: bool, wanted_output: bool
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """:meth:`moments` summed over several gradients of the same rows, which share their inputs."""
         sums = (None, None)
         for column in columns:

@@ -29,7 +29,9 @@ def squared_in_basis(
     return type(columns[0]).squared_in_basis(columns, left, right)
 
 
-def whole_moments(columns: Sequence[RowGradient], wanted_input: bool, wanted_output: bool):
+def whole_moments(
+    columns: Sequence[RowGradient], wanted_input: bool, wanted_output: bool
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Sums over rows and Fisher columns of ``G^T G`` and of ``G G^T``, None where not wanted.
 
     Parameters

@@ -201,8 +201,12 @@ class LDSDisplay(Display):
                 f"expected scores as a dict from the name of a method to its scores, got {type(scores).__name__}"
                 + (" without entries" if isinstance(scores, Mapping) else "")
             )
-        options = {"confidence": confidence, "n_bootstrap": n_bootstrap, "random_state": random_state}
-        results = {name: linear_datamodeling_score(values, truth, **options) for name, values in scores.items()}
+        results = {
+            name: linear_datamodeling_score(
+                values, truth, confidence=confidence, n_bootstrap=n_bootstrap, random_state=random_state
+            )
+            for name, values in scores.items()
+        }
         return cls(results=results, confidence=confidence).plot(ax=ax, show_queries=show_queries)
 
     def plot(self, ax: Axes | None = None, *, show_queries: bool = False) -> LDSDisplay:

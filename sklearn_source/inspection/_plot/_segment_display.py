@@ -128,7 +128,7 @@ class SegmentDisplay(Display):
             Without matplotlib.
         """
         cls._require_matplotlib("from_estimator")
-        n_query = count_rows(X_query)
+        n_query = count_rows(X_query)  # a number, of all that transform takes
         position, of = _which_queries(query, n_query)
         if position is not None:
             X_query, y = take_rows(X_query, [position]), None if y is None else np.asarray(take_showable(y, [position]))
@@ -137,7 +137,7 @@ class SegmentDisplay(Display):
         for segment, _, _, scores in iter_segment_scores(estimator, X_query, y):
             sums[0, segment] += float(scores.clamp(min=0).sum())
             sums[1, segment] += float(scores.clamp(max=0).sum())
-        supporting, opposing = scale * sums / n_query
+        supporting, opposing = scale * sums / n_query  # type: ignore[operator]
         return cls(segments=estimator.segments_, supporting=supporting, opposing=opposing, of=of, unit=unit).plot(ax=ax)
 
     @classmethod
