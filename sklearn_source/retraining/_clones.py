@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-import threading
 from collections import deque
 
 import torch
@@ -14,10 +13,10 @@ from skorch import NeuralNet, callbacks
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
+from ..network import refuse_module_instance, seeded_clone
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import FrozenEstimator
 from ..utils._compat_skorch import is_predefined_split, set_training
-from ..utils._random import seeded
 from ..utils._warnings import warn
 
 # They only report, or write files that retraining must not overwrite; BatchScoring and EpochScoring stay, as others may
@@ -26,8 +25,6 @@ DROPPED = (
     TrajectoryRecorder, callbacks.PrintLog, callbacks.ProgressBar, callbacks.TrainEndCheckpoint, callbacks.TensorBoard,
     callbacks.NeptuneLogger, callbacks.WandbLogger, callbacks.SacredLogger, callbacks.MlflowLogger,
 )  # fmt: skip
-# The global generators are seeded while a network trains: threads take turns.
-ALONE = threading.RLock()
 
 
 def template_of(net):
@@ -53,12 +50,9 @@ def template_of(net):
     if isinstance(net, type) or not isinstance(net, NeuralNet):
         came = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
         raise TypeError(f"expected the network as a skorch NeuralNet, got {came}")
-    if isinstance(net.module, torch.nn.Module):
-        raise ValueError(
-            f"this {type(net).__name__} holds a module instance, so that every retraining would start from the same "
-            "weights, trained ones if it was fitted: build the net from the module's class (module=MLP, "
-            "module__hidden=...)"
-        )
+    refuse_module_instance(
+        net, ", so that every retraining would start from the same weights, trained ones if it was fitted"
+    )
     options = net.get_params_for("iterator_train")
     drawn = [name for name in ("sampler", "batch_sampler") if options.get(name) is not None]
     if drawn:
@@ -107,8 +101,7 @@ def _takes_rows_away(split):
 
 def initialized(template):
     """A clone with some weights and with its callbacks, which are not to make files; lazy layers still have none."""
-    with ALONE, seeded(0, template.device), tempfile.TemporaryDirectory() as folder:
-        net = clone(template)
+    with seeded_clone(template, 0) as net, tempfile.TemporaryDirectory() as folder:
         _keep_files_in(net, folder)
         return net.initialize()
 
@@ -135,8 +128,7 @@ def materialize(net, x):
 
 def start(template, x, unit):
     """Initial parameters of a unit's network, by name."""
-    with ALONE, seeded(unit.seed, template.device):
-        net = clone(template)
+    with seeded_clone(template, unit.seed) as net:
         net.callbacks = "disable"
         initialize(net, x)
     return {name: p.detach() for name, p in net.module_.named_parameters()}
@@ -179,8 +171,7 @@ def train(template, X, y, x_few, unit, plan, *, renormalize=True):
     net : skorch.NeuralNet
         The trained clone.
     """
-    with ALONE, seeded(unit.seed, template.device), tempfile.TemporaryDirectory() as folder, torch.enable_grad():
-        net = clone(template)
+    with seeded_clone(template, unit.seed) as net, tempfile.TemporaryDirectory() as folder:
         sampler = _Batches(plan, unit)
         dealt = {"batch_sampler": sampler, "batch_size": 1, "shuffle": False, "drop_last": False}
         net.set_params(**{f"iterator_train__{name}": value for name, value in dealt.items()})

@@ -6,8 +6,9 @@ import math
 
 import torch
 
+from ..network import TURN
 from ..utils._config import bytes_for
-from ._clones import ALONE, initialized, start, train
+from ._clones import initialized, start, train
 from ._stacked import StackedTrainer
 from ._vectorizable import replayable, why_not_faster, why_not_vectorized
 
@@ -42,7 +43,7 @@ class JoblibEngine:
     def __call__(self, units):
         """Outputs for the queries of each unit's network: list of ndarray (n_query,)."""
         states = self.states(units, self.task.plan)
-        with ALONE:  # threads share the network that the reader loads with one state after the other
+        with TURN:  # threads share the network that the reader loads with one state after the other
             return [self.task.reader.read(*state) for state in states]
 
 

@@ -12,10 +12,11 @@ from skorch import callbacks
 from skorch.history import History
 from torch.func import functional_call, vmap
 
+from ..network import TURN
 from ..utils._compat_skorch import set_training
 from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
 from ..utils._random import seeded
-from ._clones import ALONE, initialize, initialized
+from ._clones import initialize, initialized
 from ._replay import replay
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
@@ -86,7 +87,7 @@ class StackedTrainer:
         states = []
         few = tree_map(lambda leaf: leaf[:2], self.x)
         for unit in units:
-            with ALONE, seeded(unit.seed, self.net.device):
+            with TURN, seeded(unit.seed, self.net.device):
                 initialize(self.net, few)
             states.append(_copied(self.net.module_))
         return _Stacks(self.net.module_, states)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..network import Network, outputs_of
+from ..network import TURN, Network, outputs_of
 from ..rows import Rows, as_arrays, prepare_rows
 from ..utils._random import seeded
-from ._clones import ALONE, initialized, materialize, template_of
+from ._clones import initialized, materialize, template_of
 from ._key import fingerprint
 from ._plan import BatchPlan
 from ._reader import Reader, make_reader
@@ -90,7 +90,7 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
 
 def _few_rows(net, X, y):
     """A few rows as the module of an initialized net reads them; its lazy layers take their weights from them."""
-    with ALONE, seeded(0, net.device):
+    with TURN, seeded(0, net.device):
         dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
         few, _ = prepare_rows(net, X, y, device=torch.device(net.device), dtype=dtype).batch(slice(0, 2))
         outputs_of(partial(materialize, net), few)
