@@ -1,10 +1,14 @@
-"""Set up a virtual environment and run one of the project's jobs in it; the standard library is all this needs.
+"""Set up a virtual environment and run some of the project's jobs in it; the standard library is all this needs.
 
     python3 tasks.py example          train on Concrete, attribute, save concrete_influences.png
     python3 tasks.py examples         the two on text: questions and plays
     python3 tasks.py test             run the tests
     python3 tasks.py lint             ruff check and ruff format --check
+    python3 tasks.py doctest          run the examples in docstrings, and those in README.md and the pages of docs
     python3 tasks.py docs             build the documentation into docs/_build/html, warnings are errors
+    python3 tasks.py docs-fast        the same into docs/_build/fast, without executing the examples
+    python3 tasks.py build            build a wheel and a source distribution into dist, install and import each
+    python3 tasks.py release          the same, dependencies installed as the distributions declare them
     python3 tasks.py oldest           run the tests with the oldest supported versions (Python 3.10 or 3.11)
 
 Several jobs can be named at once. `--venv DIR` builds the environment elsewhere than in .venv.
@@ -17,10 +21,12 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+SPHINX = "-m sphinx -W --keep-going -q -b html"
 # job: (extras to install, constraints file, commands to run with the environment's Python)
 JOBS = {
     "example": ("plot", "constraints.txt", ["examples/plot_concrete.py"]),
@@ -28,29 +34,41 @@ JOBS = {
     # Two processes of one thread each: most tests are too small for more threads.
     "test": ("test,plot", "constraints.txt", ["-m pytest -n 2"]),
     "lint": ("test,plot", "constraints.txt", ["-m ruff check .", "-m ruff format --check ."]),
-    "docs": ("docs", "constraints.txt", ["-m sphinx -W --keep-going -b html docs docs/_build/html"]),
+    "doctest": (
+        "test,docs",
+        "constraints.txt",
+        ["-m pytest -q --doctest-modules sklearn_source tests/docs/test_snippets.py"],
+    ),
+    "docs": ("docs", "constraints.txt", [f"{SPHINX} docs docs/_build/html"]),
+    "docs-fast": ("docs", "constraints.txt", [f"{SPHINX} -D plot_gallery=0 docs docs/_build/fast"]),
+    "build": ("plot,release", "constraints.txt", [".ci/build_distributions.py"]),
+    "release": ("plot,release", "constraints.txt", [".ci/build_distributions.py --install"]),
     "oldest": ("test,plot", "constraints-oldest.txt", ["-m pytest -n 2"]),
 }
 
 
 def run(*command: str | Path) -> None:
     print("$", *command, flush=True)
+    start = time.perf_counter()
     code = subprocess.run([str(part) for part in command], cwd=ROOT).returncode
+    print(f"took {time.perf_counter() - start:.0f} s", flush=True)
     if code:
         sys.exit(code)
 
 
-def environment(folder: Path, extras: str, constraints: str) -> Path:
+def environment(folder: Path, extras: set[str], constraints: str) -> Path:
     """The Python of a virtual environment with the package and `extras`; what is already installed is kept."""
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         venv.create(folder, with_pip=True)
-    asked = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", constraints))
-    # One empty file per request already met, so that a second run needs neither time nor network.
-    met = folder / f".{extras.replace(',', '-')}-{hashlib.sha256(asked).hexdigest()[:12]}"
-    if not met.exists():
-        run(python, "-m", "pip", "install", "--quiet", "-c", constraints, "-e", f".[{extras}]")
-        met.touch()
+    stated = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", constraints))
+    # One empty file per extra that is installed, so that a second run needs neither time nor network.
+    stamps = {extra: folder / f".{extra}-{hashlib.sha256(stated).hexdigest()[:12]}" for extra in extras}
+    lacking = sorted(extra for extra, stamp in stamps.items() if not stamp.exists())
+    if lacking:
+        run(python, "-m", "pip", "install", "--quiet", "-c", constraints, "-e", f".[{','.join(lacking)}]")
+        for extra in lacking:
+            stamps[extra].touch()
     return python
 
 
@@ -59,15 +77,17 @@ def main() -> None:
     parser.add_argument("jobs", nargs="+", choices=JOBS, metavar="job")
     parser.add_argument("--venv", type=Path, default=None, metavar="DIR")
     arguments = parser.parse_args()
+    if "oldest" in arguments.jobs and not (3, 10) <= sys.version_info[:2] <= (3, 11):
+        sys.exit(
+            "The oldest supported versions have builds for Python 3.10 and 3.11: start tasks.py with one of these."
+        )
     for job in arguments.jobs:
-        extras, constraints, commands = JOBS[job]
+        constraints, commands = JOBS[job][1:]
         # The oldest versions would undo the environment of the other jobs, and the other way round.
         folder = arguments.venv or ROOT / (".venv-oldest" if job == "oldest" else ".venv")
-        if job == "oldest" and not (3, 10) <= sys.version_info[:2] <= (3, 11):
-            sys.exit(
-                "The oldest supported versions have builds for Python 3.10 and 3.11: start tasks.py with one of these."
-            )
-        python = environment(folder, extras, constraints)
+        # Everything that jobs of this environment need is installed at once, before the first of them.
+        alike = [JOBS[other][0] for other in arguments.jobs if JOBS[other][1] == constraints]
+        python = environment(folder, set(",".join(alike).split(",")), constraints)
         for command in commands:
             run(python, *command.split())
 

@@ -12,6 +12,7 @@ from _tasks import Task
 from skorch import NeuralNetClassifier
 
 from sklearn_source import InfluenceFunctions, SourceAttribution, Trajectory
+from sklearn_source.curvature import EKFAC
 
 
 def prepare(task: Task) -> Any:
@@ -32,7 +33,7 @@ def prepare(task: Task) -> Any:
 
 def our_factors(task: Task, prepared: Any) -> Any:
     """Fit the factors; return what `our_scores` needs."""
-    return InfluenceFunctions(curvature="ekfac", fisher="empirical", layers=list(task.layers)).fit(
+    return InfluenceFunctions(curvature=EKFAC(fisher="empirical"), layers=list(task.layers)).fit(
         prepared, task.X_train, task.y_train
     )
 
@@ -53,7 +54,8 @@ def our_source(task: Task, prepared: Any) -> Any:
         momentum=task.momentum,
         n_rows=len(task.X_train),
     )
-    est = SourceAttribution(n_segments=3, fisher="empirical", layers=list(task.layers), trajectory=trajectory).fit(
+    curvature = EKFAC(fisher="empirical")
+    est = SourceAttribution(n_segments=3, curvature=curvature, layers=list(task.layers), trajectory=trajectory).fit(
         prepared, task.X_train, task.y_train
     )
     return est.transform(task.X_query, task.y_query)

@@ -20,6 +20,7 @@ from _tasks import Task, make_task
 from skorch import NeuralNetClassifier
 
 from sklearn_source import SourceAttribution, Trajectory, TrajectoryRecorder
+from sklearn_source.curvature import EKFAC
 
 
 def train(task: Task, n_epochs: int) -> NeuralNetClassifier:
@@ -41,7 +42,7 @@ def train(task: Task, n_epochs: int) -> NeuralNetClassifier:
 
 def run(task: Task, net: NeuralNetClassifier, trajectory: Trajectory, fisher: str) -> tuple[Clock, Clock]:
     """Clocks of ``fit`` and ``transform``."""
-    est = SourceAttribution(fisher=fisher, trajectory=trajectory, random_state=0)
+    est = SourceAttribution(curvature=EKFAC(fisher=fisher), trajectory=trajectory, random_state=0)
     _, fit = timed(est.fit, net, task.X_train, task.y_train)
     _, transform = timed(est.transform, task.X_query, task.y_query)
     return fit, transform

@@ -36,6 +36,7 @@ from sklearn_source import (
     SourceAttribution,
     TracIn,
 )
+from sklearn_source.curvature import EKFAC
 from sklearn_source.metrics import linear_datamodeling_difference, linear_datamodeling_score
 from sklearn_source.retraining import Retraining, retrain_on_subsets
 from sklearn_source.utils._random import seeded
@@ -57,12 +58,18 @@ def every_method(adaptive: bool) -> Methods:
         methods[f"representation similarity, {m}"] = (6, functools.partial(RepresentationSimilarity, metric=m))
     methods["TracIn, C = 6"] = (6, TracIn)
     for basis in ("kfac", "shampoo"):
-        methods[f"influence functions, {basis} basis"] = (6, functools.partial(InfluenceFunctions, basis=basis))
+        methods[f"influence functions, {basis} basis"] = (
+            6,
+            functools.partial(InfluenceFunctions, curvature=EKFAC(basis=basis)),
+        )
     methods[SOURCE] = (6, SourceAttribution)
     if adaptive:
         methods["SOURCE, L = 3, C = 6, adam = paper"] = (6, functools.partial(SourceAttribution, adam="paper"))
     else:
-        methods["SOURCE, L = 3, C = 6, shampoo basis"] = (6, functools.partial(SourceAttribution, basis="shampoo"))
+        methods["SOURCE, L = 3, C = 6, shampoo basis"] = (
+            6,
+            functools.partial(SourceAttribution, curvature=EKFAC(basis="shampoo")),
+        )
     averaged = functools.partial(SourceAttribution, averaging="parameters")
     methods["SOURCE, L = 3, C = 6, averaged parameters"] = (6, averaged)
     return methods
@@ -125,9 +132,10 @@ class Scorer:
     def _scores(self, net: Any, est: BaseEstimator) -> np.ndarray:
         """Fit and transform; statistics that several methods share are fitted once."""
         problem = self.problem
-        memory = str(self.folder / "memory")
-        settings = {"random_state": 0, "measurement": problem.measurement, "memory": memory}
+        settings = {"random_state": 0, "measurement": problem.measurement}
         est.set_params(**{name: value for name, value in settings.items() if name in est.get_params()})
+        if "curvature" in est.get_params():
+            est.set_params(curvature__memory=str(self.folder / "memory"))
         return est.fit(net, problem.X_train, problem.y_train).transform(problem.X_query, problem.y_query)
 
     def _net(self, n_checkpoints: int, seed: int) -> Any:

@@ -30,6 +30,9 @@ numpydoc_show_class_members = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
+    # Which examples use a class: shown at the end of its page.
+    "backreferences_dir": "generated/backreferences",
+    "doc_module": ("sklearn_source",),
     "filename_pattern": "plot_",
     "download_all_examples": False,
     "show_memory": False,

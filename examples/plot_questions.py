@@ -25,6 +25,7 @@ import torch
 from skorch import NeuralNetClassifier
 
 from sklearn_source import SourceAttribution, TrajectoryRecorder
+from sklearn_source.curvature import EKFAC
 from sklearn_source.datasets import TextEncoder, load_questions
 from sklearn_source.modules import TextClassifier
 
@@ -77,7 +78,7 @@ print(f"accuracy: {net.score(X_train, y_train):.3f} in training, {np.mean(predic
 # of the predicted class that is owed to the training question, for one question at a time and to first order. Sums
 # over many questions rank right and overstate: for four test questions, networks trained anew without the 40 strongest
 # supporters lost 5 in log-odds on average, where the scores add up to 19; without 40 of the class drawn at random, 0.1.
-est = SourceAttribution(n_segments=3, fisher="sampled", random_state=0).fit(net, X_train, y_train)
+est = SourceAttribution(n_segments=3, curvature=EKFAC(fisher="sampled"), random_state=0).fit(net, X_train, y_train)
 asked = [list(test.data).index(text) for text in ("What does NASA stand for ?", "Where is the volcano Mauna Loa ?")]
 asked.append(int(np.argmax(np.where(predicted == y_test, 0, confidence))))
 scores = est.transform(X_test[asked])

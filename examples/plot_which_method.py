@@ -33,6 +33,7 @@ from sklearn_source import (
     TracIn,
     TrajectoryRecorder,
 )
+from sklearn_source.curvature import EKFAC
 from sklearn_source.inspection import LDSDisplay, MislabelDisplay, SubsetRemovalDisplay
 from sklearn_source.metrics import linear_datamodeling_difference, subset_removal_score, top_k_removals
 from sklearn_source.model_selection import FullTrainingSet, held_out_score, make_lds_scorer
@@ -125,7 +126,7 @@ print(f"one segment less three: {found.difference:+.3f} ({found.interval[0]:+.3f
 # and deals the *queries* into folds; ``held_out_score`` then reports a score on queries that had no part in the choice.
 with tempfile.TemporaryDirectory() as folder:
     search = GridSearchCV(
-        SourceAttribution(FrozenEstimator(net), memory=folder, random_state=0),
+        SourceAttribution(FrozenEstimator(net), curvature=EKFAC(memory=folder), random_state=0),
         {"n_segments": [1, 2, 3, 6]},
         scoring=make_lds_scorer(truth, X_query, y_query),
         cv=FullTrainingSet(5),

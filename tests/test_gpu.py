@@ -9,6 +9,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
+from sklearn_source.curvature import EKFAC
 
 pytestmark = [
     pytest.mark.gpu,
@@ -60,8 +61,8 @@ def _trained(device, optimizer):
     [
         SourceAttribution(n_segments=2),
         SourceAttribution(n_segments=1, curvature="exact"),
-        SourceAttribution(n_segments=2, adam="paper", basis="shampoo"),
-        SourceAttribution(n_segments=2, fisher="sampled", random_state=0, averaging="parameters"),
+        SourceAttribution(n_segments=2, adam="paper", curvature=EKFAC(basis="shampoo")),
+        SourceAttribution(n_segments=2, curvature=EKFAC(fisher="sampled"), random_state=0, averaging="parameters"),
         InfluenceFunctions(),
         InfluenceFunctions(solver="cg", cg_max_iter=20),
         TracIn(),

@@ -18,6 +18,8 @@ class EmpiricalInfluence(BaseAttribution):
     A baseline that assumes nothing, and says how sure it is. It has no network to look into, so it can score those
     queries only that the truth was measured on.
 
+    Read more in the :ref:`User Guide <empirical_influence>`.
+
     Parameters
     ----------
     truth : Retraining

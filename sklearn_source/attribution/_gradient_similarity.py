@@ -12,6 +12,8 @@ from ..utils._compat import StrOptions
 class GradientSimilarity(GradientAttribution):
     """Similarity of a query's gradient and a training row's at the trained weights.
 
+    Read more in the :ref:`User Guide <similarities>`.
+
     Parameters
     ----------
     net : skorch.NeuralNet or FrozenEstimator of one, optional

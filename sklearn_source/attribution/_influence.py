@@ -8,8 +8,13 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from ..base import GradientAttribution, Term
-from ..curvature import CURVATURES, cached_curvature, conjugate_gradient, gauss_newton_product, meeting_place
+from ..base import CurvatureAttribution, Term
+from ..curvature import (
+    conjugate_gradient,
+    decode_queries_or_rotate_rows,
+    gauss_newton_product,
+    resolve_curvature,
+)
 from ..utils._compat import Interval, StrOptions
 from ..utils._warnings import warn
 
@@ -17,19 +22,19 @@ from ..utils._warnings import warn
 AUTO_DAMPING = 0.1
 
 
-class InfluenceFunctions(GradientAttribution):
+class InfluenceFunctions(CurvatureAttribution):
     """Influence functions with a damped Gauss-Newton matrix at the trained weights.
+
+    Read more in the :ref:`User Guide <influence_functions>`.
 
     Parameters
     ----------
     net : skorch.NeuralNet or FrozenEstimator of one, optional
         The network. Frozen: used as it is. Bare: a clone is trained on the data of ``fit``. None: given to ``fit``.
-    curvature : {"ekfac", "kfac", "diagonal", "identity", "exact"}, default="ekfac"
-        How the Gauss-Newton matrix is represented.
-    basis : {"kfac", "shampoo"}, default="kfac"
-        Where the eigenbases of ``"ekfac"`` and ``"kfac"`` come from; see :class:`SourceAttribution`.
-    fisher : {"auto", "exact", "sampled", "empirical"}, default="auto"
-        Which gradients it is an average of; see :class:`SourceAttribution`.
+    curvature : {"ekfac", "kfac", "diagonal", "identity", "exact"} or Curvature, default="ekfac"
+        How the Gauss-Newton matrix is represented and estimated. A name stands for :class:`~.curvature.EKFAC`,
+        :class:`~.curvature.KFAC`, :class:`~.curvature.Diagonal`, :class:`~.curvature.Identity` or
+        :class:`~.curvature.ExactGaussNewton` (for small problems) at its defaults; an object has parameters of its own.
     damping : float or "auto", default="auto"
         Added to every eigenvalue. ``"auto"``: 0.1 times the mean eigenvalue of each layer (of the whole matrix for
         ``curvature="exact"``).
@@ -39,8 +44,19 @@ class InfluenceFunctions(GradientAttribution):
         Relative residual at which ``"cg"`` stops.
     cg_max_iter : int, default=100
         Most iterations of ``"cg"``.
-    measurement, output, layers, batch_size, n_samples, cache_size, random_state, memory, verbose
-        As in :class:`SourceAttribution`.
+    measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
+        What is attributed; its unit is the unit of the scores. ``"auto"``: log-odds of the predicted or given class for
+        classifiers, the output for regressors. A callable maps ``(output, target)`` to one number per row, in torch.
+    output : int, optional
+        Which output ``"prediction"`` means, where there are several.
+    layers : str or list of str, optional
+        Names of layers or parameters to attribute to; None: every trainable parameter.
+    batch_size : int, optional
+        Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Seeds sampled Fisher draws, and training where ``fit`` trains. None: fresh entropy.
+    verbose : int, default=0
+        Show progress.
 
     Attributes
     ----------
@@ -48,8 +64,12 @@ class InfluenceFunctions(GradientAttribution):
         Per block of parameters.
     net_ : skorch.NeuralNet
         The network.
-    n_train_, n_features_in_, feature_names_in_
-        As in :class:`SourceAttribution`.
+    n_train_ : int
+        Number of training rows, the columns of :meth:`transform`.
+    n_features_in_ : int
+        Columns of X, where X is a matrix.
+    feature_names_in_ : ndarray of str
+        Columns' names, where X is a data frame.
 
     See Also
     --------
@@ -70,17 +90,11 @@ class InfluenceFunctions(GradientAttribution):
     """
 
     _parameter_constraints = {
-        **GradientAttribution._parameter_constraints,
-        "curvature": [StrOptions(set(CURVATURES))],
-        "basis": [StrOptions({"kfac", "shampoo"})],
-        "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
+        **CurvatureAttribution._parameter_constraints,
         "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "solver": [StrOptions({"direct", "cg"})],
         "cg_tol": [Interval(Real, 0, 1, closed="neither")],
         "cg_max_iter": [Interval(Integral, 1, None, closed="left")],
-        "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "cache_size": [Interval(Integral, 0, None, closed="left")],
-        "memory": "no_validation",
     }
     has_unit = True
 
@@ -89,8 +103,6 @@ class InfluenceFunctions(GradientAttribution):
         net=None,
         *,
         curvature="ekfac",
-        basis="kfac",
-        fisher="auto",
         damping="auto",
         solver="direct",
         cg_tol=1e-6,
@@ -99,16 +111,11 @@ class InfluenceFunctions(GradientAttribution):
         output=None,
         layers=None,
         batch_size=None,
-        n_samples=1,
-        cache_size=1024,
         random_state=None,
-        memory=None,
         verbose=0,
     ):
         self.net = net
         self.curvature = curvature
-        self.basis = basis
-        self.fisher = fisher
         self.damping = damping
         self.solver = solver
         self.cg_tol = cg_tol
@@ -117,17 +124,15 @@ class InfluenceFunctions(GradientAttribution):
         self.output = output
         self.layers = layers
         self.batch_size = batch_size
-        self.n_samples = n_samples
-        self.cache_size = cache_size
         self.random_state = random_state
-        self.memory = memory
         self.verbose = verbose
 
     def _fit_gradients(self):
         index = np.unique(np.concatenate(self._credited))
         self._index = index
-        stream = self._fisher_stream([self._gradients.trained], np.ones(1), index)
-        self._curvature = cached_curvature(self.curvature, stream, self.memory, self._identified, self.basis)
+        self._curvature = self._fit_curvature(
+            resolve_curvature(self.curvature), [self._gradients.trained], np.ones(1), index
+        )
         blocks = range(len(self._gradients.blocks))
         if self.damping == "auto":
             self._dampings = [AUTO_DAMPING * self._curvature.mean_eigenvalue(i) for i in blocks]
@@ -149,7 +154,7 @@ class InfluenceFunctions(GradientAttribution):
             encoded = [v * unit for v in curvature.encode(self._solve(curvature.decode(encoded)))]
         else:
             encoded = curvature.scale_(lambda values, block: self._inverse(values, block) * unit, encoded)
-        values, bases = meeting_place(curvature, encoded, self._gradients.probe, n_rows=queries.n_met)
+        values, bases = decode_queries_or_rotate_rows(curvature, encoded, self._gradients.probe, n_rows=queries.n_met)
         return [Term([self._gradients.trained], np.ones(1), values, bases, self._mask)]
 
     def _solve(self, gradients):

@@ -14,6 +14,8 @@ from ..utils._compat import StrOptions
 class RepresentationSimilarity(FeatureAttribution):
     """Similarity of a query's and a training row's activations in one layer of the trained network.
 
+    Read more in the :ref:`User Guide <similarities>`.
+
     Parameters
     ----------
     net : skorch.NeuralNet or FrozenEstimator of one, optional

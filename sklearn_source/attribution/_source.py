@@ -7,8 +7,8 @@ from os import PathLike
 
 import numpy as np
 
-from ..base import GradientAttribution
-from ..curvature import CURVATURES, Metric, cached_curvature
+from ..base import CurvatureAttribution
+from ..curvature import Diagonal, Metric, resolve_curvature
 from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments
 from ..utils._compat import Interval, StrOptions
 from ._influence import AUTO_DAMPING
@@ -17,12 +17,14 @@ from ._source_walk import walk_in_eigencoordinates, walk_in_parameters
 from ._training_assumptions import stage_position, warn_of_unequal_steps
 
 
-class SourceAttribution(GradientAttribution):
+class SourceAttribution(CurvatureAttribution):
     """Training-data attribution by segmented approximate unrolled differentiation (SOURCE).
 
     Training is split into segments; in each, the effect of a row on the weights is the closed-form solution of gradient
     flow on a quadratic with the segment's averaged curvature, and the segments are chained. Nothing has to have
     converged, and there is no damping to tune.
+
+    Read more in the :ref:`User Guide <source>`.
 
     Parameters
     ----------
@@ -30,15 +32,10 @@ class SourceAttribution(GradientAttribution):
         The network. Frozen: used as it is. Bare: a clone is trained on the data of ``fit``. None: given to ``fit``.
     n_segments : int, default=3
         Segments per training stage. Each needs at least one recorded checkpoint of its own.
-    curvature : {"ekfac", "kfac", "diagonal", "identity", "exact"}, default="ekfac"
-        How the Gauss-Newton matrix is represented. ``"exact"`` is for small problems.
-    basis : {"kfac", "shampoo"}, default="kfac"
-        Where the eigenbases of ``"ekfac"`` and ``"kfac"`` come from: covariances of a layer's inputs and of its output
-        gradients, or ``E[G^T G]`` and ``E[G G^T]`` of whole per-row gradients G, as always where a layer has no such
-        factors and for adaptive optimizers.
-    fisher : {"auto", "exact", "sampled", "empirical"}, default="auto"
-        Which gradients it is an average of: exact columns of the Gauss-Newton root, targets sampled from the model, or
-        the true targets. ``"auto"``: exact for at most 16 outputs per row, else sampled.
+    curvature : {"ekfac", "kfac", "diagonal", "identity", "exact"} or Curvature, default="ekfac"
+        How the Gauss-Newton matrix is represented and estimated. A name stands for :class:`~.curvature.EKFAC`,
+        :class:`~.curvature.KFAC`, :class:`~.curvature.Diagonal`, :class:`~.curvature.Identity` or
+        :class:`~.curvature.ExactGaussNewton` (for small problems) at its defaults; an object has parameters of its own.
     averaging : {"statistics", "parameters"}, default="statistics"
         Average the statistics of a segment's checkpoints, or use one network at their mean weights (FAST-SOURCE).
     quadrature : {"trapezoid", "right"}, default="trapezoid"
@@ -57,14 +54,8 @@ class SourceAttribution(GradientAttribution):
         Instead of the one that a :class:`~sklearn_source.TrajectoryRecorder` left in the net.
     batch_size : int, optional
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
-    n_samples : int, default=1
-        Draws per row for ``fisher="sampled"``.
-    cache_size : int, default=1024
-        Megabytes for keeping per-row statistics between the two passes of EK-FAC.
     random_state : int, RandomState instance or None, default=None
         Seeds sampled Fisher draws, and training where ``fit`` trains. None: fresh entropy.
-    memory : str, path or joblib.Memory, optional
-        Cache for curvature statistics, reused across estimators that differ in ``n_segments``.
     verbose : int, default=0
         Show progress.
 
@@ -134,18 +125,12 @@ class SourceAttribution(GradientAttribution):
     """
 
     _parameter_constraints = {
-        **GradientAttribution._parameter_constraints,
+        **CurvatureAttribution._parameter_constraints,
         "n_segments": [Interval(Integral, 1, None, closed="left")],
-        "basis": [StrOptions({"kfac", "shampoo"})],
         "adam": [StrOptions({"metric", "paper"})],
-        "curvature": [StrOptions(set(CURVATURES))],
-        "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
         "averaging": [StrOptions({"statistics", "parameters"})],
         "quadrature": [StrOptions({"trapezoid", "right"})],
         "trajectory": [None, str, PathLike, Trajectory],
-        "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "cache_size": [Interval(Integral, 0, None, closed="left")],
-        "memory": "no_validation",
     }
     has_unit = True
     _needs_trajectory = True
@@ -156,8 +141,6 @@ class SourceAttribution(GradientAttribution):
         *,
         n_segments=3,
         curvature="ekfac",
-        basis="kfac",
-        fisher="auto",
         averaging="statistics",
         quadrature="trapezoid",
         adam="metric",
@@ -166,17 +149,12 @@ class SourceAttribution(GradientAttribution):
         layers=None,
         trajectory=None,
         batch_size=None,
-        n_samples=1,
-        cache_size=1024,
         random_state=None,
-        memory=None,
         verbose=0,
     ):
         self.net = net
         self.n_segments = n_segments
         self.curvature = curvature
-        self.basis = basis
-        self.fisher = fisher
         self.averaging = averaging
         self.quadrature = quadrature
         self.adam = adam
@@ -185,10 +163,7 @@ class SourceAttribution(GradientAttribution):
         self.layers = layers
         self.trajectory = trajectory
         self.batch_size = batch_size
-        self.n_samples = n_samples
-        self.cache_size = cache_size
         self.random_state = random_state
-        self.memory = memory
         self.verbose = verbose
 
     def _recorder(self):
@@ -234,38 +209,36 @@ class SourceAttribution(GradientAttribution):
 
     def _fit_segment(self, segment, flow):
         trajectory, engine = self.trajectory_, self._gradients.engine
+        kind = resolve_curvature(self.curvature)
         names = [block.parameters[0] for block in engine.blocks]
         h, relative = relative_rates([flow.rates[name] for name in names])
         states, weights = self._segment_states(segment)
         index = self._credited[stage_position(trajectory, segment.stage)]
         if flow.preconditioner is None:
             shift = [flow.coupled[name] * p for name, p in zip(names, relative)]
-            curvature = self._curvature(self.curvature, states, weights, index)
+            curvature = self._fit_curvature(kind, states, weights, index)
             return FittedSegment(
                 states, weights, curvature.in_metric(relative), h, relative, shift, self._mask_of(index), len(index)
             )
         preconditioner = self._gradients.matrices(flow.preconditioner)
         coupled, decoupled = ([decays[name] for name in names] for decays in (flow.coupled, flow.decoupled))
         if self.adam == "paper":
-            diagonal = self._curvature("diagonal", states, weights, index).eigenvalues
+            alike = Diagonal(fisher=kind.fisher, n_samples=kind.n_samples, memory=kind.memory)
+            diagonal = self._fit_curvature(alike, states, weights, index).eigenvalues
             rates = [
                 h * p * ((values + c) * P + d)
                 for p, values, P, c, d in zip(relative, diagonal, preconditioner, coupled, decoupled)
             ]
-            curvature = self._curvature(self.curvature, states, weights, index)
+            curvature = self._fit_curvature(kind, states, weights, index)
             damping = [AUTO_DAMPING * curvature.mean_eigenvalue(i) for i in range(len(names))]
             return DiagonalSegment(states, weights, curvature, rates, damping, self._mask_of(index), len(index))
         roots = [P.sqrt() for P in preconditioner]
         penalty = [c * P if c else None for c, P in zip(coupled, preconditioner)]
-        curvature = self._curvature(self.curvature, states, weights, index, Metric(roots, penalty))
+        curvature = self._fit_curvature(kind, states, weights, index, Metric(roots, penalty))
         shift = [d * p for d, p in zip(decoupled, relative)]
         return FittedSegment(
             states, weights, curvature.in_metric(relative), h, relative, shift, self._mask_of(index), len(index), roots
         )
-
-    def _curvature(self, kind, states, weights, index, metric=None):
-        stream = self._fisher_stream(states, weights, index, metric)
-        return cached_curvature(kind, stream, self.memory, self._identified, self.basis)
 
     def _segment_states(self, segment):
         states = []

@@ -18,6 +18,8 @@ _METRIC_FLOOR = 1e-24
 class SegmentSummary:
     """What SOURCE used of one segment of the training.
 
+    Read more in the :ref:`User Guide <segments>`.
+
     Attributes
     ----------
     stage : int
@@ -69,38 +71,43 @@ class FittedSegment:
     n_rows: int
     roots: list | None = None
 
-    def propagate(self, values, block):
+    def propagation(self, values, block):
         """``exp(-h (sigma + rho))``: what is left of a change after the segment."""
         return torch.exp(-self.h * (values + self.shift[block]))
 
-    def lose(self, values, block):
+    def propagation_minus_one(self, values, block):
         """``exp(-h (sigma + rho)) - 1``."""
         return torch.expm1(-self.h * (values + self.shift[block]))
 
-    def integrate(self, values, block):
+    def integration(self, values, block):
         """``(1 - exp(-h s)) / s`` with s = sigma + rho, which is ``h`` at s = 0."""
         s = values + self.shift[block]
         small = s * self.h < 1e-12
         return torch.where(small, self.h, -torch.expm1(-self.h * s) / torch.where(small, 1.0, s))
 
-    def enter(self, vectors):
-        """Query gradients in parameter coordinates, lists of (n, groups, out, in), in the metric's eigencoordinates."""
+    def integrated_and_propagated(self, vectors, *, propagate):
+        """``F v``, and ``S v`` unless ``propagate`` is false, of ``v`` and in parameters' coordinates."""
+        encoded = self._to_eigenbasis(vectors)
+        return self._integrated(encoded), self._propagated(vectors, encoded) if propagate else None
+
+    def _to_eigenbasis(self, vectors):
+        """In the metric's eigencoordinates."""
         return self.curvature.encode([v * root for v, root in zip(vectors, self._roots())])
 
-    def score(self, encoded):
-        """``F v`` in parameter coordinates, of what :meth:`enter` gave."""
-        integrated = self.curvature.decode(self.curvature.scale(self.integrate, encoded))
+    def _integrated(self, encoded):
+        """``F v`` in parameter coordinates, of what :meth:`_to_eigenbasis` gave."""
+        integrated = self.curvature.decode(self.curvature.scale(self.integration, encoded))
         return [v * root for v, root in zip(integrated, self._roots())]
 
-    def leave(self, vectors, encoded):
+    def _propagated(self, vectors, encoded):
         """``S v`` in parameter coordinates."""
-        lost = self.curvature.decode(self.curvature.scale(self.lose, encoded))
-        left = []
-        for v, change, root, shift in zip(vectors, lost, self._roots(), self.shift):
+        changes = self.curvature.decode(self.curvature.scale(self.propagation_minus_one, encoded))
+        propagated = []
+        for v, change, root, shift in zip(vectors, changes, self._roots(), self.shift):
             still = root == 0  # no gradient reached it: only decay beside the step does
             change = change / torch.where(still, 1.0, root)
-            left.append(torch.where(still, v * float(np.exp(-self.h * shift)), v + change))
-        return left
+            propagated.append(torch.where(still, v * float(np.exp(-self.h * shift)), v + change))
+        return propagated
 
     def _roots(self):
         """``P^(1/2)`` of every block as a tensor."""
@@ -143,17 +150,11 @@ class DiagonalSegment:
     credited: np.ndarray
     n_rows: int
 
-    def enter(self, vectors):
-        """``(1 - S) v``: see :class:`FittedSegment`."""
-        return [-torch.expm1(-rate) * v for rate, v in zip(self.rates, vectors)]
-
-    def score(self, moved):
-        """``F v``."""
-        return self.curvature.apply(lambda values, i: 1.0 / (values + self.damping[i]), moved)
-
-    def leave(self, vectors, moved):
-        """``S v``."""
-        return [v - part for v, part in zip(vectors, moved)]
+    def integrated_and_propagated(self, vectors, *, propagate):
+        """``F v``, and ``S v`` unless ``propagate`` is false, of ``v`` and in parameters' coordinates."""
+        lost = [-torch.expm1(-rate) * v for rate, v in zip(self.rates, vectors)]  # (1 - S) v
+        integrated = self.curvature.apply(lambda values, i: 1.0 / (values + self.damping[i]), lost)
+        return integrated, [v - change for v, change in zip(vectors, lost)] if propagate else None
 
     def quantiles(self):
         """Of the exponents."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..base import Term
-from ..curvature import meeting_place
+from ..curvature import decode_queries_or_rotate_rows
 
 
 def walk_in_eigencoordinates(segments, queries, final, probe):
@@ -22,12 +22,14 @@ def walk_in_eigencoordinates(segments, queries, final, probe):
             encoded = previous.curvature.change(curvature, encoded)
         encoded = _times(encoded, segment.metric, 0.5)
         share = -1.0 / segment.n_rows
-        scored = curvature.scale(lambda values, i, s=segment, n=share: n * s.integrate(values, i), encoded)
+        scored = curvature.scale(lambda values, i, s=segment, n=share: n * s.integration(values, i), encoded)
         scored = _times(scored, segment.metric, 0.5)
-        values, bases = meeting_place(curvature, scored, probe, n_rows=queries.n_met, n_checkpoints=len(segment.states))
+        values, bases = decode_queries_or_rotate_rows(
+            curvature, scored, probe, n_rows=queries.n_met, n_checkpoints=len(segment.states)
+        )
         terms.append(Term(segment.states, segment.weights, values, bases, segment.credited))
         if segment is not segments[0]:
-            encoded = curvature.scale(segment.propagate, encoded)
+            encoded = curvature.scale(segment.propagation, encoded)
             encoded = _times(encoded, segment.metric, -0.5)
         previous = segment
     return terms
@@ -43,9 +45,7 @@ def walk_in_parameters(segments, queries, final):
     terms = []
     vectors = queries.encoded(final, lambda blocks: [gradient.matrix() for gradient in blocks])
     for segment in reversed(segments):
-        inside = segment.enter(vectors)
-        values = [v.reshape(v.shape[0], -1) / -segment.n_rows for v in segment.score(inside)]
+        integrated, vectors = segment.integrated_and_propagated(vectors, propagate=segment is not segments[0])
+        values = [v.reshape(v.shape[0], -1) / -segment.n_rows for v in integrated]
         terms.append(Term(segment.states, segment.weights, values, None, segment.credited))
-        if segment is not segments[0]:
-            vectors = segment.leave(vectors, inside)
     return terms

@@ -16,23 +16,42 @@ from ._training_assumptions import stage_position, warn_of_unequal_steps
 class TracIn(GradientAttribution):
     """Inner products of query and training gradients, summed over the checkpoints of training.
 
+    Read more in the :ref:`User Guide <tracin>`.
+
     Parameters
     ----------
     net : skorch.NeuralNet or FrozenEstimator of one, optional
         The network. Frozen: used as it is. Bare: a clone is trained on the data of ``fit``. None: given to ``fit``.
     quadrature : {"trapezoid", "right"}, default="trapezoid"
         Which steps a checkpoint stands for: half of those on either side of it, or those since the one before.
+    measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
+        What is attributed; its unit is the unit of the scores. ``"auto"``: log-odds of the predicted or given class for
+        classifiers, the output for regressors. A callable maps ``(output, target)`` to one number per row, in torch.
+    output : int, optional
+        Which output ``"prediction"`` means, where there are several.
+    layers : str or list of str, optional
+        Names of layers or parameters to attribute to; None: every trainable parameter.
     trajectory : Trajectory or path, optional
         Instead of the one that a :class:`~sklearn_source.TrajectoryRecorder` left in the net.
-    measurement, output, layers, batch_size, random_state, verbose
-        As in :class:`SourceAttribution`.
+    batch_size : int, optional
+        Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Seeds training where ``fit`` trains. None: fresh entropy.
+    verbose : int, default=0
+        Show progress.
 
     Attributes
     ----------
     trajectory_ : Trajectory
         The training that was attributed.
-    net_, n_train_, n_features_in_, feature_names_in_
-        As in :class:`SourceAttribution`.
+    net_ : skorch.NeuralNet
+        The network.
+    n_train_ : int
+        Number of training rows, the columns of :meth:`transform`.
+    n_features_in_ : int
+        Columns of X, where X is a matrix.
+    feature_names_in_ : ndarray of str
+        Columns' names, where X is a data frame.
 
     Notes
     -----
@@ -92,7 +111,7 @@ class TracIn(GradientAttribution):
         trajectory = self.trajectory_
         if self.trajectory is None:
             warn_of_unequal_steps(self.net_, self._credited)
-        self._parts = []
+        self._checkpoint_terms = []
         for stage, checkpoint, rates in self._weights:
             position = stage_position(trajectory, stage)
             index = self._credited[position]
@@ -100,14 +119,14 @@ class TracIn(GradientAttribution):
             here = segment_flow(trajectory, checkpoint.step, checkpoint.step, position, [checkpoint], [1.0])
             if here.preconditioner is not None:
                 factors = [f * P for f, P in zip(factors, self._gradients.matrices(here.preconditioner))]
-            self._parts.append((self._gradients.state(checkpoint), factors, self._mask_of(index)))
+            self._checkpoint_terms.append((self._gradients.state(checkpoint), factors, self._mask_of(index)))
 
     def _bytes_per_query(self):
-        return sum(met_bytes(self._gradients.probe, factors) for _, factors, _ in self._parts)
+        return sum(met_bytes(self._gradients.probe, factors) for _, factors, _ in self._checkpoint_terms)
 
     def _terms(self, queries):
         terms = []
-        for state, factors, credited in self._parts:
+        for state, factors, credited in self._checkpoint_terms:
             values = queries.to_meet(state, factors)
             terms.append(Term([state], np.ones(1), values, None, credited))
         return terms

@@ -1,8 +1,9 @@
 """What attribution methods share, and what a method of one's own begins with.
 
-A method is a subclass of one of four bases, each of which gives the ways in, the validation and the output:
+A method is a subclass of one of these bases, each of which gives the ways in, the validation and the output:
 
 - :class:`GradientAttribution`: query vectors meet per-row training gradients. Give ``_fit_gradients`` and ``_terms``.
+- :class:`CurvatureAttribution`: the same with functions of a curvature, ``curvature=`` a name or an object.
 - :class:`FeatureAttribution`: rows have features, scores are a form in them. Give ``_fit_features``, ``_features``.
 - :class:`NetworkAttribution`: anything else that looks into a trained network.
 - :class:`BaseAttribution`: the output alone, for scores that come from elsewhere.
@@ -13,6 +14,7 @@ A method is a subclass of one of four bases, each of which gives the ways in, th
 from __future__ import annotations
 
 from ._attribution import BaseAttribution
+from ._curvature_method import CurvatureAttribution
 from ._feature import FeatureAttribution
 from ._gradient import GradientAttribution
 from ._net_argument import net_first
@@ -24,6 +26,7 @@ from ._terms import Term
 
 __all__ = [
     "BaseAttribution",
+    "CurvatureAttribution",
     "FeatureAttribution",
     "GradientAttribution",
     "NetworkAttribution",

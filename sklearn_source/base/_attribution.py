@@ -28,6 +28,8 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
     and :meth:`_self_batches`. Most methods look into a network and begin further down:
     :class:`NetworkAttribution`, :class:`GradientAttribution` or :class:`FeatureAttribution`.
 
+    Read more in the :ref:`User Guide <add_method>`.
+
     Attributes
     ----------
     has_unit : bool, default=False

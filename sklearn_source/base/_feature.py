@@ -19,6 +19,8 @@ class FeatureAttribution(NetworkAttribution):
     :meth:`_compare`. What else is to be learned from the training rows' features (a kernel to divide by, their norms)
     goes into :meth:`_fit_features`, which may also change them. The features of the training rows are kept, on the
     network's device: ``n_train`` x width numbers.
+
+    Read more in the :ref:`User Guide <add_method>`.
     """
 
     @abstractmethod

@@ -7,7 +7,6 @@ from abc import abstractmethod
 import numpy as np
 import torch
 
-from ..curvature import FisherStream, choose_fisher
 from ..loss import resolve_measurement
 from ..utils._config import bytes_for
 from ..utils._progress import progress
@@ -24,6 +23,8 @@ class GradientAttribution(NetworkAttribution):
     A method gives :meth:`_terms`: which query vectors meet the training gradients at which checkpoints, and
     :meth:`_fit_gradients`, which learns what that takes. Everything else, the walk over the training rows and queries,
     is here. Gradients come from ``self._gradients``, a :class:`RowGradients`.
+
+    Read more in the :ref:`User Guide <add_method>`.
     """
 
     _parameter_constraints = {**NetworkAttribution._parameter_constraints, "layers": [None, str, list, tuple]}
@@ -52,32 +53,6 @@ class GradientAttribution(NetworkAttribution):
             network, self._rows, layers=self.layers, treatment=self._treatment(), batch_size=self.batch_size
         )
         self._fit_gradients()
-
-    def _fisher_stream(self, states, weights, index, metric=None):
-        """Fisher columns of some rows at some weights, as the estimator's parameters say, in a metric where given."""
-        network, gradients = self._network, self._gradients
-        probe, _ = self._rows.batch(index[:1])
-        gradients.load(states[-1])
-        with torch.no_grad():
-            n_roots = network.forward(probe).shape[1:].numel()
-        fisher = choose_fisher(self.fisher, network, n_roots)
-        n_columns = {"exact": n_roots, "sampled": self.n_samples}.get(fisher, 1)
-        return FisherStream(
-            network,
-            gradients.engine,
-            self._rows,
-            index,
-            states,
-            weights,
-            fisher=fisher,
-            n_samples=self.n_samples,
-            keys=self._keys,
-            seed=self._seed,
-            batch_size=min(gradients.batch_size, gradients.rows_of_dense_gradients(n_columns)),
-            cache_bytes=self.cache_size * 2**20,
-            progress=lambda iterable, desc: progress(iterable, verbose=self.verbose, desc=desc),
-            metric=metric,
-        )
 
     def _queries_at_once(self):
         return int(bytes_for("query_vectors") // max(self._bytes_per_query(), 1))

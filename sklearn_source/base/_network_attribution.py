@@ -41,6 +41,8 @@ class NetworkAttribution(BaseAttribution):
     A method gives :meth:`_fit_method`, :meth:`_prepare_queries`, and the two generators of scores of
     :class:`BaseAttribution`. Its constructor takes ``net``, ``random_state``, ``verbose``, and what it needs of
     ``measurement``, ``output`` and ``batch_size``.
+
+    Read more in the :ref:`User Guide <add_method>`.
     """
 
     # Queries scored together when nothing larger is at stake.

@@ -169,8 +169,12 @@ class RowGradients:
         values = {name: values[name].to(network.device, network.dtype) for name in self.engine.names}
         return [to_matrices(block, network.module, values) for block in self.blocks]
 
-    def rows_of_dense_gradients(self, n_columns=1):
-        """Rows whose dense gradients, ``n_columns`` of each, fit in memory: at least one."""
+    def rows_at_once(self, n_columns):
+        """Rows whose gradients, ``n_columns`` of each, can be taken together: at least one."""
+        return min(self.batch_size, self._rows_of_dense_gradients(n_columns))
+
+    def _rows_of_dense_gradients(self, n_columns):
+        """Rows whose dense gradients fit their budget."""
         dense = held_bytes([gradient for gradient in self.probe if isinstance(gradient, Dense)]) / len(self.probe[0])
         return max(1, int(bytes_for("dense_gradients") // max(dense * n_columns, 1)))
 
@@ -178,7 +182,7 @@ class RowGradients:
         """Rows whose inputs and output gradients fit the budget."""
         per_row = held_bytes(self.probe) / len(self.probe[0])
         rows = int(np.clip(bytes_for("batch") // max(per_row, 1), 8, _MAX_BATCH))
-        return min(rows, self.rows_of_dense_gradients())
+        return min(rows, self._rows_of_dense_gradients(1))
 
 
 class BatchGradients:

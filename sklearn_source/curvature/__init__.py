@@ -1,28 +1,45 @@
-"""Curvatures: estimate H from Fisher columns, then apply ``phi(H)`` to vectors."""
+"""Curvatures: estimate H from Fisher columns, then apply ``phi(H)`` to vectors.
+
+:class:`EKFAC`, :class:`KFAC`, :class:`Diagonal`, :class:`Identity` and :class:`ExactGaussNewton` are objects of
+parameters for a method's ``curvature=``. :class:`Curvature` and :class:`FittedCurvature` are the protocols that they
+and what they fit keep; ``_base.py`` shows how to write a curvature of one's own in one file.
+"""
 
 from __future__ import annotations
 
-from ._cache import cached_curvature
+from ._base import Curvature, FittedCurvature
 from ._cg import conjugate_gradient
+from ._covariances import moments
+from ._diagonal import Diagonal
 from ._eigen import Basis, EigenCurvature
+from ._ekfac import EKFAC
+from ._exact_gauss_newton import ExactGaussNewton
 from ._fisher import FisherStream, Metric, choose_fisher
-from ._fit import moments
 from ._gauss_newton import gauss_newton_product
 from ._gram import GramCurvature
-from ._registry import CURVATURES
-from ._rotation import meeting_place
+from ._identity import Identity
+from ._kfac import KFAC
+from ._registry import CURVATURES, resolve_curvature
+from ._rotation import decode_queries_or_rotate_rows
 
 __all__ = [
-    "Basis",
     "CURVATURES",
+    "Basis",
+    "Curvature",
+    "Diagonal",
+    "EKFAC",
     "EigenCurvature",
+    "ExactGaussNewton",
     "FisherStream",
+    "FittedCurvature",
     "GramCurvature",
+    "Identity",
+    "KFAC",
     "Metric",
-    "cached_curvature",
     "choose_fisher",
     "conjugate_gradient",
+    "decode_queries_or_rotate_rows",
     "gauss_newton_product",
-    "meeting_place",
     "moments",
+    "resolve_curvature",
 ]

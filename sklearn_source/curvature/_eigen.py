@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..gradients.algebra import rotate_matrices
+from ._base import FittedCurvature
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,15 @@ class Basis:
 
     @property
     def trivial(self):
+        """Whether these are the parameters' own coordinates."""
         return self.left is None and self.right is None
 
     def inverse(self):
+        """The change back into parameters' coordinates."""
         return Basis(_transposed(self.left), _transposed(self.right))
 
     def then(self, other):
-        """One basis for "leave ``self``, enter ``other``": half the work of two changes."""
+        """One basis for the change from coordinates in ``self`` to those in ``other``: half the work of two."""
         return Basis(_product(self.left, other.left), _product(self.right, other.right))
 
     def encode(self, matrices):
@@ -42,7 +45,7 @@ def _product(old, new):
     return old.transpose(1, 2) @ new
 
 
-class EigenCurvature:
+class EigenCurvature(FittedCurvature):
     """``H = Q diag(Lambda) Q^T`` block by block, with ``Q = Q_S (x) Q_A``.
 
     Parameters
@@ -51,13 +54,12 @@ class EigenCurvature:
     eigenvalues : list of tensor (groups, out, in), one per block
         Of the curvature of the *mean* per-row loss; nonnegative.
 
-    Notes
-    -----
-    ``phi(H) v = decode(scale(phi, encode(v)))``. The three steps are apart because scores may meet the training rows in
-    the eigenbasis (``encode`` on the rows) or outside it (``decode`` on the queries), whichever is less work.
+    See Also
+    --------
+    FittedCurvature : What the methods do.
     """
 
-    def __init__(self, bases, eigenvalues):
+    def __init__(self, bases: list[Basis], eigenvalues: list[torch.Tensor]):
         self.bases, self.eigenvalues = bases, eigenvalues
 
     def encode(self, vectors):
@@ -83,15 +85,12 @@ class EigenCurvature:
         """From these eigencoordinates to those of ``other``."""
         return [old.then(new).encode(v) for old, new, v in zip(self.bases, other.bases, encoded)]
 
-    def apply(self, phi, vectors):
-        """``phi(H) v`` for per-block batches ``vectors`` of matrices (n, groups, out, in)."""
-        return self.decode(self.scale(phi, self.encode(vectors)))
-
     def in_metric(self, metric):
         """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block: the same bases, other eigenvalues."""
         return EigenCurvature(self.bases, [values * p for values, p in zip(self.eigenvalues, metric)])
 
     def mean_eigenvalue(self, block):
+        """Over the elements of the block's matrix."""
         return float(self.eigenvalues[block].double().mean())
 
     def spectrum(self):

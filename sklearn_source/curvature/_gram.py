@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from ._base import FittedCurvature
 from ._eigen import Basis
-from ._fit import require_finite
-
-# Rows of the stacked root whose Gram matrix is decomposed: beyond this the cube of it is out of reach.
-MAX_ROOT_ROWS = 12_000
 
 
-class GramCurvature:
+class GramCurvature(FittedCurvature):
     """``H = R^T R`` with the root ``R`` (rows * outputs * checkpoints, parameters), never formed as a matrix.
 
     ``R P R^T = U diag(lambda) U^T`` has the nonzero eigenvalues of ``P^(1/2) H P^(1/2)``, whose eigenvectors are
@@ -25,7 +22,7 @@ class GramCurvature:
     shapes : list of (groups, out, in)
         Of the blocks, in the order of the root's columns.
     dtype : torch.dtype
-        Of the vectors handed back.
+        Of the vectors that come out.
     metric : list of float, optional
         ``P``: one positive number per block.
     """
@@ -50,11 +47,13 @@ class GramCurvature:
         return GramCurvature(self._root, self._shapes, self._dtype, metric)
 
     def encode(self, vectors):
+        """Matrices formed: the coordinates stay the parameters'."""
         return [v if isinstance(v, torch.Tensor) else v.matrix() for v in vectors]
 
     decode = encode
 
     def change(self, other, encoded):
+        """Nothing: all of these curvatures share their coordinates."""
         return encoded
 
     def scale(self, phi, encoded):
@@ -81,11 +80,6 @@ class GramCurvature:
         ]
         return [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes)]
 
-    scale_ = scale
-
-    def apply(self, phi, vectors):
-        return self.scale(phi, self.encode(vectors))
-
     def mean_eigenvalue(self, block):
         """The mean over all parameters: the same for every block, as :meth:`scale` needs."""
         return float(self._values.sum()) / sum(self._sizes)
@@ -94,36 +88,3 @@ class GramCurvature:
         """The nonzero eigenvalues, and a zero for every direction that no row moves."""
         null = sum(self._sizes) - len(self._values)
         return [torch.cat([self._values.cpu(), torch.zeros(null, dtype=torch.float64)])]
-
-
-def fit_exact(stream, compute=None, basis=None):
-    """The exact matrix. Cost: dense per-row gradients of all columns, then the cube of their number.
-
-    A penalty is a root of its own: one further row for every parameter.
-    """
-    n_parameters = sum(block.size for block in stream.blocks)
-    penalty = [] if stream.metric is None else [d for d in stream.metric.penalty if d is not None]
-    extra = n_parameters if penalty else 0
-    rows = []
-    for c, weight in enumerate(stream.weights):
-        for batch in stream.columns(c):
-            total = stream.n_rows * len(batch[0]) * len(stream.weights) + extra
-            if total > MAX_ROOT_ROWS:
-                raise ValueError(
-                    f"curvature='exact' decomposes the Gram matrix of rows x Fisher columns x checkpoints, "
-                    f"{stream.n_rows} x {len(batch[0])} x {len(stream.weights)}"
-                    + (f", and {extra} parameters with decay in a metric," if extra else "")
-                    + f" = {total}, and takes at most {MAX_ROOT_ROWS}: it is meant for small problems. Use "
-                    "curvature='ekfac'"
-                )
-            parts = [torch.cat([g.matrix().flatten(1) for g in columns]) for columns in batch]
-            for block, part in zip(stream.blocks, parts):
-                require_finite(part, "a gradient", block, stream.checkpoints[c])
-            rows.append(torch.cat(parts, dim=1).double() * (float(weight) / stream.n_rows) ** 0.5)
-    if penalty:
-        diagonals = [
-            torch.zeros(block.shape) if d is None else d for block, d in zip(stream.blocks, stream.metric.penalty)
-        ]
-        rows.append(torch.cat([d.to(rows[0]).flatten() for d in diagonals]).sqrt().diag())
-    root = torch.cat(rows) if rows else torch.zeros(0, n_parameters, dtype=torch.float64)
-    return GramCurvature(root, [block.shape for block in stream.blocks], stream.network.dtype)

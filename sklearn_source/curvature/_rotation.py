@@ -1,4 +1,4 @@
-"""Where query vectors meet the training gradients: in the eigenbasis, or outside it."""
+"""Inner products of queries in an eigenbasis with training rows that are not in it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from ..gradients.algebra import Dense
 from ._eigen import Basis
 
 
-def meeting_place(curvature, encoded, probe, *, n_rows, n_checkpoints=1):
-    """Per block and side of its matrix, decode the queries or bring the rows into the basis: what multiplies less.
+def decode_queries_or_rotate_rows(curvature, encoded, probe, *, n_rows, n_checkpoints=1):
+    """Per block and side of its matrix, decode the queries or have the rows rotated: whichever multiplies less.
 
     Parameters
     ----------
-    curvature : EigenCurvature or GramCurvature
+    curvature : FittedCurvature
     encoded : list of tensor (n_query, groups, out, in)
         The queries' side in eigencoordinates.
     probe : list of Factored, Indexed or Dense
@@ -25,7 +25,7 @@ def meeting_place(curvature, encoded, probe, *, n_rows, n_checkpoints=1):
     -------
     values : list of tensor (n_query, size)
     bases : list of Basis or None
-        The basis into which the rows have to be brought, None for a side where the queries were decoded.
+        The basis into which the rows have to be rotated, None on a side where the queries were decoded.
     """
     values, bases = [], []
     for basis, vectors, gradient in zip(curvature.bases, encoded, probe):

@@ -18,6 +18,8 @@ def load_concrete(*, return_X_y: bool = False, as_frame: bool = False) -> Bunch 
 
     The file comes with the package; nothing is downloaded.
 
+    Read more in the :ref:`User Guide <example_data>`.
+
     Parameters
     ----------
     return_X_y : bool, default=False
@@ -93,6 +95,8 @@ def load_concrete_split(*, random_state: int | np.random.RandomState | None = 0)
 
     The scalers are fitted on the training rows alone. The other 31 of the 1030 rows are left out: the sizes
     are those of [1]_.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------

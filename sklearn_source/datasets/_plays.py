@@ -40,6 +40,8 @@ def load_plays(*, max_length: int | None = None) -> Bunch:
     The openings of King Richard III, Romeo and Juliet and The Taming of the Shrew. They come with the package; nothing
     is downloaded. :func:`fetch_plays` has nine plays.
 
+    Read more in the :ref:`User Guide <example_data>`.
+
     Parameters
     ----------
     max_length : int, default=None
@@ -92,6 +94,8 @@ def fetch_plays(
     The file is the one known as "tiny Shakespeare". It is downloaded once from
     https://github.com/karpathy/char-rnn/tree/master/data/tinyshakespeare and its SHA-256 is checked, then and at every
     later call.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------

@@ -54,6 +54,8 @@ def load_questions(*, subset: str = "train", return_X_y: bool = False) -> Bunch 
     Each question is labelled with the kind of answer it asks for. The excerpt comes with the package; nothing is
     downloaded. :func:`fetch_questions` has all 5952 questions.
 
+    Read more in the :ref:`User Guide <example_data>`.
+
     Parameters
     ----------
     subset : {"train", "test", "all"}, default="train"
@@ -116,6 +118,8 @@ def fetch_questions(
 
     The two files of 0.4 MB in all are published at https://cogcomp.seas.upenn.edu/Data/QA/QC/. They are downloaded once
     and their SHA-256 is checked, then and at every later call.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------

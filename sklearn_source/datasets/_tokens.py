@@ -27,6 +27,8 @@ class TextEncoder(TransformerMixin, BaseEstimator):
     vocabulary follows, most frequent first; with `shapes`, tokens 3, 4 and 5 come before it. Padding is always at the
     end.
 
+    Read more in the :ref:`User Guide <example_data>`.
+
     Parameters
     ----------
     level : {"word", "char"}, default="word"
@@ -217,6 +219,8 @@ class TextEncoder(TransformerMixin, BaseEstimator):
 
 def next_tokens(tokens: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Cut rows of tokens into inputs and targets of a language model: at every place, the target is the next token.
+
+    Read more in the :ref:`User Guide <example_data>`.
 
     Parameters
     ----------

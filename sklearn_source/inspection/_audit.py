@@ -37,6 +37,8 @@ def audit_training_rows(
 ) -> pandas.DataFrame | np.recarray:
     """List suspicious training rows, worst first, each with what speaks against it and what might be done.
 
+    Read more in the :ref:`User Guide <decisions>`.
+
     Parameters
     ----------
     estimator : fitted attribution method

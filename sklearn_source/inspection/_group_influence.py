@@ -28,6 +28,8 @@ def group_influence(
 ) -> Bunch:
     """Sum the scores of each group of training rows for each query, with an uncertainty.
 
+    Read more in the :ref:`User Guide <decisions>`.
+
     Parameters
     ----------
     estimator : fitted attribution method, or list of them

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def segment_scores(estimator: SourceAttribution, X: Any, y: Any = None) -> np.ndarray:
     """Take SOURCE's scores apart by the segment of training in which they arose.
 
+    Read more in the :ref:`User Guide <segments>`.
+
     Parameters
     ----------
     estimator : SourceAttribution

@@ -27,6 +27,8 @@ def under_sampled_regions(
 ) -> Bunch:
     """Find the predictions that rest on few training rows, and these rows: where more data would tell most.
 
+    Read more in the :ref:`User Guide <decisions>`.
+
     Parameters
     ----------
     estimator : fitted attribution method

@@ -151,7 +151,7 @@ def require_dense(output):
     if size > _MAX_MATRIX:
         raise ValueError(
             f"the criterion's Hessian has no form that is known, and {size} x {size} per row are too many for a "
-            'general one: use fisher="empirical"'
+            'general one: use curvature=EKFAC(fisher="empirical")'
         )
 
 

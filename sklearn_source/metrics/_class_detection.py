@@ -14,6 +14,8 @@ from ._top import top_k_membership
 def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
     """Share of same-class rows among the k training rows with the highest scores of a query.
 
+    Read more in the :ref:`User Guide <other_metrics>`.
+
     Parameters
     ----------
     scores : array-like of shape (n_query, n_train)

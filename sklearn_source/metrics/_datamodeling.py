@@ -19,6 +19,8 @@ def linear_datamodeling_score(scores, truth, *, confidence=0.95, n_bootstrap=100
     For subset :math:`S_j` scores predict the output of query q to vary as :math:`\\sum_{m \\in S_j} \\tau[q, m]`. The
     score is the mean over queries of the Spearman correlation, over subsets, of that sum with what was measured.
 
+    Read more in the :ref:`User Guide <linear_datamodeling>`.
+
     Parameters
     ----------
     scores : array-like of shape (n_query, n_train)
@@ -111,6 +113,8 @@ def linear_datamodeling_difference(scores, others, truth, *, confidence=0.95, n_
 
     Two methods share the chance of the truth: the interval of their difference is narrower than intervals of their own
     suggest, and says whether one is better by more than chance.
+
+    Read more in the :ref:`User Guide <linear_datamodeling>`.
 
     Parameters
     ----------

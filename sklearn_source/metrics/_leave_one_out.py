@@ -14,6 +14,8 @@ from ._score_validation import check_scores, check_truth
 def leave_one_out_correlation(scores, truth, *, confidence=0.95):
     """How scores of single rows agree with networks retrained without them, in order and in unit.
 
+    Read more in the :ref:`User Guide <other_metrics>`.
+
     Parameters
     ----------
     scores : array-like of shape (n_query, n_train)

@@ -14,6 +14,8 @@ from ._score_validation import as_array
 def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):
     """How early mislabelled rows are met when rows are inspected from the highest score down.
 
+    Read more in the :ref:`User Guide <mislabel_detection>`.
+
     Parameters
     ----------
     scores : array-like of shape (n_train,)

@@ -14,6 +14,8 @@ from ._top import top_k
 def top_k_overlap(scores, other=None, *, k=10, confidence=0.95):
     """Share of common rows among the k highest: of two methods for each query, or of one method between queries.
 
+    Read more in the :ref:`User Guide <other_metrics>`.
+
     Parameters
     ----------
     scores : array-like of shape (n_query, n_train)

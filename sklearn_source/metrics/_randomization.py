@@ -16,6 +16,8 @@ def model_randomization_score(scores, randomized, *, confidence=0.95):
 
     A method that ranks rows alike by both explains the data and the architecture, not what the network learned.
 
+    Read more in the :ref:`User Guide <other_metrics>`.
+
     Parameters
     ----------
     scores : array-like of shape (n_query, n_train)

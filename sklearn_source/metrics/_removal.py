@@ -19,6 +19,8 @@ _NAME = re.compile(r"query (\d+) top \d+|random \d+ \d+")
 def top_k_removals(scores, k, *, n_random=5, random_state=0):
     """The groups of rows to retrain without for :func:`subset_removal_score`.
 
+    Read more in the :ref:`User Guide <subset_removal>`.
+
     Parameters
     ----------
     scores : array-like of shape (n_query, n_train)
@@ -60,6 +62,8 @@ def top_k_removals(scores, k, *, n_random=5, random_state=0):
 
 def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.95):
     """How far removing the k strongest rows of each query moves it, beside removing k random rows.
+
+    Read more in the :ref:`User Guide <subset_removal>`.
 
     Parameters
     ----------

@@ -16,6 +16,8 @@ def held_out_score(search):
     For each fold in turn, the setting that is best on the mean of the other folds is scored on that fold. Because each
     fold fits on the same rows, nothing has to be fitted for it: this is nested cross-validation over the queries.
 
+    Read more in the :ref:`User Guide <model_selection>`.
+
     Parameters
     ----------
     search : GridSearchCV or RandomizedSearchCV

@@ -16,6 +16,8 @@ from ._splitter import named_fold
 def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=None, random_state=0):
     """A scorer for GridSearchCV and its kin: how well an attribution agrees with retraining.
 
+    Read more in the :ref:`User Guide <model_selection>`.
+
     Parameters
     ----------
     truth : Retraining
@@ -67,7 +69,7 @@ def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=N
     Examples
     --------
     >>> search = GridSearchCV(
-    ...     SourceAttribution(FrozenEstimator(net), memory="cache"), {"n_segments": [1, 2, 3, 6]},
+    ...     SourceAttribution(FrozenEstimator(net), curvature=EKFAC(memory="cache")), {"n_segments": [1, 2, 3, 6]},
     ...     scoring=make_lds_scorer(truth, X_query), cv=FullTrainingSet(),
     ... ).fit(X_train, y_train)  # doctest: +SKIP
     >>> held_out_score(search).score  # doctest: +SKIP

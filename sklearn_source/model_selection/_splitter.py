@@ -19,10 +19,12 @@ class FullTrainingSet(BaseCrossValidator):
     and reporting its score are the queries. They are not among the rows that a splitter deals out: a scorer by
     :func:`make_lds_scorer` holds them, and scores on the fold that the split names.
 
+    Read more in the :ref:`User Guide <model_selection>`.
+
     Parameters
     ----------
     n_splits : int, default=5
-        Folds of the queries; 1: all of them at once. Each fold fits anew, so pass ``memory=`` to methods that have it.
+        Folds of the queries; 1: all of them at once. Each fold fits anew, so give ``memory=`` to a method's curvature.
 
     Notes
     -----

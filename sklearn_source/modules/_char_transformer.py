@@ -15,6 +15,8 @@ class CharTransformer(nn.Module):
     place `t` depends on the tokens up to and including `t`: padding at the end of a row changes nothing before it,
     and its targets are to be ignored by the criterion.
 
+    Read more in the :ref:`User Guide <example_networks>`.
+
     Parameters
     ----------
     n_tokens : int

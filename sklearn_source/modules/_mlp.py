@@ -10,6 +10,8 @@ from torch import Tensor, nn
 class MLP(nn.Module):
     """Multilayer perceptron, to be given to a skorch net.
 
+    Read more in the :ref:`User Guide <example_networks>`.
+
     Parameters
     ----------
     n_features : int, default=None

@@ -16,6 +16,8 @@ class TextClassifier(nn.Module):
     row, and mapped linearly to one logit per class. Padding is neither attended to nor averaged: a row's logits do not
     depend on how far it is padded. A row that is all padding has the logits of the bias alone.
 
+    Read more in the :ref:`User Guide <example_networks>`.
+
     Parameters
     ----------
     n_tokens : int

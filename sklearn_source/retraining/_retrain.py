@@ -37,6 +37,8 @@ def retrain_on_subsets(
 
     Every network starts from fresh weights and meets its rows in an order of its own; see Notes for what that costs.
 
+    Read more in the :ref:`User Guide <retraining>`.
+
     Parameters
     ----------
     net : skorch.NeuralNet
@@ -136,6 +138,8 @@ def leave_one_out(
 ):
     """Train a network on all rows, and again without each of them in turn.
 
+    Read more in the :ref:`User Guide <retraining>`.
+
     Parameters
     ----------
     net, X_train, y_train, X_query, y_query : as in :func:`retrain_on_subsets`
@@ -192,6 +196,8 @@ def retrain_without(
     verbose=0,
 ):
     """Train a network on all rows, and again without each of several groups of them.
+
+    Read more in the :ref:`User Guide <retraining>`.
 
     Parameters
     ----------

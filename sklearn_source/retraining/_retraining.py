@@ -17,6 +17,8 @@ class Retraining:
 
     Made by :func:`retrain_on_subsets`, :func:`leave_one_out` and :func:`retrain_without`.
 
+    Read more in the :ref:`User Guide <retraining>`.
+
     Parameters
     ----------
     masks : ndarray of shape (n_subsets, n_train), bool

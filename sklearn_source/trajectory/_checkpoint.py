@@ -16,6 +16,8 @@ __all__ = ["Checkpoint", "snapshot", "with_buffers_of"]
 class Checkpoint:
     """The state of a network after one training step.
 
+    Read more in the :ref:`User Guide <recording>`.
+
     Parameters
     ----------
     step : int

@@ -30,6 +30,8 @@ class TrajectoryRecorder(Callback):
     Training is not changed in any bit. A new ``fit`` starts a new record; ``partial_fit`` (or ``warm_start``) adds a
     stage.
 
+    Read more in the :ref:`User Guide <recording>`.
+
     Parameters
     ----------
     n_checkpoints : int or None, default=6

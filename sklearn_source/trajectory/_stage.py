@@ -15,6 +15,8 @@ HYPER_PARAMETERS = ("lr", "momentum", "dampening", "weight_decay")
 class Stage:
     """One uninterrupted training: a call of ``fit`` or ``partial_fit``.
 
+    Read more in the :ref:`User Guide <stages>`.
+
     Parameters
     ----------
     index : int

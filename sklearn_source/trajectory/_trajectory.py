@@ -26,6 +26,8 @@ class Trajectory:
 
     Make one with :meth:`from_net`, :meth:`load` or :meth:`from_checkpoints`.
 
+    Read more in the :ref:`User Guide <recording>`.
+
     Parameters
     ----------
     checkpoints : sequence of Checkpoint

@@ -5,8 +5,17 @@ from __future__ import annotations
 from sklearn.base import _fit_context as fit_context
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing as safe_indexing
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples as num_samples
 from sklearn.utils.validation import validate_data
 
-__all__ = ["FrozenEstimator", "Interval", "StrOptions", "fit_context", "num_samples", "safe_indexing", "validate_data"]
+__all__ = [
+    "FrozenEstimator",
+    "HasMethods",
+    "Interval",
+    "StrOptions",
+    "fit_context",
+    "num_samples",
+    "safe_indexing",
+    "validate_data",
+]

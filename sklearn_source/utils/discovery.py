@@ -20,6 +20,8 @@ _KINDS = {
 def all_attributions(kind: str | None = None) -> list[tuple[str, type[BaseAttribution]]]:
     """The attribution methods of the package, as :func:`sklearn.utils.discovery.all_estimators` lists estimators.
 
+    Read more in the :ref:`User Guide <attribution_checks>`.
+
     Parameters
     ----------
     kind : {"network", "gradient", "feature"}, default=None

@@ -181,7 +181,7 @@ class Run:
         """(P,) from one number per parameter."""
         return self.layout.flatten({n: torch.full(self.layout.shapes[n], per_name(n)).double() for n in self.names})
 
-    def told(self, key, name):
+    def option(self, key, name):
         """A hyper-parameter of one parameter: that of the first group whose pattern fits, else the default."""
         from fnmatch import fnmatch
 
@@ -192,7 +192,7 @@ class Run:
 
     def rate(self, name, start, end):
         factor = self.hyper.schedule or (lambda step: 1.0)
-        lrs = [self.told("lr", name) * factor(k) for k in range(start, end)]
+        lrs = [self.option("lr", name) * factor(k) for k in range(start, end)]
         return terminal_rate(lrs, self.hyper.momentum, self.hyper.dampening)
 
     def h(self, start, end):
@@ -200,8 +200,8 @@ class Run:
         return rates[0] if max(rates) == min(rates) else self.flat("h", lambda n: self.rate(n, start, end))
 
     def rho(self):
-        decays = [self.told("weight_decay", name) for name in self.names]
-        return decays[0] if max(decays) == min(decays) else self.flat("rho", lambda n: self.told("weight_decay", n))
+        decays = [self.option("weight_decay", name) for name in self.names]
+        return decays[0] if max(decays) == min(decays) else self.flat("rho", lambda n: self.option("weight_decay", n))
 
     # curvature ---------------------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class Run:
         """Names in groups: a weight and its bias share a matrix only where the optimizer treats them alike."""
         groups = {}
         for name in self.names:
-            groups.setdefault((self.told("lr", name), self.told("weight_decay", name)), []).append(name)
+            groups.setdefault((self.option("lr", name), self.option("weight_decay", name)), []).append(name)
         return list(groups.values())
 
     # SOURCE ------------------------------------------------------------------------------------------------------

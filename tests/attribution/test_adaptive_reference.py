@@ -133,9 +133,9 @@ def test_groups_with_rates_and_decays_of_their_own():
     segments = []
     for start in (0, 12):
         segment = metric_segment(r, "AdamW", start, start + 12)
-        relative_rate = r.flat("lr", lambda n: r.told("lr", n) / 0.01)
+        relative_rate = r.flat("lr", lambda n: r.option("lr", n) / 0.01)
         segment.preconditioner = segment.preconditioner * relative_rate
-        segment.decoupled = r.flat("wd", lambda n: r.told("weight_decay", n)) * relative_rate
+        segment.decoupled = r.flat("wd", lambda n: r.option("weight_decay", n)) * relative_rate
         segments.append(segment)
     expected = walk(segments, [metric_operators(s) for s in segments], r.queries())
     assert relative(scores(r, n_segments=2), expected) < 1e-7

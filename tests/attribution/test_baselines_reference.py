@@ -11,6 +11,7 @@ from torch import nn
 
 from sklearn_source import GradientSimilarity, InfluenceFunctions, RepresentationSimilarity, SourceAttribution, TracIn
 from sklearn_source.attribution import _influence
+from sklearn_source.curvature import EKFAC
 from tests.attribution._runs import STEPS, TOLERANCE, Hyper, Run, as_double, relative
 from tests.reference import influence_scores, neg_loss, row_gradients, source_scores, tracin_scores
 
@@ -53,7 +54,7 @@ def test_influence_functions_with_the_empirical_fisher(kind, run):
     r = run(kind, **HYPER)
     H = r.curvature([(r.params(STEPS), 1.0)], "ekfac", "empirical")
     expected = influence_scores(H, r.queries(), r.gradients(STEPS), 0.03)
-    assert relative(scores(r, InfluenceFunctions(fisher="empirical", damping=0.03)), expected) < 1e-7
+    assert relative(scores(r, InfluenceFunctions(curvature=EKFAC(fisher="empirical"), damping=0.03)), expected) < 1e-7
 
 
 @KINDS

@@ -20,7 +20,7 @@ from sklearn_source import (
     TracIn,
     TrajectoryRecorder,
 )
-from sklearn_source.curvature import _cache
+from sklearn_source.curvature import CURVATURES, EKFAC, KFAC, Curvature, _cache
 from sklearn_source.gradients.algebra import Factored
 from sklearn_source.modules import MLP
 from sklearn_source.trajectory import Trajectory
@@ -30,12 +30,14 @@ from tests.reference import source_scores
 
 METHODS = {
     "source": SourceAttribution(n_segments=3),
-    "source-sampled": SourceAttribution(n_segments=2, fisher="sampled", n_samples=2, random_state=3),
-    "source-empirical": SourceAttribution(n_segments=2, fisher="empirical", curvature="kfac"),
-    "source-parameters": SourceAttribution(n_segments=2, averaging="parameters", fisher="sampled", random_state=3),
+    "source-sampled": SourceAttribution(n_segments=2, curvature=EKFAC(fisher="sampled", n_samples=2), random_state=3),
+    "source-empirical": SourceAttribution(n_segments=2, curvature=KFAC(fisher="empirical")),
+    "source-parameters": SourceAttribution(
+        n_segments=2, averaging="parameters", curvature=EKFAC(fisher="sampled"), random_state=3
+    ),
     "source-exact": SourceAttribution(n_segments=2, curvature="exact"),
     "influence": InfluenceFunctions(),
-    "influence-sampled": InfluenceFunctions(fisher="sampled", random_state=3, n_samples=3),
+    "influence-sampled": InfluenceFunctions(curvature=EKFAC(fisher="sampled", n_samples=3), random_state=3),
     "influence-cg": InfluenceFunctions(solver="cg", damping=0.05, cg_tol=1e-6),
     "tracin": TracIn(),
     "gradients": GradientSimilarity(),
@@ -46,8 +48,7 @@ HYPER = {"momentum": 0.5, "weight_decay": 0.02}
 
 
 def fitted(name, r, order=None, **changes):
-    method = METHODS[name]
-    method = type(method)(**{**method.get_params(), **changes})
+    method = clone(METHODS[name]).set_params(**changes)
     order = np.arange(len(r.X)) if order is None else order
     return method.fit(r.net, r.X[order], r.y[order])
 
@@ -132,52 +133,60 @@ def test_seeds_decide_the_draws(name, run):
     first = fitted(name, r).transform(r.X_query)
     assert np.array_equal(fitted(name, r).transform(r.X_query), first)
     assert relative(fitted(name, r, random_state=4).transform(r.X_query), first) > 1e-3
-    exact = fitted(name, r, fisher="exact").transform(r.X_query)
-    errors = [relative(fitted(name, r, n_samples=n).transform(r.X_query), exact) for n in (1, 64)]
+    exact = fitted(name, r, curvature__fisher="exact").transform(r.X_query)
+    errors = [relative(fitted(name, r, curvature__n_samples=n).transform(r.X_query), exact) for n in (1, 64)]
     assert errors[1] < 0.5 * errors[0]
 
 
-# --- memory= -----------------------------------------------------------------------------------------------------
+# --- memory= of a curvature --------------------------------------------------------------------------------------
+
+
+def source(**options):
+    return SourceAttribution().set_params(**options)
 
 
 class Counted:
-    """How often a function of the statistics module really ran."""
+    """How often covariances and curvatures were really computed."""
 
     def __init__(self, monkeypatch):
         self.moments, self.curvatures = [], []
-        moments, curvatures = _cache.moments, _cache.CURVATURES
+        moments = _cache.moments
 
         def counting(stream, c, basis):
             self.moments.append(stream.checkpoints[c].step)
             return moments(stream, c, basis)
 
         monkeypatch.setattr(_cache, "moments", counting)
-        counted = {k: (lambda *a, f=f, k=k: self.curvatures.append(k) or f(*a)) for k, f in curvatures.items()}
-        monkeypatch.setattr(_cache, "CURVATURES", counted)
+        for name, kind in CURVATURES.items():
+            if name != "identity":
+                fit = kind._fit
+                monkeypatch.setattr(
+                    kind, "_fit", lambda *a, fit=fit, name=name: self.curvatures.append(name) or fit(*a)
+                )
 
     def take(self):
-        found = sorted(self.moments), list(self.curvatures)
+        computed = sorted(self.moments), list(self.curvatures)
         self.moments.clear(), self.curvatures.clear()
-        return found
+        return computed
 
 
-@pytest.mark.parametrize("options", [{}, {"fisher": "sampled", "random_state": 0}, {"curvature": "kfac"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"curvature__fisher": "sampled", "random_state": 0}, {"curvature": "kfac"}], ids=str
+)
 def test_memory_gives_the_same_and_computes_once(options, run, tmp_path, monkeypatch):
     r = run("conv", **HYPER)
-    expected = {
-        n: SourceAttribution(n_segments=n, **options).fit(r.net, r.X, r.y).transform(r.X_query) for n in (1, 2, 3)
-    }
+    expected = {n: source(n_segments=n, **options).fit(r.net, r.X, r.y).transform(r.X_query) for n in (1, 2, 3)}
     counted = Counted(monkeypatch)
     memory = joblib.Memory(str(tmp_path), verbose=0)
     steps = [0, 4, 8, 12, 16, 20, 24]
     for n, moments in ((3, steps), (2, []), (1, []), (3, [])):
-        estimator = SourceAttribution(n_segments=n, memory=memory, **options).fit(r.net, r.X, r.y)
-        found = counted.take()
-        assert found[0] == moments
-        assert len(found[1]) == (0 if n == 3 and not moments else n)
+        estimator = source(n_segments=n, curvature__memory=memory, **options).fit(r.net, r.X, r.y)
+        computed = counted.take()
+        assert computed[0] == moments
+        assert len(computed[1]) == (0 if n == 3 and not moments else n)
         assert relative(estimator.transform(r.X_query), expected[n]) < 1e-6
     for place in (str(tmp_path), tmp_path):
-        again = SourceAttribution(n_segments=2, memory=place, **options).fit(r.net, r.X, r.y)
+        again = source(n_segments=2, curvature__memory=place, **options).fit(r.net, r.X, r.y)
         assert counted.take() == ([], [])
         assert relative(again.transform(r.X_query), expected[2]) < 1e-6
 
@@ -185,33 +194,66 @@ def test_memory_gives_the_same_and_computes_once(options, run, tmp_path, monkeyp
 def test_memory_tells_apart_what_differs(run, tmp_path, monkeypatch):
     r = run("mlp", **HYPER)
     counted = Counted(monkeypatch)
-    SourceAttribution(n_segments=1, memory=str(tmp_path)).fit(r.net, r.X, r.y)
+    source(n_segments=1, curvature__memory=str(tmp_path)).fit(r.net, r.X, r.y)
     assert len(counted.take()[0]) == 7
     for changes in (
-        {"fisher": "empirical"}, {"fisher": "sampled", "random_state": 0}, {"fisher": "sampled", "random_state": 1},
-        {"fisher": "sampled", "random_state": 1, "n_samples": 2}, {"layers": "3"},
+        {"curvature__fisher": "empirical"}, {"curvature__basis": "shampoo"}, {"layers": "3"},
+        {"curvature__fisher": "sampled", "random_state": 0}, {"curvature__fisher": "sampled", "random_state": 1},
+        {"curvature__fisher": "sampled", "random_state": 1, "curvature__n_samples": 2},
     ):  # fmt: skip
-        estimator = SourceAttribution(n_segments=1, memory=str(tmp_path), **changes).fit(r.net, r.X, r.y)
+        estimator = source(n_segments=1, curvature__memory=str(tmp_path), **changes).fit(r.net, r.X, r.y)
         assert len(counted.take()[0]) == 7, changes
-        plain = SourceAttribution(n_segments=1, **changes).fit(r.net, r.X, r.y).transform(r.X_query)
+        plain = source(n_segments=1, **changes).fit(r.net, r.X, r.y).transform(r.X_query)
         assert relative(estimator.transform(r.X_query), plain) < 1e-6
         counted.take()
-    averaged = {"n_segments": 2, "averaging": "parameters", "memory": str(tmp_path)}
-    SourceAttribution(**averaged).fit(r.net, r.X, r.y)
+    # K-FAC is another curvature of the same covariances.
+    source(n_segments=1, curvature=KFAC(memory=str(tmp_path))).fit(r.net, r.X, r.y)
+    assert counted.take() == ([], ["kfac"])
+    averaged = {"n_segments": 2, "averaging": "parameters", "curvature__memory": str(tmp_path)}
+    source(**averaged).fit(r.net, r.X, r.y)
     assert len(counted.take()[0]) == 2  # two mean networks
-    SourceAttribution(**averaged).fit(r.net, r.X, r.y)
+    source(**averaged).fit(r.net, r.X, r.y)
     assert counted.take() == ([], [])
     # influence functions at the trained weights: their own key, kept too
-    InfluenceFunctions(memory=str(tmp_path)).fit(r.net, r.X, r.y)
+    InfluenceFunctions(curvature=EKFAC(memory=str(tmp_path))).fit(r.net, r.X, r.y)
     assert len(counted.take()[1]) == 1
-    InfluenceFunctions(memory=str(tmp_path), damping=3.0).fit(r.net, r.X, r.y)
+    InfluenceFunctions(curvature=EKFAC(memory=str(tmp_path)), damping=3.0).fit(r.net, r.X, r.y)
     assert counted.take() == ([], [])
+
+
+class OwnEKFAC(EKFAC):
+    """A curvature of another package, whose code may change without a sign."""
+
+    def _fit(self, stream):
+        OWN.append(stream)
+        return super()._fit(stream)
+
+
+class OwnCurvature(Curvature):
+    def __init__(self, *, memory=None):
+        self.memory = memory
+
+    def fit(self, stream):
+        OWN.append(stream)
+        return EKFAC().fit(stream)
+
+
+OWN = []
+
+
+@pytest.mark.parametrize("kind", [OwnEKFAC, OwnCurvature])
+def test_curvatures_of_others_are_never_kept(kind, run, tmp_path):
+    r = run("mlp", **HYPER)
+    OWN.clear()
+    for number in (1, 2):
+        InfluenceFunctions(curvature=kind(memory=str(tmp_path))).fit(r.net, r.X, r.y)
+        assert len(OWN) == number
+    assert not list(tmp_path.iterdir())
 
 
 def test_memory_tells_apart_targets_and_buffers(run, tmp_path):
     """Other targets with the same X, other buffers with the same parameters."""
     r = run("conv", **HYPER)
-    options = {"n_segments": 1, "fisher": "empirical", "memory": str(tmp_path)}
 
     def scores(factor, y):
         points = r.trajectory.checkpoints
@@ -225,8 +267,9 @@ def test_memory_tells_apart_targets_and_buffers(run, tmp_path):
             states, [c.step for c in points], 0.05, module=r.net.module_, n_rows=len(r.X)
         )  # fmt: skip
         found = []
-        for memory in (options["memory"], None):
-            estimator = SourceAttribution(**{**options, "memory": memory}, trajectory=trajectory)
+        for memory in (str(tmp_path), None):
+            curvature = EKFAC(fisher="empirical", memory=memory)
+            estimator = SourceAttribution(n_segments=1, curvature=curvature, trajectory=trajectory)
             found.append(estimator.fit(r.net, r.X, y).transform(r.X_query))
         assert relative(found[0], found[1]) < 1e-6
         return found[0]

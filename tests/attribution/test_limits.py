@@ -15,7 +15,7 @@ from tests.reference import influence_scores, tracin_scores
 KINDS = pytest.mark.parametrize("kind", ["mlp", "regressor", "conv"])
 
 
-def told(run, lr, *, weight_decay=0.0, points=None):
+def at_rate(run, lr, *, weight_decay=0.0, points=None):
     """The run's checkpoints, said to have been reached at another rate."""
     points = points or run.trajectory.checkpoints
     states = [{k: v.clone() for k, v in {**c.parameters, **c.buffers}.items()} for c in points]
@@ -35,7 +35,7 @@ def test_long_training_is_an_influence_function_averaged_over_the_segment(kind, 
     segment = r.segment(0, STEPS)
     mean = sum(w * g for w, g in zip(segment.weights, segment.row_gradients))
     expected = influence_scores(segment.curvature, r.queries(), mean, rho)
-    errors = [relative(source(r, told(r, lr, weight_decay=rho), n_segments=1), expected) for lr in (1.0, 10.0, 1e4)]
+    errors = [relative(source(r, at_rate(r, lr, weight_decay=rho), n_segments=1), expected) for lr in (1.0, 10.0, 1e4)]
     assert errors[0] > 1e-2 > errors[1]  # 24 steps: exp(-24 * 0.02), exp(-4.8), nothing
     assert errors[2] < 1e-6
 
@@ -47,11 +47,11 @@ def test_at_the_trained_weights_the_limits_are_the_other_two_methods(kind, run):
     last = [r.trajectory.checkpoints[-1]] * 7
     influence = InfluenceFunctions(damping=rho).fit(r.net, r.X, r.y).transform(r.X_query)
     for n_segments in (1, 3):
-        found = source(r, told(r, 1e4, weight_decay=rho, points=last), n_segments=n_segments)
+        found = source(r, at_rate(r, 1e4, weight_decay=rho, points=last), n_segments=n_segments)
         assert relative(found, influence) < 1e-6
     errors = []
     for lr in (1e-3, 1e-4, 1e-5):
-        trajectory = told(r, lr, points=last)
+        trajectory = at_rate(r, lr, points=last)
         tracin = TracIn(trajectory=trajectory).fit(r.net, r.X, r.y).transform(r.X_query)
         errors.append(relative(source(r, trajectory, n_segments=3), tracin))
     assert errors[2] < 1e-3
@@ -66,13 +66,13 @@ def test_short_training_is_tracin_with_the_final_query_gradient(kind, run):
     rates = [24 * 1e-6 * w for w in segment.weights]
     expected = tracin_scores(rates, [q] * 7, segment.row_gradients)
     for n_segments in (1, 2, 3):
-        assert relative(source(r, told(r, 1e-6), n_segments=n_segments), expected) < 1e-4
+        assert relative(source(r, at_rate(r, 1e-6), n_segments=n_segments), expected) < 1e-4
 
 
 def test_quantiles_tell_which_limit_it_is(run):
     r = run("mlp", momentum=0.5)
     for lr, low, high in ((1e-6, 0, 1e-3), (1e6, 1e3, np.inf)):
-        estimator = SourceAttribution(n_segments=1, trajectory=told(r, lr, weight_decay=0.01)).fit(r.net, r.X, r.y)
+        estimator = SourceAttribution(n_segments=1, trajectory=at_rate(r, lr, weight_decay=0.01)).fit(r.net, r.X, r.y)
         quantiles = list(estimator.segments_[0].h_sigma_quantiles.values())
         assert all(low <= q <= high for q in quantiles)
         assert quantiles == sorted(quantiles)
@@ -84,7 +84,7 @@ def test_the_two_functions_of_a_segment(dtype):
     h = 3.0
     segment = FittedSegment([], None, None, h, [1.0], [0.0], None, 1)
     s = torch.cat([torch.zeros(1), torch.logspace(-20, 10, 301)]).to(dtype)
-    F, S = segment.integrate(s, 0).double().numpy(), segment.propagate(s, 0).double().numpy()
+    F, S = segment.integration(s, 0).double().numpy(), segment.propagation(s, 0).double().numpy()
     x = h * s.double().numpy()
     with np.errstate(invalid="ignore", divide="ignore"):
         expected = np.where(x > 0, -np.expm1(-x) / x, 1.0) * h
@@ -95,4 +95,4 @@ def test_the_two_functions_of_a_segment(dtype):
     assert ratio.min() > 1 - tolerance
     assert ratio.max() < 1.299  # (1 - exp(-x)) (1 + x) / x at x = 1.79
     decayed = FittedSegment([], None, None, h, [1.0], [0.5], None, 1)
-    np.testing.assert_allclose(decayed.integrate(s, 0), segment.integrate(s + 0.5, 0), rtol=tolerance)
+    np.testing.assert_allclose(decayed.integration(s, 0), segment.integration(s + 0.5, 0), rtol=tolerance)

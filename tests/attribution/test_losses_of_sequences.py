@@ -17,6 +17,7 @@ from sklearn_source import (
     TracIn,
     TrajectoryRecorder,
 )
+from sklearn_source.curvature import EKFAC, ExactGaussNewton
 
 N, T, D, V, STEPS, LR = 11, 6, 3, 3, 48, 0.15
 RNG = np.random.default_rng(0)
@@ -111,7 +112,9 @@ def compare(net, initial, data, loss, queries, y_queries, measures, forward=None
         )  # fmt: skip
         for key, p in net.module_.named_parameters():
             torch.testing.assert_close(p.detach(), theta[key].detach())
-        est = SourceAttribution(n_segments=8, curvature="exact", fisher="exact", measurement=name).fit(net, *data)
+        est = SourceAttribution(n_segments=8, curvature=ExactGaussNewton(fisher="exact"), measurement=name).fit(
+            net, *data
+        )
         found = est.transform(queries, y_queries)
         assert close(found, truth, tolerance)
         assert not close(found * LENGTHS / LENGTHS.mean(), truth, 5 * tolerance)  # rows of mean losses would be so
@@ -150,8 +153,9 @@ def test_a_padding_mask_in_x():
 def test_every_method_and_every_fisher_takes_a_language_model():
     net, _ = fitted(NeuralNet, nn.Linear(D, V), Flattened, X, Y)
 
-    def scores_of(**options):
-        return SourceAttribution(n_segments=1, **options).fit(net, X, Y).transform(QUERIES, Y_QUERIES)
+    def scores_of(random_state=None, **options):
+        est = SourceAttribution(n_segments=1, curvature=EKFAC(**options), random_state=random_state)
+        return est.fit(net, X, Y).transform(QUERIES, Y_QUERIES)
 
     expected = scores_of(fisher="exact")
     auto = scores_of(random_state=0, n_samples=30)
@@ -159,7 +163,8 @@ def test_every_method_and_every_fisher_takes_a_language_model():
     # 18 outputs per row: "auto" is one draw per token, not a column for each.
     assert not np.array_equal(auto, scores_of(random_state=1, n_samples=30))
     np.testing.assert_array_equal(auto, scores_of(random_state=0, n_samples=30, fisher="sampled"))
-    for method in (InfluenceFunctions(fisher="sampled", random_state=0), InfluenceFunctions(solver="cg"), TracIn(),
+    for method in (InfluenceFunctions(curvature=EKFAC(fisher="sampled"), random_state=0),
+                   InfluenceFunctions(solver="cg"), TracIn(),
                    GradientSimilarity(), RepresentationSimilarity()):  # fmt: skip
         scores = method.fit(net, X, Y).transform(QUERIES, Y_QUERIES)
         assert np.isfinite(scores).all()

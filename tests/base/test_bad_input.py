@@ -24,6 +24,7 @@ from sklearn_source import (
     Trajectory,
     TrajectoryRecorder,
 )
+from sklearn_source.curvature import EKFAC, KFAC, Diagonal, ExactGaussNewton
 from sklearn_source.modules import MLP
 from sklearn_source.utils.estimator_checks._net_fingerprint import changed, fingerprint
 from tests._methods import GRADIENT_METHODS, METHODS
@@ -536,7 +537,8 @@ def contents(folder):
     [
         (SourceAttribution(n_segments=0), "n_segments"),
         (SourceAttribution(curvature="hessian"), "curvature"),
-        (SourceAttribution(fisher=1), "fisher"),
+        (SourceAttribution(curvature=EKFAC), "curvature"),
+        (InfluenceFunctions(curvature=None), "curvature"),
         (SourceAttribution(trajectory=3), "trajectory"),
         (InfluenceFunctions(damping=-1), "damping"),
         (TracIn(quadrature="left"), "quadrature"),
@@ -550,6 +552,45 @@ def contents(folder):
 def test_parameters_out_of_range(est, named, net):
     with pytest.raises(ValueError, match=f"'{named}' parameter of {type(est).__name__} must be"):
         est.fit(net, X, Y)
+
+
+@pytest.mark.parametrize(
+    "curvature, named",
+    [
+        (EKFAC(basis="eigen"), "basis"),
+        (KFAC(basis=None), "basis"),
+        (EKFAC(fisher=1), "fisher"),
+        (Diagonal(fisher="true"), "fisher"),
+        (ExactGaussNewton(n_samples=0), "n_samples"),
+        (EKFAC(cache_size=-1), "cache_size"),
+        (KFAC(memory=3), "memory"),
+    ],
+)
+@pytest.mark.parametrize("method", [SourceAttribution, InfluenceFunctions])
+def test_parameters_of_a_curvature_out_of_range(method, curvature, named):
+    """Said before a network is trained."""
+    net = make_net(max_epochs=10**9)
+    with pytest.raises(ValueError, match=f"'{named}' parameter of {type(curvature).__name__} must be"):
+        method(net, curvature=curvature).fit(X, Y)
+
+
+@pytest.mark.parametrize("method", [SourceAttribution, InfluenceFunctions])
+@pytest.mark.parametrize("name", ["basis", "fisher", "n_samples", "cache_size", "memory"])
+def test_parameters_of_a_curvature_are_not_the_methods(method, name):
+    with pytest.raises(TypeError, match=name):
+        method(**{name: 1})
+    with pytest.raises(ValueError, match=f"Invalid parameter '{name}'"):
+        method().set_params(**{name: 1})
+
+
+def test_parameters_of_a_curvature_that_is_none():
+    for curvature, error in (("hessian", ValueError), (None, TypeError), (3, TypeError)):
+        with pytest.raises(error, match=f"expected curvature= to be one of 'ekfac', .* got {curvature!r}"):
+            SourceAttribution(curvature=curvature).set_params(curvature__basis="kfac")
+    with pytest.raises(TypeError, match="write it with parentheses"):
+        SourceAttribution(curvature=EKFAC).set_params(curvature__basis="kfac")
+    with pytest.raises(ValueError, match="Invalid parameter 'basis' for estimator Diagonal"):
+        SourceAttribution(curvature="diagonal").set_params(curvature__basis="kfac")
 
 
 def test_a_similarity_of_representations_asks_nothing_of_the_criterion():

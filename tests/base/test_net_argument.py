@@ -28,6 +28,7 @@ from torch import nn
 
 import sklearn_source
 from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
+from sklearn_source.curvature import EKFAC
 from sklearn_source.modules import MLP
 from tests._methods import METHODS
 from tests._nets import make_net
@@ -366,7 +367,7 @@ def global_state():
 @pytest.mark.parametrize("door", ["net", "frozen", "bare"])
 def test_global_randomness_is_left_alone(net, door, random_state):
     before = global_state()
-    est = SourceAttribution(fisher="sampled", random_state=random_state)
+    est = SourceAttribution(curvature=EKFAC(fisher="sampled"), random_state=random_state)
     if door == "net":
         est.fit(net, X, Y)
     else:

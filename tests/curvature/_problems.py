@@ -120,7 +120,7 @@ class Problem:
         )  # fmt: skip
 
     def fit(self, kind, fisher="exact", **kw):
-        return CURVATURES[kind](self.stream(fisher, **kw))
+        return CURVATURES[kind]().fit(self.stream(fisher, **kw))
 
     # the reference's side ---------------------------------------------------------------------------------------
 
@@ -169,8 +169,8 @@ def matrix_of(p, stream):
     return H
 
 
-def relative(found, expected):
-    return float((found.double() - expected).norm() / expected.norm())
+def relative(actual, expected):
+    return float((actual.double() - expected).norm() / expected.norm())
 
 
 PHIS = {

@@ -33,9 +33,9 @@ def test_block_diagonal_curvatures(name, dtype, fisher, kind, problem):
     blocks = reference_blocks(p, kind, fisher)
     for phi in PHIS.values():
         assert relative(p.dense(curvature, phi), blocks_matrix(blocks, phi)) < TOLERANCE[dtype]
-    found = torch.cat([values.flatten() for values in curvature.spectrum()]).sort().values
+    actual = torch.cat([values.flatten() for values in curvature.spectrum()]).sort().values
     expected = torch.cat([block.eigenvalues.flatten() for block in blocks]).sort().values
-    assert relative(found, expected) < TOLERANCE[dtype]
+    assert relative(actual, expected) < TOLERANCE[dtype]
 
 
 @NAMES
@@ -52,9 +52,9 @@ def test_exact_curvature_is_the_dense_matrix(name, dtype, fisher, problem):
         )
     for phi in PHIS.values():
         assert relative(p.dense(curvature, phi), phi_dense(H, phi)) < TOLERANCE[dtype]
-    (found,) = curvature.spectrum()
+    (actual,) = curvature.spectrum()
     expected = torch.linalg.eigvalsh(H).clamp_min(0)
-    assert relative(found.sort().values, expected) < TOLERANCE[dtype]
+    assert relative(actual.sort().values, expected) < TOLERANCE[dtype]
     assert curvature.mean_eigenvalue(0) == pytest.approx(float(torch.trace(H)) / len(H), rel=TOLERANCE[dtype])
 
 
@@ -135,7 +135,7 @@ def test_sampled_fisher_tends_to_the_exact_one(name, problem):
         return [matrix_of(p, p.stream("sampled", n_samples=n_samples, seed=s)) for s in range(seeds)]
 
     few, many = draws(1, 16), draws(16, 8)
-    spread = [np.mean([relative(H, exact) for H in found]) for found in (few, many)]
+    spread = [np.mean([relative(H, exact) for H in actual]) for actual in (few, many)]
     assert spread[1] < 0.5 * spread[0]  # one quarter on average
     assert relative(sum(many) / 8, exact) < spread[1] / 1.5  # and no bias: 1 / sqrt(8) on average
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_source.curvature import Basis, EigenCurvature, GramCurvature, meeting_place
+from sklearn_source.curvature import Basis, EigenCurvature, GramCurvature, decode_queries_or_rotate_rows
 from sklearn_source.gradients.algebra import Dense, Factored
 from tests.curvature._problems import relative
 from tests.reference import phi_dense
@@ -44,13 +44,13 @@ def vectors(normal, shapes, n=3):
 def matrix(curvature, i, values):
     """(size, size) per group of block i, by explicit Kronecker products on row-major matrices: (groups, k, k)."""
     groups, out, inp = values.shape
-    basis, found = curvature.bases[i], []
+    basis, actual = curvature.bases[i], []
     for g in range(groups):
         left = torch.eye(out).double() if basis.left is None else basis.left[g]
         right = torch.eye(inp).double() if basis.right is None else basis.right[g]
         Q = torch.kron(left.contiguous(), right.contiguous())
-        found.append(Q @ torch.diag(values[g].flatten()) @ Q.T)
-    return torch.stack(found)
+        actual.append(Q @ torch.diag(values[g].flatten()) @ Q.T)
+    return torch.stack(actual)
 
 
 @settings(max_examples=40, deadline=None)
@@ -116,7 +116,7 @@ def test_queries_and_rows_meet_in_either_place(made, n_checkpoints, n_rows, dens
     for groups, out, inp in shapes:
         gradient = Factored(normal(4, groups, 2, inp), normal(4, groups, 2, out))
         rows.append(Dense(gradient.matrix()) if dense else gradient)
-    values, bases = meeting_place(
+    values, bases = decode_queries_or_rotate_rows(
         curvature, curvature.encode(v), rows, n_rows=n_rows, n_checkpoints=n_checkpoints
     )  # fmt: skip
     for u, value, basis, gradient in zip(v, values, bases, rows):
@@ -143,8 +143,8 @@ def test_gram_curvature_is_the_dense_matrix(m, shapes, seed, rate):
     for current, R in ((curvature, root), (curvature.in_metric(metric), root * scale.sqrt())):
         H = R.T @ R
         for phi in (lambda s: s, lambda s: torch.exp(-rate * s), lambda s: 1 / (s + 0.1), torch.ones_like):
-            found = torch.cat([x.flatten(1) for x in current.apply(lambda s, i, phi=phi: phi(s), parts)], 1)
-            torch.testing.assert_close(found, v @ phi_dense(H, phi), rtol=1e-8, atol=1e-8)
+            actual = torch.cat([x.flatten(1) for x in current.apply(lambda s, i, phi=phi: phi(s), parts)], 1)
+            torch.testing.assert_close(actual, v @ phi_dense(H, phi), rtol=1e-8, atol=1e-8)
         (spectrum,) = current.spectrum()
         torch.testing.assert_close(spectrum.sort().values, torch.linalg.eigvalsh(H).clamp_min(0), rtol=1e-8, atol=1e-8)
 
@@ -157,9 +157,9 @@ def test_gram_curvature_refuses_a_function_that_differs_by_block():
 
 
 def test_exact_curvature_refuses_large_problems(problem, monkeypatch):
-    from sklearn_source.curvature import _gram
+    from sklearn_source.curvature import _exact_gauss_newton
 
-    monkeypatch.setattr(_gram, "MAX_ROOT_ROWS", 20)
+    monkeypatch.setattr(_exact_gauss_newton, "MAX_ROOT_ROWS", 20)
     with pytest.raises(ValueError, match="small problems"):
         problem("mlp", torch.float64).fit("exact")
 
@@ -167,11 +167,11 @@ def test_exact_curvature_refuses_large_problems(problem, monkeypatch):
 @pytest.mark.parametrize("width", [4, 5])
 def test_a_side_too_wide_keeps_its_own_coordinates(width, problem, monkeypatch):
     """EK-FAC's eigenvalues are the diagonal of H in whatever basis is used: here sides above ``width`` have none."""
-    from sklearn_source.curvature import _fit
+    from sklearn_source.curvature import _covariances
 
     p = problem("mlp", torch.float64)
     exact = p.dense(p.fit("exact"))
-    monkeypatch.setattr(_fit, "MAX_BASIS", width)
+    monkeypatch.setattr(_covariances, "MAX_BASIS", width)
     curvature = p.fit("ekfac")
     layers = {block.name: i for i, block in enumerate(p.engine.blocks)}
     first, last = curvature.bases[layers["0"]], curvature.bases[layers["3"]]
@@ -179,11 +179,11 @@ def test_a_side_too_wide_keeps_its_own_coordinates(width, problem, monkeypatch):
     assert (first.right is None) == (width == 4)  # five inputs with the bias
     assert last.right is None
     assert last.left is not None
-    found = p.dense(curvature)
+    actual = p.dense(curvature)
     eye = torch.eye(p.layout.size, dtype=torch.float64)
     Q = p.from_blocks(curvature.decode(p.to_blocks(eye)))  # rows: the directions of the basis
     diagonal = torch.einsum("ki,ij,kj->k", Q, exact, Q)
-    assert relative(found, Q.T @ torch.diag(diagonal) @ Q) < 1e-10
+    assert relative(actual, Q.T @ torch.diag(diagonal) @ Q) < 1e-10
     with pytest.raises(ValueError, match="side wider than"):
         p.fit("kfac")
 

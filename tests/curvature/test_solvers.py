@@ -21,9 +21,9 @@ def test_gauss_newton_products(name, dtype, batch_size, problem):
     H = ggn(p.module64, p.params64(1), p.loss_fn, p.X[index], p.y[index], p.names)
     V = torch.randn(11, p.layout.size, generator=torch.Generator().manual_seed(0)).double()  # more than go at once
     p.use(p.checkpoints[1])
-    found = gauss_newton_product(p.network, p.engine, p.rows, index, p.to_blocks(V), batch_size)
-    assert relative(p.from_blocks(found), V @ H) < TOLERANCE[dtype]
-    assert all(v.dtype == dtype for v in found)
+    actual = gauss_newton_product(p.network, p.engine, p.rows, index, p.to_blocks(V), batch_size)
+    assert relative(p.from_blocks(actual), V @ H) < TOLERANCE[dtype]
+    assert all(v.dtype == dtype for v in actual)
 
 
 @settings(max_examples=25, deadline=None)

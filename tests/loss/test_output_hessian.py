@@ -234,7 +234,9 @@ def test_a_general_hessian_of_many_outputs_is_refused(make_net, rng):
     network.calibrate(rows)
     x, y = rows.batch(slice(None))
     assert choose_fisher("auto", network, 5000) == "empirical"
-    with pytest.raises(ValueError, match='5000 x 5000 per row are too many .* use fisher="empirical"'):
+    with pytest.raises(
+        ValueError, match=r'5000 x 5000 per row are too many .* use curvature=EKFAC\(fisher="empirical"\)'
+    ):
         next(network.row_loss.output_hessian(network.forward(x), y).columns())
 
 

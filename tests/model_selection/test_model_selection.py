@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from sklearn import model_selection
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import (
     GridSearchCV,
@@ -25,7 +25,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 
 from sklearn_source import EmpiricalInfluence, InfluenceFunctions, RepresentationSimilarity, SourceAttribution
-from sklearn_source.curvature import _cache
+from sklearn_source.curvature import EKFAC, KFAC, Diagonal, Identity, _cache
 from sklearn_source.metrics import linear_datamodeling_score
 from sklearn_source.model_selection import FullTrainingSet, held_out_score, make_lds_scorer
 from sklearn_source.retraining import Retraining, retrain_on_subsets
@@ -228,11 +228,18 @@ def test_unfrozen_nets_pipelines_and_halving(problem):
         InfluenceFunctions(FrozenEstimator(problem.net)).set_output(transform="pandas"), problem.X, problem.y, **fit
     )
     np.testing.assert_array_equal(frame, plain)
-    source = make_pipeline(FunctionTransformer(), SourceAttribution(FrozenEstimator(problem.net), fisher="sampled"))
+    sampled = SourceAttribution(FrozenEstimator(problem.net), curvature=EKFAC(fisher="sampled"))
+    source = make_pipeline(FunctionTransformer(), sampled)
     grid = {"sourceattribution__n_segments": [1, 2, 3]}
     import_module("sklearn.experimental.enable_halving_search_cv")
     halving = model_selection.HalvingGridSearchCV(
-        source, grid, resource="sourceattribution__n_samples", max_resources=4, min_resources=1, factor=2, **fit
+        source,
+        grid,
+        resource="sourceattribution__curvature__n_samples",
+        max_resources=4,
+        min_resources=1,
+        factor=2,
+        **fit,
     ).fit(problem.X, problem.y)
     assert sorted(set(halving.cv_results_["n_resources"])) == [1, 2]
     assert np.isfinite(halving.cv_results_["mean_test_score"]).all()
@@ -240,6 +247,30 @@ def test_unfrozen_nets_pipelines_and_halving(problem):
         held_out_score(halving)
     randomized = RandomizedSearchCV(frozen, {"damping": [1e-2, 1e-1]}, n_iter=2, **fit).fit(problem.X, problem.y)
     assert np.isfinite(held_out_score(randomized).score)
+
+
+def test_curvatures_and_their_parameters_are_searched(problem):
+    """From a name as from an object; every candidate has the score of that setting fitted by itself."""
+    scorer = make_lds_scorer(problem.truth, problem.X_query)
+    options = {"scoring": scorer, "cv": FullTrainingSet(2), "error_score": "raise"}
+    objects = [Diagonal(fisher="empirical"), Identity(), "kfac", EKFAC(basis="shampoo"), EKFAC(fisher="empirical")]
+    grids = [
+        ("ekfac", {"curvature__basis": ["kfac", "shampoo"], "curvature__fisher": ["exact", "empirical"]}),
+        (EKFAC(fisher="empirical"), {"curvature__basis": ["kfac", "shampoo"]}),
+        ("ekfac", {"curvature": objects}),
+        ("kfac", [{"curvature": [KFAC(), "ekfac"], "curvature__basis": ["shampoo", "kfac"]}]),
+    ]
+    for curvature, grid in grids:
+        for method in (InfluenceFunctions, SourceAttribution):
+            est = method(FrozenEstimator(problem.net), curvature=curvature, random_state=0)
+            search = GridSearchCV(est, grid, **options).fit(problem.X, problem.y)
+            found = search.cv_results_["mean_test_score"]
+            for params, value in zip(search.cv_results_["params"], found):
+                alone = clone(est).set_params(**params)
+                assert cross_val_score(alone, problem.X, problem.y, **options).mean() == pytest.approx(value)
+            assert len(set(found)) > 1
+            assert est.curvature is curvature
+            assert search.best_estimator_.transform(problem.X_query).shape == (N_QUERY, N_TRAIN)
 
 
 def test_targets_of_queries_reach_the_estimator(problem):
@@ -264,7 +295,7 @@ def test_memory_keeps_statistics_across_folds_and_settings(problem, tmp_path, mo
         return moments(stream, c, *args)
 
     monkeypatch.setattr(_cache, "moments", counted)
-    est = SourceAttribution(FrozenEstimator(problem.net), memory=str(tmp_path))
+    est = SourceAttribution(FrozenEstimator(problem.net), curvature=EKFAC(memory=str(tmp_path)))
     options = {"scoring": make_lds_scorer(problem.truth, problem.X_query), "cv": FullTrainingSet(3)}
     search = GridSearchCV(est, {"n_segments": [1, 2, 3]}, error_score="raise", **options)
     search.fit(problem.X, problem.y)

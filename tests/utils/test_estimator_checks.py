@@ -17,6 +17,7 @@ from sklearn_source import (
     TracIn,
     Trajectory,
 )
+from sklearn_source.curvature import EKFAC
 from sklearn_source.rows import row_hashes
 from sklearn_source.utils.estimator_checks import check_attribution_estimator, parametrize_with_attribution_checks
 from tests._methods import METHODS
@@ -29,7 +30,7 @@ def test_attribution_checks(estimator, check):
 
 @parametrize_with_attribution_checks(
     [
-        SourceAttribution(fisher="sampled", averaging="parameters", quadrature="right"),
+        SourceAttribution(curvature=EKFAC(fisher="sampled"), averaging="parameters", quadrature="right"),
         TracIn(quadrature="right"),
         RepresentationSimilarity(metric="l2"),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from sklearn.base import BaseEstimator
 
-_NOT_IN_NAMES = {"net", "trajectory", "memory", "verbose", "random_state", "batch_size", "cache_size"}
+_NOT_IN_NAMES = {"net", "trajectory", "verbose", "random_state", "batch_size"}
 
 
 def estimator_names(estimators):

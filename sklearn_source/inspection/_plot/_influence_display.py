@@ -29,6 +29,8 @@ class InfluenceDisplay(Display):
 
     Made by :meth:`from_estimator` or :meth:`from_predictions`. Blue is supporting, orange opposing.
 
+    Read more in the :ref:`User Guide <displays>`.
+
     Parameters
     ----------
     query : Bunch

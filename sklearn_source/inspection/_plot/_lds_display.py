@@ -29,6 +29,8 @@ class LDSDisplay(Display):
 
     Made by :meth:`from_estimators` or :meth:`from_predictions`.
 
+    Read more in the :ref:`User Guide <displays>`.
+
     Parameters
     ----------
     results : dict of str to Bunch

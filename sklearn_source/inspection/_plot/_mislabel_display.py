@@ -24,6 +24,8 @@ class MislabelDisplay(Display):
     Made by :meth:`from_estimator` or :meth:`from_predictions`. Several scores go into one picture by drawing into the
     same axes with ``show_references=False``.
 
+    Read more in the :ref:`User Guide <displays>`.
+
     Parameters
     ----------
     n_inspected : ndarray of shape (n_train + 1,)

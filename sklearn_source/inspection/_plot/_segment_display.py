@@ -33,6 +33,8 @@ class SegmentDisplay(Display):
     which then acts like an influence function there; far below 1 it hardly moved, as TracIn takes for granted. Most of
     the gradients lies in the few directions at the top, which the marks at 95 %, 99 % and the largest show.
 
+    Read more in the :ref:`User Guide <displays>`.
+
     Parameters
     ----------
     segments : list of SegmentSummary

@@ -29,6 +29,8 @@ class SubsetRemovalDisplay(Display):
     Made by :meth:`from_result` or :meth:`from_predictions`. Several methods go into one picture by drawing into the
     same axes with ``show_baseline=False``.
 
+    Read more in the :ref:`User Guide <displays>`.
+
     Parameters
     ----------
     k : array-like of int of shape (n_k,)

@@ -41,6 +41,8 @@ def check_attribution_estimator(
     The checks train tiny networks (24 rows, 3 features) with skorch and hand them to the estimator. They come on top of
     scikit-learn's own ``check_estimator``, which an estimator passes through a bare net in its constructor.
 
+    Read more in the :ref:`User Guide <attribution_checks>`.
+
     Parameters
     ----------
     estimator : estimator object
@@ -106,6 +108,8 @@ def parametrize_with_attribution_checks(
     estimators, *, has_unit="auto", unit_factor=2.5, tasks=TASKS, expected_failed_checks=None
 ):
     """Parametrize a pytest test by estimators and the checks of :func:`check_attribution_estimator`.
+
+    Read more in the :ref:`User Guide <attribution_checks>`.
 
     Parameters
     ----------

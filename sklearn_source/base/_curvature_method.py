@@ -1,0 +1,55 @@
+"""Gradient methods that apply functions of a curvature to their query vectors."""
+
+from __future__ import annotations
+
+from ..curvature import CURVATURES, Curvature, FittedCurvature, resolve_curvature
+from ..utils._compat import StrOptions
+from ..utils._progress import progress
+from ._gradient import GradientAttribution
+
+
+class CurvatureAttribution(GradientAttribution):
+    """Base of the methods with a parameter ``curvature``: a name, or a :class:`~sklearn_source.curvature.Curvature`."""
+
+    _parameter_constraints = {
+        **GradientAttribution._parameter_constraints,
+        "curvature": [StrOptions(set(CURVATURES)), Curvature],
+    }
+
+    def set_params(self, **params):
+        """Set parameters of this estimator and, as ``curvature__basis`` and the like, of its curvature.
+
+        Parameters
+        ----------
+        **params : dict
+            A name as ``curvature`` becomes the object that it stands for where parameters of the object are set.
+
+        Returns
+        -------
+        self : object
+            This estimator.
+        """
+        if any(name.startswith("curvature__") for name in params):
+            params["curvature"] = resolve_curvature(params.get("curvature", self.curvature))
+        return super().set_params(**params)
+
+    def _validate_params(self):
+        """Before anything is trained or computed, the curvature's own parameters too."""
+        super()._validate_params()
+        resolve_curvature(self.curvature)._validate_params()
+
+    def _fit_curvature(self, curvature, states, weights, index, metric=None):
+        """The fitted ``curvature`` of the rows ``index``, averaged over ``states``, in a metric where given."""
+        stream = curvature.stream(
+            self._network, self._gradients.engine, self._rows, index, states, weights, keys=self._keys,
+            identified=self._identified, seed=self._seed,
+            batch_size=self._gradients.rows_at_once,
+            progress=lambda iterable, desc: progress(iterable, verbose=self.verbose, desc=desc), metric=metric,
+        )  # fmt: skip
+        fitted = curvature.fit(stream)
+        if not isinstance(fitted, FittedCurvature):
+            raise TypeError(
+                f"expected {type(curvature).__name__}.fit to return a FittedCurvature, got a {type(fitted).__name__}: "
+                "return an EigenCurvature, or subclass FittedCurvature"
+            )
+        return fitted

@@ -1,0 +1,189 @@
+"""What a curvature is: an object of parameters that is fitted to a stream, and the fitted ``phi(H)``.
+
+A new curvature is one class in one file: a subclass of :class:`Curvature` whose ``fit`` reads a
+:class:`~sklearn_source.curvature.FisherStream` and gives a :class:`FittedCurvature`. Any instance can be given to a
+method as ``curvature=``, wherever its class was written. The diagonal of H, from its definition::
+
+    import torch
+    from sklearn_source import SourceAttribution
+    from sklearn_source.curvature import Basis, Curvature, EigenCurvature
+
+    class SquaredGradients(Curvature):
+        def __init__(self, *, fisher="auto"):
+            self.fisher = fisher
+
+        def fit(self, stream):
+            totals = [torch.zeros(b.shape, dtype=torch.float64, device=stream.device) for b in stream.blocks]
+            for c, weight in enumerate(stream.weights):  # the checkpoints' weights sum to one
+                for batch in stream.columns(c):  # some rows
+                    for total, columns in zip(totals, batch):  # block by block
+                        for gradients in columns:  # one for every Fisher column
+                            squares = gradients.matrix().double().square().sum(0)  # (groups, out, in)
+                            total += weight / stream.n_rows * squares
+            for total, penalty in zip(totals, stream.penalties):
+                if penalty is not None:
+                    total += penalty
+            return EigenCurvature([Basis() for _ in totals], [total.to(stream.dtype) for total in totals])
+
+    SourceAttribution(curvature=SquaredGradients(fisher="empirical"))
+
+Three things make it a good citizen:
+
+- It is a scikit-learn estimator: ``__init__`` stores its keyword arguments and does nothing else, ``fit`` writes no
+  attribute. Then ``clone``, ``repr``, pickles and ``GridSearchCV(..., {"curvature__fisher": [...]})`` work.
+- Attributes of its instances named ``fisher``, ``n_samples`` and ``cache_size`` choose its stream; see
+  :class:`Curvature`.
+- ``H`` is the curvature of the *mean* row loss: divide by ``stream.n_rows``. ``EigenCurvature`` fits whatever has an
+  orthogonal basis per side of a block; everything else implements :class:`FittedCurvature`.
+
+A name such as ``"ekfac"`` stands for a class of this package only: a line in ``_registry.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from numbers import Integral
+from os import PathLike
+
+import joblib
+import torch
+from sklearn.base import BaseEstimator
+
+from ..utils._compat import HasMethods, Interval, StrOptions
+from ._fisher import FisherStream, choose_fisher
+
+# What phi is: eigenvalues of any shape and the number of a block, to values of that shape.
+Phi = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+class Curvature(BaseEstimator, ABC):
+    """Base of all curvatures: parameters, and how H is estimated with them.
+
+    Attributes
+    ----------
+    fisher : {"auto", "exact", "sampled", "empirical"}
+        Which gradients the stream gives. ``"auto"`` unless the instance has another.
+    n_samples : int
+        Draws per row for ``"sampled"``. 1 unless the instance has another.
+    cache_size : int
+        Megabytes in which the stream keeps gradients between passes. 0 unless the instance has another: for a
+        curvature that needs one pass, keeping saves nothing.
+    memory : str, path, joblib.Memory or None
+        Where the curvatures of this package keep their statistics. One of another package is never kept: a change of
+        its code could not be seen.
+    """
+
+    fisher = "auto"
+    n_samples = 1
+    cache_size = 0
+    memory: str | PathLike | joblib.Memory | None = None
+    _parameter_constraints = {
+        "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
+        "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "cache_size": [Interval(Integral, 0, None, closed="left")],
+        "memory": [None, str, PathLike, HasMethods("cache")],
+    }
+
+    @abstractmethod
+    def fit(self, stream: FisherStream) -> FittedCurvature:
+        """Estimate H.
+
+        Parameters
+        ----------
+        stream : FisherStream
+            The gradients that H is an average of, batch by batch, in as many passes as needed.
+
+        Returns
+        -------
+        fitted : FittedCurvature
+            Of ``sum_c w_c H(theta_c)`` and the stream's penalties.
+
+        Raises
+        ------
+        ValueError
+            If the gradients are not finite, or the problem is too large for this curvature.
+        """
+
+    def stream(
+        self, network, engine, rows, index, checkpoints, weights, *, batch_size, keys, identified, seed, progress=None,
+        metric=None,
+    ) -> FisherStream:  # fmt: skip
+        """The stream that :meth:`fit` wants: see :class:`FisherStream` for the parameters not named here.
+
+        Parameters
+        ----------
+        batch_size : callable
+            Rows that can be taken at once, given the number of Fisher columns of each.
+        """
+        probe, _ = rows.batch(index[:1])
+        network.load(checkpoints[-1].parameters, checkpoints[-1].buffers)
+        with torch.no_grad():
+            n_roots = network.forward(probe).shape[1:].numel()
+        fisher = choose_fisher(self.fisher, network, n_roots)
+        n_columns = {"exact": n_roots, "sampled": self.n_samples}.get(fisher, 1)
+        return FisherStream(
+            network, engine, rows, index, checkpoints, weights, fisher=fisher, n_samples=self.n_samples, keys=keys,
+            seed=seed, batch_size=batch_size(n_columns), cache_bytes=self.cache_size * 2**20, progress=progress,
+            metric=metric, identified=identified,
+        )  # fmt: skip
+
+
+class FittedCurvature(ABC):
+    """A fitted H, symmetric and positive semi-definite, as functions of it: ``phi(H) v``.
+
+    Vectors are lists over blocks: of tensors (n, groups, out, in), n vectors at once. ``phi`` is called with
+    eigenvalues, a tensor of any shape, and the number of a block, and gives a tensor of that shape.
+
+    ``phi(H) v = decode(scale(phi, encode(v)))``. The three steps are apart because scores may meet the training rows in
+    eigencoordinates or in parameters', whichever is less work, and because several phi meet one encoded vector.
+
+    Attributes
+    ----------
+    bases : list of Basis, one per block
+        The coordinates that :meth:`encode` goes to, as two orthogonal factors. ``Basis()`` where these are the
+        parameters' own; then :meth:`encode` and :meth:`decode` only form matrices.
+    """
+
+    bases: list
+
+    @abstractmethod
+    def encode(self, vectors: list) -> list[torch.Tensor]:
+        """Into eigencoordinates.
+
+        Parameters
+        ----------
+        vectors : list of tensor (n, groups, out, in), or of gradients with a ``matrix()`` of that shape
+        """
+
+    @abstractmethod
+    def scale(self, phi: Phi, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
+        """``phi(H)`` of vectors that are in eigencoordinates, and stay there."""
+
+    @abstractmethod
+    def decode(self, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Back into parameters' coordinates."""
+
+    @abstractmethod
+    def change(self, other: FittedCurvature, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
+        """From these eigencoordinates to those of ``other``, a curvature fitted by the same class to other weights."""
+
+    @abstractmethod
+    def in_metric(self, metric: list[float]) -> FittedCurvature:
+        """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block."""
+
+    @abstractmethod
+    def mean_eigenvalue(self, block: int) -> float:
+        """Of a block: what a damping is measured by."""
+
+    @abstractmethod
+    def spectrum(self) -> list[torch.Tensor]:
+        """The eigenvalues as float64 tensors on the CPU, of any shape, one per block or one for all."""
+
+    def scale_(self, phi: Phi, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
+        """:meth:`scale` of coordinates that nobody else needs: it may write into them."""
+        return self.scale(phi, encoded)
+
+    def apply(self, phi: Phi, vectors: list) -> list[torch.Tensor]:
+        """``phi(H) v`` in parameters' coordinates."""
+        return self.decode(self.scale(phi, self.encode(vectors)))

@@ -1,0 +1,105 @@
+"""Covariances of inputs and output gradients, and the eigenbases that Kronecker-factored curvatures take from them."""
+
+from __future__ import annotations
+
+import torch
+
+from ..gradients.algebra import Dense, whole_moments
+from ._eigen import Basis
+from ._fisher import require_finite
+
+# Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and
+# gigabytes.
+MAX_BASIS = 12_288
+
+
+def moments(stream, c, basis="kfac"):
+    """Second moments at checkpoint ``c``: per block (input moment, output moment), float64, not yet in a basis.
+
+    For a factored block: ``A`` averaged over rows and positions, ``S`` summed over positions and Fisher columns and
+    averaged over rows. For a dense one, for any in a metric, and with ``basis="shampoo"``: ``E[G^T G]`` and
+    ``E[G G^T]``. Sides wider than ``MAX_BASIS`` are None. Of an embedding's input moment the diagonal (groups, in):
+    of one-hot vectors nothing else is there, and of whole gradients nothing else is wanted.
+    """
+    blocks = stream.blocks
+    sums = [[None, None] for _ in blocks]
+    counts = [0] * len(blocks)
+    by_factors = basis == "kfac" and stream.metric is None
+    for batch in stream.columns(c):
+        for i, (block, columns) in enumerate(zip(blocks, batch)):
+            wanted = [block.shape[2] <= MAX_BASIS or block.kind == "indexed", block.shape[1] <= MAX_BASIS]
+            if by_factors and not isinstance(columns[0], Dense):
+                counts[i] += len(columns[0]) * columns[0].n_positions
+                # The columns of one row share its inputs: they count once.
+                a = columns[0].input_moment() if wanted[0] else None
+                parts = [(a, None), *((None, column.output_moment()) for column in columns if wanted[1])]
+            else:
+                counts[i] += len(columns[0])
+                parts = [whole_moments(columns, *wanted)]
+            for part in parts:
+                sums[i] = [_add(total, new) for total, new in zip(sums[i], part)]
+    result = []
+    for block, (a, s), count in zip(blocks, sums, counts):
+        a = None if a is None else a / count
+        s = None if s is None else s / stream.n_rows
+        for name, value in (("input", a), ("output-gradient", s)):
+            require_finite(value, f"the {name} covariance", block, stream.checkpoints[c])
+        result.append((a, s))
+    return result
+
+
+def _add(total, part):
+    if part is None:
+        return total
+    part = part.double()
+    return part if total is None else total.add_(part)
+
+
+def averaged_moments(stream, compute):
+    """``compute(stream, c)``, :func:`moments` or kept ones, averaged over the checkpoints, with those of a penalty."""
+    total = None
+    for c, weight in enumerate(stream.weights):
+        here = compute(stream, c)
+        if total is None:
+            total = [[None if m is None else m * weight for m in pair] for pair in here]
+            continue
+        for pair, new in zip(total, here):
+            for side in (0, 1):
+                if pair[side] is not None:
+                    pair[side].add_(new[side], alpha=float(weight))
+    for (a, s), penalty in zip(total, stream.penalties):
+        if penalty is not None:  # a diagonal matrix is the second moment of rows with one entry each
+            if a is not None:
+                (a if a.dim() == 2 else a.diagonal(dim1=1, dim2=2)).add_(penalty.sum(1))
+            if s is not None:
+                s.diagonal(dim1=1, dim2=2).add_(penalty.sum(2))
+    return total
+
+
+def eigenbases(pairs, dtype):
+    """One orthogonal basis per block, and the eigenvalues of the two moments (float64, None where there is no side)."""
+    bases, values = [], []
+    for a, s in pairs:
+        (s_values, left), (a_values, right) = _eigh(s, dtype), _eigh(a, dtype)
+        bases.append(Basis(left, right))
+        values.append((s_values, a_values))
+    return bases, values
+
+
+def _eigh(moment, dtype):
+    """Eigenvectors in the working dtype, decomposed in float64 (a float32 decomposition loses small directions)."""
+    if moment is None:
+        return None, None
+    if moment.dim() == 2:  # a diagonal
+        return moment, None
+    if moment.shape[1] == 1:  # a basis of one direction is the identity
+        return moment[:, :, 0].clamp_min(0), None
+    moment = (moment + moment.transpose(1, 2)) / 2
+    if moment.device.type == "mps":  # no float64 there
+        values, vectors = (t.to(moment.device) for t in torch.linalg.eigh(moment.cpu().double()))
+    else:
+        values, vectors = torch.linalg.eigh(moment)
+    vectors = vectors.to(dtype)
+    # Entries below the normal range would slow every later product severalfold and carry nothing.
+    vectors[vectors.abs() < torch.finfo(dtype).tiny] = 0
+    return values.clamp_min(0), vectors.contiguous()

@@ -1,0 +1,51 @@
+"""The diagonal of the Gauss-Newton matrix."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import joblib
+
+from ._base import Curvature
+from ._cache import kept_fit
+from ._eigen import Basis, EigenCurvature
+from ._eigenvalues import corrected_eigenvalues
+from ._fisher import FisherStream
+
+
+class Diagonal(Curvature):
+    """The diagonal alone: the mean squared gradient of every parameter.
+
+    Parameters
+    ----------
+    fisher : {"auto", "exact", "sampled", "empirical"}, default="auto"
+        Which gradients H is an average of: exact columns of the Gauss-Newton root, targets sampled from the model, or
+        the true targets. ``"auto"``: exact for at most 16 outputs per row, else sampled.
+    n_samples : int, default=1
+        Draws per row for ``fisher="sampled"``. Their seed is the ``random_state`` of the method.
+    memory : str, path or joblib.Memory, optional
+        Where whole curvatures are kept for later fits.
+
+    Notes
+    -----
+    Cost: one forward pass and one backward pass per Fisher column over the rows for every checkpoint.
+    """
+
+    def __init__(
+        self,
+        *,
+        fisher: str = "auto",
+        n_samples: int = 1,
+        memory: str | PathLike | joblib.Memory | None = None,
+    ):
+        self.fisher = fisher
+        self.n_samples = n_samples
+        self.memory = memory
+
+    def fit(self, stream: FisherStream) -> EigenCurvature:
+        """One pass over the stream; see :meth:`Curvature.fit`."""
+        return kept_fit(self._fit, self, stream)
+
+    def _fit(self, stream):
+        bases = [Basis() for _ in stream.blocks]
+        return EigenCurvature(bases, [v.to(stream.dtype) for v in corrected_eigenvalues(stream, bases)])
