@@ -60,6 +60,8 @@ Phi = Callable[[torch.Tensor, int], torch.Tensor]
 class Curvature(BaseEstimator, ABC):
     """Base of all curvatures: parameters, and how H is estimated with them.
 
+    Read more in the :ref:`User Guide <curvature>`.
+
     Attributes
     ----------
     fisher : {"auto", "exact", "sampled", "empirical"}
@@ -137,6 +139,8 @@ class FittedCurvature(ABC):
 
     ``phi(H) v = decode(scale(phi, encode(v)))``. The three steps are apart because scores may meet the training rows in
     eigencoordinates or in parameters', whichever is less work, and because several phi meet one encoded vector.
+
+    Read more in the :ref:`User Guide <curvature>`.
 
     Attributes
     ----------

@@ -16,6 +16,8 @@ from ._fisher import FisherStream
 class Diagonal(Curvature):
     """The diagonal alone: the mean squared gradient of every parameter.
 
+    Read more in the :ref:`User Guide <curvature>`.
+
     Parameters
     ----------
     fisher : {"auto", "exact", "sampled", "empirical"}, default="auto"

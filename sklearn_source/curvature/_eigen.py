@@ -12,7 +12,10 @@ from ._base import FittedCurvature
 
 @dataclass(frozen=True)
 class Basis:
-    """Coordinates of one block: ``left`` (groups, out, out) and ``right`` (groups, in, in); None is the identity."""
+    """Coordinates of one block: ``left`` (groups, out, out) and ``right`` (groups, in, in); None is the identity.
+
+    Read more in the :ref:`User Guide <add_curvature>`.
+    """
 
     left: torch.Tensor | None = None
     right: torch.Tensor | None = None
@@ -47,6 +50,8 @@ def _product(old, new):
 
 class EigenCurvature(FittedCurvature):
     """``H = Q diag(Lambda) Q^T`` block by block, with ``Q = Q_S (x) Q_A``.
+
+    Read more in the :ref:`User Guide <add_curvature>`.
 
     Parameters
     ----------

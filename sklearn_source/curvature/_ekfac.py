@@ -22,6 +22,8 @@ class EKFAC(Curvature):
     The covariances of a layer's inputs and of its output gradients give an eigenbasis; the eigenvalues are measured
     anew in this basis, as the mean squared coordinates of whole per-row gradients.
 
+    Read more in the :ref:`User Guide <curvature>`.
+
     Parameters
     ----------
     basis : {"kfac", "shampoo"}, default="kfac"

@@ -19,6 +19,8 @@ MAX_ROOT_ROWS = 12_000
 class ExactGaussNewton(Curvature):
     """The whole matrix, all layers coupled: for small problems, and for checking the others.
 
+    Read more in the :ref:`User Guide <curvature>`.
+
     Parameters
     ----------
     fisher : {"auto", "exact", "sampled", "empirical"}, default="auto"

@@ -49,6 +49,8 @@ class FisherStream:
     What :meth:`Curvature.fit <sklearn_source.curvature.Curvature.fit>` is given: :attr:`blocks`, :attr:`n_rows`,
     :attr:`weights`, :attr:`checkpoints`, :attr:`penalties` and :meth:`columns` say all that a curvature needs.
 
+    Read more in the :ref:`User Guide <add_curvature>`.
+
     Parameters
     ----------
     network : Network

@@ -12,6 +12,8 @@ from ._fisher import FisherStream
 class Identity(Curvature):
     """``H = I``, whatever the network: a yardstick for the others. After an adaptive optimizer, its preconditioner.
 
+    Read more in the :ref:`User Guide <curvature>`.
+
     Notes
     -----
     It looks at no row, so its scale has no meaning: neither has the unit of scores made with it.

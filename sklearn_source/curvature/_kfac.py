@@ -19,6 +19,8 @@ from ._fisher import FisherStream
 class KFAC(Curvature):
     """Kronecker factorisation: block diagonal, one block per layer, the product of two covariances.
 
+    Read more in the :ref:`User Guide <curvature>`.
+
     Parameters
     ----------
     basis : {"kfac", "shampoo"}, default="kfac"

@@ -42,6 +42,8 @@ def _settings():
 def get_config() -> dict[str, int]:
     """The settings of this thread.
 
+    Read more in the :ref:`User Guide <memory_budget>`.
+
     Returns
     -------
     config : dict
@@ -63,6 +65,8 @@ def get_config() -> dict[str, int]:
 
 def set_config(*, memory_budget: int | None = None) -> None:
     """Change settings of this thread.
+
+    Read more in the :ref:`User Guide <memory_budget>`.
 
     Parameters
     ----------
@@ -86,6 +90,8 @@ def set_config(*, memory_budget: int | None = None) -> None:
 @contextlib.contextmanager
 def config_context(*, memory_budget: int | None = None) -> Iterator[None]:
     """Change settings of this thread for as long as the context lasts.
+
+    Read more in the :ref:`User Guide <memory_budget>`.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ ROOMS = (
 )
 # Exported for other rooms of the house, which may import from a room's `__init__` only.
 FOR_OTHER_ROOMS = {
-    "sklearn_source.metrics.check_confidence",
+    "sklearn_source.metrics.student_interval",
     "sklearn_source.metrics.check_truth",
     "sklearn_source.metrics.mislabelled_mask",
     "sklearn_source.model_selection.queries_of",
