@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence, check_k
@@ -11,7 +12,9 @@ from ._score_validation import as_array, check_scores
 from ._top import top_k_membership
 
 
-def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
+def class_detection_score(
+    scores: ArrayLike, y_query: ArrayLike, y_train: ArrayLike, *, k: int = 1, confidence: float = 0.95
+) -> Bunch:
     """Share of same-class rows among the k training rows with the highest scores of a query.
 
     Read more in the :ref:`User Guide <other_metrics>`.
@@ -77,7 +80,7 @@ def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
     )
 
 
-def _labels(y, name):
+def _labels(y: ArrayLike, name: str) -> np.ndarray:
     y = as_array(y)
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1 or not len(y):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch, check_random_state
 
 from ..utils._argument_checks import check_confidence, check_count
@@ -13,7 +16,14 @@ from ._score_validation import check_scores, check_truth
 _N_SPLITS = 20  # random halves of the repeats that the reliability is averaged over
 
 
-def linear_datamodeling_score(scores, truth, *, confidence=0.95, n_bootstrap=1000, random_state=0):
+def linear_datamodeling_score(
+    scores: ArrayLike,
+    truth: Any,
+    *,
+    confidence: float = 0.95,
+    n_bootstrap: int = 1000,
+    random_state: int | np.random.RandomState | None = 0,
+) -> Bunch:
     """How well sums of scores predict what networks retrained on subsets of the rows put out.
 
     For subset :math:`S_j` scores predict the output of query q to vary as :math:`\\sum_{m \\in S_j} \\tau[q, m]`. The
@@ -108,7 +118,15 @@ def linear_datamodeling_score(scores, truth, *, confidence=0.95, n_bootstrap=100
     )
 
 
-def linear_datamodeling_difference(scores, others, truth, *, confidence=0.95, n_bootstrap=1000, random_state=0):
+def linear_datamodeling_difference(
+    scores: ArrayLike,
+    others: ArrayLike,
+    truth: Any,
+    *,
+    confidence: float = 0.95,
+    n_bootstrap: int = 1000,
+    random_state: int | np.random.RandomState | None = 0,
+) -> Bunch:
     """By how much some scores predict retraining better than others do, on the same subsets and queries.
 
     Two methods share the chance of the truth: the interval of their difference is narrower than intervals of their own

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.special import stdtrit
 
 
-def student_interval(estimate, error, freedom, confidence, low=-np.inf, high=np.inf):
+def student_interval(
+    estimate: Any, error: Any, freedom: Any, confidence: float, low: float = -np.inf, high: float = np.inf
+) -> tuple[Any, Any]:
     """Interval around an estimate.
 
     Parameters

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence
@@ -11,7 +14,7 @@ from ._ranks import column_spearman
 from ._score_validation import check_scores, check_truth
 
 
-def leave_one_out_correlation(scores, truth, *, confidence=0.95):
+def leave_one_out_correlation(scores: ArrayLike, truth: Any, *, confidence: float = 0.95) -> Bunch:
     """How scores of single rows agree with networks retrained without them, in order and in unit.
 
     Read more in the :ref:`User Guide <other_metrics>`.

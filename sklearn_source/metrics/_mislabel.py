@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtri
 from scipy.stats import rankdata
 from sklearn.utils import Bunch
@@ -11,7 +12,7 @@ from ..utils._argument_checks import check_confidence
 from ._score_validation import as_array
 
 
-def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):
+def mislabel_detection_score(scores: ArrayLike, is_mislabelled: ArrayLike, *, confidence: float = 0.95) -> Bunch:
     """How early mislabelled rows are met when rows are inspected from the highest score down.
 
     Read more in the :ref:`User Guide <mislabel_detection>`.
@@ -97,7 +98,7 @@ def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):
     )
 
 
-def mislabelled_mask(is_mislabelled, n_train):
+def mislabelled_mask(is_mislabelled: ArrayLike, n_train: int) -> np.ndarray:
     """Which rows are mislabelled, as booleans: some, but not all."""
     given = as_array(is_mislabelled)
     if given.shape == (n_train,) and given.dtype.kind in "biu" and given.min() >= 0 and given.max() <= 1:

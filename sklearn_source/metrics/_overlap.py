@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence, check_k
@@ -11,7 +12,7 @@ from ._score_validation import check_scores, check_table
 from ._top import top_k
 
 
-def top_k_overlap(scores, other=None, *, k=10, confidence=0.95):
+def top_k_overlap(scores: ArrayLike, other: ArrayLike | None = None, *, k: int = 10, confidence: float = 0.95) -> Bunch:
     """Share of common rows among the k highest: of two methods for each query, or of one method between queries.
 
     Read more in the :ref:`User Guide <other_metrics>`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence
@@ -11,7 +12,7 @@ from ._ranks import column_spearman
 from ._score_validation import as_array, check_scores, check_table
 
 
-def model_randomization_score(scores, randomized, *, confidence=0.95):
+def model_randomization_score(scores: ArrayLike, randomized: ArrayLike, *, confidence: float = 0.95) -> Bunch:
     """How alike scores of the trained network and of one with random weights are; lower is better.
 
     A method that ranks rows alike by both explains the data and the architecture, not what the network learned.

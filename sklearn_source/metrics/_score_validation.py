@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 _AS_RETRAINED = "score the queries and training rows of the truth, in its order"
 
 
-def as_array(values):
+def as_array(values: Any) -> np.ndarray:
     """Anything array-like; tensors of any kind and device as well."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
@@ -15,7 +17,7 @@ def as_array(values):
     return np.asarray(values)
 
 
-def check_scores(scores, n_query, n_train, advice=_AS_RETRAINED):
+def check_scores(scores: Any, n_query: int, n_train: int, advice: str = _AS_RETRAINED) -> np.ndarray:
     """Scores as float64 of shape (n_query, n_train)."""
     scores = as_array(scores)
     if scores.dtype.kind not in "buif" or scores.shape != (n_query, n_train):
@@ -28,7 +30,7 @@ def check_scores(scores, n_query, n_train, advice=_AS_RETRAINED):
     return scores.astype(np.float64)
 
 
-def check_table(scores):
+def check_table(scores: Any) -> np.ndarray:
     """Scores as float64 of shape (n_query, n_train), whatever numbers these are."""
     scores = as_array(scores)
     if scores.ndim != 2 or not scores.size:
@@ -36,7 +38,7 @@ def check_table(scores):
     return check_scores(scores, *scores.shape)
 
 
-def check_truth(truth):
+def check_truth(truth: Any) -> tuple[np.ndarray, np.ndarray]:
     """Masks (n_subsets, n_train) and outputs (n_subsets, n_repeats, n_query) of a retraining."""
     try:
         masks, outputs = np.asarray(truth.masks), np.asarray(truth.outputs)

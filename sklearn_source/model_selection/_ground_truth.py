@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..rows import count_rows, match_truth_rows
 
 
-def queries_of(truth, X_query=None, y_query=None):
+def queries_of(truth: Any, X_query: Any = None, y_query: Any = None) -> tuple[Any, Any]:
     """The queries that a truth was measured on, and their targets: those given, else its own.
 
     Raises
@@ -31,7 +33,7 @@ def queries_of(truth, X_query=None, y_query=None):
     return X_query, y_query
 
 
-def scores_for(truth, estimator, X, y=None):
+def scores_for(truth: Any, estimator: Any, X: Any, y: Any = None) -> np.ndarray:
     """Scores of some queries of a truth, a column for each training row of the truth in its order.
 
     Parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
@@ -10,7 +12,7 @@ from ..utils._warnings import warn
 from ._splitter import FullTrainingSet
 
 
-def held_out_score(search):
+def held_out_score(search: Any) -> Bunch:
     """What a search would have reported had it been told only of queries that did not choose.
 
     For each fold in turn, the setting that is best on the mean of the other folds is scored on that fold. Because each

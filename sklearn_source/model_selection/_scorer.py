@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ..metrics import check_truth, linear_datamodeling_score
@@ -13,7 +16,15 @@ from ._ground_truth import queries_of, scores_for
 from ._splitter import named_fold
 
 
-def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=None, random_state=0):
+def make_lds_scorer(
+    truth: Any,
+    X_query: Any = None,
+    y_query: ArrayLike | None = None,
+    *,
+    queries: ArrayLike | None = None,
+    metric: Callable | None = None,
+    random_state: int | np.random.RandomState | None = 0,
+) -> Callable[..., float]:
     """A scorer for GridSearchCV and its kin: how well an attribution agrees with retraining.
 
     Read more in the :ref:`User Guide <model_selection>`.
@@ -53,6 +64,11 @@ def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=N
         measures something else than the truth (scikit-learn makes a warning and NaN of that, unless
         ``error_score="raise"``).
 
+    See Also
+    --------
+    FullTrainingSet : The splitter that goes with it.
+    held_out_score : Score of the setting chosen, on queries that did not choose.
+
     Notes
     -----
     In ``HalvingGridSearchCV`` name a parameter as ``resource``: fewer rows, its default, would be another training. It
@@ -60,11 +76,6 @@ def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=N
 
     The mean score of the setting that was best on the same queries is too good. :func:`held_out_score` has an
     honest one from a finished search at no cost; scorers of disjoint ``queries`` are the other way.
-
-    See Also
-    --------
-    FullTrainingSet : The splitter that goes with it.
-    held_out_score : Score of the setting chosen, on queries that did not choose.
 
     Examples
     --------

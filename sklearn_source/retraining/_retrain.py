@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+from skorch import NeuralNet
 
 from ..rows import row_indices
 from ..utils._argument_checks import check_count
 from ._execution import Execution
 from ._masks import draw_masks, given_masks, masks_without
+from ._retraining import Retraining
 from ._task import make_task
 
 
 def retrain_on_subsets(
-    net,
-    X_train,
-    y_train,
-    X_query,
-    y_query=None,
+    net: NeuralNet,
+    X_train: Any,
+    y_train: Any,
+    X_query: Any,
+    y_query: Any = None,
     *,
-    n_subsets=100,
-    subset_size=0.5,
-    n_repeats=5,
-    subsets=None,
-    measurement="auto",
-    output=None,
-    random_state=None,
-    n_jobs=None,
-    engine="auto",
-    chunk_size=None,
-    cache=None,
-    verbose=0,
-):
+    n_subsets: int = 100,
+    subset_size: float = 0.5,
+    n_repeats: int = 5,
+    subsets: ArrayLike | None = None,
+    measurement: str | Callable = "auto",
+    output: int | tuple[int, ...] | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    engine: str = "auto",
+    chunk_size: int | None = None,
+    cache: str | os.PathLike | None = None,
+    verbose: int = 0,
+) -> Retraining:
     """Train a network on random subsets of its rows, again and again: the truth that scores are judged by.
 
     Every network starts from fresh weights and meets its rows in an order of its own; see Notes for what that costs.
@@ -118,24 +123,24 @@ def retrain_on_subsets(
 
 
 def leave_one_out(
-    net,
-    X_train,
-    y_train,
-    X_query,
-    y_query=None,
+    net: NeuralNet,
+    X_train: Any,
+    y_train: Any,
+    X_query: Any,
+    y_query: Any = None,
     *,
-    rows=None,
-    n_repeats=1,
-    renormalize=True,
-    measurement="auto",
-    output=None,
-    random_state=None,
-    n_jobs=None,
-    engine="auto",
-    chunk_size=None,
-    cache=None,
-    verbose=0,
-):
+    rows: ArrayLike | None = None,
+    n_repeats: int = 1,
+    renormalize: bool = True,
+    measurement: str | Callable = "auto",
+    output: int | tuple[int, ...] | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    engine: str = "auto",
+    chunk_size: int | None = None,
+    cache: str | os.PathLike | None = None,
+    verbose: int = 0,
+) -> Retraining:
     """Train a network on all rows, and again without each of them in turn.
 
     Read more in the :ref:`User Guide <retraining>`.
@@ -177,24 +182,24 @@ def leave_one_out(
 
 
 def retrain_without(
-    net,
-    X_train,
-    y_train,
-    X_query,
-    y_query=None,
+    net: NeuralNet,
+    X_train: Any,
+    y_train: Any,
+    X_query: Any,
+    y_query: Any = None,
     *,
-    removed,
-    n_repeats=1,
-    renormalize=True,
-    measurement="auto",
-    output=None,
-    random_state=None,
-    n_jobs=None,
-    engine="auto",
-    chunk_size=None,
-    cache=None,
-    verbose=0,
-):
+    removed: Mapping[Any, ArrayLike] | Iterable[ArrayLike],
+    n_repeats: int = 1,
+    renormalize: bool = True,
+    measurement: str | Callable = "auto",
+    output: int | tuple[int, ...] | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    engine: str = "auto",
+    chunk_size: int | None = None,
+    cache: str | os.PathLike | None = None,
+    verbose: int = 0,
+) -> Retraining:
     """Train a network on all rows, and again without each of several groups of them.
 
     Read more in the :ref:`User Guide <retraining>`.

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..rows import to_numpy
 from ._storage import read_arrays, write_arrays
@@ -49,17 +54,17 @@ class Retraining:
 
     def __init__(
         self,
-        masks,
-        outputs,
-        measurement,
-        seeds,
-        settings=None,
-        names=None,
+        masks: ArrayLike,
+        outputs: ArrayLike,
+        measurement: str,
+        seeds: ArrayLike,
+        settings: Mapping[str, Any] | None = None,
+        names: Sequence[str] | None = None,
         *,
-        X_query=None,
-        y_query=None,
-        row_hashes=None,
-    ):
+        X_query: Any = None,
+        y_query: Any = None,
+        row_hashes: ArrayLike | None = None,
+    ) -> None:
         self.masks = np.asarray(masks)
         self.outputs = np.asarray(outputs)
         self.measurement = str(measurement)
@@ -83,26 +88,26 @@ class Retraining:
             raise ValueError(f"expected a name for each of {len(self.masks)} subsets, got {len(self.names)}")
 
     @property
-    def n_subsets(self):
-        """int: number of subsets."""
+    def n_subsets(self) -> int:
+        """Number of subsets."""
         return self.outputs.shape[0]
 
     @property
-    def n_repeats(self):
-        """int: networks per subset."""
+    def n_repeats(self) -> int:
+        """Networks per subset."""
         return self.outputs.shape[1]
 
     @property
-    def n_query(self):
-        """int: number of queries."""
+    def n_query(self) -> int:
+        """Number of queries."""
         return self.outputs.shape[2]
 
     @property
-    def n_train(self):
-        """int: number of rows the subsets are drawn from."""
+    def n_train(self) -> int:
+        """Number of rows that the subsets are drawn from."""
         return self.masks.shape[1]
 
-    def mean(self):
+    def mean(self) -> np.ndarray:
         """Mean over repeats.
 
         Returns
@@ -111,7 +116,7 @@ class Retraining:
         """
         return self.outputs.mean(axis=1, dtype=np.float64)
 
-    def effects(self):
+    def effects(self) -> np.ndarray:
         """What the rows that a subset lacks contributed: trained on all rows, minus trained on the subset.
 
         Returns
@@ -134,7 +139,7 @@ class Retraining:
         mean = self.mean()
         return (mean[whole].mean(axis=0) - mean[~whole]).T
 
-    def merge(self, other):
+    def merge(self, other: Retraining) -> Retraining:
         """Add the repeats of another retraining of the same subsets.
 
         Parameters
@@ -177,7 +182,7 @@ class Retraining:
         merged.outputs, merged.seeds, merged.settings = outputs, seeds, dict(self.settings)
         return merged
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> Path:
         """Write to one ``.npz`` file: arrays, and the settings as JSON. Written whole or not at all.
 
         Parameters
@@ -198,7 +203,7 @@ class Retraining:
         return write_arrays(path, arrays, {**about, "settings": self.settings})
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> Retraining:
         """Read what :meth:`save` wrote. No code from the file is run.
 
         Parameters
@@ -219,7 +224,7 @@ class Retraining:
             raise ValueError(f"{path}: expected a file written by Retraining.save, found {about.get('format')!r}")
         return cls(**arrays, measurement=about["measurement"], settings=about["settings"], names=about["names"])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"Retraining({self.n_subsets} subsets x {self.n_repeats} repeats of {self.n_train} rows, "
             f"{self.n_query} queries, measurement={self.measurement!r})"

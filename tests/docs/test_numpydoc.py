@@ -41,11 +41,6 @@ KNOWN = {
     ("sklearn_source.trajectory.Checkpoint.from_file", "PR01"),
     ("sklearn_source.trajectory.Stage.step_rates", "PR01"),
     ("sklearn_source.trajectory.Stage.step_rates", "RT01"),
-    ("sklearn_source.retraining.Retraining.n_subsets", "SS02"),
-    ("sklearn_source.retraining.Retraining.n_repeats", "SS02"),
-    ("sklearn_source.retraining.Retraining.n_query", "SS02"),
-    ("sklearn_source.retraining.Retraining.n_train", "SS02"),
-    ("sklearn_source.model_selection.make_lds_scorer", "GL07"),
 }
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from sklearn.base import clone
 
 from . import _errors, _scores, _state
 from ._cases import TASKS, make_case
 from ._unit import check_attribution_unit
+
+if TYPE_CHECKING:
+    import pytest
 
 CHECKS = (
     _scores.check_attribution_output,
@@ -34,8 +39,14 @@ CHECKS = (
 
 
 def check_attribution_estimator(
-    estimator, *, has_unit="auto", unit_factor=2.5, tasks=TASKS, expected_failed_checks=None, on_fail="raise"
-):
+    estimator: Any,
+    *,
+    has_unit: bool | str = "auto",
+    unit_factor: float = 2.5,
+    tasks: Sequence[str] = TASKS,
+    expected_failed_checks: Mapping[str, str] | None = None,
+    on_fail: str | None = "raise",
+) -> list[dict[str, Any]]:
     """Check that an estimator keeps the contract of attribution methods.
 
     The checks train tiny networks (24 rows, 3 features) with skorch and hand them to the estimator. They come on top of
@@ -105,8 +116,13 @@ def check_attribution_estimator(
 
 
 def parametrize_with_attribution_checks(
-    estimators, *, has_unit="auto", unit_factor=2.5, tasks=TASKS, expected_failed_checks=None
-):
+    estimators: Sequence[Any],
+    *,
+    has_unit: bool | str = "auto",
+    unit_factor: float = 2.5,
+    tasks: Sequence[str] = TASKS,
+    expected_failed_checks: Callable[[Any], Mapping[str, str]] | None = None,
+) -> pytest.MarkDecorator:
     """Parametrize a pytest test by estimators and the checks of :func:`check_attribution_estimator`.
 
     Read more in the :ref:`User Guide <attribution_checks>`.
