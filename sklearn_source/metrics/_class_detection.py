@@ -67,8 +67,8 @@ def class_detection_score(
     scores = check_scores(scores, len(y_query), len(y_train), "give a label for every query and training row")
     if not np.isin(y_query, y_train).any():
         raise ValueError(
-            f"no query is of a class of the training rows: y_query has {y_query.dtype} such as {y_query[0]!r}, y_train "
-            f"{y_train.dtype} such as {y_train[0]!r}: encode both alike"
+            f"expected queries of the classes of the training rows, got y_query of {y_query.dtype} such as "
+            f"{y_query[0]!r}, y_train of {y_train.dtype} such as {y_train[0]!r}: encode both alike"
         )
     same = y_query[:, None] == y_train[None]
     per_query = (top_k_membership(scores, check_k(k, len(y_train))) * same).sum(axis=1) / k

@@ -107,7 +107,7 @@ def mislabelled_mask(is_mislabelled: ArrayLike, n_train: int) -> np.ndarray:
         mask = np.zeros(n_train, dtype=bool)
         mask[given] = True
         if mask.sum() < len(given):
-            raise ValueError("is_mislabelled names a row twice: give a mask, or indices each once")
+            raise ValueError("expected every index once in is_mislabelled, got one twice: give a mask, or each once")
     elif given.ndim == 1 and not given.size:
         mask = np.zeros(n_train, dtype=bool)
     else:

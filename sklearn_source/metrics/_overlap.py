@@ -77,7 +77,7 @@ def top_k_overlap(scores: ArrayLike, other: ArrayLike | None = None, *, k: int =
         limits = mean_interval(per_query, confidence, 0.0, 1.0)
     else:
         if n_query < 2:
-            raise ValueError("a single query has no other to compare with: pass more queries, or other=")
+            raise ValueError("expected two queries or more to compare with each other, got one: pass more, or other=")
         common = mine.sum(axis=0)  # queries that name each row
         per_query = (mine @ (common - 1.0)) / (k * (n_query - 1))
         limits = _pairs_interval(per_query, confidence)

@@ -17,13 +17,13 @@ def as_array(values: Any) -> np.ndarray:
     return np.asarray(values)
 
 
-def check_scores(scores: Any, n_query: int, n_train: int, advice: str = _AS_RETRAINED) -> np.ndarray:
+def check_scores(scores: Any, n_query: int, n_train: int, remedy: str = _AS_RETRAINED) -> np.ndarray:
     """Scores as float64 of shape (n_query, n_train)."""
     scores = as_array(scores)
     if scores.dtype.kind not in "buif" or scores.shape != (n_query, n_train):
         raise ValueError(
             f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), got {scores.dtype} of "
-            f"shape {scores.shape}: {advice}"
+            f"shape {scores.shape}: {remedy}"
         )
     if not np.isfinite(scores).all():
         raise ValueError("expected finite scores, got NaN or infinity")
@@ -57,7 +57,7 @@ def check_truth(truth: Any) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(outputs).all():
         bad = int((~np.isfinite(outputs)).any(axis=2).sum())
         raise ValueError(
-            f"expected finite outputs in the truth, but {bad} of its networks gave NaN or infinity: their training "
-            "diverged; retrain with a smaller learning rate"
+            f"expected finite outputs in the truth, got NaN or infinity from {bad} of its networks, whose training "
+            "diverged: retrain with a smaller learning rate"
         )
     return masks, outputs.astype(np.float64)

@@ -106,7 +106,10 @@ class _QueryScorer:
         if not 0 <= fold < n_splits:
             raise ValueError(f"expected fold from 0 to {n_splits - 1}, got {fold}")
         if n_splits > len(self._queries):
-            raise ValueError(f"{len(self._queries)} queries cannot make {n_splits} folds: take fewer splits")
+            raise ValueError(
+                f"expected at most as many folds as queries, which are {len(self._queries)}, got {n_splits}: "
+                "take fewer splits"
+            )
         return np.sort(np.array_split(self._queries, n_splits)[fold])
 
     def __call__(self, estimator, X, y=None):
@@ -118,8 +121,8 @@ class _QueryScorer:
         truth.X_query, truth.y_query = X_query, y_query
         if self._metric is None:  # no interval is looked at: the fewest resamples will do
             return linear_datamodeling_score(scores, truth, n_bootstrap=2).score
-        found = self._metric(scores, truth)
-        return float(getattr(found, "score", found))
+        result = self._metric(scores, truth)
+        return float(getattr(result, "score", result))
 
     def __repr__(self):
         metric = "" if self._metric is None else f", metric={self._metric!r}"
@@ -127,13 +130,15 @@ class _QueryScorer:
 
 
 def _query_indices(queries, n_query):
+    """The queries to score on, as indices: ndarray of int64."""
     if queries is None:
         return np.arange(n_query)
-    found = np.asarray(queries)
-    if found.dtype == bool and found.shape == (n_query,):
-        found = np.flatnonzero(found)
-    if found.ndim != 1 or not found.size or found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= n_query:
+    indices = np.asarray(queries)
+    if indices.dtype == bool and indices.shape == (n_query,):
+        indices = np.flatnonzero(indices)
+    fits = indices.ndim == 1 and indices.size and indices.dtype.kind in "iu"
+    if not fits or indices.min() < 0 or indices.max() >= n_query:
         raise ValueError(f"expected queries as indices from 0 to {n_query - 1} or a mask, got {queries!r}")
-    if len(np.unique(found)) < len(found):
-        raise ValueError("queries holds an index twice")
-    return found.astype(np.int64)
+    if len(np.unique(indices)) < len(indices):
+        raise ValueError("expected every index once in queries, got one twice: give a mask, or each once")
+    return indices.astype(np.int64)

@@ -51,8 +51,8 @@ def refuse_module_instance(net, consequence, otherwise=""):
     """
     if isinstance(net.module, torch.nn.Module):
         raise ValueError(
-            f"this {type(net).__name__} holds a module instance{consequence}: build the net from the module's class "
-            f"(module=MLP, module__hidden=...){otherwise}"
+            f"expected a net that makes its module, got a {type(net).__name__} that holds a module "
+            f"instance{consequence}: build the net from the module's class (module=MLP, module__hidden=...){otherwise}"
         )
 
 

@@ -49,7 +49,9 @@ def template_of(net):
     net = net.estimator if isinstance(net, FrozenEstimator) else net
     if isinstance(net, type) or not isinstance(net, NeuralNet):
         came = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
-        raise TypeError(f"expected the network as a skorch NeuralNet, got {came}")
+        raise TypeError(
+            f"expected the network as a skorch NeuralNet, got {came}: pass an instance of one, fitted or not"
+        )
     refuse_module_instance(
         net, ", so that every retraining would start from the same weights, trained ones if it was fitted"
     )
@@ -57,13 +59,13 @@ def template_of(net):
     drawn = [name for name in ("sampler", "batch_sampler") if options.get(name) is not None]
     if drawn:
         raise ValueError(
-            f"the net draws its training rows by iterator_train__{drawn[0]}, which knows the rows of one data set "
-            "only: retraining on other rows needs iterator_train__shuffle=True or no shuffling"
+            f"expected a net that shuffles its training rows or takes them in order, got iterator_train__{drawn[0]}, "
+            "which knows the rows of one data set only: give the net iterator_train__shuffle=True, or no shuffling"
         )
     if not (isinstance(net.iterator_train, type) and issubclass(net.iterator_train, DataLoader)):
         raise ValueError(
             "expected iterator_train to be torch.utils.data.DataLoader or a subclass, which takes the batches of a "
-            f"retraining by batch_sampler, got {net.iterator_train!r}"
+            f"retraining by batch_sampler, got {net.iterator_train!r}: leave it out, or derive it from DataLoader"
         )
     template = copy.copy(net)
     if net.callbacks not in (None, "disable"):
@@ -84,8 +86,8 @@ def _is_dropped(entry):
     kind = callback if isinstance(callback, type) else type(callback)
     if issubclass(kind, callbacks.LoadInitState):
         raise ValueError(
-            "the callback LoadInitState would start every retraining from the same weights, trained ones perhaps: "
-            "leave it out of the net that is retrained"
+            "expected callbacks that leave the initial weights alone, got LoadInitState, which would start every "
+            "retraining from the same weights, trained ones perhaps: leave it out of the net that is retrained"
         )
     if issubclass(kind, callbacks.Checkpoint):
         return not getattr(callback, "load_best", False)
@@ -184,8 +186,9 @@ def train(template, X, y, x_few, unit, plan, *, renormalize=True):
             net.partial_fit(X, y)
         except KeyError as error:
             raise ValueError(
-                f"a callback looks for {error} in the history, which a training without validation rows does not have: "
-                "give the net validation rows of its own (train_split=predefined_split(dataset)) or monitor train_loss"
+                f"expected callbacks that need no validation rows, got one that looks for {error} in the history, "
+                "which a training without validation rows does not have: give the net validation rows of its own "
+                "(train_split=predefined_split(dataset)) or monitor train_loss"
             ) from error
     return net
 

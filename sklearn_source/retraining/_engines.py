@@ -104,7 +104,10 @@ def choose(engine, task, units, chunk_size):
     if reason is None:
         return vectorized, "asked for" if engine == "vectorized" else "a trial of it gave what skorch gives"
     if engine == "vectorized":
-        raise ValueError(f'engine="vectorized" does not serve this net: {reason}; use engine="auto" or "joblib"')
+        raise ValueError(
+            f'expected a net that engine="vectorized" can train, got one that it cannot ({reason}): use engine="auto" '
+            'or "joblib"'
+        )
     return one_by_one, reason
 
 

@@ -48,8 +48,8 @@ class Execution:
             check_count("chunk_size", self.chunk_size)
         if self.cache is not None and not isinstance(self.random_state, Integral):
             raise ValueError(
-                f"cache= needs random_state as an integer, got {self.random_state!r}: a run with other seeds could not "
-                "go on from what this one leaves"
+                f"expected random_state as an integer, which cache= needs, got {self.random_state!r}: pass one, as a "
+                "run with other seeds could not go on from what this one leaves"
             )
         object.__setattr__(self, "root", root_of(self.random_state))
 
@@ -58,8 +58,8 @@ class Execution:
         plan, fewest = task.plan, masks.sum(axis=1).min()
         if plan.drop_last and (plan.n_rows if plan.keep_places else fewest) < plan.batch_size:
             raise ValueError(
-                f"of {fewest} rows the net makes no batch of {plan.batch_size} (iterator_train__drop_last=True), so "
-                "that nothing would be trained: give it a smaller batch_size, or take larger subsets"
+                f"expected rows for at least one batch of {plan.batch_size} (iterator_train__drop_last=True), got "
+                f"{fewest}, so that nothing would be trained: give the net a smaller batch_size, or take larger subsets"
             )
         seeds = draw_seeds(len(masks), n_repeats, self.root, paired=plan.keep_places)
         units = units_of(masks, seeds)

@@ -34,19 +34,22 @@ def given_masks(subsets, n_rows):
 def masks_without(names, groups, n_rows):
     """All rows, then all but each group: masks and names."""
     if not names:
-        raise ValueError("expected at least one group of rows to train without, got none")
+        raise ValueError("expected at least one group of rows to train without, got none: name some rows")
     names = ["all", *names]
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
         raise ValueError(
-            f"expected groups whose names differ as texts, from each other and from 'all', the training on all rows: "
-            f"{name!r} is there {times} times"
+            f"expected groups whose names differ as texts, from each other and from 'all', the training on all rows, "
+            f"got {name!r} {times} times: rename them"
         )
     masks = np.ones((len(names), n_rows), dtype=bool)
     for mask, name, rows in zip(masks[1:], names[1:], groups):
         mask[row_indices(rows, n_rows, f"group {name!r}")] = False
         if mask.all() or not mask.any():
-            raise ValueError(f"group {name!r} takes {'no' if mask.all() else 'all'} rows away")
+            raise ValueError(
+                f"expected groups of some rows but not all, got {'no' if mask.all() else 'all'} rows in group "
+                f"{name!r}: leave it out"
+            )
     return masks, names
 
 

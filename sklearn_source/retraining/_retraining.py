@@ -40,8 +40,8 @@ class Retraining:
     names : list of str, optional
         A name for each subset.
     X_query, y_query : optional
-        The queries, kept as they were given: scorers and displays then need not be told. :meth:`save` writes those that
-        are numbers in an array, table, tensor or list, as arrays.
+        The queries, kept as they were given, so that scorers and displays have them. :meth:`save` writes those that are
+        numbers in an array, table, tensor or list, as arrays.
     row_hashes : ndarray of shape (n_train,), uint64, optional
         Fingerprints of the training rows and their targets, by which scorers and displays recognise the rows that an
         estimator was fitted on, in any order.
@@ -133,8 +133,8 @@ class Retraining:
         whole = self.masks.all(axis=1)
         if not whole.any():
             raise ValueError(
-                "effects compare with networks trained on all rows, but no subset here holds them all: use "
-                "leave_one_out or retrain_without"
+                "expected a subset of all rows, with whose networks effects compare, got "
+                f"{self.n_subsets} subsets that all lack some: use leave_one_out or retrain_without"
             )
         mean = self.mean()
         return (mean[whole].mean(axis=0) - mean[~whole]).T
@@ -159,11 +159,13 @@ class Retraining:
             If the two differ in anything but seeds, or share a network: it would be counted twice.
         """
         if not isinstance(other, Retraining):
-            raise ValueError(f"expected a Retraining to merge with, got a {type(other).__name__}")
+            raise ValueError(
+                f"expected a Retraining to merge with, got a {type(other).__name__}: load it first if it is a file"
+            )
         if not np.array_equal(self.masks, other.masks):
             raise ValueError(
-                "expected a retraining of the same subsets in the same order: make it with subsets=first.masks and "
-                "another random_state"
+                f"expected a retraining of the same subsets in the same order, got {other.n_subsets} that differ from "
+                f"these {self.n_subsets}: make it with subsets=first.masks and another random_state"
             )
         fingerprints = [r.settings.get("fingerprint") for r in (self, other)]
         if self.measurement != other.measurement or self.n_query != other.n_query or len(set(fingerprints)) > 1:
@@ -174,8 +176,8 @@ class Retraining:
             )
         if any(np.intersect1d(mine, theirs).size for mine, theirs in zip(self.seeds, other.seeds)):
             raise ValueError(
-                "both retrainings hold networks of the same seeds, which would be counted twice: make the second with "
-                "another random_state"
+                "expected a retraining with other seeds, got some networks that are in both and would be counted "
+                "twice: make the second with another random_state"
             )
         outputs, seeds = (np.concatenate([getattr(r, n) for r in (self, other)], axis=1) for n in ("outputs", "seeds"))
         merged = copy.copy(self)
@@ -196,7 +198,7 @@ class Retraining:
             The file written.
         """
         arrays = {"masks": self.masks, "outputs": self.outputs, "seeds": self.seeds}
-        optional = {"X_query": _as_numbers(self.X_query), "y_query": _as_numbers(self.y_query)}
+        optional = {"X_query": _numeric_array(self.X_query), "y_query": _numeric_array(self.y_query)}
         optional["row_hashes"] = self.row_hashes
         arrays.update({name: values for name, values in optional.items() if values is not None})
         about = {"format": _FORMAT, "version": 1, "measurement": self.measurement, "names": self.names}
@@ -221,7 +223,9 @@ class Retraining:
         """
         arrays, about = read_arrays(path)
         if about.get("format") != _FORMAT or not {"masks", "outputs", "seeds"} <= set(arrays):
-            raise ValueError(f"{path}: expected a file written by Retraining.save, found {about.get('format')!r}")
+            raise ValueError(
+                f"expected a file written by Retraining.save, got {path} of format {about.get('format')!r}: pass one"
+            )
         return cls(**arrays, measurement=about["measurement"], settings=about["settings"], names=about["names"])
 
     def __repr__(self) -> str:
@@ -231,7 +235,7 @@ class Retraining:
         )
 
 
-def _as_numbers(values):
+def _numeric_array(values):
     """An array of numbers, None where there are other things."""
     if isinstance(values, list) and values and np.ndim(values[0]) < 2:  # else several inputs
         values = np.asarray(values)

@@ -76,6 +76,7 @@ def _work(engine, units):
         if "more than 1 value per channel" not in str(error):
             raise
         raise ValueError(
-            f"of {len(units[0].rows)} rows a batch of a single one is left, of which batch normalisation has no "
-            f"statistics: give the net another batch_size, iterator_train__drop_last=True, or other subsets ({error})"
+            "expected batches of two rows or more, as batch normalisation has no statistics of one, got "
+            f"{len(units[0].rows)} rows, of which a batch of a single one is left ({error}): give the net another "
+            "batch_size, iterator_train__drop_last=True, or other subsets"
         ) from error

@@ -42,7 +42,8 @@ def read_arrays(path):
         about = json.loads(arrays.pop(_ABOUT).tobytes())
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path}: expected a complete .npz file written by this package, but it cannot be read ({error})"
+            f"expected a complete .npz file written by this package, got {path}, which cannot be read ({error}): pass "
+            "another path, or make the file again"
         ) from error
     return arrays, about
 

@@ -60,7 +60,9 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
     X, y = _suited(network, X, y)
     rows = network.prepare(X, y)
     if not rows.has_y:
-        raise ValueError("retraining needs the targets of the training rows: pass y_train, or a dataset that has them")
+        raise ValueError(
+            "expected the targets of the training rows, got none: pass y_train, or a dataset that has them"
+        )
     reader, labels = make_reader(net, start, network, rows, X_query, y_query, measurement, output)
     options = template.get_params_for("iterator_train")
     plan = BatchPlan(

@@ -92,7 +92,7 @@ def check_attribution_estimator(
     {'passed'}
     """
     if on_fail not in ("raise", None):
-        raise ValueError(f"on_fail must be 'raise' or None, got {on_fail!r}")
+        raise ValueError(f"expected on_fail to be 'raise' or None, got {on_fail!r}")
     allowed = dict(expected_failed_checks or {})
     results = []
     for check_name, task, check in _checks(estimator, has_unit, unit_factor, tasks):
@@ -168,14 +168,16 @@ def _run(check, task, estimator):
 def _checks(estimator, has_unit, unit_factor, tasks):
     """(name of the check, task, what checks an estimator) for all that apply to this one."""
     if has_unit not in (True, False, "auto"):
-        raise ValueError(f"has_unit must be True, False or 'auto', got {has_unit!r}")
+        raise ValueError(f"expected has_unit to be True, False or 'auto', got {has_unit!r}")
     tasks = list(tasks)
     if not tasks or not set(tasks) <= set(TASKS):
-        raise ValueError(f"tasks must be some of {TASKS}, got {tasks}")
+        raise ValueError(f"expected tasks to be some of {TASKS}, got {tasks}")
     if isinstance(estimator, type):
         raise TypeError(f"expected an instance, got the class {estimator.__name__}: pass {estimator.__name__}()")
     if estimator.get_params(deep=False).get("net") is not None:
-        raise ValueError("the checks bring their own nets: pass an estimator with net=None")
+        raise ValueError(
+            "expected an estimator without a net, as the checks bring their own, got one with: pass it with net=None"
+        )
     found = [(check.__name__, task, check) for task in tasks for check in CHECKS]
     unit = getattr(estimator, "has_unit", False) if has_unit == "auto" else has_unit
     if unit and "regression" in tasks:
