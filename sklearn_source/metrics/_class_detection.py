@@ -26,7 +26,7 @@ def class_detection_score(
         The class of every query: the one that was attributed, so the predicted class where that was measured.
     y_train : array-like of shape (n_train,)
         The class of every training row. With finer classes than the network was trained on, this is the subclass test
-        [1]_: whether scores see what the network was not told.
+        [1]_: whether scores see what the network was not trained on.
     k : int, default=1
     confidence : float, default=0.95
         Of the interval.
@@ -81,6 +81,7 @@ def class_detection_score(
 
 
 def _labels(y: ArrayLike, name: str) -> np.ndarray:
+    """Labels as shape (n,), of (n,) or (n, 1)."""
     y = as_array(y)
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1 or not len(y):

@@ -107,13 +107,15 @@ def linear_datamodeling_score(
     """
     seed = check_random_state(random_state).randint(2**31)
     masks, outputs = check_truth(truth)
-    found = _mean_correlation([(scores, 1)], masks, outputs, confidence, n_bootstrap, np.random.default_rng([seed, 0]))
-    ceilings = _ceilings(outputs, np.random.default_rng([seed, 1]))
+    correlation = _mean_correlation(
+        [(scores, 1)], masks, outputs, confidence, n_bootstrap, np.random.default_rng([seed, 0])
+    )
+    ceilings = _noise_ceilings(outputs, np.random.default_rng([seed, 1]))
     return Bunch(
-        score=found.mean,
-        interval=found.interval,
+        score=correlation.mean,
+        interval=correlation.interval,
         ceiling=float(ceilings.mean()),
-        per_query=found.per_query,
+        per_query=correlation.per_query,
         per_query_ceiling=ceilings,
     )
 
@@ -173,15 +175,17 @@ def linear_datamodeling_difference(
     """
     seed = check_random_state(random_state).randint(2**31)
     signed = [(scores, 1), (others, -1)]
-    found = _mean_correlation(signed, *check_truth(truth), confidence, n_bootstrap, np.random.default_rng([seed, 0]))
-    return Bunch(difference=found.mean, interval=found.interval, per_query=found.per_query)
+    correlation = _mean_correlation(
+        signed, *check_truth(truth), confidence, n_bootstrap, np.random.default_rng([seed, 0])
+    )
+    return Bunch(difference=correlation.mean, interval=correlation.interval, per_query=correlation.per_query)
 
 
 def _mean_correlation(signed, masks, outputs, confidence, n_bootstrap, rng):
     """Mean over queries of the correlations of scores with the truth, those of several added up with their signs.
 
-    Queries vary with each other by what they are and by what the subsets happen to be; both are in the spread between
-    the correlations found. The chance of the subsets that queries share is not: resampling the subsets adds it.
+    Queries vary with each other by what they are and by what the subsets happen to be; both are in the variance between
+    their correlations. The chance of the subsets that queries share is not: resampling the subsets adds it.
     Resampling both at once would count the chance that each query has for itself twice.
 
     Parameters
@@ -199,20 +203,20 @@ def _mean_correlation(signed, masks, outputs, confidence, n_bootstrap, rng):
     subsets = resamples(n_subsets, n_bootstrap, rng)
     total, own = np.zeros(n_bootstrap), 0.0
     for q in range(n_query):
-        found = sum(sign * resampled_spearman(side[:, q], measured[:, q], subsets) for side, sign in sides)
-        total += found
-        own += found.var(ddof=1)
+        resampled = sum(sign * resampled_spearman(side[:, q], measured[:, q], subsets) for side, sign in sides)
+        total += resampled
+        own += resampled.var(ddof=1)
     shared = (total.var(ddof=1) - own) / n_query**2
     between = per_query.var(ddof=1) / n_query if n_query > 1 else own
-    spread = float(np.sqrt(between + max(0.0, shared)))
+    error = float(np.sqrt(between + max(0.0, shared)))
     mean = float(per_query.mean())
     fewer = min(n for n in measured.shape if n > 1)
     largest = len(sides)  # correlations are within 1, differences of two within 2
-    interval = student_interval(mean, spread, fewer - 1, confidence, -largest, largest)
+    interval = student_interval(mean, error, fewer - 1, confidence, -largest, largest)
     return Bunch(mean=mean, interval=interval, per_query=per_query)
 
 
-def _ceilings(outputs, rng):
+def _noise_ceilings(outputs, rng):
     """What perfect scores would reach, by the reliability of each query's mean over repeats: (n_query,)."""
     n_repeats = outputs.shape[1]
     half = n_repeats // 2

@@ -72,9 +72,9 @@ def leave_one_out_correlation(scores: ArrayLike, truth: Any, *, confidence: floa
     rows = (~masks[single]).argmax(1)
     measured = outputs.mean(1)
     effects = measured[whole].mean(0) - measured[single]  # (n_left_out, n_query): with the row minus without
-    found = scores[:, rows].T
-    per_query = column_spearman(found, effects)
-    products, squares = (found * effects).sum(0), (found * found).sum(0)
+    predicted = scores[:, rows].T
+    per_query = column_spearman(predicted, effects)
+    products, squares = (predicted * effects).sum(0), (predicted * predicted).sum(0)
     return Bunch(
         rank=float(per_query.mean()),
         rank_interval=mean_interval(per_query, confidence, -1.0, 1.0),

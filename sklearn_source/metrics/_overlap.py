@@ -62,18 +62,18 @@ def top_k_overlap(scores: ArrayLike, other: ArrayLike | None = None, *, k: int =
     Examples
     --------
     >>> from sklearn_source.metrics import top_k_overlap
-    >>> found = top_k_overlap([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]], k=2)
-    >>> found.score, found.cardinality
+    >>> overlap = top_k_overlap([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]], k=2)
+    >>> overlap.score, overlap.cardinality
     (0.5, 0.75)
     """
     check_confidence(confidence)
     scores = check_table(scores)
     n_query, n_train = scores.shape
     k = check_k(k, n_train)
-    mine = _members(scores, k)
+    mine = _top_k_mask(scores, k)
     if other is not None:
         other = check_scores(other, n_query, n_train, "both are to be of the same queries and training rows")
-        per_query = (mine * _members(other, k)).sum(axis=1) / k
+        per_query = (mine * _top_k_mask(other, k)).sum(axis=1) / k
         limits = mean_interval(per_query, confidence, 0.0, 1.0)
     else:
         if n_query < 2:
@@ -90,7 +90,8 @@ def top_k_overlap(scores: ArrayLike, other: ArrayLike | None = None, *, k: int =
     )
 
 
-def _members(scores, k):
+def _top_k_mask(scores, k):
+    """1.0 for the k highest scores of each query, 0.0 for the others: (n_query, n_train)."""
     members = np.zeros(scores.shape)
     np.put_along_axis(members, top_k(scores, k), 1.0, axis=1)
     return members

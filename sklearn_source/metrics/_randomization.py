@@ -67,11 +67,11 @@ def model_randomization_score(scores: ArrayLike, randomized: ArrayLike, *, confi
             f"expected randomized as scores of the same queries and training rows, {scores.shape} or one axis of "
             f"networks before that, got shape {randomized.shape}"
         )
-    found = np.array([column_spearman(scores.T, check_scores(r, *scores.shape).T) for r in randomized])
-    per_query = found.mean(axis=0)
+    correlations = np.array([column_spearman(scores.T, check_scores(r, *scores.shape).T) for r in randomized])
+    per_query = correlations.mean(axis=0)
     return Bunch(
-        score=float(found.mean()),
+        score=float(correlations.mean()),
         interval=mean_interval(per_query, confidence, -1.0, 1.0),
         per_query=per_query,
-        per_network=found.mean(axis=1),
+        per_network=correlations.mean(axis=1),
     )

@@ -1,4 +1,4 @@
-"""Clones of a skorch net that train as told: from a seed, on given batches, leaving everything else alone."""
+"""Clones of a skorch net that train from a given seed on given batches, and leave everything else alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..utils._warnings import warn
 
 # They only report, or write files that retraining must not overwrite; BatchScoring and EpochScoring stay, as others may
 # monitor what they note down.
-DROPPED = (
+DROPPED_CALLBACKS = (
     TrajectoryRecorder, callbacks.PrintLog, callbacks.ProgressBar, callbacks.TrainEndCheckpoint, callbacks.TensorBoard,
     callbacks.NeptuneLogger, callbacks.WandbLogger, callbacks.SacredLogger, callbacks.MlflowLogger,
 )  # fmt: skip
@@ -72,7 +72,7 @@ def template_of(net):
         template.callbacks = [entry for entry in net.callbacks if not _is_dropped(entry)]
     template = clone(template)  # what is dropped need not be possible to copy
     template.verbose = 0
-    if _takes_rows_away(template.train_split):
+    if _holds_rows_out(template.train_split):
         warn(
             "train_split takes rows away from training; retraining uses all rows of a subset "
             "instead (train_split=None)",
@@ -82,6 +82,7 @@ def template_of(net):
 
 
 def _is_dropped(entry):
+    """Whether an entry of ``callbacks`` is left out; ValueError for one that sets the initial weights."""
     callback = entry[1] if isinstance(entry, tuple) else entry
     kind = callback if isinstance(callback, type) else type(callback)
     if issubclass(kind, callbacks.LoadInitState):
@@ -91,10 +92,10 @@ def _is_dropped(entry):
         )
     if issubclass(kind, callbacks.Checkpoint):
         return not getattr(callback, "load_best", False)
-    return issubclass(kind, DROPPED)
+    return issubclass(kind, DROPPED_CALLBACKS)
 
 
-def _takes_rows_away(split):
+def _holds_rows_out(split):
     """Whether a ``train_split`` trains on fewer rows; skorch's ``predefined_split`` does not."""
     if split is None or split is False:
         return False
@@ -104,7 +105,7 @@ def _takes_rows_away(split):
 def initialized(template):
     """A clone with some weights and with its callbacks, which are not to make files; lazy layers still have none."""
     with seeded_clone(template, 0) as net, tempfile.TemporaryDirectory() as folder:
-        _keep_files_in(net, folder)
+        _redirect_checkpoints(net, folder)
         return net.initialize()
 
 
@@ -136,13 +137,13 @@ def start(template, x, unit):
     return {name: p.detach() for name, p in net.module_.named_parameters()}
 
 
-class _Batches:
-    """The batch sampler of one training: the batches of the next epoch each time it is asked."""
+class _PlannedBatches:
+    """The batch sampler of one training: the batches of the next epoch each time it is iterated over."""
 
     def __init__(self, plan, unit):
         self.epochs = [plan.batches(unit, epoch) for epoch in range(plan.n_epochs)]
         self.epoch = 0
-        self.shares = deque()  # what is left of each batch handed out and not trained on yet
+        self.shares = deque()  # share of its rows left in each batch that is drawn and not trained on yet
 
     def __iter__(self):
         batches = self.epochs[self.epoch]
@@ -174,13 +175,13 @@ def train(template, X, y, x_few, unit, plan, *, renormalize=True):
         The trained clone.
     """
     with seeded_clone(template, unit.seed) as net, tempfile.TemporaryDirectory() as folder:
-        sampler = _Batches(plan, unit)
+        sampler = _PlannedBatches(plan, unit)
         dealt = {"batch_sampler": sampler, "batch_size": 1, "shuffle": False, "drop_last": False}
         net.set_params(**{f"iterator_train__{name}": value for name, value in dealt.items()})
         net.max_epochs = plan.n_epochs
         if not renormalize:
-            net = _scaled(net, sampler)
-        _keep_files_in(net, folder)
+            net = _scale_loss(net, sampler)
+        _redirect_checkpoints(net, folder)
         initialize(net, x_few)
         try:
             net.partial_fit(X, y)
@@ -193,7 +194,7 @@ def train(template, X, y, x_few, unit, plan, *, renormalize=True):
     return net
 
 
-def _keep_files_in(net, folder):
+def _redirect_checkpoints(net, folder):
     """Point checkpoints that are loaded at the end to a folder of this training alone."""
     if net.callbacks in (None, "disable"):
         return
@@ -208,7 +209,7 @@ def _keep_files_in(net, folder):
     net.callbacks = own
 
 
-def _scaled(net, sampler):
+def _scale_loss(net, sampler):
     """The same net with the loss of a batch divided by the rows dealt, not by those left."""
 
     class Scaled(type(net)):

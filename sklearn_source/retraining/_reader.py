@@ -114,6 +114,7 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
 
 
 def _windows(rows):
+    """Slices that cut rows into parts of at most ``_BATCH``."""
     return [slice(start, start + _BATCH) for start in range(0, len(rows), _BATCH)]
 
 

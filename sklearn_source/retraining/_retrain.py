@@ -13,7 +13,7 @@ from skorch import NeuralNet
 from ..rows import row_indices
 from ..utils._argument_checks import check_count
 from ._execution import Execution
-from ._masks import draw_masks, given_masks, masks_without
+from ._masks import check_masks, draw_masks, leave_out_masks
 from ._retraining import Retraining
 from ._task import make_task
 
@@ -118,7 +118,7 @@ def retrain_on_subsets(
         check_count("n_subsets", n_subsets)
         masks = draw_masks(n_rows, n_subsets, subset_size, execution.root)
     else:
-        masks = given_masks(subsets, n_rows)
+        masks = check_masks(subsets, n_rows)
     return execution.retrain(task, masks, n_repeats, X_query=X_query, y_query=y_query)
 
 
@@ -176,7 +176,7 @@ def leave_one_out(
     """
     task = _paired_task(net, X_train, y_train, X_query, y_query, measurement, output, renormalize, n_repeats)
     rows = np.arange(task.plan.n_rows) if rows is None else row_indices(rows, task.plan.n_rows, "rows")
-    masks, names = masks_without([str(row) for row in rows], rows[:, None], task.plan.n_rows)
+    masks, names = leave_out_masks([str(row) for row in rows], rows[:, None], task.plan.n_rows)
     execution = Execution(random_state, n_jobs, engine, chunk_size, cache, verbose)
     return execution.retrain(task, masks, n_repeats, names=names, X_query=X_query, y_query=y_query)
 
@@ -236,7 +236,7 @@ def retrain_without(
             f"{type(removed).__name__}"
         )
     groups = dict(removed if isinstance(removed, Mapping) else enumerate(removed))
-    masks, names = masks_without([str(name) for name in groups], groups.values(), task.plan.n_rows)
+    masks, names = leave_out_masks([str(name) for name in groups], groups.values(), task.plan.n_rows)
     execution = Execution(random_state, n_jobs, engine, chunk_size, cache, verbose)
     return execution.retrain(task, masks, n_repeats, names=names, X_query=X_query, y_query=y_query)
 

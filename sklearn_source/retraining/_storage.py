@@ -68,14 +68,14 @@ class UnitCache:
 
     def read(self):
         """Outputs by key of network; files that were damaged from outside are as if they were not there."""
-        found = {}
+        outputs = {}
         for file in sorted(self.folder.glob("*.npz")):
             try:
                 arrays, about = read_arrays(file)
-                found.update(zip(about["units"], arrays["outputs"], strict=True))
+                outputs.update(zip(about["units"], arrays["outputs"], strict=True))
             except (KeyError, ValueError):
                 continue
-        return found
+        return outputs
 
     def write(self, keys, outputs):
         """Add finished networks."""

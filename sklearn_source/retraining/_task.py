@@ -57,7 +57,7 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
     X, y = as_arrays(start, X, y)
     few = _few_rows(start, X, y)
     network = Network.from_net(start)
-    X, y = _suited(network, X, y)
+    X, y = _cast_to_module(network, X, y)
     rows = network.prepare(X, y)
     if not rows.has_y:
         raise ValueError(
@@ -99,12 +99,12 @@ def _few_rows(net, X, y):
     return few
 
 
-def _suited(network, X, y):
+def _cast_to_module(network, X, y):
     """Floating-point arrays in the module's dtype, as skorch hands them on without a cast."""
     dtype = None if network.dtype == torch.bfloat16 else torch.empty((), dtype=network.dtype).numpy().dtype
     if dtype is not None and isinstance(X, np.ndarray) and X.dtype.kind == "f":
         X = X.astype(dtype, copy=False)
-    numbers = network.predictive.takes_numbers
-    if dtype is not None and isinstance(y, np.ndarray) and (y.dtype.kind == "f" or numbers):
+    numeric_targets = network.predictive.takes_numbers
+    if dtype is not None and isinstance(y, np.ndarray) and (y.dtype.kind == "f" or numeric_targets):
         y = y.astype(dtype, copy=False)
     return X, y

@@ -162,6 +162,7 @@ def parametrize_with_attribution_checks(
 
 
 def _run(check, task, estimator):
+    """Run a check on a clone of an estimator, with the rows and the net of a task."""
     check(type(estimator).__name__, clone(estimator), make_case(task))
 
 
@@ -178,9 +179,9 @@ def _checks(estimator, has_unit, unit_factor, tasks):
         raise ValueError(
             "expected an estimator without a net, as the checks bring their own, got one with: pass it with net=None"
         )
-    found = [(check.__name__, task, check) for task in tasks for check in CHECKS]
+    checks = [(check.__name__, task, check) for task in tasks for check in CHECKS]
     unit = getattr(estimator, "has_unit", False) if has_unit == "auto" else has_unit
     if unit and "regression" in tasks:
         check = partial(check_attribution_unit, factor=unit_factor)
-        found.append((check_attribution_unit.__name__, "regression", check))
-    return [(name, task, partial(_run, check, task)) for name, task, check in found]
+        checks.append((check_attribution_unit.__name__, "regression", check))
+    return [(name, task, partial(_run, check, task)) for name, task, check in checks]
