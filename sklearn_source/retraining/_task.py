@@ -12,8 +12,8 @@ import torch
 from ..network import TURN, Network, outputs_of
 from ..rows import Rows, as_arrays, prepare_rows
 from ..utils._random import seeded
+from ._cache_key import fingerprint
 from ._clones import initialized, materialize, template_of
-from ._key import fingerprint
 from ._plan import BatchPlan
 from ._reader import Reader, make_reader
 
