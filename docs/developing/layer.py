@@ -5,16 +5,23 @@ Without this its gradients are right too, but come from ``torch.func``, a few ro
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 
-from sklearn_source.gradients.layers import READERS
+from sklearn_source.gradients.layers import Arguments, VectorRule, reads
 
 
+@dataclass(frozen=True)
+class Slope(VectorRule):
+    """What multiplies the negative part of a channel, at every position of it."""
+
+    def of_use(self, use, grad, layout):
+        grad = grad * use.x.clamp(max=0)  # (B, channels, positions...)
+        return layout.split(grad.reshape(*grad.shape[:2], -1).sum(2)).sum(1)  # (B, channels)
+
+
+@reads(F.prelu)  # the function that is called, whichever module calls it
 def _prelu(input, weight):
-    """``max(x, 0) + weight * min(x, 0)``: a slope multiplies what is below zero, as the scale of a norm does."""
-    if weight.numel() != input.shape[1]:  # one slope for all channels: not said here, so left to torch.func
-        return "norm", input, None, None, ()
-    return "norm", lambda: input.clamp(max=0), weight, None, ("channel",)
-
-
-READERS[F.prelu] = _prelu  # by the function that is called, whichever module calls it
+    """``max(x, 0) + weight * min(x, 0)``; one slope for all channels is left to ``torch.func``."""
+    return Arguments(Slope, input, weight) if weight.numel() == input.shape[1] else None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from ..gradients import even_chunks
+from ..gradients.algebra import even_chunks
 from ..loss import resolve_measurement
 from ..network import Network, PortableNet, row_form, train_clone, validate_query_rows, validate_training_rows
 from ..rows import (

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..gradients import Dense, GradientEngine, held_bytes, loss_cotangent, to_matrices
+from ..gradients import GradientEngine, loss_cotangent, to_matrices
+from ..gradients.algebra import held_bytes
 from ..utils._config import bytes_for
 from ..utils._digest import tensor_digest
 
@@ -167,7 +168,7 @@ class RowGradients:
         """Numbers per parameter element, a dict of CPU tensors by name, as one matrix per block on the device."""
         network = self.network
         values = {name: values[name].to(network.device, network.dtype) for name in self.engine.names}
-        return [to_matrices(block, network.module, values) for block in self.blocks]
+        return [to_matrices(block, values) for block in self.blocks]
 
     def rows_at_once(self, n_columns):
         """Rows whose gradients, ``n_columns`` of each, can be taken together: at least one."""
@@ -175,7 +176,7 @@ class RowGradients:
 
     def _rows_of_dense_gradients(self, n_columns):
         """Rows whose dense gradients fit their budget."""
-        dense = held_bytes([gradient for gradient in self.probe if isinstance(gradient, Dense)]) / len(self.probe[0])
+        dense = held_bytes([gradient for gradient in self.probe if not gradient.has_factors]) / len(self.probe[0])
         return max(1, int(bytes_for("dense_gradients") // max(dense * n_columns, 1)))
 
     def _choose_batch_size(self):

@@ -54,7 +54,7 @@ def term_scores(term, gradients, rowwise=False):
             norms += gradient.squared_norm()
         basis = None if term.bases is None else term.bases[i]
         if basis is not None and not basis.trivial:
-            gradient = gradient.rotate_tokens(basis.left, basis.right)
+            gradient = gradient.rotate_factors(basis.left, basis.right)
         if isinstance(values, Factored):
             out = out.add_(rowwise_pairs(values, gradient)) if rowwise else add_pairs(out, values, gradient)
         elif rowwise:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..gradients.algebra import Dense, whole_moments
+from ..gradients.algebra import whole_moments
 from ._eigen import Basis
 from ._fisher import require_finite
 
@@ -27,8 +27,8 @@ def moments(stream, c, basis="kfac"):
     by_factors = basis == "kfac" and stream.metric is None
     for batch in stream.columns(c):
         for i, (block, columns) in enumerate(zip(blocks, batch)):
-            wanted = [block.shape[2] <= MAX_BASIS or block.kind == "indexed", block.shape[1] <= MAX_BASIS]
-            if by_factors and not isinstance(columns[0], Dense):
+            wanted = [block.shape[2] <= MAX_BASIS or block.has_diagonal_input, block.shape[1] <= MAX_BASIS]
+            if by_factors and columns[0].has_factors:
                 counts[i] += len(columns[0]) * columns[0].n_positions
                 # The columns of one row share its inputs: they count once.
                 a = columns[0].input_moment() if wanted[0] else None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..gradients import loss_cotangent
-from ..gradients.algebra import held_bytes, scaled
+from ..gradients.algebra import held_bytes
 from ..utils._counter_random import row_uniforms
 from ..utils._digest import digest
 
@@ -40,7 +40,7 @@ class Metric:
 
     def scale(self, batch):
         """Every column in these coordinates."""
-        return [[scaled(column, root) for column in columns] for columns, root in zip(batch, self.roots)]
+        return [[column.scaled(root) for column in columns] for columns, root in zip(batch, self.roots)]
 
 
 class FisherStream:
@@ -93,7 +93,7 @@ class FisherStream:
 
     @property
     def blocks(self):
-        """The matrices of parameters, each with its ``name``, its ``kind`` and its ``shape`` (groups, out, in)."""
+        """The matrices of parameters, each with its ``name``, its ``shape`` (groups, out, in) and ``has_factors``."""
         return self.engine.blocks
 
     @property

@@ -29,7 +29,7 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
     module = network.module
     tangents = {}
     for block, v in zip(engine.blocks, vectors):
-        tangents.update(from_matrices(block, module, v))
+        tangents.update(from_matrices(block, v))
     parameters = {name: module.get_parameter(name).detach() for name in tangents}
     wrapped = FunctionalForward(module, network.forward)
     total = {name: torch.zeros_like(t) for name, t in tangents.items()}
@@ -52,7 +52,7 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
         for name in total:
             total[name] += part[name]
     total = {name: t / len(index) for name, t in total.items()}
-    return [to_matrices(block, module, total) for block in engine.blocks]
+    return [to_matrices(block, total) for block in engine.blocks]
 
 
 def _push(forward, parameters, tangent):

@@ -91,7 +91,7 @@ class KFAC(Curvature):
                     "or leave it out with layers="
                 )
             product = s_values[:, :, None] * a_values[:, None, :]
-            if whole or block.kind not in ("factored", "indexed"):
+            if whole or not block.has_factors:
                 trace = s_values.sum(1)[:, None, None]
                 product = product / trace.clamp_min(torch.finfo(trace.dtype).tiny)
             eigenvalues.append(product.to(stream.dtype))

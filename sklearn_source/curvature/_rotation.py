@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..gradients.algebra import Dense
 from ._eigen import Basis
 
 
@@ -14,7 +13,7 @@ def decode_queries_or_rotate_rows(curvature, encoded, probe, *, n_rows, n_checkp
     curvature : FittedCurvature
     encoded : list of tensor (n_query, groups, out, in)
         The queries' side in eigencoordinates.
-    probe : list of Factored, Indexed or Dense
+    probe : list of RowGradient
         Gradients of any rows, for their numbers of positions.
     n_rows : int
         Rows that will be met.
@@ -31,9 +30,9 @@ def decode_queries_or_rotate_rows(curvature, encoded, probe, *, n_rows, n_checkp
     for basis, vectors, gradient in zip(curvature.bases, encoded, probe):
         n_query, groups, out, inp = vectors.shape
         size = n_query * groups * out * inp
-        rows = n_rows * (1 if isinstance(gradient, Dense) else n_checkpoints)
-        left = size * out <= rows * gradient.token_rotation_cost(basis.left, None)
-        right = size * inp <= rows * gradient.token_rotation_cost(None, basis.right)
+        rows = n_rows * (n_checkpoints if gradient.has_factors else 1)
+        left = size * out <= rows * gradient.rotation_cost(basis.left, None)
+        right = size * inp <= rows * gradient.rotation_cost(None, basis.right)
         decoded = Basis(basis.left if left else None, basis.right if right else None)
         kept = Basis(None if left else basis.left, None if right else basis.right)
         vectors = decoded.inverse().encode(vectors)

@@ -1,40 +1,22 @@
-"""Per-row gradients as blocks: factored where a layer allows, dense otherwise."""
+"""Per-row gradients as blocks: factored where a layer allows, dense otherwise.
+
+``layers`` knows the kinds of layers, one file a kind; ``algebra`` the forms of gradients, one file a form.
+"""
 
 from __future__ import annotations
 
-from ._blocks import Block, from_matrices, select_parameters, to_matrices
+from ._blocks import Block, from_matrices, to_matrices
 from ._capture import Capture
 from ._cotangent import loss_cotangent
 from ._engine import GradientEngine
 from ._functional import FunctionalForward
-from .algebra._factored import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
-from .algebra._indexed import Indexed
-from .algebra._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
-from .algebra._products import even_chunks
-from .algebra._scaled import scaled, whole_moments
 
 __all__ = [
     "Block",
     "Capture",
-    "Dense",
-    "Factored",
     "FunctionalForward",
     "GradientEngine",
-    "Indexed",
-    "add_pairs",
-    "even_chunks",
     "from_matrices",
-    "held_bytes",
     "loss_cotangent",
-    "met_bytes",
-    "rotate_matrices",
-    "rowwise_pairs",
-    "scaled",
-    "select_parameters",
-    "squared_in_basis",
     "to_matrices",
-    "to_meet",
-    "unit_vectors",
-    "weighted_sum",
-    "whole_moments",
 ]

@@ -10,11 +10,13 @@ import torch
 
 from ..utils._compat_torch import tree_map
 from ..utils._fastpath import mha_fastpath_off
-from ._block_forms import refuse_frequencies
-from ._blocks import ROWS, plan_blocks, select_parameters, to_matrices
+from ._block_plan import plan_blocks
+from ._blocks import ROWS, to_matrices
 from ._capture import Capture
 from ._functional import LayerCall, network_gradients
+from ._parameter_selection import select_parameters
 from ._parameter_use import Recorder
+from .layers import refuse_frequencies
 
 # Rows of the check that the quick ways agree with autograd: three, which divides few position counts.
 _CHECK_ROWS = 3
@@ -25,10 +27,10 @@ class GradientEngine:
 
     Weights that torch's functions for linear maps, convolutions, lookups and norms use, in whichever module and as
     often as they do, give their gradients from what went into these functions and what comes back; attention and
-    recurrent layers are looked into, and a parameter that is broadcast over the batch is parted by rows. Other layers
-    go through ``torch.func`` layer by layer; all else through ``torch.func`` over the whole network. What none of the
-    quick ways can see (a weight used by some other function, an output that mixes rows with positions) is found by
-    :meth:`verify`, which compares some rows with autograd and sends the parameters the dense way.
+    recurrent layers are looked into, and a parameter that is broadcast over the batch is taken apart by rows. Other
+    layers go through ``torch.func`` layer by layer; all else through ``torch.func`` over the whole network. What none
+    of the quick ways can see (a weight used by some other function, an output that mixes rows with positions) is found
+    by :meth:`verify`, which compares some rows with autograd and sends the parameters the dense way.
 
     Parameters
     ----------
@@ -66,22 +68,18 @@ class GradientEngine:
 
     def _set_blocks(self, blocks):
         self.blocks = blocks
-        self.dense_names = [b.parameters[0] for b in blocks if b.kind == "dense"]
-        self.leaf_names = list(dict.fromkeys(b.module for b in blocks if b.kind == "leaf"))
-        self._watched = [name for b in blocks if b.kind not in ("leaf", "dense") for name in b.parameters]
+        self.dense_names = [b.parameters[0] for b in blocks if b.by_network]
+        self.layer_names = list(dict.fromkeys(b.module for b in blocks if b.by_layer))
+        self._watched = [name for b in blocks if b.by_uses for name in b.parameters]
         # Bare parameters have their rows where they are broadcast: in the first or the second axis.
-        self._spread = {
-            b.parameters[0]: (0 if b.rows == "first" else 1,)
-            for b in blocks
-            if b.kind == "affine" and b.rule.op == "broadcast"
-        }
-        self._shared = {name for b in blocks if b.rows == "shared" for name in b.parameters}
+        self._broadcast = {b.parameters[0]: (0 if b.rows_first else 1,) for b in blocks if b.rule.is_broadcast}
+        self._shared = {name for b in blocks if b.lacks_rows for name in b.parameters}
 
-    def leaf_parts(self, name):
+    def layer_parameters(self, name):
         """Names, within the layer, of the parameters that ``torch.func`` finds on the layer; and if rows come first."""
-        own = [b for b in self.blocks if b.kind == "leaf" and b.module == name]
+        own = [b for b in self.blocks if b.by_layer and b.module == name]
         skip = len(name) + 1 if name else 0
-        return [b.parameters[0][skip:] for b in own], own[0].rows == "first"
+        return [b.parameters[0][skip:] for b in own], own[0].rows_first
 
     def row_axes(self, name, number, call, n_rows, rows_first):
         """The rows' axis in each input and output of a layer's call, settled the first time: lengths may coincide."""
@@ -91,11 +89,13 @@ class GradientEngine:
         return self._axes[key]
 
     @property
-    def n_parameters(self):
+    def n_parameters(self) -> int:
+        """How many numbers are attributed."""
         return sum(block.size for block in self.blocks)
 
     @contextlib.contextmanager
     def paused(self):
+        """A context in which calls of layers are not noted."""
         active, self._active = self._active, None
         try:
             yield
@@ -117,7 +117,7 @@ class GradientEngine:
         for parameter, _ in flags:
             parameter.requires_grad_(id(parameter) in chosen)
         handles = []
-        for name in self.leaf_names:
+        for name in self.layer_names:
             layer = self.module.get_submodule(name)
             handles.append(layer.register_forward_hook(self._make_hook(name), with_kwargs=True))
         self._is_attached = True
@@ -146,7 +146,7 @@ class GradientEngine:
 
         Memory: the activations of the batch, inputs and output gradients of every tapped layer.
         """
-        output, uses, calls, _ = self._run(x, self._watched, self._spread, self._shared, self._expansions)
+        output, uses, calls, _ = self._run(x, self._watched, self._broadcast, self._shared, self._expansions)
         new = set() if self._seen is None else _used(uses, calls) - self._seen
         if new:
             raise ValueError(
@@ -195,16 +195,16 @@ class GradientEngine:
         seen, uneven = self._observe(x)
         self._seen, tried = checked | seen, set()
         self._send(
-            tried, [b for b in self.blocks if b.kind != "dense" and self._traces(b) & (seen - checked)], len(ROWS)
+            tried, [b for b in self.blocks if not b.by_network and self._traces(b) & (seen - checked)], len(ROWS)
         )
         while True:
             wrong = self._disagreeing(few)
-            quick = [block for block in wrong if block.kind != "dense"]
+            quick = [block for block in wrong if not block.by_network]
             if quick:
                 self._send(tried, quick, 1)
                 continue
             # What looked right may have had one position of every row by chance.
-            chance = [b for b in self.blocks if b.kind != "dense" and b.rows != "shared" and self._traces(b) & uneven]
+            chance = [b for b in self.blocks if not b.by_network and not b.lacks_rows and self._traces(b) & uneven]
             if not chance:
                 break
             self._send(tried, chance, len(ROWS))
@@ -228,14 +228,10 @@ class GradientEngine:
 
         Returns the names of what was used, and of what saw numbers of positions that do not divide by the rows.
         """
-        loose = {
-            b.parameters[0]: (0, 1)
-            for b in self.blocks
-            if b.kind in ("leaf", "dense") or (b.kind == "affine" and b.rule.op == "broadcast")
-        }
+        loose = {b.parameters[0]: (0, 1) for b in self.blocks if b.rule.is_broadcast or not b.by_uses}
         with self.attached(), _failing_clearly():
             output, self._observed, calls, _ = self._run(x, self.names, loose)
-        uneven = {u.weight[0] for u in self._observed if u.weight is not None and u.n_seen() % len(output)}
+        uneven = {u.weight[0] for u in self._observed if u.weight is not None and u.n_positions_seen() % len(output)}
         for use in self._observed:  # kept for their kinds alone
             use.x = use.edge = use.like = None
         self._plan()
@@ -243,12 +239,13 @@ class GradientEngine:
 
     def _traces(self, block):
         """What :func:`_used` says when the block is used."""
-        return {block.module} if block.kind == "leaf" else set(block.parameters)
+        return {block.module} if block.by_layer else set(block.parameters)
 
     def _disagreeing(self, x):
+        """The blocks whose gradients of some rows are not those of autograd."""
         with self.attached():
             with _failing_clearly():
-                output, uses, calls, self._expansions = self._run(x, self._watched, self._spread, self._shared)
+                output, uses, calls, self._expansions = self._run(x, self._watched, self._broadcast, self._shared)
                 capture = Capture(self, x, output, uses, calls)
             generator = torch.Generator().manual_seed(0)
             shape = capture.output.shape
@@ -273,12 +270,13 @@ class GradientEngine:
                 for block, gradient in zip(self.blocks, gradients):
                     if block in wrong:
                         continue
-                    target = to_matrices(block, self.module, exact)
+                    target = to_matrices(block, exact)
                     if gradient is None or not _close(gradient[row : row + 1].matrix()[0], target, largest):
                         wrong.append(block)
         return wrong
 
     def _pull_or_none(self, capture, cotangent, block):
+        """The gradient of one block alone; None where its rule fails."""
         alone = copy.copy(self)
         alone._set_blocks([block])
         try:
@@ -289,7 +287,7 @@ class GradientEngine:
 
 def _used(uses, calls):
     """Names of the parameters that functions used, and of the layers that were called."""
-    return {part[0] for use in uses for part in (use.weight, use.bias) if part is not None} | set(calls)
+    return {name for use in uses for name in use.names} | set(calls)
 
 
 @contextlib.contextmanager
@@ -300,8 +298,8 @@ def _failing_clearly():
         raise ValueError(f"the network failed on a batch of training rows: {error}") from error
 
 
-def _close(found, expected, largest):
+def _close(value, expected, largest):
     """Up to rounding: of the block itself, or of the largest gradient, of which a vanishing one may be a difference."""
     tolerance = 1e-8 if expected.dtype == torch.float64 else 2e-3
     rounding = 40 * torch.finfo(expected.dtype).eps * largest + 1e-12
-    return bool((found - expected).abs().max() <= tolerance * float(expected.abs().max()) + rounding)
+    return bool((value - expected).abs().max() <= tolerance * float(expected.abs().max()) + rounding)

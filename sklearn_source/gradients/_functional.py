@@ -59,6 +59,7 @@ class LayerCall:
         self.like = flat[self.outputs[0]].new_empty(0) if self.outputs else None
 
     def materialized(self, grads):
+        """What arrived at the edges, zeros where nothing did (None): list of tensors."""
         return [self.like.new_zeros(s) if g is None else g.detach() for g, s in zip(grads, self.shapes)]
 
     def axes(self, n_rows, rows_first):
@@ -96,8 +97,8 @@ def layer_gradients(layer, names, call, grads, axes):
     def value(p, row, cotangents):
         args, kwargs = row
         output = tree_flatten(torch.func.functional_call(layer, p, args, kwargs))[0]
-        found = [output[i].squeeze(axis) for i, axis in zip(call.outputs, out_axes)]
-        return sum((o * c).sum() for o, c in zip(found, cotangents))
+        outputs = [output[i].squeeze(axis) for i, axis in zip(call.outputs, out_axes)]
+        return sum((o * c).sum() for o, c in zip(outputs, cotangents))
 
     leaves = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in call.inputs]
     moved = tuple(g.movedim(axis, 0) for g, axis in zip(grads, out_axes))
@@ -135,7 +136,7 @@ def _row_by_row(value, parameters, leaves, spec, axes, cotangents):
         for n in range(n_rows):
             own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
             with torch.enable_grad():
-                found = of_row(own, [t[n] for t in inputs], tree_map(lambda c, n=n: c[n], cotangents))
-            rows.append(torch.autograd.grad(found, list(own.values()), materialize_grads=True))
+                total = of_row(own, [t[n] for t in inputs], tree_map(lambda c, n=n: c[n], cotangents))
+            rows.append(torch.autograd.grad(total, list(own.values()), materialize_grads=True))
         stacked = [torch.stack([g.to_dense() for g in grads]) for grads in zip(*rows)]
         return dict(zip(parameters, stacked))

@@ -2,135 +2,127 @@
 
 from __future__ import annotations
 
-import types
-
 import torch
-import torch.nn.functional as F
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from ..utils._compat_torch import view_base
-from ._broadcasting import ELEMENTWISE, EXPANSIONS, IN_PLACE, spread_of
-from .layers import READERS, unrolled
+from .layers import ELEMENTWISE, EXPANSIONS, IN_PLACE, READERS, SUBSTITUTES, BroadcastParameter, broadcast_of
 
 
-class Use:
+class ParameterUse:
     """One use of parameters by one function: what went in, and where the gradient of what came out arrives.
 
     Attributes
     ----------
-    op : str
-        ``"linear"``, ``"matmul"``, ``"conv"``, ``"conv_transpose"``, ``"embedding"``,
-        ``"embedding_transposed"``, ``"norm"``, or ``"broadcast"`` for an elementwise operation.
-    x : Tensor
-        The function's input; of an embedding the indices, of a norm the normalised input.
+    rule : type of ParameterRule
+        How the weight is used.
+    x : Tensor or callable
+        The function's input; of an embedding the indices, of a norm what gives the normalised input.
     weight, bias : (str, int) or None
         Name of the parameter and the line at which the used part of it starts.
     settings : tuple
-        What else the function was told.
+        What else of the function's arguments the rule needs.
+    groups : int
+        Of a grouped convolution.
     edge : torch.autograd.graph.GradientEdge
         The edge, not the output, is kept: a later in-place operation rewrites the output but not the edge.
-    spread : Spread or None
+    broadcast : Broadcast or None
         How the output, or the parameter itself, met the rows where it has none of its own.
     """
 
-    __slots__ = ("op", "x", "weight", "bias", "settings", "edge", "like", "shape", "spread")
+    __slots__ = ("rule", "x", "weight", "bias", "settings", "groups", "edge", "like", "shape", "broadcast")
 
-    def __init__(self, op, x, weight, bias, settings, output, spread=None):
-        self.op, self.x, self.weight, self.bias, self.settings = op, x, weight, bias, settings
+    def __init__(self, rule, x, weight, bias, settings, groups, output, broadcast=None):
+        self.rule, self.x, self.weight, self.bias = rule, x, weight, bias
+        self.settings, self.groups, self.broadcast = settings, groups, broadcast
         self.edge, self.like, self.shape = get_gradient_edge(output), output.new_empty(0), output.shape
-        self.spread = spread
 
     @property
-    def groups(self):
-        return self.settings[3] if self.op in ("conv", "conv_transpose") else 1
+    def name(self):
+        """The weight's, or where there is none the bias's."""
+        return (self.weight or self.bias)[0]
 
-    def n_seen(self):
+    @property
+    def names(self):
+        """Of the weight and the bias, as far as there are."""
+        return [part[0] for part in (self.weight, self.bias) if part is not None]
+
+    def n_positions_seen(self):
         """How many vectors, indices or maps the function saw; 0 where that says nothing of rows."""
         if not isinstance(self.x, torch.Tensor) or not self.x.numel():
             return 0
-        if self.op in ("conv", "conv_transpose"):
-            return len(self.x)
-        return self.x.numel() // (1 if self.op.startswith("embedding") else self.x.shape[-1])
+        return self.rule.n_positions_seen(self.x)
 
-    def rows_of(self, grad, n_rows):
+    def per_row(self, grad, n_rows):
         """The gradient with rows in it, from what arrived at the edge (None: nothing did)."""
         grad = self.like.new_zeros(self.shape) if grad is None else grad.detach()
-        return grad if self.spread is None else self.spread.per_row(grad, n_rows)
-
-
-def _opened(function):
-    """A Python function of torch that asks first whether a mode is active, without that question.
-
-    Run inside the mode, its inner calls are then seen one by one.
-    """
-    scope = {**function.__globals__, "has_torch_function": lambda *args: False}
-    copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-OPENED = {
-    function: _opened(function)
-    for function in (F.multi_head_attention_forward,)
-    if "has_torch_function" in function.__code__.co_names  # else it would ask, and be sent here, for ever
-}
+        return grad if self.broadcast is None else self.broadcast.per_row(grad, n_rows)
 
 
 class Recorder(TorchFunctionMode):
-    """Notes in ``uses`` every use of the ``watched`` parameters that one of :data:`READERS` understands.
+    """Notes in ``uses`` every use of the ``watched`` parameters that a reader of ``layers`` understands.
 
     Parameters
     ----------
     watched : dict of int to str
         ``id(parameter)`` to its name.
-    spread : dict of str to tuple of int
-        Parameters to be parted by rows where they are broadcast, and the axes that the rows may be in.
+    broadcast : dict of str to tuple of int
+        Parameters to be taken apart by rows where they are broadcast, and the axes that the rows may be in.
     shared : collection of str
-        Parameters whose layer sees one input for all rows: what it puts out is parted by rows.
+        Parameters whose layer sees one input for all rows: what it puts out is taken apart by rows.
     known : dict of str to list of bool
         ``expansions`` of a run on several rows, to tell what a batch of one leaves open.
 
     Attributes
     ----------
-    uses : list of Use
+    uses : list of ParameterUse
     expansions : dict of str to list of bool
         Of every expansion of a parameter in its order: whether it was along the axis of the rows.
     """
 
-    def __init__(self, watched, spread=(), shared=(), known=()):
+    def __init__(self, watched, broadcast=(), shared=(), known=()):
         super().__init__()
         self._known, self.expansions = dict(known), {}
-        self._watched, self._spread, self._shared, self.uses = watched, dict(spread), set(shared), []
-        self._rowless = {}  # id of an output without rows: that output, and its Use
+        self._watched, self._broadcast, self._shared, self.uses = watched, dict(broadcast), set(shared), []
+        self._rowless = {}  # id of an output without rows: that output, and its ParameterUse
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func in OPENED:
-            with self:
-                return OPENED[func](*args, **kwargs)
-        steps = unrolled(func, args, kwargs)
-        if steps is not None and self._watches_any(args):
-            with self:
-                return steps(*args, **kwargs)
-        if func in ELEMENTWISE and len(args) == 2 and (self._spread or self._rowless):
-            args = self._parted(func, args)
+        if func in SUBSTITUTES and self._watches_any(args, kwargs):
+            substitute = SUBSTITUTES[func](args, kwargs)
+            if substitute is not None:
+                with self:
+                    return substitute(*args, **kwargs)
+        if func in ELEMENTWISE and len(args) == 2 and (self._broadcast or self._rowless):
+            args = self._expanded(func, args)
         output = func(*args, **kwargs)
         if func in READERS and isinstance(output, torch.Tensor) and output.requires_grad:
-            op, x, weight, bias, settings = READERS[func](*args, **kwargs)
-            weight, bias = self._resolve(weight), self._resolve(bias)
-            if weight is not None or bias is not None:
-                use = Use(op, x, weight, bias, settings, output)
-                if op in ("linear", "matmul", "embedding") and (weight or bias)[0] in self._shared:
-                    self._rowless[id(output)] = (output, use)
-                else:
-                    self.uses.append(use)
+            self._note_use(READERS[func](*args, **kwargs), output)
         elif func in EXPANSIONS:
-            self._note_spread(args[0], output)
+            self._note_expansion(args[0], output)
         return output
 
-    def _watches_any(self, args):
-        return any(id(w) in self._watched for arg in args for w in (arg if isinstance(arg, (list, tuple)) else [arg]))
+    def _note_use(self, arguments, output):
+        """Note what a reader read (:class:`Arguments` or None) where it is of a watched parameter."""
+        if arguments is None:
+            return
+        rule, x, weight, bias, settings, groups = arguments
+        weight, bias = self._resolve(weight), self._resolve(bias)
+        if weight is None and bias is None:
+            return
+        use = ParameterUse(rule, x, weight, bias, settings, groups, output)
+        if rule.may_lack_rows and use.name in self._shared:
+            self._rowless[id(output)] = (output, use)
+        else:
+            self.uses.append(use)
+
+    def _watches_any(self, args, kwargs):
+        """Whether a watched parameter, or a part of one, is among the arguments or in a list among them."""
+        for arg in (*args, *kwargs.values()):
+            if any(self._resolve(t) is not None for t in (arg if isinstance(arg, (list, tuple)) else [arg])):
+                return True
+        return False
 
     def _resolve(self, tensor):
         """(name, first line) of a parameter, or of a part of one that is some of its lines."""
@@ -145,7 +137,7 @@ class Recorder(TorchFunctionMode):
             return None
         return self._watched[id(base)], (tensor.storage_offset() - base.storage_offset()) // base.stride(0)
 
-    def _parted(self, func, args):
+    def _expanded(self, func, args):
         """The operands of an elementwise function, those without rows expanded along the axis of the rows."""
         args = list(args)
         for i in (1,) if func in IN_PLACE else (0, 1):
@@ -154,16 +146,16 @@ class Recorder(TorchFunctionMode):
                 continue
             base, axes = self._without_rows(operand)
             for axis in axes:
-                spread = spread_of(operand, base, tuple(other.shape), axis)
-                if spread is not None:
-                    sizes = list(spread.sizes)
+                broadcast = broadcast_of(operand, base, tuple(other.shape), axis)
+                if broadcast is not None:
+                    sizes = list(broadcast.sizes)
                     sizes[axis] = other.shape[axis]
                     args[i] = operand.expand(sizes)
-                    self._note(base, args[i], spread)
+                    self._note_broadcast(base, args[i], broadcast)
                     break
         return args
 
-    def _note_spread(self, operand, output):
+    def _note_expansion(self, operand, output):
         """Note an expansion along the axis of the rows that the network does by itself."""
         base, axes = self._without_rows(operand)
         if not axes:
@@ -173,34 +165,35 @@ class Recorder(TorchFunctionMode):
         # To one row, it leaves the shape as it is, like an expansion of other axes, which a later one follows.
         known = self._known.get(name, [])[len(log) : len(log) + 1] == [True]
         for axis in axes:
-            spread = spread_of(operand, base, tuple(output.shape), axis)
-            if spread is None or not (output.shape[axis] > 1 or known):
+            broadcast = broadcast_of(operand, base, tuple(output.shape), axis)
+            if broadcast is None or not (output.shape[axis] > 1 or known):
                 continue
-            if all(size in (1, given) for size, given in zip(spread.sizes, output.shape)):
-                self._note(base, output, spread)
+            if all(size in (1, given) for size, given in zip(broadcast.sizes, output.shape)):
+                self._note_broadcast(base, output, broadcast)
                 log.append(True)
                 return
         log.append(False)
 
     def _name_without_rows(self, base):
-        if id(base) not in self._rowless:
-            return self._watched[id(base)]
-        use = self._rowless[id(base)][1]
-        return (use.weight or use.bias)[0]
+        """The parameter that a tensor without rows is, or that gave it."""
+        return self._rowless[id(base)][1].name if id(base) in self._rowless else self._watched[id(base)]
 
     def _without_rows(self, tensor):
+        """The base of a tensor, and the axes that its rows may be in where it has none of its own."""
         base = view_base(tensor)
         base = tensor if base is None else base
         if not tensor.requires_grad:
             return base, ()
         if id(base) in self._rowless:
             return base, (0,)
-        return base, self._spread.get(self._watched.get(id(base)), ())
+        return base, self._broadcast.get(self._watched.get(id(base)), ())
 
-    def _note(self, base, output, spread):
+    def _note_broadcast(self, base, output, broadcast):
+        """Note that ``output`` is ``base``, a parameter or an output without rows, broadcast over the rows."""
         if id(base) not in self._rowless:
-            self.uses.append(Use("broadcast", None, (self._watched[id(base)], 0), None, (), output, spread))
+            weight = (self._watched[id(base)], 0)
+            self.uses.append(ParameterUse(BroadcastParameter, None, weight, None, (), 1, output, broadcast))
             return
         use = self._rowless[id(base)][1]
-        x = use.x.unsqueeze(0).expand(output.shape[spread.axis], *use.x.shape)
-        self.uses.append(Use(use.op, x, use.weight, use.bias, use.settings, output, spread))
+        x = use.x.unsqueeze(0).expand(output.shape[broadcast.axis], *use.x.shape)
+        self.uses.append(ParameterUse(use.rule, x, use.weight, use.bias, use.settings, use.groups, output, broadcast))

@@ -143,12 +143,12 @@ class Problem:
         """(n, P) in the reference's flat order -> per block (n, groups, out, in)."""
         layout = self.layout
         values = {k: V[:, layout.slices[k]].reshape(-1, *layout.shapes[k]) for k in layout.names}
-        return [to_matrices(b, self.network.module, values).to(self.dtype) for b in self.engine.blocks]
+        return [to_matrices(b, values).to(self.dtype) for b in self.engine.blocks]
 
     def from_blocks(self, vectors):
         values = {}
         for block, v in zip(self.engine.blocks, vectors):
-            values.update(from_matrices(block, self.network.module, v))
+            values.update(from_matrices(block, v))
         return torch.cat([values[k].flatten(1) for k in self.layout.names], dim=1).double()
 
     def dense(self, curvature, phi=None):

@@ -88,7 +88,7 @@ def test_covariances_are_those_of_the_method(name, dtype, fisher, problem):
     seen = 0
     for i, block in enumerate(p.engine.blocks):
         A, S = (sum(w * at[c][i][side] for c, w in enumerate(WEIGHTS)) for side in (0, 1))
-        where = to_matrices(block, p.network.module, indices)  # (groups, out, in) of flat positions
+        where = to_matrices(block, indices)  # (groups, out, in) of flat positions
         for group in range(block.shape[0]):
             label = block.module if block.kind == "factored" else block.name
             reference = expected[label if block.shape[0] == 1 else f"{label}[{group}]"]

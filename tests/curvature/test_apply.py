@@ -120,7 +120,7 @@ def test_queries_and_rows_meet_in_either_place(made, n_checkpoints, n_rows, dens
         curvature, curvature.encode(v), rows, n_rows=n_rows, n_checkpoints=n_checkpoints
     )  # fmt: skip
     for u, value, basis, gradient in zip(v, values, bases, rows):
-        met = gradient if basis is None else gradient.rotate_tokens(basis.left, basis.right)
+        met = gradient if basis is None else gradient.rotate_factors(basis.left, basis.right)
         expected = torch.einsum("qgoi,bgoi->qb", u, gradient.matrix())
         torch.testing.assert_close(value @ met.matrix().flatten(1).T, expected)
 

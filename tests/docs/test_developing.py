@@ -66,13 +66,12 @@ def test_a_curvature_has_the_mean_eigenvalue_of_the_diagonal(optimizer):
 @pytest.fixture
 def prelu():
     """The reader of the page, known for as long as the test runs."""
-    reader = example("layer")._prelu
-    READERS[F.prelu] = reader
+    READERS[F.prelu] = reader = example("layer")._prelu
     yield reader
     READERS.pop(F.prelu, None)
 
 
-@pytest.mark.parametrize(("slopes", "kind"), [(3, "affine"), (1, "leaf")])
+@pytest.mark.parametrize(("slopes", "kind"), [(3, "affine"), (1, "layer")])
 def test_a_kind_of_layer_has_the_gradients_of_autograd(prelu, slopes, kind):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv1d(2, 3, 2), nn.PReLU(slopes), nn.Flatten(), nn.Linear(12, 1)).double()
@@ -80,7 +79,7 @@ def test_a_kind_of_layer_has_the_gradients_of_autograd(prelu, slopes, kind):
     engine = GradientEngine(module, module, None, None)
     engine.verify(x)
     block = next(i for i, block in enumerate(engine.blocks) if block.parameters == ("1.weight",))
-    assert engine.blocks[block].kind == kind  # "leaf": by torch.func on the layer
+    assert engine.blocks[block].kind == kind  # "layer": by torch.func on the layer
     with engine.attached():
         capture = engine.capture(x)
         found = capture.pull(torch.ones_like(capture.output))[block].matrix()

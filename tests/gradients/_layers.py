@@ -89,7 +89,7 @@ CASES = {
     "instance-norm": (lambda: nn.InstanceNorm1d(3, affine=True), (3, 5), ["affine"] * 2),
     "batch-norm-1d": (lambda: batch_norm(nn.BatchNorm1d, 3), (3,), ["affine"] * 2),
     "batch-norm-1d-positions": (lambda: batch_norm(nn.BatchNorm1d, 3), (3, 5), ["affine"] * 2),
-    "prelu": (lambda: nn.Sequential(nn.Linear(3, 4), nn.PReLU(4)), (3,), ["factored", "leaf"]),
+    "prelu": (lambda: nn.Sequential(nn.Linear(3, 4), nn.PReLU(4)), (3,), ["factored", "layer"]),
     "embedding": (lambda: nn.Sequential(nn.Embedding(7, 4), nn.Tanh(), nn.Linear(4, 2)), 7, ["indexed"] + ["factored"]),
     "embedding-padding": (lambda: nn.Embedding(3, 4, padding_idx=1), 3, ["indexed"]),
     "bilinear": (Pairs, (3,), ["factored"] * 3),
@@ -104,7 +104,7 @@ CASES = {
     "tied-embedding": (TiedEmbedding, 7, ["mixed", "factored", "factored"]),
     "weight-norm": (
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 2)),
-        (3,), ["factored"] * 2 + ["leaf"] * 2,
+        (3,), ["factored"] * 2 + ["layer"] * 2,
     ),
     "both-sides": (BothSides, (4, 3), ["mixed", "factored"]),
     "outside-forward": (OutsideForward, (3,), ["dense", "dense", "factored"]),
@@ -116,7 +116,7 @@ CASES = {
     "bag-weighted": (lambda: Weighted("sum"), 7, ["indexed"]),
     "bag-mean": (lambda: Weighted("mean"), 7, ["indexed"]),
     "bag-max": (lambda: nn.EmbeddingBag(7, 3, mode="max"), 7, ["dense"]),
-    "sequence-first-layers": (TakesSequences, 7, ["indexed"] * 2 + ["leaf"]),
+    "sequence-first-layers": (TakesSequences, 7, ["indexed"] * 2 + ["layer"]),
     "position-ids": (OfPositionIds, 7, ["indexed"] * 2 + ["factored"]),
     "position-table": (PositionTable, (4, 4), ["affine"] * 3 + ["factored"]),
     "own-norm": (OwnNorm, (4, 3), ["affine"] + ["factored"]),
@@ -124,7 +124,7 @@ CASES = {
     "own-matmul": (OwnMatmul, (4, 3), ["factored"] * 2 + ["affine"]),
     "low-rank-table": (LowRankTable, 7, ["indexed", "factored"]),
     "decodes-by-hand": (DecodesByHand, (4, 3), ["factored"]),
-    "custom": (UsesCustom, (3,), ["factored"] + ["leaf"] + ["affine"]),
+    "custom": (UsesCustom, (3,), ["factored"] + ["layer"] + ["affine"]),
     "cross-attention": (CrossAttention, (4, 4), ["factored"] * 3),
     "cross-attention-sequence-first": (lambda: CrossAttention(batch_first=False), (3, 4), ["factored"] * 3),
     "attention-kdim-vdim": (lambda: CrossAttention(kdim=3, vdim=5), (4, 4), ["factored"] * 7),
@@ -145,9 +145,9 @@ CASES = {
     "conv-transpose3d": (conv(nn.ConvTranspose3d, 2, 1, 2, stride=2, output_padding=1), (2, 2, 2, 1), ["factored"] * 2),
     "per-frame": (PerFrame, (3, 2, 4), ["factored"] * 3 + ["affine"] * 2),
     "frames-first": (lambda: PerFrame(True), (3, 2, 4), ["factored"] * 3 + ["affine"] * 2),
-    "parametrised": (parametrised, (3,), ["factored"] * 2 + ["leaf"] * 2),
-    "spectral-norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4)), (3,), ["factored"] + ["leaf"]),
-    "old-weight-norm": (old_weight_norm, (3, 3), ["factored"] * 2 + ["leaf"] * 4),
+    "parametrised": (parametrised, (3,), ["factored"] * 2 + ["layer"] * 2),
+    "spectral-norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4)), (3,), ["factored"] + ["layer"]),
+    "old-weight-norm": (old_weight_norm, (3, 3), ["factored"] * 2 + ["layer"] * 4),
 }  # fmt: skip
 
 

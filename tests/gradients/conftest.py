@@ -22,7 +22,7 @@ def autograd_rows(module, x, cotangent, names):
             rows[name].append(torch.zeros_like(p) if g is None else g.to_dense())
     for name, p in parameters.items():
         p.requires_grad_(flags[name])
-    return {name: torch.stack(found) for name, found in rows.items()}
+    return {name: torch.stack(of_row) for name, of_row in rows.items()}
 
 
 def block_rows(engine, gradients):
@@ -30,7 +30,7 @@ def block_rows(engine, gradients):
     values = {}
     for block, gradient in zip(engine.blocks, gradients):
         assert gradient.shape == block.shape
-        for name, value in from_matrices(block, engine.module, gradient.matrix()).items():
+        for name, value in from_matrices(block, gradient.matrix()).items():
             assert name not in values, f"{name} is in two blocks"
             values[name] = value
     return values
@@ -38,7 +38,7 @@ def block_rows(engine, gradients):
 
 @pytest.fixture
 def per_row():
-    """``per_row(module, x, ...)``: verify, capture and pull; returns (found, expected, engine)."""
+    """``per_row(module, x, ...)``: verify, capture and pull; returns (actual, expected, engine)."""
 
     def run(module, x, *, layers=None, treatment=None, forward=None, seed=0, verify=True):
         engine = GradientEngine(module, forward or module, layers, treatment)
@@ -47,8 +47,8 @@ def per_row():
             capture = engine.capture(x)
             generator = torch.Generator().manual_seed(seed)
             cotangent = torch.randn(capture.output.shape, generator=generator).to(capture.output)
-            found = block_rows(engine, capture.pull(cotangent))
+            actual = block_rows(engine, capture.pull(cotangent))
         expected = autograd_rows(module, x, cotangent, engine.names)
-        return found, expected, engine
+        return actual, expected, engine
 
     return run

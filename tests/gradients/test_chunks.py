@@ -81,9 +81,9 @@ def test_every_budget_gives_the_same(monkeypatch, layer, rows, budget):
     close(gradient.output_moment(), torch.einsum("bgto,bgtp->gop", g, g))
     close(gradient.rotate(left, right).matrix(), turned)
     close(squared_in_basis([gradient, gradient], left, right), 2 * turned.square().sum(0))
-    for met, expected in ((gradient, G), (gradient.rotate_tokens(left, right), turned)):
+    for met, expected in ((gradient, G), (gradient.rotate_factors(left, right), turned)):
         close(met.inner_(queries, torch.ones(3, rows, dtype=torch.float64)), 1 + queries @ expected.flatten(1).T)
-    summed = weighted_sum([gradient, gradient.rotate_tokens(left, right)], [0.5, 2.0])
+    summed = weighted_sum([gradient, gradient.rotate_factors(left, right)], [0.5, 2.0])
     close(
         summed.inner_(queries, torch.zeros(3, rows, dtype=torch.float64)), queries @ (G / 2 + 2 * turned).flatten(1).T
     )

@@ -22,10 +22,10 @@ pytestmark = [
 def test_per_row_gradients_are_those_of_autograd(name, per_row):
     module, x, kinds = make(name)
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    found, expected, engine = per_row(module, x)
-    assert set(found) == set(expected)
+    actual, expected, engine = per_row(module, x)
+    assert set(actual) == set(expected)
     for key in expected:
-        torch.testing.assert_close(found[key], expected[key], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[key], expected[key], rtol=1e-10, atol=1e-12)
     if name != "unused":
         assert all(bool(value.any()) for value in expected.values())  # nothing is compared with zeros alone
     assert sorted(block.kind for block in engine.blocks) == sorted(kinds)
@@ -40,11 +40,11 @@ def test_float32_agrees_with_float64(name, per_row):
     module, x, _ = make(name)
     _, expected, _ = per_row(module, x)
     low = copy.deepcopy(module).float()
-    found, _, engine = per_row(low, x.float())
+    actual, _, engine = per_row(low, x.float())
     assert engine.demoted == per_row(module, x)[2].demoted  # rounding alone demotes no layer
     for key in expected:
-        assert found[key].dtype == torch.float32
-        error = (found[key].double() - expected[key]).norm() / expected[key].norm()
+        assert actual[key].dtype == torch.float32
+        error = (actual[key].double() - expected[key]).norm() / expected[key].norm()
         assert error < 1e-5
 
 
@@ -63,13 +63,13 @@ def test_frozen_parameters_are_left_out(frozen, kinds, per_row):
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(16, 2)).double().eval()
     for name in frozen:
         module.get_parameter(name).requires_grad_(False)
-    found, expected, engine = per_row(module, torch.randn(N_ROWS, 3, 4, 4).double())
+    actual, expected, engine = per_row(module, torch.randn(N_ROWS, 3, 4, 4).double())
     assert {block.name: block.shape for block in engine.blocks} == kinds
     assert {block.kind for block in engine.blocks} == {"factored"}
     assert engine.demoted == []
-    assert set(found) == {name for name, _ in module.named_parameters()} - set(frozen)
+    assert set(actual) == {name for name, _ in module.named_parameters()} - set(frozen)
     for key in expected:
-        torch.testing.assert_close(found[key], expected[key], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[key], expected[key], rtol=1e-10, atol=1e-12)
     assert [name for name, p in module.named_parameters() if not p.requires_grad] == frozen
 
 
@@ -77,12 +77,12 @@ def test_frozen_parameters_are_left_out(frozen, kinds, per_row):
 def test_a_weight_and_a_bias_treated_differently_are_two_blocks(name, per_row):
     module, x, _ = make(name)
     treatment = {key: key.endswith("bias") for key, _ in module.named_parameters()}
-    found, expected, engine = per_row(module, x, treatment=treatment)
+    actual, expected, engine = per_row(module, x, treatment=treatment)
     assert all(len(block.parameters) == 1 and block.kind == "factored" for block in engine.blocks)
     assert engine.demoted == []
     assert all(b.shape[::2] == (1, 1) for b in engine.blocks if b.name.endswith("bias"))  # a vector, whatever the layer
     for key in expected:
-        torch.testing.assert_close(found[key], expected[key], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[key], expected[key], rtol=1e-10, atol=1e-12)
     together = per_row(module, x, treatment=dict.fromkeys(treatment, "same"))[2]
     assert all(len(block.parameters) == 2 for block in together.blocks)
 
@@ -101,11 +101,11 @@ def test_a_weight_and_a_bias_treated_differently_are_two_blocks(name, per_row):
 def test_layers_choose_parameters(layers, names, per_row):
     module, x, _ = make("conv-net")
     module[0].bias = nn.Parameter(torch.randn(4).double())
-    found, expected, engine = per_row(module, x, layers=layers)
+    actual, expected, engine = per_row(module, x, layers=layers)
     assert engine.names == (names if names is not None else [name for name, _ in module.named_parameters()])
-    assert set(found) == set(engine.names)
+    assert set(actual) == set(engine.names)
     for key in expected:
-        torch.testing.assert_close(found[key], expected[key], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[key], expected[key], rtol=1e-10, atol=1e-12)
     assert all(p.requires_grad for p in module.parameters())
 
 
@@ -122,8 +122,8 @@ def test_bad_choices_of_layers():
 
 def test_verify_finds_a_weight_used_outside_its_layer(per_row):
     module, x, _ = make("outside-forward")
-    found, expected, engine = per_row(module, x, verify=False)
-    assert (found["fc.weight"] - expected["fc.weight"]).norm() > 0.1 * expected["fc.weight"].norm()
+    actual, expected, engine = per_row(module, x, verify=False)
+    assert (actual["fc.weight"] - expected["fc.weight"]).norm() > 0.1 * expected["fc.weight"].norm()
     assert engine.verify(x) == ["fc"]
     assert engine.verify(x) == []  # and is done with it
 
@@ -174,10 +174,10 @@ def test_matrices_and_parameters_go_back_and_forth(name, lead):
     values = {key: torch.randn((*lead, *p.shape)).double() for key, p in module.named_parameters()}
     back = {}
     for block in engine.blocks:
-        matrices = to_matrices(block, module, values)
+        matrices = to_matrices(block, values)
         assert matrices.shape == (*lead, *block.shape)
-        back.update(from_matrices(block, module, matrices))
-        torch.testing.assert_close(to_matrices(block, module, from_matrices(block, module, matrices)), matrices)
+        back.update(from_matrices(block, matrices))
+        torch.testing.assert_close(to_matrices(block, from_matrices(block, matrices)), matrices)
     assert set(back) == set(values)
     for key in values:
         assert torch.equal(back[key], values[key])

@@ -1,4 +1,4 @@
-"""The algebra of per-row gradients against explicit einsums, for drawn shapes."""
+"""Pairs of factored gradients, Gram matrices and slabs against explicit einsums; the forms are in test_row_gradient."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_source.gradients.algebra import (
-    Dense,
     Factored,
     _factored,
     _pairs,
     _products,
-    _scaled,
     add_pairs,
-    rotate_matrices,
     rowwise_pairs,
     squared_in_basis,
     to_meet,
     unit_vectors,
-    weighted_sum,
-    whole_moments,
 )
 
 sizes = st.integers(1, 5)
@@ -55,71 +50,21 @@ def explicit(a, g, left=None, right=None):
     return G
 
 
-def forms(a, g):
-    return Factored(a, g), Dense(explicit(a, g))
-
-
-@settings(max_examples=60, deadline=None)
-@given(problems())
-def test_one_gradient(problem):
-    a, (g,), left, right, normal = problem
-    expected, G = explicit(a, g, left, right), explicit(a, g)
-    rows, groups, out, inp = G.shape
-    queries = normal(3, G[0].numel())
-    own = normal(rows, G[0].numel())
-    start = normal(3, rows)
-    torch.testing.assert_close(rotate_matrices(G, left, right), expected)
-    for gradient in forms(a, g):
-        assert len(gradient) == rows
-        assert gradient.shape == (groups, out, inp)
-        torch.testing.assert_close(gradient.matrix(), G)
-        torch.testing.assert_close(gradient.matrix(out=torch.empty_like(G)), G)
-        torch.testing.assert_close(gradient[1:].matrix(), G[1:])
-        torch.testing.assert_close(gradient.rotate(left, right).matrix(), expected)
-        torch.testing.assert_close(gradient.rotate_tokens(left, right).matrix(), expected)
-        torch.testing.assert_close(gradient.squared_norm(), torch.einsum("bgoi,bgoi->b", G, G))
-        torch.testing.assert_close(gradient.rowwise_inner(own), torch.einsum("bk,bk->b", own, G.flatten(1)))
-        total = start.clone()
-        result = gradient.inner_(queries, total)
-        assert result is total
-        torch.testing.assert_close(total, start + torch.einsum("qk,bk->qb", queries, G.flatten(1)))
-    factored, dense = forms(a, g)
-    torch.testing.assert_close(factored.input_moment(), torch.einsum("bgti,bgtj->gij", a, a))
-    torch.testing.assert_close(factored.output_moment(), torch.einsum("bgto,bgtp->gop", g, g))
-    torch.testing.assert_close(dense.input_moment(), torch.einsum("bgoi,bgoj->gij", G, G))
-    torch.testing.assert_close(dense.output_moment(), torch.einsum("bgoi,bgpi->gop", G, G))
-
-
-@settings(max_examples=40, deadline=None)
-@given(problems(n_columns=3))
-def test_squares_in_a_basis_summed_over_rows_and_columns(problem):
-    a, gs, left, right, _ = problem
-    expected = sum(explicit(a, g, left, right).square().sum(0) for g in gs)
-    factored, dense = zip(*[forms(a, g) for g in gs])
-    torch.testing.assert_close(squared_in_basis(list(factored), left, right), expected)
-    torch.testing.assert_close(squared_in_basis(list(dense), left, right), expected)
-
-
 @settings(max_examples=40, deadline=None)
 @given(problems(n_columns=3), st.booleans(), st.booleans())
-def test_moments_of_whole_gradients_summed_over_rows_and_columns(problem, wanted_input, wanted_output):
+def test_moments_by_gram_matrices(problem, wanted_input, wanted_output):
     a, gs, _, _, _ = problem
     wholes = [explicit(a, g) for g in gs]
     expected = (
         sum(torch.einsum("bgoi,bgoj->gij", G, G) for G in wholes) if wanted_input else None,
         sum(torch.einsum("bgoi,bgpi->gop", G, G) for G in wholes) if wanted_output else None,
     )
-    factored, dense = zip(*[forms(a, g) for g in gs])
-    for found in (
-        whole_moments(list(factored), wanted_input, wanted_output),
-        whole_moments(list(dense), wanted_input, wanted_output),
-        _scaled._by_grams(a, gs, wanted_input, wanted_output),
-    ):
-        for mine, exact in zip(found, expected, strict=True):
-            if exact is None:
-                assert mine is None
-            else:
-                torch.testing.assert_close(mine, exact)
+    sums = _factored.moments_by_grams(a, gs, wanted_input, wanted_output)
+    for moment, exact in zip(sums, expected, strict=True):
+        if exact is None:
+            assert moment is None
+        else:
+            torch.testing.assert_close(moment, exact)
 
 
 @settings(max_examples=40, deadline=None)
@@ -137,8 +82,8 @@ def test_pairs_of_factored_gradients(problem, positions, batched, budget):
     parts = [queries[:1], queries[1:]] if batched else [queries]
     for values in (to_meet(parts, 2.5), to_meet(parts, torch.full(queries.shape, 2.5, dtype=a.dtype))):
         (unit,) = unit_vectors([values])
-        for found, expected in ((values, 2.5 * Q), (unit, Q / Q.norm(dim=1, keepdim=True))):
-            vectors = found.matrix().flatten(1) if isinstance(found, Factored) else found
+        for actual, expected in ((values, 2.5 * Q), (unit, Q / Q.norm(dim=1, keepdim=True))):
+            vectors = actual.matrix().flatten(1) if isinstance(actual, Factored) else actual
             torch.testing.assert_close(vectors, expected)
 
 
@@ -146,25 +91,6 @@ def test_queries_stay_factored_where_that_is_less_work():
     wide, tall = torch.ones(2, 1, 1, 9), torch.ones(2, 1, 6, 9)
     assert isinstance(to_meet([Factored(wide, wide)]), Factored)
     assert isinstance(to_meet([Factored(tall, tall)]), torch.Tensor)
-
-
-@settings(max_examples=40, deadline=None)
-@given(problems(), st.lists(st.floats(0.01, 2), min_size=1, max_size=4))
-def test_weighted_sums_over_checkpoints(problem, weights):
-    a, (g,), left, right, normal = problem
-    pairs = [(a, g)] + [(normal(*a.shape), normal(*g.shape)) for _ in weights[1:]]
-    expected = sum(w * explicit(x, y, left, right) for w, (x, y) in zip(weights, pairs))
-    before = [(x.clone(), y.clone()) for x, y in pairs]
-    factored, dense = zip(*[forms(x, y) for x, y in pairs])
-    kept = [d.G.clone() for d in dense]
-    for gradients in (factored, dense):
-        summed = weighted_sum(list(gradients), weights)
-        torch.testing.assert_close(summed.rotate_tokens(left, right).matrix(), expected)
-        torch.testing.assert_close(summed.rotate(left, right).matrix(), expected)
-    for (x, y), (x0, y0), d, d0 in zip(pairs, before, dense, kept):  # the gradients are used again by the next segment
-        assert torch.equal(x, x0)
-        assert torch.equal(y, y0)
-        assert torch.equal(d.G, d0)
 
 
 @pytest.mark.parametrize("groups, out, inp, positions", [(1, 7, 5, 1), (1, 7, 5, 4), (2, 4, 3, 3)])

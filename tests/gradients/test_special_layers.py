@@ -37,9 +37,9 @@ def test_other_numbers_of_rows_than_were_checked(name, n_rows):
     engine = GradientEngine(module, module)
     engine.verify(x)
     x = torch.cat([x, x])[1 : 1 + n_rows]
-    found, cotangent = pulled(engine, x)
+    actual, cotangent = pulled(engine, x)
     for key, expected in autograd_rows(module, x, cotangent, engine.names).items():
-        torch.testing.assert_close(found[key], expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[key], expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["sequence-first", "attention", "position-ids", "position-table"])
@@ -47,9 +47,9 @@ def test_one_row_is_enough_to_check_with(name):
     module, x, _ = make(name)
     engine = GradientEngine(module, module)
     engine.verify(x[:1])
-    found, cotangent = pulled(engine, x)
+    actual, cotangent = pulled(engine, x)
     for key, expected in autograd_rows(module, x, cotangent, engine.names).items():
-        torch.testing.assert_close(found[key], expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[key], expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["bare-parameters", "custom", "lstm", "rnn-packed", "outside-forward"])
@@ -138,9 +138,9 @@ def test_layers_that_only_some_rows_use():
         engine.capture(x)
     engine = GradientEngine(module, module)
     assert engine.verify(x) == ["experts.0", "experts.1", "experts.2"]
-    found, cotangent = pulled(engine, x[3:])
+    actual, cotangent = pulled(engine, x[3:])
     for key, expected in autograd_rows(module, x[3:], cotangent, engine.names).items():
-        torch.testing.assert_close(found[key], expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[key], expected, rtol=1e-10, atol=1e-12)
 
 
 class OfKeys(nn.Module):
@@ -191,9 +191,9 @@ def test_views_and_expansions_of_bare_parameters(n_rows):
     assert engine.verify(torch.randn(5, 4, 4).double()) == []
     assert {block.kind for block in engine.blocks} == {"affine"}
     x = torch.randn(n_rows, 4, 4).double()
-    found, cotangent = pulled(engine, x)
+    actual, cotangent = pulled(engine, x)
     for key, expected in autograd_rows(module, x, cotangent, engine.names).items():
-        torch.testing.assert_close(found[key], expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[key], expected, rtol=1e-10, atol=1e-12)
 
 
 def test_a_shared_parameter_is_chosen_by_any_of_its_layers():
@@ -208,9 +208,9 @@ def test_an_engine_that_was_pickled_sees_its_own_parameters(name):
     engine = GradientEngine(module, module)
     engine.verify(x)
     other = pickle.loads(pickle.dumps(engine))
-    expected, found = pulled(engine, x)[0], pulled(other, x)[0]
+    expected, actual = pulled(engine, x)[0], pulled(other, x)[0]
     for key in expected:
-        torch.testing.assert_close(found[key], expected[key])
+        torch.testing.assert_close(actual[key], expected[key])
 
 
 def test_low_rank_adapters():
@@ -224,7 +224,7 @@ def test_low_rank_adapters():
     engine.verify(x)
     assert len(engine.names) == 12  # frozen weights are left out: two matrices per adapter
     assert all(".lora_" in name for name in engine.names)
-    found, cotangent = pulled(engine, x)
+    actual, cotangent = pulled(engine, x)
     for key, expected in autograd_rows(module, x, cotangent, engine.names).items():
-        torch.testing.assert_close(found[key], expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(actual[key], expected, rtol=1e-10, atol=1e-12)
     assert sorted({block.kind for block in engine.blocks}) == ["factored", "indexed"]

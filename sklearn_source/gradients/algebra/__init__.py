@@ -1,14 +1,26 @@
-"""The forms of a per-row gradient, and what can be done with them without forming its matrix."""
+"""The forms of a per-row gradient, and what can be done with them without forming its matrix.
+
+A block's gradient for row ``n`` is a matrix ``G_n`` of shape (groups, out, in). :class:`RowGradient` is what every form
+can do, and these are the forms, one a file:
+
+- :class:`Factored`: ``G_n = sum_t g_nt a_nt^T`` over positions ``t``, formed only where that is cheaper;
+- :class:`Indexed`: the columns of an embedding's table that a row looked up;
+- :class:`Dense`: the matrices themselves;
+- :class:`Scaled`: any of them times a matrix, entry by entry, as a preconditioner has it.
+"""
 
 from __future__ import annotations
 
-from ._factored import Dense, Factored, held_bytes, rotate_matrices, squared_in_basis, weighted_sum
+from ._dense import Dense
+from ._factored import Factored
 from ._indexed import Indexed
 from ._inputs import Inputs
 from ._moments import Overlap
 from ._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
-from ._products import even_chunks
-from ._scaled import scaled, whole_moments
+from ._products import even_chunks, rotate_matrices
+from ._row_gradient import RowGradient
+from ._scaled import Scaled
+from ._sums import held_bytes, squared_in_basis, weighted_sum, whole_moments
 
 __all__ = [
     "Dense",
@@ -16,13 +28,14 @@ __all__ = [
     "Indexed",
     "Inputs",
     "Overlap",
+    "RowGradient",
+    "Scaled",
     "add_pairs",
     "even_chunks",
     "held_bytes",
     "met_bytes",
     "rotate_matrices",
     "rowwise_pairs",
-    "scaled",
     "squared_in_basis",
     "to_meet",
     "unit_vectors",

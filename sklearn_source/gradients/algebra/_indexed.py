@@ -1,10 +1,12 @@
-"""Per-row gradients of an embedding: which lines of the table were looked up, and the gradients of what was found."""
+"""Per-row gradients of an embedding: the lines of the table that a row looked up, and the gradients of what it got."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+
+from ._row_gradient import RowGradient
 
 # Bytes of the formed matrices of some rows at a time, over the tokens that occur in them. More rows read more columns
 # at once, but each meets the tokens of all the others.
@@ -13,7 +15,7 @@ CHUNK_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
-class Indexed:
+class Indexed(RowGradient):
     """``G_n = sum_t g_nt e(token_nt)^T``: a (1, d, V) matrix of which few columns are not zero.
 
     Attributes
@@ -32,6 +34,7 @@ class Indexed:
     tokens: torch.Tensor
     g: torch.Tensor
     n_tokens: int
+    has_factors = True
 
     def __len__(self):
         return len(self.g)
@@ -51,11 +54,8 @@ class Indexed:
     def __getitem__(self, rows):
         return Indexed(self.tokens[rows], self.g[rows], self.n_tokens)
 
-    def token_rotation_cost(self, left, right):
-        """Multiplications per row."""
+    def rotation_cost(self, left, right):
         return 0 if left is None else self.n_positions * self.g.shape[2] ** 2
-
-    product_rotation_cost = token_rotation_cost
 
     def rotate(self, left, right):
         """``left^T G``; ``right`` must be None, as a rotation of the input's side would make the matrix dense."""
@@ -63,10 +63,7 @@ class Indexed:
             raise ValueError("an embedding's gradient keeps the coordinates of its input's side: right must be None")
         return self if left is None else Indexed(self.tokens, self.g @ left[0], self.n_tokens)
 
-    rotate_tokens = rotate
-
     def scaled(self, root):
-        """Every row's matrix times ``root`` (1, d, V), entry by entry."""
         return Indexed(self.tokens, self.g * root[0].T[self.tokens], self.n_tokens)
 
     def merged(self):
@@ -90,7 +87,7 @@ class Indexed:
         return self.merged().g.square().sum((1, 2))
 
     def inner_(self, queries, out):
-        """``out += queries @ vec(G)^T`` in place: queries (n_query, d*V), out (n_query, B).
+        """The protocol's, of the columns that are not zero.
 
         Some rows at a time meet the columns of the queries that these rows have tokens in, as formed matrices.
         """
@@ -106,11 +103,10 @@ class Indexed:
         return out
 
     def rowwise_inner(self, vectors):
-        """(B,) inner products of each row's gradient with its own ``vectors[n]`` (d*V)."""
         d = self.g.shape[2]
         index = self.tokens.unsqueeze(1).expand(-1, d, -1)
-        found = vectors.view(len(self), d, self.n_tokens).gather(2, index)  # (B, d, T)
-        return (found.transpose(1, 2) * self.g).sum((1, 2))
+        columns = vectors.view(len(self), d, self.n_tokens).gather(2, index)  # (B, d, T)
+        return (columns.transpose(1, 2) * self.g).sum((1, 2))
 
     def input_moment(self):
         """Counts of the tokens, (1, V): the diagonal of the second moment of their one-hot vectors."""
@@ -130,8 +126,19 @@ class Indexed:
             a[0].index_add_(0, once.tokens.flatten(), once.g.square().sum(2).flatten())
         return a, once.output_moment() if wanted_output else None
 
-    def add_squares_(self, total, left):
-        """``total`` (1, d, V) plus the sum over rows of ``(left^T G)^2``, in place."""
-        once = self.merged().rotate(left, None)
-        total[0].index_add_(1, once.tokens.flatten(), once.g.flatten(0, 1).square().T)
+    @classmethod
+    def squared_in_basis(cls, columns, left, right):
+        """``right`` must be None, as for :meth:`rotate`."""
+        total = columns[0].g.new_zeros(columns[0].shape)
+        for column in columns:
+            once = column.merged().rotate(left, right)
+            total[0].index_add_(1, once.tokens.flatten(), once.g.flatten(0, 1).square().T)
         return total
+
+    @classmethod
+    def weighted_sum(cls, gradients, weights):
+        return Indexed(
+            torch.cat([gradient.tokens for gradient in gradients], dim=1),
+            torch.cat([gradient.g * weight for gradient, weight in zip(gradients, weights)], dim=1),
+            gradients[0].n_tokens,
+        )

@@ -63,6 +63,14 @@ def overlapping_moment(chunks, overlap):
     return _mirrored(moment)
 
 
+def weighted_moment(x, gram):
+    """``sum_n x_n^T K_n x_n`` for x (n, G, T, d) and K (n, G, T, T): (G, d, d)."""
+    if x.shape[2] == 1:
+        return second_moment([x * gram.sqrt()])
+    left, right = (t.transpose(0, 1).flatten(1, 2) for t in (x, gram @ x))  # (G, n T, d)
+    return left.transpose(1, 2) @ right
+
+
 def _flat(x):
     return x.permute(1, 0, 2, 3).reshape(x.shape[1], -1, x.shape[3])  # (G, b*T, d)
 

@@ -1,4 +1,4 @@
-"""The rules of convolutions and transposed convolutions.
+"""Convolutions and transposed convolutions.
 
 Columns of a convolution are ordered (kernel..., channel): copying whole channel vectors is what makes unfolding cheap.
 """
@@ -9,33 +9,47 @@ import math
 from dataclasses import dataclass
 
 import torch.nn.functional as F
+from torch import nn
 
 from ..algebra import Overlap
-from ._split import split_rows
+from ._factored_rule import FactoredRule
+from ._layer_registry import Arguments, ParameterSpec, reads, specifies
+from ._vector_rule import over_axes_after_channels
 
 
 @dataclass(frozen=True)
-class ConvRule:
+class _OfMaps(FactoredRule):
+    """What both kinds have in common: maps (B, channels, size...) come in and go out."""
+
+    @classmethod
+    def n_positions_seen(cls, x):
+        """Maps, as rows are told from other axes by them."""
+        return len(x)
+
+    @classmethod
+    def bias_gradient(cls, use, grad, size, layout):
+        return over_axes_after_channels(grad, size, layout)
+
+
+@dataclass(frozen=True)
+class Convolution(_OfMaps):
     """A convolution in one, two or three dimensions, with stride, zero padding, dilation and groups."""
 
-    weight: tuple[int, ...]
-    groups: int = 1
-    op = "conv"
     joins_bias = True
 
     @property
     def shape(self):
-        return (self.groups, self.weight[0] // self.groups, math.prod(self.weight[1:]))
+        return (self.groups, self.parameter[0] // self.groups, math.prod(self.parameter[1:]))
 
-    def inputs(self, x, settings, n_rows, rows_first, ones=None):
-        stride, padding, dilation, _ = settings
-        x = F.pad(x, _pads(self.weight[2:], padding, dilation)).movedim(1, -1).contiguous()
-        view = _windows(x, self.groups, self.weight[2:], stride, dilation)
+    def inputs(self, x, settings, layout, ones=None):
+        stride, padding, dilation = settings
+        x = F.pad(x, _pads(self.parameter[2:], padding, dilation)).movedim(1, -1).contiguous()
+        view = _windows(x, self.groups, self.parameter[2:], stride, dilation)
         dims = len(stride)
         positions = math.prod(view.shape[2 : 2 + dims])
-        lead = split_rows(view, n_rows, rows_first)  # (B, k, G, windows..., kernel..., C)
+        lead = layout.split(view)  # (B, k, G, windows..., kernel..., C)
         lead = lead.transpose(1, 2)
-        shape = (n_rows, self.groups, lead.shape[2] * positions, self.shape[2])
+        shape = (layout.n_rows, self.groups, lead.shape[2] * positions, self.shape[2])
         if ones is None:
             return lead.reshape(shape)
         a = x.new_empty((*shape[:3], shape[3] + 1))
@@ -45,70 +59,62 @@ class ConvRule:
         return a
 
     def overlap(self, x, settings):
-        """How the windows overlap along the first axis; None where no step in the kernel is a step of windows."""
-        stride, padding, dilation, _ = settings
-        kernel, stride, step = self.weight[2], stride[0], dilation[0]
+        """Along the first axis; None where no step in the kernel is a step of windows."""
+        stride, padding, dilation = settings
+        kernel, stride, step = self.parameter[2], stride[0], dilation[0]
         if step % stride:
             return None
-        size = x.shape[2] + sum(_pads(self.weight[2:], padding, dilation)[-2:])
+        size = x.shape[2] + sum(_pads(self.parameter[2:], padding, dilation)[-2:])
         return Overlap(kernel, (size - step * (kernel - 1) - 1) // stride + 1, step // stride)
 
-    def outputs(self, use, grad, n_rows, rows_first):
-        g = split_rows(grad.reshape(grad.shape[0], self.groups, -1, math.prod(grad.shape[2:])), n_rows, rows_first)
-        return g.permute(0, 2, 1, 4, 3).reshape(n_rows, self.groups, -1, g.shape[3])  # (B, G, T, out)
+    def outputs(self, use, grad, layout):
+        g = layout.split(grad.reshape(grad.shape[0], self.groups, -1, math.prod(grad.shape[2:])))
+        return g.permute(0, 2, 1, 4, 3).reshape(layout.n_rows, self.groups, -1, g.shape[3])  # (B, G, T, out)
 
-    def to_matrix(self, weight):
+    def to_matrix(self, value):
         """(..., out, in/groups, *kernel) -> (..., groups, out/groups, kernel*in/groups)."""
-        dims = len(self.weight) - 2
-        lead = weight.shape[: weight.dim() - dims - 2]
-        return weight.movedim(-dims - 1, -1).reshape(*lead, *self.shape)
+        dims = len(self.parameter) - 2
+        lead = value.shape[: value.dim() - dims - 2]
+        return value.movedim(-dims - 1, -1).reshape(*lead, *self.shape)
 
     def from_matrix(self, matrix):
-        dims = len(self.weight) - 2
-        channels_last = (self.weight[0], *self.weight[2:], self.weight[1])
+        dims = len(self.parameter) - 2
+        channels_last = (self.parameter[0], *self.parameter[2:], self.parameter[1])
         return matrix.reshape(*matrix.shape[:-3], *channels_last).movedim(-1, -dims - 1)
 
 
 @dataclass(frozen=True)
-class ConvTransposeRule:
+class TransposedConvolution(_OfMaps):
     """A transposed convolution: a linear map of every input position to a window of outputs, which overlap.
 
     Its matrix is (groups, kernel*out/groups, in/groups); the bias, one number per output channel, is no column of it.
     """
 
-    weight: tuple[int, ...]
-    groups: int = 1
-    op = "conv_transpose"
-    joins_bias = False
-
     @property
     def shape(self):
-        return (self.groups, math.prod(self.weight[1:]), self.weight[0] // self.groups)
+        return (self.groups, math.prod(self.parameter[1:]), self.parameter[0] // self.groups)
 
-    def inputs(self, x, settings, n_rows, rows_first, ones=None):
-        x = split_rows(x.reshape(x.shape[0], self.groups, -1, math.prod(x.shape[2:])), n_rows, rows_first)
-        return x.permute(0, 2, 1, 4, 3).reshape(n_rows, self.groups, -1, x.shape[3])
+    def inputs(self, x, settings, layout, ones=None):
+        x = layout.split(x.reshape(x.shape[0], self.groups, -1, math.prod(x.shape[2:])))
+        return x.permute(0, 2, 1, 4, 3).reshape(layout.n_rows, self.groups, -1, x.shape[3])
 
-    def overlap(self, x, settings):
-        return None
+    def outputs(self, use, grad, layout):
+        stride, padding, dilation = use.settings
+        grad = F.pad(grad, _pads(self.parameter[2:], padding, dilation)).movedim(1, -1).contiguous()
+        view = _windows(grad, self.groups, self.parameter[2:], stride, dilation, use.x.shape[2:])
+        lead = layout.split(view).transpose(1, 2)
+        return lead.reshape(layout.n_rows, self.groups, -1, self.shape[1])
 
-    def outputs(self, use, grad, n_rows, rows_first):
-        stride, padding, dilation, _ = use.settings
-        grad = F.pad(grad, _pads(self.weight[2:], padding, dilation)).movedim(1, -1).contiguous()
-        view = _windows(grad, self.groups, self.weight[2:], stride, dilation, use.x.shape[2:])
-        lead = split_rows(view, n_rows, rows_first).transpose(1, 2)
-        return lead.reshape(n_rows, self.groups, -1, self.shape[1])
-
-    def to_matrix(self, weight):
+    def to_matrix(self, value):
         """(..., in, out/groups, *kernel) -> (..., groups, kernel*out/groups, in/groups)."""
-        dims = len(self.weight) - 2
-        lead = weight.shape[: weight.dim() - dims - 2]
+        dims = len(self.parameter) - 2
+        lead = value.shape[: value.dim() - dims - 2]
         groups, width, inp = self.shape
-        return weight.movedim(-dims - 1, -1).reshape(*lead, groups, inp, width).transpose(-1, -2)
+        return value.movedim(-dims - 1, -1).reshape(*lead, groups, inp, width).transpose(-1, -2)
 
     def from_matrix(self, matrix):
-        dims = len(self.weight) - 2
-        channels_last = (self.weight[0], *self.weight[2:], self.weight[1])
+        dims = len(self.parameter) - 2
+        channels_last = (self.parameter[0], *self.parameter[2:], self.parameter[1])
         return matrix.transpose(-1, -2).reshape(*matrix.shape[:-3], *channels_last).movedim(-1, -dims - 1)
 
 
@@ -142,3 +148,33 @@ def _windows(x, groups, kernel, stride, dilation, windows=None):
             1,
         ),
     )
+
+
+def _each(value, dims):
+    """A setting for every axis, from one for all or some."""
+    value = (value,) if isinstance(value, int) else tuple(value)
+    return value * dims if len(value) == 1 else value
+
+
+@specifies(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def _convolution_layer(module):
+    return [ParameterSpec(Convolution, "weight", "bias", module.groups)]
+
+
+@specifies(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+def _transposed_convolution_layer(module):
+    return [ParameterSpec(TransposedConvolution, "weight", "bias", module.groups)]
+
+
+@reads(F.conv1d, F.conv2d, F.conv3d)
+def _convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    dims = weight.dim() - 2
+    padding = padding if isinstance(padding, str) else _each(padding, dims)
+    return Arguments(Convolution, input, weight, bias, (_each(stride, dims), padding, _each(dilation, dims)), groups)
+
+
+@reads(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+def _transposed_convolution(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    dims = weight.dim() - 2
+    settings = (_each(stride, dims), _each(padding, dims), _each(dilation, dims))
+    return Arguments(TransposedConvolution, input, weight, bias, settings, groups)

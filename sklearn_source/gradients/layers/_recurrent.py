@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
+from torch import nn
+
+from ._layer_registry import ParameterSpec, specifies, substitutes
+from ._linear import Linear
 
 
 def _lstm_step(x_gates, state, weights, project=None):
@@ -16,6 +22,7 @@ def _lstm_step(x_gates, state, weights, project=None):
 
 
 def _gru_step(x_gates, state, weights, project=None):
+    """``x_gates`` (B, 3 h), the input's share; ``state`` (h,)."""
     (h,) = state
     x_r, x_z, x_n = x_gates.chunk(3, dim=-1)
     h_r, h_z, h_n = F.linear(h, *weights).chunk(3, dim=-1)
@@ -24,6 +31,8 @@ def _gru_step(x_gates, state, weights, project=None):
 
 
 def _rnn_step(activation):
+    """``x_gates`` (B, h), the input's share; ``state`` (h,)."""
+
     def step(x_gates, state, weights, project=None):
         return (activation(x_gates + F.linear(state[0], *weights)),)
 
@@ -46,11 +55,11 @@ def _layers(step, input, hx, weights, has_biases, num_layers, dropout, training,
             gates = F.linear(x, w_x, b_x)
             state = tuple(part[number] for part in hx)
             steps = range(x.shape[1])
-            found = {}
+            hidden = {}
             for t in reversed(steps) if direction else steps:
                 state = step(gates[:, t], state, (w_h, b_h), *rest)
-                found[t] = state[0]
-            outputs.append(torch.stack([found[t] for t in steps], dim=1))
+                hidden[t] = state[0]
+            outputs.append(torch.stack([hidden[t] for t in steps], dim=1))
             finals.append(state)
         x = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
     states = [torch.stack(parts) for parts in zip(*finals)]
@@ -58,6 +67,8 @@ def _layers(step, input, hx, weights, has_biases, num_layers, dropout, training,
 
 
 def _whole(step):
+    """The kernel of a whole layer, of torch's arguments: outputs and final states."""
+
     def run(*args):
         hx = args[1] if isinstance(args[1], (list, tuple)) else (args[1],)
         output, states = _layers(step, args[0], hx, *args[2:])
@@ -67,6 +78,8 @@ def _whole(step):
 
 
 def _cell(step):
+    """The kernel of a cell, of torch's arguments: the new state."""
+
     def run(input, hx, w_x, w_h, b_x=None, b_h=None):
         state = hx if isinstance(hx, (list, tuple)) else (hx,)
         new = step(F.linear(input, w_x, b_x), tuple(state), (w_h, b_h))
@@ -75,21 +88,27 @@ def _cell(step):
     return run
 
 
+def _of_whole(kernel, args, kwargs):
+    """Packed sequences, which put their batch sizes second, and dropout in training are left to torch's kernels."""
+    if kwargs or len(args) != 9 or isinstance(args[2], torch.Tensor):
+        return None
+    dropout, training = args[5:7]
+    return None if training and dropout else kernel
+
+
+def _of_cell(kernel, args, kwargs):
+    return kernel
+
+
 _STEPS = {
     "lstm": _lstm_step, "gru": _gru_step, "rnn_tanh": _rnn_step(torch.tanh), "rnn_relu": _rnn_step(torch.relu)
 }  # fmt: skip
-_WHOLE = {getattr(torch, name): _whole(step) for name, step in _STEPS.items()}
-_CELLS = {getattr(torch, f"{name}_cell"): _cell(step) for name, step in _STEPS.items()}
+for _name, _step in _STEPS.items():
+    substitutes(getattr(torch, _name))(functools.partial(_of_whole, _whole(_step)))
+    substitutes(getattr(torch, f"{_name}_cell"))(functools.partial(_of_cell, _cell(_step)))
 
 
-def unrolled(function, args, kwargs):
-    """What to call in the place of a recurrent kernel with these arguments; None for any other function.
-
-    Packed sequences, which put their batch sizes second, and dropout in training are left to torch's kernels.
-    """
-    if function in _CELLS:
-        return _CELLS[function]
-    if function not in _WHOLE or kwargs or len(args) != 9 or isinstance(args[2], torch.Tensor):
-        return None
-    dropout, training = args[5:7]
-    return None if training and dropout else _WHOLE[function]
+@specifies(nn.RNNBase, nn.RNNCellBase)
+def _recurrent_layer(module):
+    weights = [name for name, _ in module.named_parameters(recurse=False) if name.startswith("weight_")]
+    return [ParameterSpec(Linear, name, name.replace("weight_", "bias_")) for name in weights]

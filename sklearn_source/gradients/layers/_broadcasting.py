@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .layers import split_rows
+from ._row_layout import RowLayout
+from ._vector_rule import VectorRule
 
 _NAMES = ("add", "sub", "mul", "div", "true_divide", "pow", "maximum", "minimum")
 _OPERATORS = ("add", "sub", "mul", "truediv", "pow")
@@ -24,7 +25,7 @@ EXPANSIONS = {torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.repeat, 
 
 
 @dataclass(frozen=True)
-class Spread:
+class Broadcast:
     """Where a view of a base tensor was broadcast along the axis of the rows.
 
     Attributes
@@ -51,19 +52,29 @@ class Spread:
                 grad = grad.sum(other, keepdim=True)  # broadcast there too
                 sizes[other] = 1
         del sizes[self.axis], strides[self.axis]
-        rows = split_rows(grad.movedim(self.axis, 0), n_rows, True).sum(1)
+        rows = RowLayout(n_rows).split(grad.movedim(self.axis, 0)).sum(1)
         size = self.shape.numel()
         total = rows.new_zeros((n_rows, size))
         total.as_strided((n_rows, *sizes), (size, *strides), self.offset).add_(rows)
         return total.view(n_rows, *self.shape)
 
 
-def spread_of(view, base, broadcast_shape, axis):
-    """The :class:`Spread` of a view that takes ``broadcast_shape`` and is one long at the rows' axis, else None."""
+def broadcast_of(view, base, broadcast_shape, axis):
+    """The :class:`Broadcast` of a view that takes ``broadcast_shape`` and is one long at the rows' axis, else None."""
     lead = len(broadcast_shape) - view.dim()
     if lead < 0 or axis >= len(broadcast_shape) or not base.is_contiguous():
         return None
     sizes, strides = (1,) * lead + tuple(view.shape), (0,) * lead + view.stride()
     if sizes[axis] != 1:
         return None
-    return Spread(base.shape, sizes, strides, view.storage_offset() - base.storage_offset(), axis)
+    return Broadcast(base.shape, sizes, strides, view.storage_offset() - base.storage_offset(), axis)
+
+
+@dataclass(frozen=True)
+class BroadcastParameter(VectorRule):
+    """A bare parameter that is broadcast over the batch: what comes back is parted by rows already."""
+
+    is_broadcast = True
+
+    def of_use(self, use, grad, layout):
+        return grad

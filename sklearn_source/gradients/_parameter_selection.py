@@ -1,0 +1,58 @@
+"""Which parameters are attributed."""
+
+from __future__ import annotations
+
+import difflib
+
+from ..utils._warnings import warn
+
+
+def select_parameters(module, layers=None):
+    """Names of the trainable parameters that ``layers`` chooses, in ``named_parameters`` order.
+
+    ``layers`` is None (all), a name or a list of names, each of a layer (all below it) or of a parameter. What
+    ``torch.compile`` puts into names (``_orig_mod``) may be left out. A parameter that several layers share goes by
+    its first name, and is chosen by any of them.
+    """
+    trainable, left_out = [], []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (trainable if parameter.is_floating_point() else left_out).append(name)
+    if not trainable:
+        only = f" (but complex ones: {left_out})" if left_out else ""
+        raise ValueError(
+            f"the network has no parameter with requires_grad=True: there is nothing to attribute to{only}"
+        )
+    if left_out and layers is None:
+        warn(f"complex parameters have no real curvature and are left out of the attribution: {left_out}")
+    if layers is None:
+        return trainable
+    layers = [layers] if isinstance(layers, str) else list(layers)
+    if not layers:
+        raise ValueError("layers: an empty list chooses no parameter; None stands for all of them")
+    chosen = set()
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    for layer in layers:
+        below = {
+            first[id(parameter)]
+            for name, parameter in module.named_parameters(remove_duplicate=False)
+            if first[id(parameter)] in trainable and (_is_below(name, layer) or _is_below(_uncompiled(name), layer))
+        }
+        if not below:
+            known = [name for name, _ in module.named_modules() if name] + [
+                name for name, _ in module.named_parameters()
+            ]
+            if layer in known:
+                raise ValueError(f"layers: {layer!r} has no trainable parameter (requires_grad=True)")
+            near = difflib.get_close_matches(str(layer), known, n=3) or known[:6]
+            raise ValueError(f"layers: the network has no layer or parameter {layer!r}; did you mean one of {near}?")
+        chosen.update(below)
+    return [name for name in trainable if name in chosen]
+
+
+def _is_below(name, layer):
+    return layer == "" or name == layer or name.startswith(f"{layer}.")
+
+
+def _uncompiled(name):
+    return name.replace("_orig_mod.", "")

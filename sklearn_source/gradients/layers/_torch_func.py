@@ -1,0 +1,29 @@
+"""Parameters of no known kind of layer: their gradients come from ``torch.func``, not from uses that were seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ._parameter_rule import ParameterRule
+
+
+@dataclass(frozen=True)
+class WholeNetwork(ParameterRule):
+    """Through the whole network, the last resort: it suits every parameter and costs a backward pass per row."""
+
+    form = "dense"
+    by_uses = False
+
+    def row_gradient(self, pairs, bias, layout, shared):
+        raise NotImplementedError("no use of the parameter is looked for")
+
+    def zero_gradient(self, n_rows, bias, like):
+        raise NotImplementedError("no use of the parameter is looked for")
+
+
+@dataclass(frozen=True)
+class WholeLayer(WholeNetwork):
+    """Through the one layer that owns the parameter."""
+
+    form = "layer"
+    by_layer = True
