@@ -9,28 +9,6 @@ import pytest
 
 from tests.docs._reference import listed, resolve
 
-# Not annotated when this test came, to be annotated where they stand: the list only shrinks.
-BARE = {
-    "sklearn_source.retraining.retrain_on_subsets",
-    "sklearn_source.retraining.leave_one_out",
-    "sklearn_source.retraining.retrain_without",
-    "sklearn_source.retraining.Retraining",
-    "sklearn_source.metrics.linear_datamodeling_score",
-    "sklearn_source.metrics.linear_datamodeling_difference",
-    "sklearn_source.metrics.leave_one_out_correlation",
-    "sklearn_source.metrics.subset_removal_score",
-    "sklearn_source.metrics.top_k_removals",
-    "sklearn_source.metrics.mislabel_detection_score",
-    "sklearn_source.metrics.class_detection_score",
-    "sklearn_source.metrics.model_randomization_score",
-    "sklearn_source.metrics.top_k_overlap",
-    "sklearn_source.model_selection.make_lds_scorer",
-    "sklearn_source.model_selection.FullTrainingSet",
-    "sklearn_source.model_selection.held_out_score",
-    "sklearn_source.utils.estimator_checks.check_attribution_estimator",
-    "sklearn_source.utils.estimator_checks.parametrize_with_attribution_checks",
-}
-
 
 def functions(obj):
     """Name -> function: of a function itself, of a class its constructor, public methods and properties."""
@@ -61,14 +39,7 @@ def lacking(name, function):
 @pytest.mark.parametrize("name", listed())
 def test_public_signatures_are_annotated(name):
     lacks = [lack for called, function in functions(resolve(name)).items() for lack in lacking(called, function)]
-    if name in BARE:
-        assert lacks, "annotated: take it off the list"
-    else:
-        assert lacks == []
-
-
-def test_the_list_names_what_there_is():
-    assert BARE <= set(listed())
+    assert lacks == []
 
 
 def test_what_a_signature_lacks():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence, check_k
@@ -11,7 +12,9 @@ from ._score_validation import as_array, check_scores
 from ._top import top_k_membership
 
 
-def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
+def class_detection_score(
+    scores: ArrayLike, y_query: ArrayLike, y_train: ArrayLike, *, k: int = 1, confidence: float = 0.95
+) -> Bunch:
     """Share of same-class rows among the k training rows with the highest scores of a query.
 
     Read more in the :ref:`User Guide <other_metrics>`.
@@ -23,7 +26,7 @@ def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
         The class of every query: the one that was attributed, so the predicted class where that was measured.
     y_train : array-like of shape (n_train,)
         The class of every training row. With finer classes than the network was trained on, this is the subclass test
-        [1]_: whether scores see what the network was not told.
+        [1]_: whether scores see what the network was not trained on.
     k : int, default=1
     confidence : float, default=0.95
         Of the interval.
@@ -64,8 +67,8 @@ def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
     scores = check_scores(scores, len(y_query), len(y_train), "give a label for every query and training row")
     if not np.isin(y_query, y_train).any():
         raise ValueError(
-            f"no query is of a class of the training rows: y_query has {y_query.dtype} such as {y_query[0]!r}, y_train "
-            f"{y_train.dtype} such as {y_train[0]!r}: encode both alike"
+            f"expected queries of the classes of the training rows, got y_query of {y_query.dtype} such as "
+            f"{y_query[0]!r}, y_train of {y_train.dtype} such as {y_train[0]!r}: encode both alike"
         )
     same = y_query[:, None] == y_train[None]
     per_query = (top_k_membership(scores, check_k(k, len(y_train))) * same).sum(axis=1) / k
@@ -77,7 +80,8 @@ def class_detection_score(scores, y_query, y_train, *, k=1, confidence=0.95):
     )
 
 
-def _labels(y, name):
+def _labels(y: ArrayLike, name: str) -> np.ndarray:
+    """Labels as shape (n,), of (n,) or (n, 1)."""
     y = as_array(y)
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1 or not len(y):

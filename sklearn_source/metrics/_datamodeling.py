@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch, check_random_state
 
 from ..utils._argument_checks import check_confidence, check_count
@@ -13,7 +16,14 @@ from ._score_validation import check_scores, check_truth
 _N_SPLITS = 20  # random halves of the repeats that the reliability is averaged over
 
 
-def linear_datamodeling_score(scores, truth, *, confidence=0.95, n_bootstrap=1000, random_state=0):
+def linear_datamodeling_score(
+    scores: ArrayLike,
+    truth: Any,
+    *,
+    confidence: float = 0.95,
+    n_bootstrap: int = 1000,
+    random_state: int | np.random.RandomState | None = 0,
+) -> Bunch:
     """How well sums of scores predict what networks retrained on subsets of the rows put out.
 
     For subset :math:`S_j` scores predict the output of query q to vary as :math:`\\sum_{m \\in S_j} \\tau[q, m]`. The
@@ -97,18 +107,28 @@ def linear_datamodeling_score(scores, truth, *, confidence=0.95, n_bootstrap=100
     """
     seed = check_random_state(random_state).randint(2**31)
     masks, outputs = check_truth(truth)
-    found = _mean_correlation([(scores, 1)], masks, outputs, confidence, n_bootstrap, np.random.default_rng([seed, 0]))
-    ceilings = _ceilings(outputs, np.random.default_rng([seed, 1]))
+    correlation = _mean_correlation(
+        [(scores, 1)], masks, outputs, confidence, n_bootstrap, np.random.default_rng([seed, 0])
+    )
+    ceilings = _noise_ceilings(outputs, np.random.default_rng([seed, 1]))
     return Bunch(
-        score=found.mean,
-        interval=found.interval,
+        score=correlation.mean,
+        interval=correlation.interval,
         ceiling=float(ceilings.mean()),
-        per_query=found.per_query,
+        per_query=correlation.per_query,
         per_query_ceiling=ceilings,
     )
 
 
-def linear_datamodeling_difference(scores, others, truth, *, confidence=0.95, n_bootstrap=1000, random_state=0):
+def linear_datamodeling_difference(
+    scores: ArrayLike,
+    others: ArrayLike,
+    truth: Any,
+    *,
+    confidence: float = 0.95,
+    n_bootstrap: int = 1000,
+    random_state: int | np.random.RandomState | None = 0,
+) -> Bunch:
     """By how much some scores predict retraining better than others do, on the same subsets and queries.
 
     Two methods share the chance of the truth: the interval of their difference is narrower than intervals of their own
@@ -119,8 +139,15 @@ def linear_datamodeling_difference(scores, others, truth, *, confidence=0.95, n_
     Parameters
     ----------
     scores, others : array-like of shape (n_query, n_train)
-        Of two methods, as in :func:`linear_datamodeling_score`.
-    truth, confidence, n_bootstrap, random_state : as in :func:`linear_datamodeling_score`
+        Of two methods, from ``transform``; positive: having the row raises the query's measurement.
+    truth : Retraining
+        From :func:`~sklearn_source.retraining.retrain_on_subsets` with the same queries, training rows and measurement.
+    confidence : float, default=0.95
+        Of the interval.
+    n_bootstrap : int, default=1000
+        Resamples behind the interval.
+    random_state : int, RandomState instance or None, default=0
+        For the resamples.
 
     Returns
     -------
@@ -136,7 +163,7 @@ def linear_datamodeling_difference(scores, others, truth, *, confidence=0.95, n_
     Raises
     ------
     ValueError
-        As in :func:`linear_datamodeling_score`.
+        If shapes differ, something is not finite, or there are fewer than 3 subsets.
 
     Notes
     -----
@@ -155,15 +182,17 @@ def linear_datamodeling_difference(scores, others, truth, *, confidence=0.95, n_
     """
     seed = check_random_state(random_state).randint(2**31)
     signed = [(scores, 1), (others, -1)]
-    found = _mean_correlation(signed, *check_truth(truth), confidence, n_bootstrap, np.random.default_rng([seed, 0]))
-    return Bunch(difference=found.mean, interval=found.interval, per_query=found.per_query)
+    correlation = _mean_correlation(
+        signed, *check_truth(truth), confidence, n_bootstrap, np.random.default_rng([seed, 0])
+    )
+    return Bunch(difference=correlation.mean, interval=correlation.interval, per_query=correlation.per_query)
 
 
 def _mean_correlation(signed, masks, outputs, confidence, n_bootstrap, rng):
     """Mean over queries of the correlations of scores with the truth, those of several added up with their signs.
 
-    Queries vary with each other by what they are and by what the subsets happen to be; both are in the spread between
-    the correlations found. The chance of the subsets that queries share is not: resampling the subsets adds it.
+    Queries vary with each other by what they are and by what the subsets happen to be; both are in the variance between
+    their correlations. The chance of the subsets that queries share is not: resampling the subsets adds it.
     Resampling both at once would count the chance that each query has for itself twice.
 
     Parameters
@@ -181,20 +210,20 @@ def _mean_correlation(signed, masks, outputs, confidence, n_bootstrap, rng):
     subsets = resamples(n_subsets, n_bootstrap, rng)
     total, own = np.zeros(n_bootstrap), 0.0
     for q in range(n_query):
-        found = sum(sign * resampled_spearman(side[:, q], measured[:, q], subsets) for side, sign in sides)
-        total += found
-        own += found.var(ddof=1)
+        resampled = sum(sign * resampled_spearman(side[:, q], measured[:, q], subsets) for side, sign in sides)
+        total += resampled
+        own += resampled.var(ddof=1)
     shared = (total.var(ddof=1) - own) / n_query**2
     between = per_query.var(ddof=1) / n_query if n_query > 1 else own
-    spread = float(np.sqrt(between + max(0.0, shared)))
+    error = float(np.sqrt(between + max(0.0, shared)))
     mean = float(per_query.mean())
     fewer = min(n for n in measured.shape if n > 1)
     largest = len(sides)  # correlations are within 1, differences of two within 2
-    interval = student_interval(mean, spread, fewer - 1, confidence, -largest, largest)
+    interval = student_interval(mean, error, fewer - 1, confidence, -largest, largest)
     return Bunch(mean=mean, interval=interval, per_query=per_query)
 
 
-def _ceilings(outputs, rng):
+def _noise_ceilings(outputs, rng):
     """What perfect scores would reach, by the reliability of each query's mean over repeats: (n_query,)."""
     n_repeats = outputs.shape[1]
     half = n_repeats // 2

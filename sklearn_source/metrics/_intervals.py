@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.special import stdtrit
 
 
-def student_interval(estimate, error, freedom, confidence, low=-np.inf, high=np.inf):
+def student_interval(
+    estimate: Any, error: Any, degrees_of_freedom: Any, confidence: float, low: float = -np.inf, high: float = np.inf
+) -> tuple[Any, Any]:
     """Interval around an estimate.
 
     Parameters
     ----------
     estimate, error : float or ndarray of shape (...)
         And its standard error.
-    freedom : float or ndarray of shape (...)
-        Degrees of freedom of the error.
+    degrees_of_freedom : float or ndarray of shape (...)
+        Of the error.
     confidence : float
     low, high : float
         Where what is estimated cannot leave.
@@ -23,7 +27,7 @@ def student_interval(estimate, error, freedom, confidence, low=-np.inf, high=np.
     -------
     lower, upper : ndarray of shape (...), float where that is ()
     """
-    reach = stdtrit(freedom, 0.5 + confidence / 2) * error
+    reach = stdtrit(degrees_of_freedom, 0.5 + confidence / 2) * error
     return tuple(_float_or_array(np.clip(end, low, high)) for end in (estimate - reach, estimate + reach))
 
 
@@ -40,7 +44,7 @@ def mean_interval(values, confidence, low=-np.inf, high=np.inf):
     Returns
     -------
     lower, upper : ndarray of shape (...), float where that is ()
-        NaN for a single value: it tells nothing of the spread.
+        NaN for a single value: it tells nothing of the variance.
     """
     values = np.asarray(values, dtype=np.float64)
     n, mean = len(values), values.mean(axis=0)
@@ -49,4 +53,5 @@ def mean_interval(values, confidence, low=-np.inf, high=np.inf):
 
 
 def _float_or_array(value):
+    """A number without axes as a float, an array as it is."""
     return float(value) if np.ndim(value) == 0 else value

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence
@@ -11,7 +14,7 @@ from ._ranks import column_spearman
 from ._score_validation import check_scores, check_truth
 
 
-def leave_one_out_correlation(scores, truth, *, confidence=0.95):
+def leave_one_out_correlation(scores: ArrayLike, truth: Any, *, confidence: float = 0.95) -> Bunch:
     """How scores of single rows agree with networks retrained without them, in order and in unit.
 
     Read more in the :ref:`User Guide <other_metrics>`.
@@ -69,9 +72,9 @@ def leave_one_out_correlation(scores, truth, *, confidence=0.95):
     rows = (~masks[single]).argmax(1)
     measured = outputs.mean(1)
     effects = measured[whole].mean(0) - measured[single]  # (n_left_out, n_query): with the row minus without
-    found = scores[:, rows].T
-    per_query = column_spearman(found, effects)
-    products, squares = (found * effects).sum(0), (found * found).sum(0)
+    predicted = scores[:, rows].T
+    per_query = column_spearman(predicted, effects)
+    products, squares = (predicted * effects).sum(0), (predicted * predicted).sum(0)
     return Bunch(
         rank=float(per_query.mean()),
         rank_interval=mean_interval(per_query, confidence, -1.0, 1.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtri
 from scipy.stats import rankdata
 from sklearn.utils import Bunch
@@ -11,7 +12,7 @@ from ..utils._argument_checks import check_confidence
 from ._score_validation import as_array
 
 
-def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):
+def mislabel_detection_score(scores: ArrayLike, is_mislabelled: ArrayLike, *, confidence: float = 0.95) -> Bunch:
     """How early mislabelled rows are met when rows are inspected from the highest score down.
 
     Read more in the :ref:`User Guide <mislabel_detection>`.
@@ -64,8 +65,8 @@ def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):
     Examples
     --------
     >>> from sklearn_source.metrics import mislabel_detection_score
-    >>> found = mislabel_detection_score([0.1, 0.9, 0.3, 0.2], is_mislabelled=[1])
-    >>> found.score, found.found[:3].tolist()
+    >>> detection = mislabel_detection_score([0.1, 0.9, 0.3, 0.2], is_mislabelled=[1])
+    >>> detection.score, detection.found[:3].tolist()
     (1.0, [0.0, 1.0, 1.0])
     """
     check_confidence(confidence)
@@ -84,20 +85,19 @@ def mislabel_detection_score(scores, is_mislabelled, *, confidence=0.95):
     beats = (ranks[bad] - rankdata(high)) / len(low)
     beaten = 1 - (ranks[~bad] - rankdata(low)) / len(high)
     score = float(beats.mean())
-    found = _found(scores, bad)
     n_inspected = np.arange(len(scores) + 1)
     return Bunch(
         score=score,
-        interval=_delong(score, beats, beaten, confidence),
+        interval=_delong_interval(score, beats, beaten, confidence),
         n_inspected=n_inspected,
-        found=found,
+        found=_recall_curve(scores, bad),
         found_by_chance=n_inspected / len(scores),
         found_at_best=np.minimum(n_inspected / bad.sum(), 1.0),
         average_precision=_average_precision(scores, bad),
     )
 
 
-def mislabelled_mask(is_mislabelled, n_train):
+def mislabelled_mask(is_mislabelled: ArrayLike, n_train: int) -> np.ndarray:
     """Which rows are mislabelled, as booleans: some, but not all."""
     given = as_array(is_mislabelled)
     if given.shape == (n_train,) and given.dtype.kind in "biu" and given.min() >= 0 and given.max() <= 1:
@@ -106,7 +106,7 @@ def mislabelled_mask(is_mislabelled, n_train):
         mask = np.zeros(n_train, dtype=bool)
         mask[given] = True
         if mask.sum() < len(given):
-            raise ValueError("is_mislabelled names a row twice: give a mask, or indices each once")
+            raise ValueError("expected every index once in is_mislabelled, got one twice: give a mask, or each once")
     elif given.ndim == 1 and not given.size:
         mask = np.zeros(n_train, dtype=bool)
     else:
@@ -121,7 +121,7 @@ def mislabelled_mask(is_mislabelled, n_train):
     return mask
 
 
-def _found(scores, bad):
+def _recall_curve(scores, bad):
     """Share found among the first 0, 1, ..., n rows; within a tie it rises evenly."""
     values, inverse, sizes = np.unique(-scores, return_inverse=True, return_counts=True)
     hits = np.bincount(inverse, weights=bad, minlength=len(values))
@@ -129,14 +129,16 @@ def _found(scores, bad):
 
 
 def _average_precision(scores, bad):
+    """Mean precision at the mislabelled rows, from the highest score down; ties count against them."""
     order = np.lexsort((bad, -scores))
     hits = bad[order]
     return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
 
 
-def _delong(score, beats, beaten, confidence):
+def _delong_interval(score, beats, beaten, confidence):
+    """Interval of the area, by the share of the other kind that each row of a kind is on the right side of."""
     if min(len(beats), len(beaten)) < 2:
         return float("nan"), float("nan")
-    spread = np.sqrt(beats.var(ddof=1) / len(beats) + beaten.var(ddof=1) / len(beaten))
-    reach = ndtri(0.5 + confidence / 2) * spread
+    error = np.sqrt(beats.var(ddof=1) / len(beats) + beaten.var(ddof=1) / len(beaten))
+    reach = ndtri(0.5 + confidence / 2) * error
     return float(max(0.0, score - reach)), float(min(1.0, score + reach))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence, check_k
@@ -11,7 +12,7 @@ from ._score_validation import check_scores, check_table
 from ._top import top_k
 
 
-def top_k_overlap(scores, other=None, *, k=10, confidence=0.95):
+def top_k_overlap(scores: ArrayLike, other: ArrayLike | None = None, *, k: int = 10, confidence: float = 0.95) -> Bunch:
     """Share of common rows among the k highest: of two methods for each query, or of one method between queries.
 
     Read more in the :ref:`User Guide <other_metrics>`.
@@ -61,22 +62,22 @@ def top_k_overlap(scores, other=None, *, k=10, confidence=0.95):
     Examples
     --------
     >>> from sklearn_source.metrics import top_k_overlap
-    >>> found = top_k_overlap([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]], k=2)
-    >>> found.score, found.cardinality
+    >>> overlap = top_k_overlap([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]], k=2)
+    >>> overlap.score, overlap.cardinality
     (0.5, 0.75)
     """
     check_confidence(confidence)
     scores = check_table(scores)
     n_query, n_train = scores.shape
     k = check_k(k, n_train)
-    mine = _members(scores, k)
+    mine = _top_k_mask(scores, k)
     if other is not None:
         other = check_scores(other, n_query, n_train, "both are to be of the same queries and training rows")
-        per_query = (mine * _members(other, k)).sum(axis=1) / k
+        per_query = (mine * _top_k_mask(other, k)).sum(axis=1) / k
         limits = mean_interval(per_query, confidence, 0.0, 1.0)
     else:
         if n_query < 2:
-            raise ValueError("a single query has no other to compare with: pass more queries, or other=")
+            raise ValueError("expected two queries or more to compare with each other, got one: pass more, or other=")
         common = mine.sum(axis=0)  # queries that name each row
         per_query = (mine @ (common - 1.0)) / (k * (n_query - 1))
         limits = _pairs_interval(per_query, confidence)
@@ -89,7 +90,8 @@ def top_k_overlap(scores, other=None, *, k=10, confidence=0.95):
     )
 
 
-def _members(scores, k):
+def _top_k_mask(scores, k):
+    """1.0 for the k highest scores of each query, 0.0 for the others: (n_query, n_train)."""
     members = np.zeros(scores.shape)
     np.put_along_axis(members, top_k(scores, k), 1.0, axis=1)
     return members

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence
@@ -11,7 +12,7 @@ from ._ranks import column_spearman
 from ._score_validation import as_array, check_scores, check_table
 
 
-def model_randomization_score(scores, randomized, *, confidence=0.95):
+def model_randomization_score(scores: ArrayLike, randomized: ArrayLike, *, confidence: float = 0.95) -> Bunch:
     """How alike scores of the trained network and of one with random weights are; lower is better.
 
     A method that ranks rows alike by both explains the data and the architecture, not what the network learned.
@@ -66,11 +67,11 @@ def model_randomization_score(scores, randomized, *, confidence=0.95):
             f"expected randomized as scores of the same queries and training rows, {scores.shape} or one axis of "
             f"networks before that, got shape {randomized.shape}"
         )
-    found = np.array([column_spearman(scores.T, check_scores(r, *scores.shape).T) for r in randomized])
-    per_query = found.mean(axis=0)
+    correlations = np.array([column_spearman(scores.T, check_scores(r, *scores.shape).T) for r in randomized])
+    per_query = correlations.mean(axis=0)
     return Bunch(
-        score=float(found.mean()),
+        score=float(correlations.mean()),
         interval=mean_interval(per_query, confidence, -1.0, 1.0),
         per_query=per_query,
-        per_network=found.mean(axis=1),
+        per_network=correlations.mean(axis=1),
     )

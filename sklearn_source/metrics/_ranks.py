@@ -38,13 +38,13 @@ def resampled_spearman(a, b, counts):
     -------
     correlations : ndarray of shape (n_resamples,)
     """
-    found = np.empty(len(counts))
+    correlations = np.empty(len(counts))
     below = [(v[None] < v[:, None]) + 0.5 * (v[None] == v[:, None]) for v in (a, b)]
     step = max(1, bytes_for("resamples") // (8 * len(a)))
     for start in range(0, len(counts), step):
         weights = counts[start : start + step].T
-        found[start : start + step] = _pearson(below[0] @ weights, below[1] @ weights, weights)
-    return found
+        correlations[start : start + step] = _pearson(below[0] @ weights, below[1] @ weights, weights)
+    return correlations
 
 
 def resamples(n, n_resamples, rng):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch, check_random_state
 
 from ..utils._argument_checks import check_confidence, check_count, check_k
@@ -16,7 +19,13 @@ from ._top import top_k
 _NAME = re.compile(r"query (\d+) top \d+|random \d+ \d+")
 
 
-def top_k_removals(scores, k, *, n_random=5, random_state=0):
+def top_k_removals(
+    scores: ArrayLike,
+    k: int | Sequence[int],
+    *,
+    n_random: int = 5,
+    random_state: int | np.random.RandomState | None = 0,
+) -> dict[str, np.ndarray]:
     """The groups of rows to retrain without for :func:`subset_removal_score`.
 
     Read more in the :ref:`User Guide <subset_removal>`.
@@ -60,7 +69,13 @@ def top_k_removals(scores, k, *, n_random=5, random_state=0):
     return removed
 
 
-def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.95):
+def subset_removal_score(
+    truth: Any,
+    *,
+    queries: ArrayLike | None = None,
+    threshold: float | str | None = "auto",
+    confidence: float = 0.95,
+) -> Bunch:
     """How far removing the k strongest rows of each query moves it, beside removing k random rows.
 
     Read more in the :ref:`User Guide <subset_removal>`.
@@ -129,7 +144,7 @@ def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.
     """
     check_confidence(confidence)
     masks, outputs = check_truth(truth)
-    whole = masks.all(axis=1)
+    whole = np.asarray(masks.all(axis=1))
     if not whole.any() or whole.all():
         raise ValueError(
             f"expected a truth with a subset of all rows and others that lack some, got {int(whole.sum())} of all and "
@@ -137,7 +152,7 @@ def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.
         )
     n_query = outputs.shape[2]
     names = None if getattr(truth, "names", None) is None else [n for n, w in zip(truth.names, whole) if not w]
-    queries = _queries(queries, names, int((~whole).sum()), n_query)
+    query_of = _query_of_groups(queries, names, int((~whole).sum()), n_query)
     threshold = _threshold(threshold, getattr(truth, "measurement", None))
     before = outputs[whole].reshape(-1, n_query).mean(axis=0)
     changes = before - outputs[~whole].mean(axis=1)  # (n_groups, n_query)
@@ -146,14 +161,14 @@ def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.
     else:
         flips = np.where(before > threshold, (outputs[~whole] <= threshold).mean(axis=1), np.nan)
     removed = (~masks[~whole]).sum(axis=1)
-    sizes = np.unique(removed[queries >= 0])
+    sizes = np.unique(removed[query_of >= 0])
     change, flip, by_chance, flip_by_chance = (np.full((len(sizes), n_query), np.nan) for _ in range(4))
     for i, size in enumerate(sizes):
-        random = (removed == size) & (queries < 0)
+        random = (removed == size) & (query_of < 0)
         if random.any():
             by_chance[i], flip_by_chance[i] = changes[random].mean(axis=0), flips[random].mean(axis=0)
-        for q in np.unique(queries[(removed == size) & (queries >= 0)]):
-            own = (removed == size) & (queries == q)
+        for q in np.unique(query_of[(removed == size) & (query_of >= 0)]):
+            own = (removed == size) & (query_of == q)
             change[i, q], flip[i, q] = changes[own, q].mean(), flips[own, q].mean()
     gain = change - by_chance if np.isfinite(by_chance).any() else change
     gain = np.array([column[np.isfinite(column)].mean() for column in gain.T if np.isfinite(column).any()])
@@ -164,15 +179,15 @@ def subset_removal_score(truth, *, queries=None, threshold="auto", confidence=0.
         ("random_change", by_chance, (-np.inf, np.inf)),
         ("random_flip", flip_by_chance, (0.0, 1.0)),
     ):
-        mean, spread = _over_queries(values, confidence, limits)
+        mean, ends = _mean_over_queries(values, confidence, limits)
         result[f"{name}_rate" if name.endswith("flip") else name] = mean
-        result[f"{name}_interval"] = spread
+        result[f"{name}_interval"] = ends
     result.per_query_change = change
     result.measurement = getattr(truth, "measurement", None)
     return result
 
 
-def _over_queries(values, confidence, limits):
+def _mean_over_queries(values, confidence, limits):
     """Mean of every line and its interval, missing queries left out."""
     lines = [line[np.isfinite(line)] for line in values]
     mean = np.array([line.mean() if len(line) else np.nan for line in lines])
@@ -180,33 +195,42 @@ def _over_queries(values, confidence, limits):
     return mean, tuple(np.array(end) for end in zip(*ends))
 
 
-def _queries(queries, names, n_groups, n_query):
+def _query_of_groups(queries, names, n_groups, n_query):
+    """The query that each group is removed for: ndarray of int, (n_groups,), -1 for groups of random rows."""
     if queries is not None:
-        found = np.asarray(queries)
-        if found.shape != (n_groups,) or found.dtype.kind not in "iu" or not -1 <= found.min() <= found.max() < n_query:
+        query_of = np.asarray(queries)
+        fits = query_of.shape == (n_groups,) and query_of.dtype.kind in "iu"
+        if not fits or not -1 <= query_of.min() <= query_of.max() < n_query:
             raise ValueError(
                 f"expected queries as {n_groups} integers, one for each group, from -1 (random rows) to {n_query - 1}, "
-                f"got {found.dtype} of shape {found.shape}"
+                f"got {query_of.dtype} of shape {query_of.shape}"
             )
     else:
         matches = [_NAME.fullmatch(name) for name in names or ()]
         if matches and all(matches):
-            found = np.array([-1 if match[1] is None else int(match[1]) for match in matches])
+            query_of = np.array([-1 if match[1] is None else int(match[1]) for match in matches])
         elif n_groups == n_query:
-            found = np.arange(n_query)
+            query_of = np.arange(n_query)
         else:
             raise ValueError(
-                f"cannot tell which of {n_query} queries each of {n_groups} groups belongs to: name the groups by "
-                "top_k_removals, or pass queries="
+                f"expected the query that each of {n_groups} groups is removed for, got names that do not tell which "
+                f"of {n_query} queries it is: name the groups by top_k_removals, or pass queries="
             )
-        if found.max() >= n_query:
-            raise ValueError(f"the names of the groups speak of query {found.max()}, the truth has {n_query} queries")
-    if (found < 0).all():
-        raise ValueError("all groups are of random rows: none is removed for a query")
-    return found
+        if query_of.max() >= n_query:
+            raise ValueError(
+                f"expected groups named for the {n_query} queries of the truth, got one of query {query_of.max()}: "
+                "make the groups by top_k_removals from scores of the same queries"
+            )
+    if (query_of < 0).all():
+        raise ValueError(
+            "expected groups that are removed for a query, got groups of random rows alone: add those that "
+            "top_k_removals makes for each query"
+        )
+    return query_of
 
 
 def _threshold(threshold, measurement):
+    """The threshold below which a query is flipped, float or None, of what the user gave."""
     if isinstance(threshold, str) and threshold == "auto":
         return 0.0 if measurement == "log_odds" else None
     if threshold is not None and (not isinstance(threshold, Real) or isinstance(threshold, bool)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 _AS_RETRAINED = "score the queries and training rows of the truth, in its order"
 
 
-def as_array(values):
+def as_array(values: Any) -> np.ndarray:
     """Anything array-like; tensors of any kind and device as well."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
@@ -15,20 +17,20 @@ def as_array(values):
     return np.asarray(values)
 
 
-def check_scores(scores, n_query, n_train, advice=_AS_RETRAINED):
+def check_scores(scores: Any, n_query: int, n_train: int, remedy: str = _AS_RETRAINED) -> np.ndarray:
     """Scores as float64 of shape (n_query, n_train)."""
     scores = as_array(scores)
     if scores.dtype.kind not in "buif" or scores.shape != (n_query, n_train):
         raise ValueError(
             f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), got {scores.dtype} of "
-            f"shape {scores.shape}: {advice}"
+            f"shape {scores.shape}: {remedy}"
         )
     if not np.isfinite(scores).all():
         raise ValueError("expected finite scores, got NaN or infinity")
     return scores.astype(np.float64)
 
 
-def check_table(scores):
+def check_table(scores: Any) -> np.ndarray:
     """Scores as float64 of shape (n_query, n_train), whatever numbers these are."""
     scores = as_array(scores)
     if scores.ndim != 2 or not scores.size:
@@ -36,7 +38,7 @@ def check_table(scores):
     return check_scores(scores, *scores.shape)
 
 
-def check_truth(truth):
+def check_truth(truth: Any) -> tuple[np.ndarray, np.ndarray]:
     """Masks (n_subsets, n_train) and outputs (n_subsets, n_repeats, n_query) of a retraining."""
     try:
         masks, outputs = np.asarray(truth.masks), np.asarray(truth.outputs)
@@ -55,7 +57,7 @@ def check_truth(truth):
     if not np.isfinite(outputs).all():
         bad = int((~np.isfinite(outputs)).any(axis=2).sum())
         raise ValueError(
-            f"expected finite outputs in the truth, but {bad} of its networks gave NaN or infinity: their training "
-            "diverged; retrain with a smaller learning rate"
+            f"expected finite outputs in the truth, got NaN or infinity from {bad} of its networks, whose training "
+            "diverged: retrain with a smaller learning rate"
         )
     return masks, outputs.astype(np.float64)

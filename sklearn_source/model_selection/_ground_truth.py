@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..rows import count_rows, match_truth_rows
 
 
-def queries_of(truth, X_query=None, y_query=None):
+def queries_of(truth: Any, X_query: Any = None, y_query: Any = None) -> tuple[Any, Any]:
     """The queries that a truth was measured on, and their targets: those given, else its own.
 
     Raises
@@ -18,7 +20,9 @@ def queries_of(truth, X_query=None, y_query=None):
     X_query = getattr(truth, "X_query", None) if X_query is None else X_query
     y_query = getattr(truth, "y_query", None) if y_query is None else y_query
     if X_query is None:
-        raise ValueError("this truth does not hold the queries it was measured on: pass X_query")
+        raise ValueError(
+            "expected the queries that the truth was measured on, which it does not hold, got no X_query: pass X_query"
+        )
     n_query = np.asarray(truth.outputs).shape[2]
     for name, given in (("X_query", X_query), ("y_query", y_query)):
         if given is not None and count_rows(given) != n_query:
@@ -27,11 +31,13 @@ def queries_of(truth, X_query=None, y_query=None):
                 "queries given to the retraining, all of them and in the same order"
             )
     if y_query is None and _settings(truth).get("query_labels") == "given":
-        raise ValueError("the truth was measured with targets of the queries: pass the same y_query")
+        raise ValueError(
+            "expected the targets of the queries, with which the truth was measured, got none: pass the same y_query"
+        )
     return X_query, y_query
 
 
-def scores_for(truth, estimator, X, y=None):
+def scores_for(truth: Any, estimator: Any, X: Any, y: Any = None) -> np.ndarray:
     """Scores of some queries of a truth, a column for each training row of the truth in its order.
 
     Parameters
@@ -56,8 +62,9 @@ def scores_for(truth, estimator, X, y=None):
     n_train = np.asarray(truth.masks).shape[1]
     if scores.ndim != 2 or scores.shape[1] != n_train:
         raise ValueError(
-            f"the truth is of {n_train} training rows, the estimator gave scores of shape {scores.shape}: fit it "
-            "on all of them, by cv=FullTrainingSet() (and in HalvingGridSearchCV by a parameter as resource)"
+            f"expected scores of the {n_train} training rows of the truth, got shape {scores.shape} of the "
+            "estimator: fit it on all of them, by cv=FullTrainingSet() (and in HalvingGridSearchCV by a parameter as "
+            "resource)"
         )
     places = match_truth_rows(truth, getattr(last, "row_hashes_", None))
     if places is None:
@@ -68,21 +75,26 @@ def scores_for(truth, estimator, X, y=None):
 
 
 def _check_measurement(truth, last):
-    wanted, measure = getattr(truth, "measurement", None), getattr(last, "_measure", None)
-    found = getattr(measure, "name", None)
-    if wanted is None or found is None or not hasattr(last, "measurement"):
+    """ValueError where the estimator ``last`` attributes something else than the truth measured."""
+    measured, measure = getattr(truth, "measurement", None), getattr(last, "_measure", None)
+    attributed = getattr(measure, "name", None)
+    if measured is None or attributed is None or not hasattr(last, "measurement"):
         return
     outputs = [None if o is None else tuple(o) for o in (_settings(truth).get("output"), measure.output)]
-    if wanted == found and (None in outputs or outputs[0] == outputs[1]):
+    if measured == attributed and (None in outputs or outputs[0] == outputs[1]):
         return
-    wanted, found = (
+    measured, attributed = (
         f"{name!r}" + ("" if output is None else f" of output {output}")
-        for name, output in zip((wanted, found), outputs)
+        for name, output in zip((measured, attributed), outputs)
     )
-    raise ValueError(f"the truth measured {wanted}, the estimator attributes {found}: give both the same measurement")
+    raise ValueError(
+        f"expected an estimator that attributes what the truth measured, {measured}, got one that attributes "
+        f"{attributed}: give both the same measurement"
+    )
 
 
 def _settings(truth):
+    """The settings of a retraining, {} for a truth of another kind."""
     return getattr(truth, "settings", None) or {}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
@@ -10,8 +12,8 @@ from ..utils._warnings import warn
 from ._splitter import FullTrainingSet
 
 
-def held_out_score(search):
-    """What a search would have reported had it been told only of queries that did not choose.
+def held_out_score(search: Any) -> Bunch:
+    """What a search would have reported had it seen only queries that did not choose.
 
     For each fold in turn, the setting that is best on the mean of the other folds is scored on that fold. Because each
     fold fits on the same rows, nothing has to be fitted for it: this is nested cross-validation over the queries.
@@ -44,18 +46,24 @@ def held_out_score(search):
     results = search.cv_results_
     if "iter" in results:
         raise ValueError(
-            "a halving search dropped settings by the scores of all folds: hold queries back by make_lds_scorer(..., "
-            "queries=)"
+            "expected a search that scores every setting on every fold, got a halving one, which drops settings by the "
+            "scores of all folds: hold queries back by make_lds_scorer(..., queries=)"
         )
     name = search.refit if getattr(search, "multimetric_", False) else "score"
     if not isinstance(search.cv, FullTrainingSet):
-        raise ValueError(f"expected a search with cv=FullTrainingSet(), got cv={search.cv!r}")
+        raise ValueError(f"expected a search with cv=FullTrainingSet(), got cv={search.cv!r}: search again with that")
     if search.n_splits_ < 2 or f"split0_test_{name}" not in results:
-        raise ValueError("expected a search with two folds or more, and refit= as the name of one of several metrics")
+        raise ValueError(
+            "expected a search with two folds or more, and refit= as the name of one of several metrics, got "
+            f"{search.n_splits_} folds and refit={search.refit!r}: give it FullTrainingSet(n) and such a refit"
+        )
     scores = np.array([results[f"split{f}_test_{name}"] for f in range(search.n_splits_)], dtype=float)
     usable = np.flatnonzero(np.isfinite(scores).all(axis=0))
     if not len(usable):
-        raise ValueError("no setting of this search has a score on every fold")
+        raise ValueError(
+            f"expected a setting with a score on every fold, got none among {scores.shape[1]}: search with "
+            'error_score="raise" to see why'
+        )
     if len(usable) < scores.shape[1]:
         warn(f"{scores.shape[1] - len(usable)} settings without a score are left out")
     others = scores.sum(axis=0) - scores

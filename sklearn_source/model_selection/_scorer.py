@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ..metrics import check_truth, linear_datamodeling_score
@@ -13,7 +16,15 @@ from ._ground_truth import queries_of, scores_for
 from ._splitter import named_fold
 
 
-def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=None, random_state=0):
+def make_lds_scorer(
+    truth: Any,
+    X_query: Any = None,
+    y_query: ArrayLike | None = None,
+    *,
+    queries: ArrayLike | None = None,
+    metric: Callable | None = None,
+    random_state: int | np.random.RandomState | None = 0,
+) -> Callable[..., float]:
     """A scorer for GridSearchCV and its kin: how well an attribution agrees with retraining.
 
     Read more in the :ref:`User Guide <model_selection>`.
@@ -53,6 +64,11 @@ def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=N
         measures something else than the truth (scikit-learn makes a warning and NaN of that, unless
         ``error_score="raise"``).
 
+    See Also
+    --------
+    FullTrainingSet : The splitter that goes with it.
+    held_out_score : Score of the setting chosen, on queries that did not choose.
+
     Notes
     -----
     In ``HalvingGridSearchCV`` name a parameter as ``resource``: fewer rows, its default, would be another training. It
@@ -60,11 +76,6 @@ def make_lds_scorer(truth, X_query=None, y_query=None, *, queries=None, metric=N
 
     The mean score of the setting that was best on the same queries is too good. :func:`held_out_score` has an
     honest one from a finished search at no cost; scorers of disjoint ``queries`` are the other way.
-
-    See Also
-    --------
-    FullTrainingSet : The splitter that goes with it.
-    held_out_score : Score of the setting chosen, on queries that did not choose.
 
     Examples
     --------
@@ -95,7 +106,10 @@ class _QueryScorer:
         if not 0 <= fold < n_splits:
             raise ValueError(f"expected fold from 0 to {n_splits - 1}, got {fold}")
         if n_splits > len(self._queries):
-            raise ValueError(f"{len(self._queries)} queries cannot make {n_splits} folds: take fewer splits")
+            raise ValueError(
+                f"expected at most as many folds as queries, which are {len(self._queries)}, got {n_splits}: "
+                "take fewer splits"
+            )
         return np.sort(np.array_split(self._queries, n_splits)[fold])
 
     def __call__(self, estimator, X, y=None):
@@ -107,8 +121,8 @@ class _QueryScorer:
         truth.X_query, truth.y_query = X_query, y_query
         if self._metric is None:  # no interval is looked at: the fewest resamples will do
             return linear_datamodeling_score(scores, truth, n_bootstrap=2).score
-        found = self._metric(scores, truth)
-        return float(getattr(found, "score", found))
+        result = self._metric(scores, truth)
+        return float(getattr(result, "score", result))
 
     def __repr__(self):
         metric = "" if self._metric is None else f", metric={self._metric!r}"
@@ -116,13 +130,15 @@ class _QueryScorer:
 
 
 def _query_indices(queries, n_query):
+    """The queries to score on, as indices: ndarray of int64."""
     if queries is None:
         return np.arange(n_query)
-    found = np.asarray(queries)
-    if found.dtype == bool and found.shape == (n_query,):
-        found = np.flatnonzero(found)
-    if found.ndim != 1 or not found.size or found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= n_query:
+    indices = np.asarray(queries)
+    if indices.dtype == bool and indices.shape == (n_query,):
+        indices = np.flatnonzero(indices)
+    fits = indices.ndim == 1 and indices.size and indices.dtype.kind in "iu"
+    if not fits or indices.min() < 0 or indices.max() >= n_query:
         raise ValueError(f"expected queries as indices from 0 to {n_query - 1} or a mask, got {queries!r}")
-    if len(np.unique(found)) < len(found):
-        raise ValueError("queries holds an index twice")
-    return found.astype(np.int64)
+    if len(np.unique(indices)) < len(indices):
+        raise ValueError("expected every index once in queries, got one twice: give a mask, or each once")
+    return indices.astype(np.int64)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import isqrt
+from typing import Any
 
 import joblib
 import numpy as np
@@ -42,10 +44,10 @@ class FullTrainingSet(BaseCrossValidator):
     [0 1 2 3] [0 0 0]
     """
 
-    def __init__(self, n_splits=5):
+    def __init__(self, n_splits: int = 5) -> None:
         self.n_splits = check_count("n_splits", n_splits)
 
-    def split(self, X, y=None, groups=None):
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All rows to fit on, and test rows that name a fold of the queries.
 
         Parameters
@@ -59,11 +61,14 @@ class FullTrainingSet(BaseCrossValidator):
             Every row, in order.
         test : ndarray of int
         """
-        rows = np.arange(count_rows(X))
+        n_rows = count_rows(X)
+        if n_rows is None:
+            raise ValueError(f"expected training rows that can be counted, got a {type(X).__name__}: pass an array")
+        rows = np.arange(n_rows)
         for fold in range(self.n_splits):
             yield rows.copy(), np.zeros(self.n_splits * (self.n_splits - 1) // 2 + fold + 1, dtype=np.int64)
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Number of folds.
 
         Parameters
@@ -76,7 +81,7 @@ class FullTrainingSet(BaseCrossValidator):
         """
         return self.n_splits
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"FullTrainingSet(n_splits={self.n_splits})"
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from ._input_validation import outputs_of, row_form, validate_query_rows, validate_training_rows
 from ._network import Network
 from ._pickling import PortableNet
-from ._training import train_clone
+from ._training import TURN, refuse_module_instance, seeded_clone, train_clone
 
 __all__ = [
+    "TURN",
     "Network",
     "PortableNet",
     "outputs_of",
+    "refuse_module_instance",
     "row_form",
+    "seeded_clone",
     "train_clone",
     "validate_query_rows",
     "validate_training_rows",

@@ -1,4 +1,8 @@
-"""Fitted nets that cross to another process."""
+"""Skorch nets pickled by the pickler at hand.
+
+skorch packs its modules with a nested plain ``pickle``, which cannot carry classes of ``__main__`` to another process
+even where the outer pickler (cloudpickle under joblib's loky) could. Handing that one the net's state goes around it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,15 @@ from skorch import NeuralNet
 from ..utils._compat import FrozenEstimator
 
 
-class PortableNet:
-    """Pickle a skorch net through the pickler at hand.
+def net_from_state(cls, state):
+    """A net with a given ``__dict__``: neither __init__ nor skorch's __setattr__ runs, which register modules anew."""
+    net = object.__new__(cls)
+    vars(net).update(state)
+    return net
 
-    skorch packs its modules with plain ``pickle``, which cannot carry classes of ``__main__`` to another process;
-    handing the state to the outer pickler (cloudpickle under joblib's loky) can.
-    """
+
+class PortableNet:
+    """A fitted net, or a frozen one, that unpickles as itself in another process."""
 
     def __init__(self, net):
         self.net = net
@@ -23,14 +30,8 @@ class PortableNet:
             return FrozenEstimator, (PortableNet(net.estimator),)
         if not isinstance(net, NeuralNet) or str(net.device).startswith("cuda"):
             return _same, (net,)  # skorch's own way maps CUDA tensors to the devices that are there
-        return _rebuild, (type(net), dict(vars(net)))
+        return net_from_state, (type(net), dict(vars(net)))
 
 
 def _same(net):
-    return net
-
-
-def _rebuild(cls, state):
-    net = cls.__new__(cls)
-    vars(net).update(state)
     return net

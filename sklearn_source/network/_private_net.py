@@ -11,14 +11,12 @@ import torch
 from ..utils._compat_skorch import criterion_names, module_names, optimizer_names
 from ..utils._compat_torch import HOOKS
 from ..utils._warnings import warn
+from ._pickling import net_from_state
 from ._private_module import Uncompiled, keep_weights, skip_compilation
 
 
 class PrivateNet:
-    """A skorch net without optimizer and callbacks, pickled without skorch's own reduction.
-
-    skorch pickles its modules with a nested plain pickle, which breaks for modules defined in ``__main__`` even where
-    the outer pickler (cloudpickle, used by loky) could send them. Here the state goes through the outer pickler alone.
+    """A skorch net without optimizer and callbacks, pickled by its state: see :func:`net_from_state`.
 
     Parameters
     ----------
@@ -30,9 +28,7 @@ class PrivateNet:
 
     def __init__(self, cls, state):
         self.cls, self.state = cls, state
-        # Neither __init__ nor skorch's __setattr__ runs: both would register the modules anew.
-        self.net = object.__new__(cls)
-        self.net.__dict__.update(state)
+        self.net = net_from_state(cls, state)
 
     def __reduce__(self):
         return PrivateNet, (self.cls, self.state)

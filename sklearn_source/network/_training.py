@@ -1,6 +1,9 @@
-"""Training a clone of an unfrozen net."""
+"""Training clones of a net from fresh weights, leaving the net and the global random states alone."""
 
 from __future__ import annotations
+
+import contextlib
+import threading
 
 import numpy as np
 import torch
@@ -10,6 +13,47 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegr
 
 from ..trajectory import TrajectoryRecorder
 from ..utils._random import seeded
+
+# The global generators are seeded while a network trains: threads take turns.
+TURN = threading.RLock()
+
+
+@contextlib.contextmanager
+def seeded_clone(net, seed):
+    """An unfitted clone, to be initialized and trained while the context lasts.
+
+    Global generators start from ``seed`` and are put back afterwards, gradients are on, and other threads wait.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Not modified.
+    seed : int
+
+    Yields
+    ------
+    fresh : skorch.NeuralNet
+    """
+    with TURN, seeded(seed, net.device), torch.enable_grad():
+        yield clone(net)
+
+
+def refuse_module_instance(net, consequence, otherwise=""):
+    """ValueError where a net was built from a module instance, whose clones all start from the same weights.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    consequence : str
+        What that means, from " that ..." or ", so that ..." on.
+    otherwise : str
+        What else may be done about it.
+    """
+    if isinstance(net.module, torch.nn.Module):
+        raise ValueError(
+            f"expected a net that makes its module, got a {type(net).__name__} that holds a module "
+            f"instance{consequence}: build the net from the module's class (module=MLP, module__hidden=...){otherwise}"
+        )
 
 
 def train_clone(net, X, y, *, seed, recorder=None):
@@ -39,18 +83,17 @@ def train_clone(net, X, y, *, seed, recorder=None):
     ValueError
         When the net was built from a module instance and trained: a clone would start from the trained weights.
     """
-    if isinstance(net.module, torch.nn.Module) and getattr(net, "initialized_", False) and len(net.history):
-        raise ValueError(
-            f"this {type(net).__name__} holds a module instance that is trained already, so that training it anew "
-            "would start from those weights: build the net from the module's class (module=MLP, module__hidden=...), "
-            "or freeze it, FrozenEstimator(net), to use it as it is"
+    if getattr(net, "initialized_", False) and len(net.history):
+        refuse_module_instance(
+            net,
+            " that is trained already, so that training it anew would start from those weights",
+            ", or freeze it, FrozenEstimator(net), to use it as it is",
         )
-    fresh = clone(net)
-    if recorder is not None:
-        _add_recorder(fresh, recorder)
-    with seeded(seed, fresh.device):
-        X, y = _suited(fresh, X, y)
-    with seeded(seed, fresh.device):
+    with seeded_clone(net, seed) as trial:
+        X, y = _suited(trial, X, y)
+    with seeded_clone(net, seed) as fresh:
+        if recorder is not None:
+            _add_recorder(fresh, recorder)
         fresh.fit(X, y)
     return fresh, X, y
 
@@ -63,22 +106,21 @@ def _add_recorder(net, recorder):
 
 
 def _suited(net, X, y):
-    """Arrays in the dtype of the net's module, targets in the shape of its output."""
+    """Arrays in the dtype of the net's module, targets in the shape of its output; ``net`` is for a trial only."""
     if not isinstance(X, np.ndarray) and not sparse.issparse(X):
         return X, y
-    trial = clone(net)
-    trial.callbacks, trial.verbose = "disable", 0
-    trial.initialize()
-    dtype = next((p.dtype for p in trial.module_.parameters() if p.is_floating_point()), torch.float32)
+    net.callbacks, net.verbose = "disable", 0
+    net.initialize()
+    dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
     dtype = torch.empty((), dtype=dtype if dtype != torch.bfloat16 else torch.float32).numpy().dtype
     output = None
     if X.dtype.kind in "iub":
         # Integers are codes to a module that embeds them and numbers to any other: the module decides.
-        output = _output(trial, X)
+        output = _output(net, X)
     if output is None:
         X = X.astype(dtype, copy=False)
         X = sparse.csr_matrix(X) if sparse.issparse(X) else X  # skorch cannot take single rows of sparse arrays
-        output = _output(trial, X)
+        output = _output(net, X)
     if not isinstance(y, np.ndarray):
         return X, y
     if isinstance(net, NeuralNetClassifier) and output is not None and output.ndim == 2 and y.ndim == 1:

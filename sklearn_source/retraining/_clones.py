@@ -1,11 +1,10 @@
-"""Clones of a skorch net that train as told: from a seed, on given batches, leaving everything else alone."""
+"""Clones of a skorch net that train from a given seed on given batches, and leave everything else alone."""
 
 from __future__ import annotations
 
 import copy
 import os
 import tempfile
-import threading
 from collections import deque
 
 import torch
@@ -14,20 +13,18 @@ from skorch import NeuralNet, callbacks
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
+from ..network import refuse_module_instance, seeded_clone
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import FrozenEstimator
 from ..utils._compat_skorch import is_predefined_split, set_training
-from ..utils._random import seeded
 from ..utils._warnings import warn
 
 # They only report, or write files that retraining must not overwrite; BatchScoring and EpochScoring stay, as others may
 # monitor what they note down.
-DROPPED = (
+DROPPED_CALLBACKS = (
     TrajectoryRecorder, callbacks.PrintLog, callbacks.ProgressBar, callbacks.TrainEndCheckpoint, callbacks.TensorBoard,
     callbacks.NeptuneLogger, callbacks.WandbLogger, callbacks.SacredLogger, callbacks.MlflowLogger,
 )  # fmt: skip
-# The global generators are seeded while a network trains: threads take turns.
-ALONE = threading.RLock()
 
 
 def template_of(net):
@@ -52,31 +49,30 @@ def template_of(net):
     net = net.estimator if isinstance(net, FrozenEstimator) else net
     if isinstance(net, type) or not isinstance(net, NeuralNet):
         came = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
-        raise TypeError(f"expected the network as a skorch NeuralNet, got {came}")
-    if isinstance(net.module, torch.nn.Module):
-        raise ValueError(
-            f"this {type(net).__name__} holds a module instance, so that every retraining would start from the same "
-            "weights, trained ones if it was fitted: build the net from the module's class (module=MLP, "
-            "module__hidden=...)"
+        raise TypeError(
+            f"expected the network as a skorch NeuralNet, got {came}: pass an instance of one, fitted or not"
         )
+    refuse_module_instance(
+        net, ", so that every retraining would start from the same weights, trained ones if it was fitted"
+    )
     options = net.get_params_for("iterator_train")
     drawn = [name for name in ("sampler", "batch_sampler") if options.get(name) is not None]
     if drawn:
         raise ValueError(
-            f"the net draws its training rows by iterator_train__{drawn[0]}, which knows the rows of one data set "
-            "only: retraining on other rows needs iterator_train__shuffle=True or no shuffling"
+            f"expected a net that shuffles its training rows or takes them in order, got iterator_train__{drawn[0]}, "
+            "which knows the rows of one data set only: give the net iterator_train__shuffle=True, or no shuffling"
         )
     if not (isinstance(net.iterator_train, type) and issubclass(net.iterator_train, DataLoader)):
         raise ValueError(
             "expected iterator_train to be torch.utils.data.DataLoader or a subclass, which takes the batches of a "
-            f"retraining by batch_sampler, got {net.iterator_train!r}"
+            f"retraining by batch_sampler, got {net.iterator_train!r}: leave it out, or derive it from DataLoader"
         )
     template = copy.copy(net)
     if net.callbacks not in (None, "disable"):
         template.callbacks = [entry for entry in net.callbacks if not _is_dropped(entry)]
     template = clone(template)  # what is dropped need not be possible to copy
     template.verbose = 0
-    if _takes_rows_away(template.train_split):
+    if _holds_rows_out(template.train_split):
         warn(
             "train_split takes rows away from training; retraining uses all rows of a subset "
             "instead (train_split=None)",
@@ -86,19 +82,20 @@ def template_of(net):
 
 
 def _is_dropped(entry):
+    """Whether an entry of ``callbacks`` is left out; ValueError for one that sets the initial weights."""
     callback = entry[1] if isinstance(entry, tuple) else entry
     kind = callback if isinstance(callback, type) else type(callback)
     if issubclass(kind, callbacks.LoadInitState):
         raise ValueError(
-            "the callback LoadInitState would start every retraining from the same weights, trained ones perhaps: "
-            "leave it out of the net that is retrained"
+            "expected callbacks that leave the initial weights alone, got LoadInitState, which would start every "
+            "retraining from the same weights, trained ones perhaps: leave it out of the net that is retrained"
         )
     if issubclass(kind, callbacks.Checkpoint):
         return not getattr(callback, "load_best", False)
-    return issubclass(kind, DROPPED)
+    return issubclass(kind, DROPPED_CALLBACKS)
 
 
-def _takes_rows_away(split):
+def _holds_rows_out(split):
     """Whether a ``train_split`` trains on fewer rows; skorch's ``predefined_split`` does not."""
     if split is None or split is False:
         return False
@@ -107,9 +104,8 @@ def _takes_rows_away(split):
 
 def initialized(template):
     """A clone with some weights and with its callbacks, which are not to make files; lazy layers still have none."""
-    with ALONE, seeded(0, template.device), tempfile.TemporaryDirectory() as folder:
-        net = clone(template)
-        _keep_files_in(net, folder)
+    with seeded_clone(template, 0) as net, tempfile.TemporaryDirectory() as folder:
+        _redirect_checkpoints(net, folder)
         return net.initialize()
 
 
@@ -135,20 +131,19 @@ def materialize(net, x):
 
 def start(template, x, unit):
     """Initial parameters of a unit's network, by name."""
-    with ALONE, seeded(unit.seed, template.device):
-        net = clone(template)
+    with seeded_clone(template, unit.seed) as net:
         net.callbacks = "disable"
         initialize(net, x)
     return {name: p.detach() for name, p in net.module_.named_parameters()}
 
 
-class _Batches:
-    """The batch sampler of one training: the batches of the next epoch each time it is asked."""
+class _PlannedBatches:
+    """The batch sampler of one training: the batches of the next epoch each time it is iterated over."""
 
     def __init__(self, plan, unit):
         self.epochs = [plan.batches(unit, epoch) for epoch in range(plan.n_epochs)]
         self.epoch = 0
-        self.shares = deque()  # what is left of each batch handed out and not trained on yet
+        self.shares = deque()  # share of its rows left in each batch that is drawn and not trained on yet
 
     def __iter__(self):
         batches = self.epochs[self.epoch]
@@ -179,27 +174,27 @@ def train(template, X, y, x_few, unit, plan, *, renormalize=True):
     net : skorch.NeuralNet
         The trained clone.
     """
-    with ALONE, seeded(unit.seed, template.device), tempfile.TemporaryDirectory() as folder, torch.enable_grad():
-        net = clone(template)
-        sampler = _Batches(plan, unit)
+    with seeded_clone(template, unit.seed) as net, tempfile.TemporaryDirectory() as folder:
+        sampler = _PlannedBatches(plan, unit)
         dealt = {"batch_sampler": sampler, "batch_size": 1, "shuffle": False, "drop_last": False}
         net.set_params(**{f"iterator_train__{name}": value for name, value in dealt.items()})
         net.max_epochs = plan.n_epochs
         if not renormalize:
-            net = _scaled(net, sampler)
-        _keep_files_in(net, folder)
+            net = _scale_loss(net, sampler)
+        _redirect_checkpoints(net, folder)
         initialize(net, x_few)
         try:
             net.partial_fit(X, y)
         except KeyError as error:
             raise ValueError(
-                f"a callback looks for {error} in the history, which a training without validation rows does not have: "
-                "give the net validation rows of its own (train_split=predefined_split(dataset)) or monitor train_loss"
+                f"expected callbacks that need no validation rows, got one that looks for {error} in the history, "
+                "which a training without validation rows does not have: give the net validation rows of its own "
+                "(train_split=predefined_split(dataset)) or monitor train_loss"
             ) from error
     return net
 
 
-def _keep_files_in(net, folder):
+def _redirect_checkpoints(net, folder):
     """Point checkpoints that are loaded at the end to a folder of this training alone."""
     if net.callbacks in (None, "disable"):
         return
@@ -214,7 +209,7 @@ def _keep_files_in(net, folder):
     net.callbacks = own
 
 
-def _scaled(net, sampler):
+def _scale_loss(net, sampler):
     """The same net with the loss of a batch divided by the rows dealt, not by those left."""
 
     class Scaled(type(net)):

@@ -6,8 +6,9 @@ import math
 
 import torch
 
+from ..network import TURN
 from ..utils._config import bytes_for
-from ._clones import ALONE, initialized, start, train
+from ._clones import initialized, start, train
 from ._stacked import StackedTrainer
 from ._vectorizable import replayable, why_not_faster, why_not_vectorized
 
@@ -32,17 +33,17 @@ class JoblibEngine:
 
     def states(self, units, plan):
         """Trained (parameters, buffers) of each unit."""
-        task, found = self.task, []
+        task, states = self.task, []
         for unit in units:
             net = train(task.template, task.X, task.y, task.few, unit, plan, renormalize=task.renormalize)
             parameters = {name: p.detach() for name, p in net.module_.named_parameters()}
-            found.append((parameters, {name: b.detach() for name, b in net.module_.named_buffers()}))
-        return found
+            states.append((parameters, {name: b.detach() for name, b in net.module_.named_buffers()}))
+        return states
 
     def __call__(self, units):
         """Outputs for the queries of each unit's network: list of ndarray (n_query,)."""
         states = self.states(units, self.task.plan)
-        with ALONE:  # threads share the network that the reader loads with one state after the other
+        with TURN:  # threads share the network that the reader loads with one state after the other
             return [self.task.reader.read(*state) for state in states]
 
 
@@ -63,6 +64,7 @@ class VectorizedEngine(JoblibEngine):
         self.chunk_size = chunk_size or _chunk_size(task.reader.network)
 
     def states(self, units, plan):
+        """Trained (parameters, buffers) of each unit; the units have equally many rows."""
         task = self.task
         x, y = task.rows.batch(slice(None))
         name = task.about["fingerprint"] if replayable(task.template) else None
@@ -94,27 +96,30 @@ def choose(engine, task, units, chunk_size):
     if engine == "joblib":
         return one_by_one, "asked for"
     reason = why_not_vectorized(initialized(task.template), task.reader.network, task.rows)
-    reason = reason or _lost_batches(task.plan, units)
+    reason = reason or _why_not_in_step(task.plan, units)
     if engine == "auto":
         reason = reason or why_not_faster(task.reader.network)
     if reason is None:
         vectorized = VectorizedEngine(task, chunk_size)
-        reason = _trial(vectorized, one_by_one, units, task.plan.trial(_N_TRIAL))
+        reason = _why_trial_differs(vectorized, one_by_one, units, task.plan.trial(_N_TRIAL))
     if reason is None:
         return vectorized, "asked for" if engine == "vectorized" else "a trial of it gave what skorch gives"
     if engine == "vectorized":
-        raise ValueError(f'engine="vectorized" does not serve this net: {reason}; use engine="auto" or "joblib"')
+        raise ValueError(
+            f'expected a net that engine="vectorized" can train, got one that it cannot ({reason}): use engine="auto" '
+            'or "joblib"'
+        )
     return one_by_one, reason
 
 
-def _trial(vectorized, one_by_one, units, plan):
+def _why_trial_differs(vectorized, one_by_one, units, plan):
     """Why a few steps of both engines differ; None where they do not."""
     units = [unit for unit in units if len(unit.rows) == len(units[-1].rows)][-2:]
     try:
-        found = vectorized.states(units, plan)
+        states = vectorized.states(units, plan)
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, KeyError, IndexError) as error:
         return f"its training cannot be vectorized ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
-    for unit, mine, theirs in zip(units, found, one_by_one.states(units, plan)):
+    for unit, mine, theirs in zip(units, states, one_by_one.states(units, plan)):
         initial = start(one_by_one.task.template, one_by_one.task.few, unit)
         moved = sum(float((theirs[0][n] - initial[n]).double().square().sum()) for n in initial)
         for values, expected, scale in ((mine[0], theirs[0], moved), (mine[1], theirs[1], None)):
@@ -128,7 +133,7 @@ def _trial(vectorized, one_by_one, units, plan):
     return None
 
 
-def _lost_batches(plan, units):
+def _why_not_in_step(plan, units):
     """Why networks cannot step together where rows were taken out of their batches; None where they can."""
     if not plan.keep_places:
         return None
@@ -143,6 +148,7 @@ def _lost_batches(plan, units):
 
 
 def _chunk_size(network):
+    """Networks trained together, an int from 1 to 4096: as many as fit what their stacks may take in bytes."""
     n_bytes = sum(p.numel() * p.element_size() for p in network.parameters().values())
     limit = bytes_for("stacked_networks") if torch.device(network.device).type == "cuda" else _CACHE_BYTES
     return int(min(4096, max(1, limit // max(1, 4 * n_bytes))))

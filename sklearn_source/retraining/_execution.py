@@ -15,7 +15,7 @@ from ..rows import row_hashes
 from ..utils._argument_checks import check_count
 from ..utils._warnings import warn
 from ._engines import choose
-from ._plan import draw_seeds, root_of, units_of
+from ._plan import draw_seeds, make_units, root_seed
 from ._retraining import Retraining
 from ._run import run
 from ._storage import UnitCache
@@ -48,27 +48,27 @@ class Execution:
             check_count("chunk_size", self.chunk_size)
         if self.cache is not None and not isinstance(self.random_state, Integral):
             raise ValueError(
-                f"cache= needs random_state as an integer, got {self.random_state!r}: a run with other seeds could not "
-                "go on from what this one leaves"
+                f"expected random_state as an integer, which cache= needs, got {self.random_state!r}: pass one, as a "
+                "run with other seeds could not go on from what this one leaves"
             )
-        object.__setattr__(self, "root", root_of(self.random_state))
+        object.__setattr__(self, "root", root_seed(self.random_state))
 
     def retrain(self, task, masks, n_repeats, *, names=None, X_query, y_query):
-        """Train ``n_repeats`` networks on the rows of every mask, and collect what they say of the queries."""
+        """Train ``n_repeats`` networks on the rows of every mask, and collect their outputs for the queries."""
         plan, fewest = task.plan, masks.sum(axis=1).min()
         if plan.drop_last and (plan.n_rows if plan.keep_places else fewest) < plan.batch_size:
             raise ValueError(
-                f"of {fewest} rows the net makes no batch of {plan.batch_size} (iterator_train__drop_last=True), so "
-                "that nothing would be trained: give it a smaller batch_size, or take larger subsets"
+                f"expected rows for at least one batch of {plan.batch_size} (iterator_train__drop_last=True), got "
+                f"{fewest}, so that nothing would be trained: give the net a smaller batch_size, or take larger subsets"
             )
         seeds = draw_seeds(len(masks), n_repeats, self.root, paired=plan.keep_places)
-        units = units_of(masks, seeds)
+        units = make_units(masks, seeds)
         engine, reason = choose(self.engine, task, units, self.chunk_size)
         if self.verbose > 0:
             tqdm.write(f"retraining {len(units)} networks, {engine.name} engine: {reason}", file=sys.stderr)
         cache = None if self.cache is None else UnitCache(self.cache, task.about["fingerprint"])
-        found, n_found = run(engine, units, n_jobs=self.n_jobs, cache=cache, verbose=self.verbose)
-        outputs = np.stack([found[unit.key] for unit in units]).reshape(*seeds.shape, -1)
+        by_key, n_cached = run(engine, units, n_jobs=self.n_jobs, cache=cache, verbose=self.verbose)
+        outputs = np.stack([by_key[unit.key] for unit in units]).reshape(*seeds.shape, -1)
         bad = int((~np.isfinite(outputs)).any(axis=2).sum())
         if bad:
             warn(
@@ -79,7 +79,7 @@ class Execution:
             "engine": engine.name,
             "engine_reason": reason,
             "random_state": self.root,
-            "from_cache": n_found,
+            "from_cache": n_cached,
             "skorch": skorch.__version__,
         }
         return Retraining(

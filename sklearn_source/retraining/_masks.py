@@ -12,7 +12,7 @@ from ..rows import row_indices
 
 def draw_masks(n_rows, n_subsets, subset_size, root):
     """Random subsets of equally many rows: (n_subsets, n_rows). More of the same root begin with the same ones."""
-    size = _subset_rows(subset_size, n_rows)
+    size = _subset_size(subset_size, n_rows)
     masks = np.zeros((n_subsets, n_rows), dtype=bool)
     for j, mask in enumerate(masks):
         rng = np.random.default_rng(np.random.SeedSequence(root, spawn_key=(0, j)))
@@ -20,7 +20,7 @@ def draw_masks(n_rows, n_subsets, subset_size, root):
     return masks
 
 
-def given_masks(subsets, n_rows):
+def check_masks(subsets, n_rows):
     """The user's own subsets."""
     masks = np.asarray(subsets)
     if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != n_rows or not masks.any(axis=1).all():
@@ -31,26 +31,29 @@ def given_masks(subsets, n_rows):
     return masks
 
 
-def masks_without(names, groups, n_rows):
+def leave_out_masks(names, groups, n_rows):
     """All rows, then all but each group: masks and names."""
     if not names:
-        raise ValueError("expected at least one group of rows to train without, got none")
+        raise ValueError("expected at least one group of rows to train without, got none: name some rows")
     names = ["all", *names]
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
         raise ValueError(
-            f"expected groups whose names differ as texts, from each other and from 'all', the training on all rows: "
-            f"{name!r} is there {times} times"
+            f"expected groups whose names differ as texts, from each other and from 'all', the training on all rows, "
+            f"got {name!r} {times} times: rename them"
         )
     masks = np.ones((len(names), n_rows), dtype=bool)
     for mask, name, rows in zip(masks[1:], names[1:], groups):
         mask[row_indices(rows, n_rows, f"group {name!r}")] = False
         if mask.all() or not mask.any():
-            raise ValueError(f"group {name!r} takes {'no' if mask.all() else 'all'} rows away")
+            raise ValueError(
+                f"expected groups of some rows but not all, got {'no' if mask.all() else 'all'} rows in group "
+                f"{name!r}: leave it out"
+            )
     return masks, names
 
 
-def _subset_rows(subset_size, n_rows):
+def _subset_size(subset_size, n_rows):
     """Rows of a subset, from a fraction or a number."""
     if isinstance(subset_size, Integral) and not isinstance(subset_size, bool):
         size = int(subset_size)

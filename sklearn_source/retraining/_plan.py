@@ -84,7 +84,7 @@ class BatchPlan:
         return replace(self, n_epochs=1, n_batches=n_batches)
 
 
-def root_of(random_state):
+def root_seed(random_state):
     """The integer that all seeds come from."""
     if isinstance(random_state, Integral) and not isinstance(random_state, bool) and random_state >= 0:
         return int(random_state)
@@ -102,7 +102,7 @@ def draw_seeds(n_subsets, n_repeats, root, paired):
     return seeds
 
 
-def units_of(masks, seeds):
+def make_units(masks, seeds):
     """One unit per network."""
     return [
         Unit(j, r, np.flatnonzero(mask), int(seeds[j, r]))

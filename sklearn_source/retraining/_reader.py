@@ -84,7 +84,7 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
         if measure.name == "neg_loss" or isinstance(error, TargetError):
             raise
     if X_query is None:
-        raise ValueError("expected X_query, the queries to measure, got None")
+        raise ValueError("expected X_query, the queries to measure, got None: pass them")
     form = row_form(x)
     shape = tuple(y.shape[1:]) if isinstance(y, torch.Tensor) else None
     rows = fresh.prepare(*cast_like_training(*as_arrays(start, X_query, y_query), form, shape))
@@ -98,12 +98,14 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
         return _checked(Reader(fresh, rows, measure.target(output_now, targets), measure)), "given"
     if measure.needs_y or not fresh.is_classification:
         if measure.needs_y:
-            raise ValueError(f"measurement {measure.name!r} needs the targets of the queries: pass y_query")
+            raise ValueError(
+                f"expected the targets of the queries, which measurement {measure.name!r} needs, got none: pass y_query"
+            )
         return _checked(Reader(fresh, rows, None, measure)), "none"
     if not getattr(net, "initialized_", False):
         raise ValueError(
-            f"measurement {measure.name!r} needs one fixed label per query: pass y_query, or a trained net, whose "
-            "predicted classes are then taken"
+            f"expected one fixed label per query, which measurement {measure.name!r} needs, got none and an untrained "
+            "net: pass y_query, or a trained net, whose predicted classes are then taken"
         )
     trained = Network.from_net(net)
     with torch.no_grad():
@@ -112,6 +114,7 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
 
 
 def _windows(rows):
+    """Slices that cut rows into parts of at most ``_BATCH``."""
     return [slice(start, start + _BATCH) for start in range(0, len(rows), _BATCH)]
 
 
@@ -120,5 +123,7 @@ def _checked(reader):
     network = reader.network
     value = reader.read(network.parameters(), network.buffers())
     if value.shape != (len(reader.rows),):
-        raise ValueError(f"expected one value per query, got shape {np.shape(value)}")
+        raise ValueError(
+            f"expected one value per query, got shape {np.shape(value)}: let the measurement return shape (n_query,)"
+        )
     return reader

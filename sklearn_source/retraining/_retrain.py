@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+from skorch import NeuralNet
 
 from ..rows import row_indices
 from ..utils._argument_checks import check_count
 from ._execution import Execution
-from ._masks import draw_masks, given_masks, masks_without
+from ._masks import check_masks, draw_masks, leave_out_masks
+from ._retraining import Retraining
 from ._task import make_task
 
 
 def retrain_on_subsets(
-    net,
-    X_train,
-    y_train,
-    X_query,
-    y_query=None,
+    net: NeuralNet,
+    X_train: Any,
+    y_train: Any,
+    X_query: Any,
+    y_query: Any = None,
     *,
-    n_subsets=100,
-    subset_size=0.5,
-    n_repeats=5,
-    subsets=None,
-    measurement="auto",
-    output=None,
-    random_state=None,
-    n_jobs=None,
-    engine="auto",
-    chunk_size=None,
-    cache=None,
-    verbose=0,
-):
+    n_subsets: int = 100,
+    subset_size: float = 0.5,
+    n_repeats: int = 5,
+    subsets: ArrayLike | None = None,
+    measurement: str | Callable = "auto",
+    output: int | tuple[int, ...] | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    engine: str = "auto",
+    chunk_size: int | None = None,
+    cache: str | os.PathLike | None = None,
+    verbose: int = 0,
+) -> Retraining:
     """Train a network on random subsets of its rows, again and again: the truth that scores are judged by.
 
     Every network starts from fresh weights and meets its rows in an order of its own; see Notes for what that costs.
@@ -45,11 +50,15 @@ def retrain_on_subsets(
         Trained or not; only its configuration is used, and it is not modified. It must be built from a module class (or
         a factory), not from an instance. A ``TrajectoryRecorder`` and callbacks that print or save are left out. A
         ``train_split`` that takes rows away from training is left out, with a warning.
-    X_train, y_train
-        What ``net.fit`` takes; ``y_train=None`` for a Dataset that has targets.
-    X_query, y_query
-        The queries. Without ``y_query``, the classes that a trained `net` predicts stand for the labels; a measurement
-        that compares with other targets needs them.
+    X_train : array-like, dict of arrays or Dataset
+        What ``net.fit`` takes.
+    y_train : array-like or None
+        Their targets; None for a Dataset that has targets.
+    X_query : array-like, dict of arrays or Dataset
+        The queries.
+    y_query : array-like, optional
+        Their targets. Without them, the classes that a trained `net` predicts stand for the labels; a measurement that
+        compares with other targets needs them.
     n_subsets : int, default=100
     subset_size : float or int, default=0.5
         Rows of each subset: a fraction of all, or a number.
@@ -113,36 +122,46 @@ def retrain_on_subsets(
         check_count("n_subsets", n_subsets)
         masks = draw_masks(n_rows, n_subsets, subset_size, execution.root)
     else:
-        masks = given_masks(subsets, n_rows)
+        masks = check_masks(subsets, n_rows)
     return execution.retrain(task, masks, n_repeats, X_query=X_query, y_query=y_query)
 
 
 def leave_one_out(
-    net,
-    X_train,
-    y_train,
-    X_query,
-    y_query=None,
+    net: NeuralNet,
+    X_train: Any,
+    y_train: Any,
+    X_query: Any,
+    y_query: Any = None,
     *,
-    rows=None,
-    n_repeats=1,
-    renormalize=True,
-    measurement="auto",
-    output=None,
-    random_state=None,
-    n_jobs=None,
-    engine="auto",
-    chunk_size=None,
-    cache=None,
-    verbose=0,
-):
+    rows: ArrayLike | None = None,
+    n_repeats: int = 1,
+    renormalize: bool = True,
+    measurement: str | Callable = "auto",
+    output: int | tuple[int, ...] | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    engine: str = "auto",
+    chunk_size: int | None = None,
+    cache: str | os.PathLike | None = None,
+    verbose: int = 0,
+) -> Retraining:
     """Train a network on all rows, and again without each of them in turn.
 
     Read more in the :ref:`User Guide <retraining>`.
 
     Parameters
     ----------
-    net, X_train, y_train, X_query, y_query : as in :func:`retrain_on_subsets`
+    net : skorch.NeuralNet
+        Trained or not; only its configuration is used, and it is not modified. It must be built from a module class (or
+        a factory), not from an instance.
+    X_train : array-like, dict of arrays or Dataset
+        What ``net.fit`` takes.
+    y_train : array-like or None
+        Their targets; None for a Dataset that has targets.
+    X_query : array-like, dict of arrays or Dataset
+        The queries.
+    y_query : array-like, optional
+        Their targets. Without them, the classes that a trained `net` predicts stand for the labels.
     rows : array-like of int, optional
         The rows to leave out in turn; by default every row.
     n_repeats : int, default=1
@@ -152,7 +171,22 @@ def leave_one_out(
         Whether the loss of a batch that lost its row is the mean over the others, as in a training without the row.
         False divides by the size of the full batch: the others keep the weight 1/N that they had, which is what
         scores are the derivative of.
-    measurement, output, random_state, n_jobs, engine, chunk_size, cache, verbose : as in :func:`retrain_on_subsets`
+    measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
+        As for the attribution methods. What is attributed and what is retrained must be measured alike.
+    output : int or tuple of int, optional
+        Which output ``"prediction"`` reads.
+    random_state : int, RandomState instance or None, default=None
+        Decides initial weights, batch order and whatever else is drawn.
+    n_jobs : int or None, default=None
+        Processes among which networks are shared out. The result does not depend on it.
+    engine : {"auto", "vectorized", "joblib"}, default="auto"
+        How networks are trained: one clone of the net at a time, or many at once; :func:`retrain_on_subsets` has more.
+    chunk_size : int or None, default=None
+        Networks that the vectorized engine trains at once; None: by cache or memory.
+    cache : path-like, optional
+        A folder where finished networks are kept, so that a run that was killed goes on from there.
+    verbose : int, default=0
+        Above 0: which engine and why, and a bar with the time that remains.
 
     Returns
     -------
@@ -171,43 +205,73 @@ def leave_one_out(
     """
     task = _paired_task(net, X_train, y_train, X_query, y_query, measurement, output, renormalize, n_repeats)
     rows = np.arange(task.plan.n_rows) if rows is None else row_indices(rows, task.plan.n_rows, "rows")
-    masks, names = masks_without([str(row) for row in rows], rows[:, None], task.plan.n_rows)
+    masks, names = leave_out_masks([str(row) for row in rows], rows[:, None], task.plan.n_rows)
     execution = Execution(random_state, n_jobs, engine, chunk_size, cache, verbose)
     return execution.retrain(task, masks, n_repeats, names=names, X_query=X_query, y_query=y_query)
 
 
 def retrain_without(
-    net,
-    X_train,
-    y_train,
-    X_query,
-    y_query=None,
+    net: NeuralNet,
+    X_train: Any,
+    y_train: Any,
+    X_query: Any,
+    y_query: Any = None,
     *,
-    removed,
-    n_repeats=1,
-    renormalize=True,
-    measurement="auto",
-    output=None,
-    random_state=None,
-    n_jobs=None,
-    engine="auto",
-    chunk_size=None,
-    cache=None,
-    verbose=0,
-):
+    removed: Mapping[Any, ArrayLike] | Iterable[ArrayLike],
+    n_repeats: int = 1,
+    renormalize: bool = True,
+    measurement: str | Callable = "auto",
+    output: int | tuple[int, ...] | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    engine: str = "auto",
+    chunk_size: int | None = None,
+    cache: str | os.PathLike | None = None,
+    verbose: int = 0,
+) -> Retraining:
     """Train a network on all rows, and again without each of several groups of them.
 
     Read more in the :ref:`User Guide <retraining>`.
 
     Parameters
     ----------
-    net, X_train, y_train, X_query, y_query : as in :func:`retrain_on_subsets`
+    net : skorch.NeuralNet
+        Trained or not; only its configuration is used, and it is not modified. It must be built from a module class (or
+        a factory), not from an instance.
+    X_train : array-like, dict of arrays or Dataset
+        What ``net.fit`` takes.
+    y_train : array-like or None
+        Their targets; None for a Dataset that has targets.
+    X_query : array-like, dict of arrays or Dataset
+        The queries.
+    y_query : array-like, optional
+        Their targets. Without them, the classes that a trained `net` predicts stand for the labels.
     removed : mapping, or array-like of shape (n_groups, k), or list of array-like
         The groups: a mapping from names to row indices (or masks of all rows), or indices of one group after the other.
         ``est.top_influences(X_query, k=20).indices`` removes the strongest rows of each query in turn; the effect on
         that query itself is then the diagonal of :meth:`Retraining.effects`.
-    n_repeats, renormalize : as in :func:`leave_one_out`
-    measurement, output, random_state, n_jobs, engine, chunk_size, cache, verbose : as in :func:`retrain_on_subsets`
+    n_repeats : int, default=1
+        Networks per group. Networks of one repeat start from the same weights and meet the same batches, the group left
+        out aside.
+    renormalize : bool, default=True
+        Whether the loss of a batch that lost rows is the mean over the others, as in a training without the group.
+        False divides by the size of the full batch.
+    measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
+        As for the attribution methods. What is attributed and what is retrained must be measured alike.
+    output : int or tuple of int, optional
+        Which output ``"prediction"`` reads.
+    random_state : int, RandomState instance or None, default=None
+        Decides initial weights, batch order and whatever else is drawn.
+    n_jobs : int or None, default=None
+        Processes among which networks are shared out. The result does not depend on it.
+    engine : {"auto", "vectorized", "joblib"}, default="auto"
+        How networks are trained: one clone of the net at a time, or many at once; :func:`retrain_on_subsets` has more.
+    chunk_size : int or None, default=None
+        Networks that the vectorized engine trains at once; None: by cache or memory.
+    cache : path-like, optional
+        A folder where finished networks are kept, so that a run that was killed goes on from there.
+    verbose : int, default=0
+        Above 0: which engine and why, and a bar with the time that remains.
 
     Returns
     -------
@@ -231,7 +295,7 @@ def retrain_without(
             f"{type(removed).__name__}"
         )
     groups = dict(removed if isinstance(removed, Mapping) else enumerate(removed))
-    masks, names = masks_without([str(name) for name in groups], groups.values(), task.plan.n_rows)
+    masks, names = leave_out_masks([str(name) for name in groups], groups.values(), task.plan.n_rows)
     execution = Execution(random_state, n_jobs, engine, chunk_size, cache, verbose)
     return execution.retrain(task, masks, n_repeats, names=names, X_query=X_query, y_query=y_query)
 

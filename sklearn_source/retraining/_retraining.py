@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..rows import to_numpy
 from ._storage import read_arrays, write_arrays
@@ -35,8 +40,8 @@ class Retraining:
     names : list of str, optional
         A name for each subset.
     X_query, y_query : optional
-        The queries, kept as they were given: scorers and displays then need not be told. :meth:`save` writes those that
-        are numbers in an array, table, tensor or list, as arrays.
+        The queries, kept as they were given, so that scorers and displays have them. :meth:`save` writes those that are
+        numbers in an array, table, tensor or list, as arrays.
     row_hashes : ndarray of shape (n_train,), uint64, optional
         Fingerprints of the training rows and their targets, by which scorers and displays recognise the rows that an
         estimator was fitted on, in any order.
@@ -49,17 +54,17 @@ class Retraining:
 
     def __init__(
         self,
-        masks,
-        outputs,
-        measurement,
-        seeds,
-        settings=None,
-        names=None,
+        masks: ArrayLike,
+        outputs: ArrayLike,
+        measurement: str,
+        seeds: ArrayLike,
+        settings: Mapping[str, Any] | None = None,
+        names: Sequence[str] | None = None,
         *,
-        X_query=None,
-        y_query=None,
-        row_hashes=None,
-    ):
+        X_query: Any = None,
+        y_query: Any = None,
+        row_hashes: ArrayLike | None = None,
+    ) -> None:
         self.masks = np.asarray(masks)
         self.outputs = np.asarray(outputs)
         self.measurement = str(measurement)
@@ -83,26 +88,26 @@ class Retraining:
             raise ValueError(f"expected a name for each of {len(self.masks)} subsets, got {len(self.names)}")
 
     @property
-    def n_subsets(self):
-        """int: number of subsets."""
+    def n_subsets(self) -> int:
+        """Number of subsets."""
         return self.outputs.shape[0]
 
     @property
-    def n_repeats(self):
-        """int: networks per subset."""
+    def n_repeats(self) -> int:
+        """Networks per subset."""
         return self.outputs.shape[1]
 
     @property
-    def n_query(self):
-        """int: number of queries."""
+    def n_query(self) -> int:
+        """Number of queries."""
         return self.outputs.shape[2]
 
     @property
-    def n_train(self):
-        """int: number of rows the subsets are drawn from."""
+    def n_train(self) -> int:
+        """Number of rows that the subsets are drawn from."""
         return self.masks.shape[1]
 
-    def mean(self):
+    def mean(self) -> np.ndarray:
         """Mean over repeats.
 
         Returns
@@ -111,7 +116,7 @@ class Retraining:
         """
         return self.outputs.mean(axis=1, dtype=np.float64)
 
-    def effects(self):
+    def effects(self) -> np.ndarray:
         """What the rows that a subset lacks contributed: trained on all rows, minus trained on the subset.
 
         Returns
@@ -128,13 +133,13 @@ class Retraining:
         whole = self.masks.all(axis=1)
         if not whole.any():
             raise ValueError(
-                "effects compare with networks trained on all rows, but no subset here holds them all: use "
-                "leave_one_out or retrain_without"
+                "expected a subset of all rows, with whose networks effects compare, got "
+                f"{self.n_subsets} subsets that all lack some: use leave_one_out or retrain_without"
             )
         mean = self.mean()
         return (mean[whole].mean(axis=0) - mean[~whole]).T
 
-    def merge(self, other):
+    def merge(self, other: Retraining) -> Retraining:
         """Add the repeats of another retraining of the same subsets.
 
         Parameters
@@ -154,11 +159,13 @@ class Retraining:
             If the two differ in anything but seeds, or share a network: it would be counted twice.
         """
         if not isinstance(other, Retraining):
-            raise ValueError(f"expected a Retraining to merge with, got a {type(other).__name__}")
+            raise ValueError(
+                f"expected a Retraining to merge with, got a {type(other).__name__}: load it first if it is a file"
+            )
         if not np.array_equal(self.masks, other.masks):
             raise ValueError(
-                "expected a retraining of the same subsets in the same order: make it with subsets=first.masks and "
-                "another random_state"
+                f"expected a retraining of the same subsets in the same order, got {other.n_subsets} that differ from "
+                f"these {self.n_subsets}: make it with subsets=first.masks and another random_state"
             )
         fingerprints = [r.settings.get("fingerprint") for r in (self, other)]
         if self.measurement != other.measurement or self.n_query != other.n_query or len(set(fingerprints)) > 1:
@@ -169,15 +176,15 @@ class Retraining:
             )
         if any(np.intersect1d(mine, theirs).size for mine, theirs in zip(self.seeds, other.seeds)):
             raise ValueError(
-                "both retrainings hold networks of the same seeds, which would be counted twice: make the second with "
-                "another random_state"
+                "expected a retraining with other seeds, got some networks that are in both and would be counted "
+                "twice: make the second with another random_state"
             )
         outputs, seeds = (np.concatenate([getattr(r, n) for r in (self, other)], axis=1) for n in ("outputs", "seeds"))
         merged = copy.copy(self)
         merged.outputs, merged.seeds, merged.settings = outputs, seeds, dict(self.settings)
         return merged
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> Path:
         """Write to one ``.npz`` file: arrays, and the settings as JSON. Written whole or not at all.
 
         Parameters
@@ -191,14 +198,14 @@ class Retraining:
             The file written.
         """
         arrays = {"masks": self.masks, "outputs": self.outputs, "seeds": self.seeds}
-        optional = {"X_query": _as_numbers(self.X_query), "y_query": _as_numbers(self.y_query)}
+        optional = {"X_query": _numeric_array(self.X_query), "y_query": _numeric_array(self.y_query)}
         optional["row_hashes"] = self.row_hashes
         arrays.update({name: values for name, values in optional.items() if values is not None})
         about = {"format": _FORMAT, "version": 1, "measurement": self.measurement, "names": self.names}
         return write_arrays(path, arrays, {**about, "settings": self.settings})
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> Retraining:
         """Read what :meth:`save` wrote. No code from the file is run.
 
         Parameters
@@ -216,17 +223,19 @@ class Retraining:
         """
         arrays, about = read_arrays(path)
         if about.get("format") != _FORMAT or not {"masks", "outputs", "seeds"} <= set(arrays):
-            raise ValueError(f"{path}: expected a file written by Retraining.save, found {about.get('format')!r}")
+            raise ValueError(
+                f"expected a file written by Retraining.save, got {path} of format {about.get('format')!r}: pass one"
+            )
         return cls(**arrays, measurement=about["measurement"], settings=about["settings"], names=about["names"])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"Retraining({self.n_subsets} subsets x {self.n_repeats} repeats of {self.n_train} rows, "
             f"{self.n_query} queries, measurement={self.measurement!r})"
         )
 
 
-def _as_numbers(values):
+def _numeric_array(values):
     """An array of numbers, None where there are other things."""
     if isinstance(values, list) and values and np.ndim(values[0]) < 2:  # else several inputs
         values = np.asarray(values)

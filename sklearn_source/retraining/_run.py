@@ -26,21 +26,21 @@ def run(engine, units, *, n_jobs, cache, verbose):
     Returns
     -------
     outputs : dict from key to ndarray (n_query,)
-    n_found : int
+    n_cached : int
         How many of them an earlier run had finished.
     """
     keys = {unit.key for unit in units}
-    found = {} if cache is None else {key: value for key, value in cache.read().items() if key in keys}
-    n_found = len(found)
-    pending = [[unit for unit in chunk if unit.key not in found] for chunk in _chunks(units, engine)]
+    outputs = {} if cache is None else {key: value for key, value in cache.read().items() if key in keys}
+    n_cached = len(outputs)
+    pending = [[unit for unit in chunk if unit.key not in outputs] for chunk in _chunks(units, engine)]
     pending = [chunk for chunk in pending if chunk]
-    with counter(len(keys), done=n_found, verbose=verbose > 0, desc="retraining", unit="net") as bar:
-        for names, values in _trained(engine, pending, n_jobs):
+    with counter(len(keys), done=n_cached, verbose=verbose > 0, desc="retraining", unit="net") as bar:
+        for names, values in _finished_chunks(engine, pending, n_jobs):
             if cache is not None:
                 cache.write(names, values)
-            found.update(zip(names, values, strict=True))
+            outputs.update(zip(names, values, strict=True))
             bar.update(len(names))
-    return found, n_found
+    return outputs, n_cached
 
 
 def _chunks(units, engine):
@@ -57,25 +57,29 @@ def _chunks(units, engine):
     return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
 
-def _trained(engine, chunks, n_jobs):
+def _finished_chunks(engine, chunks, n_jobs):
     """Yield (keys, outputs) of the chunks, as they are finished where the backend can tell."""
     if getattr(get_active_backend()[0], "supports_return_generator", False):
         how = "generator_unordered" if _UNORDERED else "generator"
-        yield from joblib.Parallel(n_jobs=n_jobs, return_as=how)(joblib.delayed(_work)(engine, c) for c in chunks)
+        yield from joblib.Parallel(n_jobs=n_jobs, return_as=how)(
+            joblib.delayed(_train_chunk)(engine, c) for c in chunks
+        )
         return
     parallel = joblib.Parallel(n_jobs=n_jobs)
     wave = 4 * max(1, joblib.effective_n_jobs(n_jobs))
     for start in range(0, len(chunks), wave):
-        yield from parallel(joblib.delayed(_work)(engine, chunk) for chunk in chunks[start : start + wave])
+        yield from parallel(joblib.delayed(_train_chunk)(engine, chunk) for chunk in chunks[start : start + wave])
 
 
-def _work(engine, units):
+def _train_chunk(engine, units):
+    """Keys of the units and their outputs for the queries: two lists."""
     try:
         return [unit.key for unit in units], [np.asarray(values) for values in engine(units)]
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ValueError(
-            f"of {len(units[0].rows)} rows a batch of a single one is left, of which batch normalisation has no "
-            f"statistics: give the net another batch_size, iterator_train__drop_last=True, or other subsets ({error})"
+            "expected batches of two rows or more, as batch normalisation has no statistics of one, got "
+            f"{len(units[0].rows)} rows, of which a batch of a single one is left ({error}): give the net another "
+            "batch_size, iterator_train__drop_last=True, or other subsets"
         ) from error

@@ -12,10 +12,11 @@ from skorch import callbacks
 from skorch.history import History
 from torch.func import functional_call, vmap
 
+from ..network import TURN
 from ..utils._compat_skorch import set_training
 from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
 from ..utils._random import seeded
-from ._clones import ALONE, initialize, initialized
+from ._clones import initialize, initialized
 from ._replay import replay
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
@@ -60,38 +61,40 @@ class StackedTrainer:
             Mappings from name to Tensor, in the order of `units`.
         """
         _keep_freed_memory()
-        stacks = self._initial(units)
+        stacks = self._initial_stack(units)
         gradients = _Gradients(self.net, self.network, stacks, self.name)
         optimizer = self._optimizer(list(stacks.leaves.items()))
         trained = [leaf for leaf in stacks.leaves.values() if leaf.requires_grad]
-        clock = _Clock(optimizer, self.schedules)
-        self.net.history = clock.net.history  # where a get_loss of the user's own may look for the epoch
+        steps = _ScheduledOptimizer(optimizer, self.schedules)
+        self.net.history = steps.net.history  # where a get_loss of the user's own may look for the epoch
         set_training(self.net, True)
         for epoch in range(plan.n_epochs):
-            clock.begin_epoch()
+            steps.begin_epoch()
             dealt = [plan.batches(unit, epoch) for unit in units]
-            for index, weights in _aligned(dealt, self.renormalize) if plan.keep_places else _even(dealt):
+            batches = _padded_batches(dealt, self.renormalize) if plan.keep_places else _equal_batches(dealt)
+            for index, weights in batches:
                 batch = self._pick(self.x, index), self._pick(self.y, index)
                 if weights is not None:
                     batch = *batch, weights.to(self.network.device, self.network.dtype)
                 for leaf, gradient in zip(trained, gradients(batch)):
                     # Fused optimizers misread gradients that were expanded (the gradient of a sum, say).
                     leaf.grad = None if gradient is None else gradient.contiguous()
-                clock.step()
-            clock.end_epoch()
+                steps.step()
+            steps.end_epoch()
         return stacks.split()
 
-    def _initial(self, units):
+    def _initial_stack(self, units):
         """Weights drawn as a skorch clone of each unit draws them, stacked."""
         states = []
         few = tree_map(lambda leaf: leaf[:2], self.x)
         for unit in units:
-            with ALONE, seeded(unit.seed, self.net.device):
+            with TURN, seeded(unit.seed, self.net.device):
                 initialize(self.net, few)
-            states.append(_copied(self.net.module_))
-        return _Stacks(self.net.module_, states)
+            states.append(_copied_state(self.net.module_))
+        return _StackedParameters(self.net.module_, states)
 
     def _optimizer(self, named):
+        """The net's optimizer on (name, stack) pairs, fused where torch can."""
         args, options = self.net.get_params_for_optimizer("optimizer", named)
         if self.net.optimizer in _FUSED and not {"foreach", "fused", "capturable", "differentiable"} & set(options):
             try:
@@ -101,6 +104,7 @@ class StackedTrainer:
         return self.net.optimizer(*args, **options)
 
     def _pick(self, tree, index):
+        """Rows of a tree of tensors, of as many axes as ``index`` has in front."""
         index = index.to(self.network.device)
         return tree_map(lambda leaf: leaf[index], tree)
 
@@ -109,10 +113,11 @@ class _Gradients:
     """Gradients of the losses of all networks at their batches, by parameter."""
 
     def __init__(self, net, network, stacks, name):
-        self.stacks, self.name, self.seen = stacks, name, False
-        self.loss = vmap(functools.partial(functional_call, _Call(stacks.module, net, network)))
+        self.stacks, self.name, self.stepped = stacks, name, False
+        self.loss = vmap(functools.partial(functional_call, _BatchLoss(stacks.module, net, network)))
 
     def __call__(self, batch):
+        """Gradients of the stacks that are trained, None where a loss does not depend on one, at (x, y[, weights])."""
         tensors, form = tree_flatten((self.stacks.leaves, self.stacks.buffers, batch))
 
         def compute(*tensors):
@@ -124,16 +129,16 @@ class _Gradients:
 
         if self.name is None:
             return compute(*tensors)
-        if self.seen:
+        if self.stepped:
             return replay(self.name, compute, tensors)
         # A module that notes something down in a step (a counter, say) may do something else in the next.
-        before = _noted(self.stacks.module)
+        before = _scalar_attributes(self.stacks.module)
         gradients = compute(*tensors)
-        self.seen, self.name = True, self.name if _noted(self.stacks.module) == before else None
+        self.stepped, self.name = True, self.name if _scalar_attributes(self.stacks.module) == before else None
         return gradients
 
 
-class _Call(torch.nn.Module):
+class _BatchLoss(torch.nn.Module):
     """The loss of one network on its batch: all of ``get_loss`` sees it, penalties too."""
 
     def __init__(self, module, net, network):
@@ -148,7 +153,7 @@ class _Call(torch.nn.Module):
         return (self.network.row_loss(output, y, x) * weights).sum()
 
 
-class _Stacks:
+class _StackedParameters:
     """Parameters and buffers of many networks, the network as first axis.
 
     Weights of linear layers lie transposed in memory: their gradients then come out of the batched product in the same
@@ -157,22 +162,24 @@ class _Stacks:
 
     def __init__(self, module, states):
         self.module, self.n = module, len(states)
-        self.leaves, self.turned = {}, set(_turned(module))
+        self.leaves, self.transposed = {}, set(_transposed_weights(module))
         for name, p in module.named_parameters():
             stack = torch.stack(
-                [parameters[name].mT if name in self.turned else parameters[name] for parameters, _ in states]
+                [parameters[name].mT if name in self.transposed else parameters[name] for parameters, _ in states]
             )
             self.leaves[name] = stack.contiguous().requires_grad_(p.requires_grad)
         self.buffers = {n: torch.stack([buffers[n] for _, buffers in states]) for n, _ in module.named_buffers()}
 
     def _parameters(self, leaves):
-        return {name: leaf.mT if name in self.turned else leaf for name, leaf in leaves.items()}
+        """The stacks in the layout of the module's parameters, by name."""
+        return {name: leaf.mT if name in self.transposed else leaf for name, leaf in leaves.items()}
 
     def state(self, leaves, buffers):
-        """What the module of :class:`_Call` calls its parameters and buffers."""
+        """What the module of :class:`_BatchLoss` calls its parameters and buffers."""
         return {f"module.{name}": value for name, value in {**self._parameters(leaves), **buffers}.items()}
 
     def split(self):
+        """(parameters, buffers) of each network, by name."""
         parameters = {name: value.detach() for name, value in self._parameters(self.leaves).items()}
         return [
             ({n: v[i].contiguous() for n, v in parameters.items()}, {n: v[i].clone() for n, v in self.buffers.items()})
@@ -180,22 +187,23 @@ class _Stacks:
         ]
 
 
-def _noted(module):
-    """The plain values that a module and its parts hold."""
+def _scalar_attributes(module):
+    """The numbers and texts that a module and its parts hold."""
     return [
         {name: value for name, value in vars(part).items() if isinstance(value, (int, float, str, type(None)))}
         for part in module.modules()
     ]
 
 
-def _turned(module):
+def _transposed_weights(module):
+    """Names of the weights of linear layers, which are stacked transposed."""
     for name, part in module.named_modules():
-        # A single output's weights are a vector: turned, it would take the slow path of the batched product.
+        # A single output's weights are a vector: transposed, it would take the slow path of the batched product.
         if type(part) is torch.nn.Linear and part.out_features > 1:
             yield f"{name}.weight" if name else "weight"
 
 
-class _Clock:
+class _ScheduledOptimizer:
     """Takes the optimizer's steps and lets skorch's schedulers see them, as a fit would."""
 
     def __init__(self, optimizer, schedules):
@@ -231,21 +239,22 @@ def _keep_freed_memory():
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
-def _copied(module):
+def _copied_state(module):
+    """Copies of (parameters, buffers) by name."""
     return (
         {name: p.detach().clone() for name, p in module.named_parameters()},
         {name: b.detach().clone() for name, b in module.named_buffers()},
     )
 
 
-def _even(dealt):
+def _equal_batches(dealt):
     """Batches of equally many rows: (index, None) for each step, with the network as the first axis of the index."""
     sizes = [len(rows) for rows, _ in dealt[0]]
     order = torch.from_numpy(np.stack([np.concatenate([rows for rows, _ in batches]) for batches in dealt]))
     return [(index, None) for index in order.split(sizes, dim=1)]
 
 
-def _aligned(dealt, renormalize):
+def _padded_batches(dealt, renormalize):
     """Batches of unequal length as one index, with a weight for each row: 0 for those that fill up."""
     for batches in zip(*dealt, strict=True):
         length = max(len(rows) for rows, _ in batches)

@@ -42,7 +42,8 @@ def read_arrays(path):
         about = json.loads(arrays.pop(_ABOUT).tobytes())
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path}: expected a complete .npz file written by this package, but it cannot be read ({error})"
+            f"expected a complete .npz file written by this package, got {path}, which cannot be read ({error}): pass "
+            "another path, or make the file again"
         ) from error
     return arrays, about
 
@@ -67,14 +68,14 @@ class UnitCache:
 
     def read(self):
         """Outputs by key of network; files that were damaged from outside are as if they were not there."""
-        found = {}
+        outputs = {}
         for file in sorted(self.folder.glob("*.npz")):
             try:
                 arrays, about = read_arrays(file)
-                found.update(zip(about["units"], arrays["outputs"], strict=True))
+                outputs.update(zip(about["units"], arrays["outputs"], strict=True))
             except (KeyError, ValueError):
                 continue
-        return found
+        return outputs
 
     def write(self, keys, outputs):
         """Add finished networks."""

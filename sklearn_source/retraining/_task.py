@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..network import Network, outputs_of
+from ..network import TURN, Network, outputs_of
 from ..rows import Rows, as_arrays, prepare_rows
 from ..utils._random import seeded
-from ._clones import ALONE, initialized, materialize, template_of
-from ._key import fingerprint
+from ._cache_key import fingerprint
+from ._clones import initialized, materialize, template_of
 from ._plan import BatchPlan
 from ._reader import Reader, make_reader
 
@@ -57,10 +57,12 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
     X, y = as_arrays(start, X, y)
     few = _few_rows(start, X, y)
     network = Network.from_net(start)
-    X, y = _suited(network, X, y)
+    X, y = _cast_to_module(network, X, y)
     rows = network.prepare(X, y)
     if not rows.has_y:
-        raise ValueError("retraining needs the targets of the training rows: pass y_train, or a dataset that has them")
+        raise ValueError(
+            "expected the targets of the training rows, got none: pass y_train, or a dataset that has them"
+        )
     reader, labels = make_reader(net, start, network, rows, X_query, y_query, measurement, output)
     options = template.get_params_for("iterator_train")
     plan = BatchPlan(
@@ -90,19 +92,19 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
 
 def _few_rows(net, X, y):
     """A few rows as the module of an initialized net reads them; its lazy layers take their weights from them."""
-    with ALONE, seeded(0, net.device):
+    with TURN, seeded(0, net.device):
         dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
         few, _ = prepare_rows(net, X, y, device=torch.device(net.device), dtype=dtype).batch(slice(0, 2))
         outputs_of(partial(materialize, net), few)
     return few
 
 
-def _suited(network, X, y):
+def _cast_to_module(network, X, y):
     """Floating-point arrays in the module's dtype, as skorch hands them on without a cast."""
     dtype = None if network.dtype == torch.bfloat16 else torch.empty((), dtype=network.dtype).numpy().dtype
     if dtype is not None and isinstance(X, np.ndarray) and X.dtype.kind == "f":
         X = X.astype(dtype, copy=False)
-    numbers = network.predictive.takes_numbers
-    if dtype is not None and isinstance(y, np.ndarray) and (y.dtype.kind == "f" or numbers):
+    numeric_targets = network.predictive.takes_numbers
+    if dtype is not None and isinstance(y, np.ndarray) and (y.dtype.kind == "f" or numeric_targets):
         y = y.astype(dtype, copy=False)
     return X, y

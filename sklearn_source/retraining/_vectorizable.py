@@ -11,15 +11,15 @@ from torch.utils.data import DataLoader
 from ..rows import ArrayRows
 from ..utils._compat_skorch import TRAINING_STEP
 from ..utils._compat_torch import Convolution, Dropout
-from ._clones import DROPPED
+from ._clones import DROPPED_CALLBACKS
 
 # They update every number from its own gradient and state alone: stacked parameters as each network by itself.
 ELEMENTWISE = tuple(
     getattr(torch.optim, name)
     for name in ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD", "Rprop")
 )
-_LARGE = 500_000
-_REPORTING = (*DROPPED, callbacks.EpochTimer, callbacks.PassthroughScoring, ScoringBase)
+_MAX_PARAMETERS = 500_000
+_REPORTING = (*DROPPED_CALLBACKS, callbacks.EpochTimer, callbacks.PassthroughScoring, ScoringBase)
 
 
 def why_not_vectorized(template, network, rows):
@@ -39,7 +39,7 @@ def why_not_vectorized(template, network, rows):
     reason : str or None
     """
     kind = type(template)
-    own = next((name for name in TRAINING_STEP if _is_own(kind, name)), None)
+    own = next((name for name in TRAINING_STEP if _is_overridden(kind, name)), None)
     if own:
         return f"{kind.__name__} has a {own} of its own"
     if template.optimizer not in ELEMENTWISE:
@@ -75,23 +75,24 @@ def why_not_faster(network):
     if any(isinstance(part, Convolution) for part in network.module.modules()):
         return "convolutions of many networks at once are no faster on a processor"
     n_parameters = sum(p.numel() for p in network.module.parameters())
-    if n_parameters > _LARGE:
+    if n_parameters > _MAX_PARAMETERS:
         return f"networks of {n_parameters:,} parameters are no faster at once on a processor"
     return None
 
 
 def replayable(template):
     """Whether all steps of a net do the same: a loss of the user's own may change with the epoch."""
-    return not any(_is_own(type(template), name) for name in ("get_loss", "infer"))
+    return not any(_is_overridden(type(template), name) for name in ("get_loss", "infer"))
 
 
-def _is_own(kind, name):
+def _is_overridden(kind, name):
     """Whether a class of the user's, not skorch, has the method."""
     home = next((c for c in kind.__mro__ if name in vars(c)), None)
     return home is not None and home.__module__.split(".")[0] != "skorch"
 
 
 def _random_module(module):
+    """The name of the class of a part that draws random numbers in training; None where none does."""
     for part in module.modules():
         if isinstance(part, Dropout) and part.p > 0:
             return type(part).__name__

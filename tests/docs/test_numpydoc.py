@@ -32,23 +32,6 @@ OF_THE_BASE = {
     "on_batch_begin",
     "forward",
 }
-# Found when this test came, to be mended where they stand: the list only shrinks.
-KNOWN = {
-    ("sklearn_source.retraining.Retraining.n_subsets", "SS02"),
-    ("sklearn_source.retraining.Retraining.n_repeats", "SS02"),
-    ("sklearn_source.retraining.Retraining.n_query", "SS02"),
-    ("sklearn_source.retraining.Retraining.n_train", "SS02"),
-    ("sklearn_source.model_selection.make_lds_scorer", "GL07"),
-    ("sklearn_source.retraining.retrain_on_subsets", "PR04"),
-    ("sklearn_source.utils.estimator_checks.parametrize_with_attribution_checks", "PR04"),
-}
-# Whose parameters are documented "as in" another function, to be mended too.
-ELSEWHERE = {
-    "sklearn_source.retraining.leave_one_out",
-    "sklearn_source.retraining.retrain_without",
-    "sklearn_source.metrics.linear_datamodeling_difference",
-    "sklearn_source.utils.estimator_checks.parametrize_with_attribution_checks",
-}
 
 
 def documented():
@@ -79,13 +62,10 @@ def test_docstrings_follow_numpydoc():
         for code, message in validate.validate(name)["errors"]
         if code not in IGNORED
     }
-    new = {key: message for key, message in found.items() if key not in KNOWN}
-    assert new == {}
-    assert KNOWN - set(found) == set(), "mended: take these off the list"
+    assert found == {}
 
 
 def test_parameters_are_documented_where_they_stand():
     """No entry says "as in" another class or function only: ``help`` shows one docstring."""
     found = {name for name in documented() if re.search("(?mi)( : |^ +)as in [:`]", inspect.getdoc(resolve(name)))}
-    assert found - ELSEWHERE == set()
-    assert ELSEWHERE - found == set(), "mended: take these off the list"
+    assert found == set()

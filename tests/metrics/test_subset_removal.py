@@ -126,7 +126,7 @@ def test_on_a_retraining():
         (lambda t: t.update(masks=t.masks[1:], outputs=t.outputs[1:]), {}, "make it with retrain_without"),
         (lambda t: t.update(masks=t.masks[:1], outputs=t.outputs[:1]), {}, "make it with retrain_without"),
         (lambda t: t.update(names=None), {}, "top_k_removals, or pass queries="),
-        (lambda t: t.update(names=[n.replace("query 3", "query 30") for n in t.names]), {}, "speak of query 30"),
+        (lambda t: t.update(names=[n.replace("query 3", "query 30") for n in t.names]), {}, "got one of query 30"),
         (lambda t: None, {"queries": [0]}, "expected queries as 24 integers"),
         (lambda t: None, {"queries": np.full(24, -1)}, "random rows"),
         (lambda t: None, {"threshold": "high"}, "threshold"),

@@ -392,7 +392,7 @@ def test_another_output_is_refused():
 def test_another_measurement_is_refused(problem):
     scorer = make_lds_scorer(problem.truth, problem.X_query)
     est = InfluenceFunctions(measurement=lambda output, target: output[:, 0]).fit(problem.net, problem.X, problem.y)
-    with pytest.raises(ValueError, match="measured 'prediction', the estimator attributes '<lambda>'"):
+    with pytest.raises(ValueError, match="the truth measured, 'prediction', got one that attributes '<lambda>'"):
         scorer(est, problem.X)
 
 
@@ -415,7 +415,7 @@ def test_bad_input(problem, options, message):
 def test_more_folds_than_queries(problem):
     scorer = make_lds_scorer(problem.truth, problem.X_query, queries=[0, 1])
     est = RepresentationSimilarity(FrozenEstimator(problem.net))
-    with pytest.raises(ValueError, match="2 queries cannot make 3 folds"):
+    with pytest.raises(ValueError, match="as many folds as queries, which are 2, got 3"):
         cross_val_score(est, problem.X, problem.y, scoring=scorer, cv=FullTrainingSet(3), error_score="raise")
     for n_splits in (0, 1.5, True):
         with pytest.raises(ValueError, match="n_splits"):

@@ -10,7 +10,7 @@ from torch import nn
 from sklearn_source.modules import MLP
 from sklearn_source.retraining._engines import JoblibEngine, VectorizedEngine, choose
 from sklearn_source.retraining._masks import draw_masks
-from sklearn_source.retraining._plan import draw_seeds, units_of
+from sklearn_source.retraining._plan import draw_seeds, make_units
 from sklearn_source.retraining._task import make_task
 
 N_ROWS, N_QUERIES, N_FEATURES = 45, 6, 4
@@ -60,7 +60,7 @@ def task_of(net, X, y, X_query, *, n_subsets=3, n_repeats=2, paired=False, renor
     options.setdefault("output", None)
     task = make_task(net, X, y, X_query, y_query, paired=paired, renormalize=renormalize, **options)
     masks = draw_masks(len(X), n_subsets, len(X) // 2, 0) if masks is None else masks
-    return task, units_of(masks, draw_seeds(len(masks), n_repeats, 0, paired))
+    return task, make_units(masks, draw_seeds(len(masks), n_repeats, 0, paired))
 
 
 def both(task, units):

@@ -190,7 +190,7 @@ def test_nets_that_are_trained_one_by_one(name):
     again = retrain_on_subsets(make(), X, y, X_query, n_subsets=2, n_repeats=1, random_state=0, engine="joblib")
     np.testing.assert_array_equal(found.outputs, again.outputs)
     assert np.ptp(found.outputs[:, 0], axis=0).min() > 0
-    with pytest.raises(ValueError, match="does not serve this net"):
+    with pytest.raises(ValueError, match="can train, got one that it cannot"):
         retrain_on_subsets(make(), X, y, X_query, n_subsets=2, n_repeats=1, engine="vectorized")
 
 

@@ -101,9 +101,9 @@ def test_arguments_that_a_step_changes_are_changed():
 
 
 def test_few_recordings_are_kept():
-    for number in range(2 * _replay._MOST):
+    for number in range(2 * _replay._MAX_RECORDINGS):
         _replay.replay(f"doubling {number}", lambda x: [2 * x], [torch.ones(1)])
-    assert len(_replay._RECORDED) <= _replay._MOST
+    assert len(_replay._RECORDED) <= _replay._MAX_RECORDINGS
 
 
 def test_threads_record_one_after_the_other():

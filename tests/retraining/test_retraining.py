@@ -60,7 +60,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path):
     content = path.read_bytes()
     for size in (0, 10, len(content) // 2):
         path.write_bytes(content[:size])
-        with pytest.raises(ValueError, match=r"t\.npz: expected a complete \.npz"):
+        with pytest.raises(ValueError, match=r"expected a complete \.npz .* got .*t\.npz, which"):
             Retraining.load(path)
     np.savez(tmp_path / "other", masks=np.ones(3))
     with pytest.raises(ValueError, match="cannot be read"):
@@ -69,7 +69,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
         Retraining.load(tmp_path / "pickled.npz")
     np.save(tmp_path / "array", np.ones(3))
-    with pytest.raises(ValueError, match=r"array\.npy: .* cannot be read"):
+    with pytest.raises(ValueError, match=r"array\.npy, which cannot be read"):
         Retraining.load(tmp_path / "array.npy")
     with pytest.raises(ValueError, match="nowhere"):
         Retraining.load(tmp_path / "nowhere")
@@ -120,7 +120,7 @@ def test_effects_are_with_minus_without():
     outputs = np.array([[[1.0, 2.0]], [[4.0, 1.0]], [[3.0, 4.0]], [[0.0, 0.0]]])
     one = Retraining(masks, outputs, "prediction", np.zeros((4, 1)))
     np.testing.assert_array_equal(one.effects(), [[-2, 2], [2, 3]])
-    with pytest.raises(ValueError, match="no subset here holds them all"):
+    with pytest.raises(ValueError, match="4 subsets that all lack some"):
         made_up().effects()
 
 

@@ -139,12 +139,12 @@ def test_scores_of_the_derivative_have_slope_one_against_leave_one_out():
 @pytest.mark.parametrize(
     "removed, message",
     [
-        ({"a": []}, "takes no rows away"),
-        ({"a": np.arange(45)}, "takes all rows away"),
+        ({"a": []}, "got no rows in group"),
+        ({"a": np.arange(45)}, "got all rows in group"),
         ({"a": [45]}, "indices from 0 to 44"),
         ({"a": [0.5]}, "indices from 0 to 44"),
-        ({"all": [1]}, "'all' is there 2 times"),
-        ({1: [1], "1": [2]}, "'1' is there 2 times"),
+        ({"all": [1]}, "got 'all' 2 times"),
+        ({1: [1], "1": [2]}, "got '1' 2 times"),
         ([[-1]], "indices from 0 to 44"),
         ([3, 4], "expected group '0' as indices"),
         ({}, "at least one group"),
@@ -161,7 +161,7 @@ def test_bad_groups(removed, message):
 
 @pytest.mark.parametrize(
     "chosen, message",
-    [([45], "indices from 0 to 44"), ([1, 1], "'1' is there 2 times"), ([], "at least one group"), (3, "of shape ()")],
+    [([45], "indices from 0 to 44"), ([1, 1], "got '1' 2 times"), ([], "at least one group"), (3, "of shape ()")],
 )
 def test_bad_rows(chosen, message):
     X, y, X_query = rows()

@@ -448,11 +448,11 @@ def test_wrong_calls_are_refused():
         check_attribution_estimator(TracIn)
     with pytest.raises(ValueError, match="net=None"):
         check_attribution_estimator(TracIn(net=object()))
-    with pytest.raises(ValueError, match="tasks must be some of"):
+    with pytest.raises(ValueError, match="tasks to be some of"):
         check_attribution_estimator(TracIn(), tasks=["ranking"])
-    with pytest.raises(ValueError, match="has_unit must be"):
+    with pytest.raises(ValueError, match="has_unit to be"):
         check_attribution_estimator(TracIn(), has_unit="yes")
-    with pytest.raises(ValueError, match="on_fail must be"):
+    with pytest.raises(ValueError, match="on_fail to be"):
         check_attribution_estimator(TracIn(), on_fail="warn")
 
 

@@ -12,7 +12,7 @@ from .._digest import digest
 
 def fingerprint(net):
     """Aspect -> value, to be compared before and after."""
-    found = {
+    aspects = {
         "torch's random state": digest(torch.get_rng_state()),
         "NumPy's random state": digest(np.random.get_state()),
         "Python's random state": hash(random.getstate()),
@@ -22,28 +22,28 @@ def fingerprint(net):
         "the net's history": repr(net.history) if hasattr(net, "history_") else None,
     }
     for name, callback in getattr(net, "callbacks_", ()):
-        found[f"the attributes of the net's callback {name!r}"] = {k: id(v) for k, v in vars(callback).items()}
+        aspects[f"the attributes of the net's callback {name!r}"] = {k: id(v) for k, v in vars(callback).items()}
     if not getattr(net, "initialized_", False):
-        return found
-    found["the optimizer's state"] = digest(net.optimizer_.state_dict())
+        return aspects
+    aspects["the optimizer's state"] = digest(net.optimizer_.state_dict())
     for part, root in (("module", net.module_), ("criterion", net.criterion_)):
         for name, module in root.named_modules():
             where = f"of {part}_{'.' + name if name else ''}"
-            found[f"the training mode {where}"] = module.training
-            found[f"the attributes {where}"] = sorted(vars(module))
-            found[f"the hooks {where}"] = {
+            aspects[f"the training mode {where}"] = module.training
+            aspects[f"the attributes {where}"] = sorted(vars(module))
+            aspects[f"the hooks {where}"] = {
                 key: [id(hook) for hook in value.values()]
                 for key, value in vars(module).items()
                 if key.endswith("hooks") and value
             }
     for name, parameter in net.module_.named_parameters():
-        found[f"the values of parameter {name}"] = digest(parameter)
-        found[f"requires_grad of parameter {name}"] = parameter.requires_grad
-        found[f"the gradient of parameter {name}"] = digest(parameter.grad)
-        found[f"the memory of parameter {name}"] = parameter.data_ptr()
+        aspects[f"the values of parameter {name}"] = digest(parameter)
+        aspects[f"requires_grad of parameter {name}"] = parameter.requires_grad
+        aspects[f"the gradient of parameter {name}"] = digest(parameter.grad)
+        aspects[f"the memory of parameter {name}"] = parameter.data_ptr()
     for name, buffer in net.module_.named_buffers():
-        found[f"the values of buffer {name}"] = digest(buffer)
-    return found
+        aspects[f"the values of buffer {name}"] = digest(buffer)
+    return aspects
 
 
 def changed(before, after):

@@ -45,8 +45,8 @@ def check_attribution_batch_size(name, estimator, case):
         return
     expected = scores_of(estimator, case)
     for batch_size in (1, 7):
-        found = scores_of(estimator, case, batch_size=batch_size)
-        require_close(found, expected, BATCH_RTOL, f"{name}(batch_size={batch_size}) changes the scores")
+        scores = scores_of(estimator, case, batch_size=batch_size)
+        require_close(scores, expected, BATCH_RTOL, f"{name}(batch_size={batch_size}) changes the scores")
 
 
 def check_attribution_permuted_rows(name, estimator, case):
@@ -55,8 +55,8 @@ def check_attribution_permuted_rows(name, estimator, case):
     order = np.random.RandomState(1).permutation(len(case.X))
     net = case.trained_net()
     model = fitted(estimator, type(case)(case.task, case.X[order], case.y[order], *_queries(case)), net=net)
-    found = model.transform(case.X_query, case.y_query)
-    require_close(found, expected[:, order], ORDER_RTOL, f"{name} does not permute its columns with the training rows")
+    scores = model.transform(case.X_query, case.y_query)
+    require_close(scores, expected[:, order], ORDER_RTOL, f"{name} does not permute its columns with the training rows")
 
 
 def _queries(case):

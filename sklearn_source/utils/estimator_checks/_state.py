@@ -89,7 +89,7 @@ def check_attribution_pickle(name, estimator, case):
     """A fitted estimator comes back from pickle with the same scores."""
     model = fitted(estimator, case)
     restored = pickle.loads(pickle.dumps(model))
-    for what, action in _questions(case).items():
+    for what, action in _score_calls(case).items():
         require_close(action(restored), action(model), SAME_RTOL, f"{name}.{what} changes with pickling")
 
 
@@ -98,7 +98,7 @@ def check_attribution_refit(name, estimator, case):
     model = fitted(estimator, case)
     params = dict(model.get_params(deep=False))
     scores = model.transform(case.X_query, case.y_query)
-    for action in _questions(case).values():
+    for action in _score_calls(case).values():
         action(model)
     again = model.transform(case.X_query, case.y_query)
     require_close(again, scores, SAME_RTOL, f"{name}.transform gives other scores after the estimator was asked before")
@@ -131,7 +131,8 @@ def check_attribution_failed_fit(name, estimator, case):
     require_close(again, scores, SAME_RTOL, f"{name} gives other scores after a failed fit")
 
 
-def _questions(case):
+def _score_calls(case):
+    """The public ways to scores, by name: each takes a fitted model."""
     return {
         "transform": lambda model: model.transform(case.X_query, case.y_query),
         "top_influences": lambda model: model.top_influences(case.X_query, case.y_query, k=3).scores,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from sklearn.base import clone
 
 from . import _errors, _scores, _state
 from ._cases import TASKS, make_case
 from ._unit import check_attribution_unit
+
+if TYPE_CHECKING:
+    import pytest
 
 CHECKS = (
     _scores.check_attribution_output,
@@ -34,8 +39,14 @@ CHECKS = (
 
 
 def check_attribution_estimator(
-    estimator, *, has_unit="auto", unit_factor=2.5, tasks=TASKS, expected_failed_checks=None, on_fail="raise"
-):
+    estimator: Any,
+    *,
+    has_unit: bool | str = "auto",
+    unit_factor: float = 2.5,
+    tasks: Sequence[str] = TASKS,
+    expected_failed_checks: Mapping[str, str] | None = None,
+    on_fail: str | None = "raise",
+) -> list[dict[str, Any]]:
     """Check that an estimator keeps the contract of attribution methods.
 
     The checks train tiny networks (24 rows, 3 features) with skorch and hand them to the estimator. They come on top of
@@ -81,7 +92,7 @@ def check_attribution_estimator(
     {'passed'}
     """
     if on_fail not in ("raise", None):
-        raise ValueError(f"on_fail must be 'raise' or None, got {on_fail!r}")
+        raise ValueError(f"expected on_fail to be 'raise' or None, got {on_fail!r}")
     allowed = dict(expected_failed_checks or {})
     results = []
     for check_name, task, check in _checks(estimator, has_unit, unit_factor, tasks):
@@ -105,8 +116,13 @@ def check_attribution_estimator(
 
 
 def parametrize_with_attribution_checks(
-    estimators, *, has_unit="auto", unit_factor=2.5, tasks=TASKS, expected_failed_checks=None
-):
+    estimators: Sequence[Any],
+    *,
+    has_unit: bool | str = "auto",
+    unit_factor: float = 2.5,
+    tasks: Sequence[str] = TASKS,
+    expected_failed_checks: Callable[[Any], Mapping[str, str]] | None = None,
+) -> pytest.MarkDecorator:
     """Parametrize a pytest test by estimators and the checks of :func:`check_attribution_estimator`.
 
     Read more in the :ref:`User Guide <attribution_checks>`.
@@ -114,8 +130,13 @@ def parametrize_with_attribution_checks(
     Parameters
     ----------
     estimators : list of estimator objects
-    has_unit, unit_factor, tasks
-        As in :func:`check_attribution_estimator`, for all of them.
+        Instances without a net.
+    has_unit : bool or "auto", default="auto"
+        Whether their scores carry the unit of the measurement; ``"auto"`` asks each estimator's attribute ``has_unit``.
+    unit_factor : float, default=2.5
+        How far scores may be from the effect measured by retraining.
+    tasks : sequence of {"regression", "classification"}, default=both
+        The networks they can serve.
     expected_failed_checks : callable, optional
         ``expected_failed_checks(estimator)`` gives the dict of names to reasons for one of them, as in scikit-learn's
         ``parametrize_with_checks``.
@@ -146,23 +167,26 @@ def parametrize_with_attribution_checks(
 
 
 def _run(check, task, estimator):
+    """Run a check on a clone of an estimator, with the rows and the net of a task."""
     check(type(estimator).__name__, clone(estimator), make_case(task))
 
 
 def _checks(estimator, has_unit, unit_factor, tasks):
     """(name of the check, task, what checks an estimator) for all that apply to this one."""
     if has_unit not in (True, False, "auto"):
-        raise ValueError(f"has_unit must be True, False or 'auto', got {has_unit!r}")
+        raise ValueError(f"expected has_unit to be True, False or 'auto', got {has_unit!r}")
     tasks = list(tasks)
     if not tasks or not set(tasks) <= set(TASKS):
-        raise ValueError(f"tasks must be some of {TASKS}, got {tasks}")
+        raise ValueError(f"expected tasks to be some of {TASKS}, got {tasks}")
     if isinstance(estimator, type):
         raise TypeError(f"expected an instance, got the class {estimator.__name__}: pass {estimator.__name__}()")
     if estimator.get_params(deep=False).get("net") is not None:
-        raise ValueError("the checks bring their own nets: pass an estimator with net=None")
-    found = [(check.__name__, task, check) for task in tasks for check in CHECKS]
+        raise ValueError(
+            "expected an estimator without a net, as the checks bring their own, got one with: pass it with net=None"
+        )
+    checks = [(check.__name__, task, check) for task in tasks for check in CHECKS]
     unit = getattr(estimator, "has_unit", False) if has_unit == "auto" else has_unit
     if unit and "regression" in tasks:
         check = partial(check_attribution_unit, factor=unit_factor)
-        found.append((check_attribution_unit.__name__, "regression", check))
-    return [(name, task, partial(_run, check, task)) for name, task, check in found]
+        checks.append((check_attribution_unit.__name__, "regression", check))
+    return [(name, task, partial(_run, check, task)) for name, task, check in checks]

@@ -28,23 +28,23 @@ def check_attribution_unit(name, estimator, case=None, *, factor=2.5):
         The slope of the scores on the truth lies between its inverse and itself.
     """
     X, y, X_query = _table()
-    net, weights = _trained(X, y)
-    found = prepared(estimator).fit(net, X, y).transform(X_query).astype(np.float64)
+    net, weights = _trained_linear_net(X, y)
+    scores = prepared(estimator).fit(net, X, y).transform(X_query).astype(np.float64)
     for what, removed in (("reweighting it a little", _STEP), ("leaving it out", 1.0)):
-        truth = np.empty_like(found)
+        truth = np.empty_like(scores)
         base = _predictions(weights, X, y, X_query, np.ones(len(X)))
         for m in range(len(X)):
             row_weights = np.ones(len(X))
             row_weights[m] -= removed
             truth[:, m] = (base - _predictions(weights, X, y, X_query, row_weights)) / removed
         large = np.abs(truth) > 0.1 * np.abs(truth).max()
-        agree = np.mean(np.sign(found[large]) == np.sign(truth[large]))
+        agree = np.mean(np.sign(scores[large]) == np.sign(truth[large]))
         require(
             agree >= 0.9,
             f"{name}: only {agree:.0%} of the scores have the sign of the effect of a training row, measured by "
             f"{what}: positive must mean that having the row raised the measurement",
         )
-        slope = (found * truth).sum() / (truth**2).sum()
+        slope = (scores * truth).sum() / (truth**2).sum()
         require(
             1 / factor <= slope <= factor,
             f"{name}: scores are {slope:.3g} times the effect of a training row, measured by {what}; a method with a "
@@ -53,6 +53,7 @@ def check_attribution_unit(name, estimator, case=None, *, factor=2.5):
 
 
 def _table():
+    """Training rows with white inputs, their targets, and queries."""
     rng = np.random.RandomState(0)
     Z = rng.normal(size=(24, 3))
     U = np.linalg.svd(Z - Z.mean(0), full_matrices=False)[0]
@@ -61,7 +62,7 @@ def _table():
     return X.astype(np.float32), y.astype(np.float32)[:, None], rng.normal(size=(6, 3)).astype(np.float32)
 
 
-def _trained(X, y):
+def _trained_linear_net(X, y):
     """A linear net after some steps of gradient descent, and its initial weights, bias last."""
     net = NeuralNetRegressor(
         MLP,

@@ -58,7 +58,7 @@ def test_samplers_are_refused():
         ({"subsets": np.ones((2, 44), dtype=bool)}, "expected subsets as booleans"),
         ({"subsets": np.zeros((2, 45), dtype=bool)}, "none of them empty"),
         ({"measurement": "log_odds"}, "needs a classifier"),
-        ({"measurement": "neg_loss"}, "needs the targets of the quer"),
+        ({"measurement": "neg_loss"}, "expected the targets of the queries, which .* needs"),
         ({"measurement": "prediction", "output": 3}, "output="),
     ],
 )
@@ -151,7 +151,7 @@ def test_rows_that_the_network_cannot_take(change, message):
 
 
 def test_subsets_that_make_no_batch():
-    with pytest.raises(ValueError, match="of 22 rows the net makes no batch of 30"):
+    with pytest.raises(ValueError, match="at least one batch of 30 .*, got 22"):
         retrain(make_net(batch_size=30, iterator_train__drop_last=True))
 
 
@@ -160,7 +160,7 @@ def test_a_batch_of_one_row_under_batch_normalisation():
         return nn.Sequential(nn.Linear(N_FEATURES, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))
 
     for engine in ("auto", "joblib"):
-        with pytest.raises(ValueError, match="of 22 rows a batch of a single one is left"):
+        with pytest.raises(ValueError, match="got 22 rows, of which a batch of a single one is left"):
             retrain(make_net(module=module, batch_size=7), engine=engine)
 
 
@@ -240,7 +240,7 @@ def test_nothing_is_logged():
 
 
 def test_loaded_initial_weights_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="LoadInitState would start every retraining from the same weights"):
+    with pytest.raises(ValueError, match="LoadInitState, which would start every retraining from the same weights"):
         retrain(make_net(callbacks=[LoadInitState(Checkpoint(dirname=str(tmp_path)))]))
 
 

@@ -16,7 +16,7 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
     ----------
     template : skorch.NeuralNet
     X, y
-        Training rows as handed over.
+        Training rows as ``net.fit`` takes them.
     rows : Rows
         The same, readable.
     reader : Reader
