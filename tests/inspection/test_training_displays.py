@@ -171,7 +171,7 @@ def test_lds_of_fitted_and_unfitted_estimators(plt, fitted):
     for wrong in (est, [est, 1]):
         with pytest.raises(TypeError, match="expected .*estimators"):
             LDSDisplay.from_estimators(wrong, truth, X_query=X[:4])
-    with pytest.raises(ValueError, match="does not hold the queries"):
+    with pytest.raises(ValueError, match="which it does not hold"):
         LDSDisplay.from_estimators([est], truth)
     with pytest.raises(ValueError, match="dict from the name"):
         LDSDisplay.from_predictions([np.zeros((4, 64))], truth)
@@ -201,7 +201,7 @@ def test_lds_of_what_a_fitted_estimator_and_the_truth_know(fitted):
     np.testing.assert_allclose(scores, expected[:2], atol=1e-6)
     alone = LDSDisplay.from_estimators([EmpiricalInfluence(truth)], truth, X_train=X, y_train=y, n_bootstrap=20)
     assert alone.results["EmpiricalInfluence"].score == display.results["EmpiricalInfluence"].score
-    with pytest.raises(ValueError, match="the truth measured 'prediction'"):
+    with pytest.raises(ValueError, match="the truth measured, 'prediction'"):
         LDSDisplay.from_estimators([TracIn(measurement=lambda o, t: -o[:, 0]).fit(net, X, y)], truth)
 
 
