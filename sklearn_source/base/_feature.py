@@ -17,7 +17,9 @@ class FeatureAttribution(NetworkAttribution):
 
     A method gives :meth:`_features`, what a row looks like, and, where the score is not their inner product,
     :meth:`_compare`. What else is to be learned from the training rows' features (a kernel to divide by, their norms)
-    goes into :meth:`_fit_features`, which may also change them. The features of the training rows are kept, on the
+    goes into :meth:`_fit_features`, which may also change them. ``fit`` calls :meth:`_begin_features`,
+    :meth:`_training_row_features` for all training rows, ``_feature_batch`` at a time, and :meth:`_fit_features`; a
+    query passes :meth:`_query_features` and :meth:`_compare`. The features of the training rows are kept, on the
     network's device: ``n_train`` x width numbers.
 
     Read more in the :ref:`User Guide <add_method>`.
@@ -41,6 +43,13 @@ class FeatureAttribution(NetworkAttribution):
         features : Tensor (n, width)
         """
 
+    def _training_row_features(self, rows, index):
+        """Features of training rows: by default what a query with the same target would have.
+
+        A method whose two sides differ (the training loss on this one, the measurement on the other) gives its own.
+        """
+        return self._features(rows, index, self._measure)
+
     def _begin_features(self):
         """Make ready what :meth:`_features` needs, before any row is looked at."""
 
@@ -62,19 +71,19 @@ class FeatureAttribution(NetworkAttribution):
 
     @property
     def _feature_batch(self):
-        """Rows whose features are computed together."""
+        """Rows whose features are computed together; of gradients, ``RowGradients.batch_size`` is what fits."""
         return self.batch_size or 512
 
     def _fit_method(self):
         self._begin_features()
-        index = np.arange(self.n_train_)
-        self._training_features = self._fit_features(self._in_batches(self._features, self._rows, index, self._measure))
+        features = self._in_batches(self._training_row_features, self._rows, np.arange(self.n_train_))
+        self._training_features = self._fit_features(features)
 
-    def _in_batches(self, compute, rows, index, measure):
-        """``compute(rows, some of index, measure)``, joined."""
+    def _in_batches(self, compute, rows, index, *measure):
+        """``compute(rows, some of index, *measure)``, joined."""
         size = self._feature_batch
         starts = progress(range(0, len(index), size), verbose=self.verbose, desc="features")
-        return torch.cat([compute(rows, index[start : start + size], measure) for start in starts])
+        return torch.cat([compute(rows, index[start : start + size], *measure) for start in starts])
 
     def _prepare_queries(self, rows, index, measure):
         return self._in_batches(self._query_features, rows, index, measure)

@@ -27,12 +27,15 @@ _LOOKED_AT = 16
 class State:
     """Weights on the network's device, ready to be switched to.
 
-    Attributes
+    Read more in the :ref:`User Guide <add_method>`.
+
+    Parameters
     ----------
     step : int
         Optimizer steps taken; -1 for the trained weights.
     parameters, buffers : dict of str to Tensor
-    digest : str
+        By name, as the module has them.
+    digest : str, default=""
         Of both.
     """
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..gradients.algebra import Factored, add_pairs, rowwise_pairs, weighted_sum
+from ._row_gradients import State
 
 
 @dataclass
 class Term:
     """One summand ``sum_c w_c <values_q, grad l_m(theta_c)>`` of a score.
 
-    Attributes
+    Read more in the :ref:`User Guide <add_method>`.
+
+    Parameters
     ----------
-    checkpoints : list
+    checkpoints : list of State
         Where the training gradients are taken.
     weights : sequence of float
         Of the checkpoints.
@@ -26,12 +30,14 @@ class Term:
         The coordinates of ``values``, per block, into which the training gradients are brought; None for parameters'.
     credited : ndarray of bool (n_train,) or None
         The rows this term gives a score; None for all.
+    cosine : bool, default=False
+        Whether each row's gradient is divided by its norm.
     """
 
-    checkpoints: list
+    checkpoints: list[State]
     weights: np.ndarray
-    values: list
-    bases: list | None = None
+    values: list[Any]
+    bases: list[Any] | None = None
     credited: np.ndarray | None = None
     cosine: bool = False
 

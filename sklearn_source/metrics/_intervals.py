@@ -31,7 +31,7 @@ def student_interval(
     return tuple(_float_or_array(np.clip(end, low, high)) for end in (estimate - reach, estimate + reach))
 
 
-def mean_interval(values, confidence, low=-np.inf, high=np.inf):
+def mean_interval(values: Any, confidence: float, low: float = -np.inf, high: float = np.inf) -> tuple[Any, Any]:
     """Interval of the mean of independent values, along the first axis.
 
     Parameters

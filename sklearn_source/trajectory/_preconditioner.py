@@ -40,7 +40,12 @@ class Family:
         return self.state
 
     def second_moment(self, state, group):
-        """``v`` of one parameter, free of the bias of its start, as the step divides by its root."""
+        """``v`` of one parameter, free of the bias of its start, as the step divides by its root.
+
+        Zero where no gradient ever came, and only there: such an element has ``P = 0``, it was not moved. A kind with
+        ``eps`` inside the root therefore puts it in here for elements above zero alone, and has an :meth:`epsilon` of
+        zero. A step with a numerator ``n`` is one that divides by the root of ``v / n ** 2``.
+        """
         raise NotImplementedError
 
     def epsilon(self, group):

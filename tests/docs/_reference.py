@@ -20,9 +20,29 @@ ROOMS = (
     "sklearn_source.modules",
     "sklearn_source.utils.estimator_checks",
     "sklearn_source.utils.discovery",
+    "sklearn_source.curvature",
+    "sklearn_source.base",
 )
 # Exported for other rooms of the house, which may import from a room's `__init__` only.
 FOR_OTHER_ROOMS = {
+    *(
+        f"sklearn_source.curvature.{name}"
+        for name in (
+            "CURVATURES",
+            "GramCurvature",
+            "Metric",
+            "choose_fisher",
+            "conjugate_gradient",
+            "decode_queries_or_rotate_rows",
+            "gauss_newton_product",
+            "moments",
+            "resolve_curvature",
+        )
+    ),
+    "sklearn_source.base.net_first",
+    "sklearn_source.base.scores_by_term",
+    "sklearn_source.metrics.check_scores",
+    "sklearn_source.metrics.mean_interval",
     "sklearn_source.metrics.student_interval",
     "sklearn_source.metrics.check_truth",
     "sklearn_source.metrics.mislabelled_mask",

@@ -19,7 +19,7 @@ PACKAGE = Path(sklearn_source.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.startswith("_compat"))
 LIBRARIES = ("torch", "skorch", "sklearn", "joblib", "scipy", "numpy")
 # What scikit-learn asks third parties to define, and Python's own.
-ALLOWED = {"_parameter_constraints", "_validate_params", "_getframe"}
+ALLOWED = {"_parameter_constraints", "_getframe"}
 
 
 def is_private(name):
