@@ -100,7 +100,7 @@ def _check_stage(stage, n_rows, trajectory):
     stage = np.asarray(stage)
     if stage.shape != (n_rows,) or stage.dtype.kind not in "iu":
         raise ValueError(
-            f"stage must hold one integer per row, shape ({n_rows},); got {stage.dtype} of shape {stage.shape}"
+            f"expected stage to hold one integer per row, shape ({n_rows},); got {stage.dtype} of shape {stage.shape}"
         )
     known = [0] if trajectory is None else [recorded.index for recorded in trajectory.stages]
     foreign = sorted(set(stage.tolist()) - set(known))

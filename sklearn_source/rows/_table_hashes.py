@@ -44,7 +44,7 @@ def pair_hashes(first, second):
     if first is None or second is None:
         return None
     if len(first) != len(second):
-        raise ValueError(f"Expected as many targets (or inputs of each kind) as rows, got {len(first)}, {len(second)}.")
+        raise ValueError(f"expected as many targets (or inputs of each kind) as rows, got {len(first)}, {len(second)}")
     return _avalanche(first * _MULTIPLIER + second)
 
 

@@ -44,13 +44,13 @@ def rows_after_split(dataset: Any, X: Any, n_given: int | None, split: bool) -> 
     n_rows = count_rows(dataset)
     if n_rows is None:
         raise ValueError(
-            f"Expected a dataset of known length, but {type(dataset).__name__} has none: TrajectoryRecorder cannot "
-            "tell which rows are trained on. Use a map-style dataset, or leave the recorder out."
+            f"expected a dataset of known length, but {type(dataset).__name__} has none: TrajectoryRecorder cannot "
+            "tell which rows are trained on. Use a map-style dataset, or leave the recorder out"
         )
     if split and rows is None and n_given not in (None, n_rows):
         raise ValueError(
-            f"Expected train_split to return torch.utils.data.Subset objects of the {n_given} rows handed to fit, but "
+            f"expected train_split to return torch.utils.data.Subset objects of the {n_given} rows handed to fit, but "
             f"it returned a dataset of {n_rows}: which rows are trained on cannot be told. Return Subset objects, or "
-            "use train_split=None or skorch.helper.predefined_split."
+            "use train_split=None or skorch.helper.predefined_split"
         )
     return n_rows, np.arange(n_rows, dtype=np.int64) if rows is None else rows

@@ -94,7 +94,7 @@ class Checkpoint:
         if tensor_digest(parameters) != self.digest:
             raise ValueError(
                 f"{self.path}: expected the parameters recorded after step {self.step} but the file holds others: it "
-                "is damaged or was replaced. Restore it, or record the trajectory again."
+                "is damaged or was replaced. Restore it, or record the trajectory again"
             )
         return parameters
 

@@ -48,7 +48,7 @@ class _Opened:
         except (SafetensorError, OSError) as error:
             raise ValueError(
                 f"{self.path}: expected a complete safetensors file, but it cannot be read ({error}). It is missing, "
-                "truncated or of another kind: restore it, or record the trajectory again."
+                "truncated or of another kind: restore it, or record the trajectory again"
             ) from error
 
     def __exit__(self, *exception):
@@ -103,7 +103,7 @@ class CheckpointFile:
             raise ValueError(
                 f"{self.path}: expected the checkpoint {expected}, found {found}. The file belongs to another "
                 "training or "
-                "is no checkpoint of a trajectory: restore it, or record the trajectory again."
+                "is no checkpoint of a trajectory: restore it, or record the trajectory again"
             )
         return metadata
 

@@ -36,10 +36,10 @@ def record_from_checkpoints(
     """Check what the user gives, see ``Trajectory.from_checkpoints``, and return the checkpoints and the one stage."""
     state_dicts, steps = list(state_dicts), _check_steps(steps)
     if len(state_dicts) != len(steps):
-        raise ValueError(f"Expected one step number per state dict, got {len(steps)} for {len(state_dicts)}.")
+        raise ValueError(f"expected one step number per state dict, got {len(steps)} for {len(state_dicts)}")
     states = [None] * len(steps) if optimizer_states is None else list(optimizer_states)
     if len(states) != len(steps):
-        raise ValueError(f"Expected one optimizer state (or None) per state dict, got {len(states)} for {len(steps)}.")
+        raise ValueError(f"expected one optimizer state (or None) per state dict, got {len(states)} for {len(steps)}")
     shapes = {name: tuple(value.shape) for name, value in module.named_parameters()}
     members = _check_groups(groups, list(shapes))
     described = [{"params": names, **_options_of(states, number)} for number, names in enumerate(members)]
@@ -57,7 +57,7 @@ def record_from_checkpoints(
     n_rows, rows = _check_rows(n_rows, rows)
     hashes = None if X is None else row_hashes(X, y, as_skorch=True)
     if hashes is not None and len(hashes) != n_rows:
-        raise ValueError(f"Expected X with n_rows={n_rows} rows, got {len(hashes)}.")
+        raise ValueError(f"expected X with n_rows={n_rows} rows, got {len(hashes)}")
     name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
     return checkpoints, [Stage(0, 0, steps[-1], name, described, table, n_rows, rows, hashes)]
 
@@ -67,8 +67,8 @@ def _check_steps(steps):
     whole = all(isinstance(step, Integral) and not isinstance(step, bool) for step in steps)
     if not steps or not whole or steps[0] < 0 or steps[-1] < 1 or np.any(np.diff(steps) <= 0):
         raise ValueError(
-            "Expected the number of steps taken before each state dict was saved: whole, increasing, the first 0 (the "
-            f"initial weights) and the last at least 1. Got {steps}."
+            "expected the number of steps taken before each state dict was saved: whole, increasing, the first 0 (the "
+            f"initial weights) and the last at least 1. Got {steps}"
         )
     return [int(step) for step in steps]
 
@@ -81,18 +81,18 @@ def _check_groups(groups, names):
     unknown = sorted(set(flat) - set(names))
     if unknown or len(set(flat)) != len(flat) or not members:
         raise ValueError(
-            f"Expected groups of parameter names, each in one group at most; unknown: {unknown}, repeated: "
-            f"{sorted({name for name in flat if flat.count(name) > 1})}. The module has {names}."
+            f"expected groups of parameter names, each in one group at most; unknown: {unknown}, repeated: "
+            f"{sorted({name for name in flat if flat.count(name) > 1})}. The module has {names}"
         )
     return members
 
 
 def _check_rows(n_rows, rows):
     if not isinstance(n_rows, Integral) or isinstance(n_rows, bool) or n_rows < 1:
-        raise ValueError(f"n_rows must be the number of training rows, a whole number >= 1, got {n_rows!r}.")
+        raise ValueError(f"expected n_rows to be the number of training rows, a whole number >= 1, got {n_rows!r}")
     rows = np.arange(n_rows) if rows is None else np.asarray(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= n_rows:
-        raise ValueError(f"rows must be indices, from 0 to {n_rows - 1}, of the rows trained on. Got {rows!r}.")
+        raise ValueError(f"expected rows to be indices, from 0 to {n_rows - 1}, of the rows trained on. Got {rows!r}")
     return int(n_rows), rows.astype(np.int64)
 
 
@@ -103,12 +103,12 @@ def _per_step(name, values, n_steps, n_groups):
         array = array[:, None]
     if array.ndim not in (0, 2) or (array.ndim == 2 and (len(array) != n_steps or array.shape[1] not in (1, n_groups))):
         raise ValueError(
-            f"Expected {name} as a number, one per step ({n_steps},), or one per step and parameter group "
+            f"expected {name} as a number, one per step ({n_steps},), or one per step and parameter group "
             f"({n_steps}, {n_groups}), up to the last checkpoint at step {n_steps}; got shape {np.shape(values)}. A "
-            "gap cannot be filled in: give the value of every single step."
+            "gap cannot be filled in: give the value of every single step"
         )
     if not np.isfinite(array).all():
-        raise ValueError(f"Expected finite values of {name}, got NaN or infinity.")
+        raise ValueError(f"expected finite values of {name}, got NaN or infinity")
     return np.array(np.broadcast_to(array, (n_steps, n_groups)))
 
 
@@ -122,9 +122,9 @@ def _check_memory(state_dicts, steps):
                     other = owners.setdefault((value.device, value.data_ptr()), step)
                     if other != step:
                         raise ValueError(
-                            f"Expected separate state dicts, but {name!r} of steps {other} and {step} is the same "
+                            f"expected separate state dicts, but {name!r} of steps {other} and {step} is the same "
                             "memory, "
-                            "so both show the later weights. Save copy.deepcopy(module.state_dict()) while training."
+                            "so both show the later weights. Save copy.deepcopy(module.state_dict()) while training"
                         )
 
 
@@ -135,11 +135,11 @@ def _split_state(given, module, where):
         if where.endswith((".pt", ".pth", ".bin", ".pkl")):
             raise ValueError(
                 f"{where}: expected a safetensors file. Load others yourself, torch.load(path, weights_only=True), and "
-                "give the state dict."
+                "give the state dict"
             )
         given, _ = read_tensors(given)
     if not isinstance(given, Mapping):
-        raise ValueError(f"Expected {where} as a dict of tensors or a safetensors path, got {type(given).__name__}.")
+        raise ValueError(f"expected {where} as a dict of tensors or a safetensors path, got {type(given).__name__}")
     known = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     saved = module.state_dict()
     unknown = sorted(set(given) - set(known) - set(saved))
@@ -147,12 +147,12 @@ def _split_state(given, module, where):
     # A buffer that state_dict() leaves out (persistent=False) is as the module has it.
     missing += sorted(name for name, _ in module.named_buffers() if name not in given and name in saved)
     if unknown or missing:
-        raise ValueError(f"{where} does not fit the module: missing {missing}, unknown {unknown}.")
+        raise ValueError(f"{where} does not fit the module: missing {missing}, unknown {unknown}")
 
     def copy(name, value):
         recorded = given.get(name, value)
         if tuple(recorded.shape) != tuple(value.shape):
-            raise ValueError(f"{where}: expected {name!r} of shape {tuple(value.shape)}, got {tuple(recorded.shape)}.")
+            raise ValueError(f"{where}: expected {name!r} of shape {tuple(value.shape)}, got {tuple(recorded.shape)}")
         return recorded.detach().to("cpu", copy=True)
 
     parameters = {name: copy(name, value) for name, value in module.named_parameters()}
@@ -181,13 +181,13 @@ def _named_state(state, members, shapes, step):
         counted = [index for group in state["param_groups"] for index in group["params"]]
         if len(counted) != len(names):
             raise ValueError(
-                f"Expected the optimizer state of step {step} to hold {len(names)} parameters, got {len(counted)}. "
-                "Give groups= as the optimizer had them."
+                f"expected the optimizer state of step {step} to hold {len(names)} parameters, got {len(counted)}. "
+                "Give groups= as the optimizer had them"
             )
         state = {name: state["state"].get(index, {}) for name, index in zip(names, counted)}
     unknown = sorted(set(state) - set(shapes))
     if unknown:
-        raise ValueError(f"The optimizer state of step {step} has parameters that the module has not: {unknown}.")
+        raise ValueError(f"The optimizer state of step {step} has parameters that the module has not: {unknown}")
     named = {}
     for name, entries in state.items():
         kept = {key: value for key, value in entries.items() if isinstance(value, (torch.Tensor, bool, int, float))}
@@ -196,7 +196,7 @@ def _named_state(state, members, shapes, step):
                 if value.ndim and tuple(value.shape) != shapes[name]:
                     raise ValueError(
                         f"The optimizer state of step {step}: expected {key!r} of {name!r} with shape {shapes[name]}, "
-                        f"got {tuple(value.shape)}. Give groups= in the order of the optimizer's parameters."
+                        f"got {tuple(value.shape)}. Give groups= in the order of the optimizer's parameters"
                     )
                 kept[key] = value.detach().to("cpu", copy=True)
         named[name] = kept

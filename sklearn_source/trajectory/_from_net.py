@@ -16,27 +16,27 @@ __all__ = ["record_from_net"]
 def record_from_net(net):
     """Return the checkpoints and stages that the recorder of `net` saw, up to the weights that the net has now."""
     if not isinstance(net, NeuralNet):
-        raise TypeError(f"Expected a skorch NeuralNet, got {type(net).__name__}.")
+        raise TypeError(f"expected a skorch NeuralNet, got {type(net).__name__}")
     if not getattr(net, "initialized_", False):
-        raise NotFittedError(f"This {type(net).__name__} is not fitted yet: call fit first, with a TrajectoryRecorder.")
+        raise NotFittedError(f"This {type(net).__name__} is not fitted yet: call fit first, with a TrajectoryRecorder")
     recorder = _find_recorder(net)
     logs = [log for log in getattr(recorder, "stages_", []) if log.n_steps]
     if not logs:
         raise ValueError(
             "The TrajectoryRecorder of this net saw no training step. Call net.fit with it among the callbacks "
             "(max_epochs "
-            "at least 1, weights not merely loaded)."
+            "at least 1, weights not merely loaded)"
         )
     digest = tensor_digest(dict(net.module_.named_parameters()))
     end = locate(logs, digest)
     if end is None:
         raise ValueError(
-            f"Expected the net to have weights that its TrajectoryRecorder saw (after step {logs[-1].end}, or at an "
+            f"expected the net to have weights that its TrajectoryRecorder saw (after step {logs[-1].end}, or at an "
             "earlier epoch's end), but it has others: they were changed after training (loaded or edited, trained "
             "without the "
             "recorder, or the recorder was shared with another net), or an exception ended the training within an "
             "epoch. "
-            "Fit again with a TrajectoryRecorder of its own, or describe the training by Trajectory.from_checkpoints."
+            "Fit again with a TrajectoryRecorder of its own, or describe the training by Trajectory.from_checkpoints"
         )
     checkpoints, stages = [], []
     for log in logs:
@@ -60,8 +60,8 @@ def _find_recorder(net):
     recorder = next((callback for _, callback in callbacks if isinstance(callback, TrajectoryRecorder)), None)
     if recorder is None:
         raise ValueError(
-            "Expected a net trained with a TrajectoryRecorder, but this one has none. Add "
+            "expected a net trained with a TrajectoryRecorder, but this one has none. Add "
             "callbacks=[TrajectoryRecorder()] to the net and fit it again, or describe its training by "
-            "Trajectory.from_checkpoints."
+            "Trajectory.from_checkpoints"
         )
     return recorder

@@ -227,8 +227,8 @@ class TrajectoryRecorder(Callback):
             self.directory_ = None
         if not fresh and self.stages_ and self.dirname != (self.directory_ and self.directory_.given):
             raise ValueError(
-                f"Expected the dirname of the earlier stages, {self.directory_ and self.directory_.given}, but it is "
-                f"{self.dirname} now. Set it back, or start afresh with fit."
+                f"expected the dirname of the earlier stages, {self.directory_ and self.directory_.given}, but it is "
+                f"{self.dirname} now. Set it back, or start afresh with fit"
             )
         if self.dirname is None:
             self.directory_ = None
@@ -283,11 +283,11 @@ class TrajectoryRecorder(Callback):
     def _check_parameters(self):
         n = self.n_checkpoints
         if n is not None and (not isinstance(n, Integral) or isinstance(n, bool) or n < 1):
-            raise ValueError(f"n_checkpoints must be a whole number >= 1, or None to keep every step, got {n!r}.")
+            raise ValueError(f"expected n_checkpoints to be a whole number >= 1, or None to keep every step, got {n!r}")
         if self.optimizer_state not in (True, False, "auto"):
-            raise ValueError(f"optimizer_state must be True, False or 'auto', got {self.optimizer_state!r}.")
+            raise ValueError(f"expected optimizer_state to be True, False or 'auto', got {self.optimizer_state!r}")
         if self.dirname is not None and not isinstance(self.dirname, (str, Path)):
-            raise ValueError(f"dirname must be a path or None, got {self.dirname!r}.")
+            raise ValueError(f"expected dirname to be a path or None, got {self.dirname!r}")
 
     @staticmethod
     def _check_optimizer(net):
@@ -298,5 +298,5 @@ class TrajectoryRecorder(Callback):
                 f"TrajectoryRecorder needs a net with one torch optimizer, named optimizer_, but this one has "
                 f"{', '.join(name + '_' for name in names) or 'none'}"
                 f"{'' if optimizer is None else f' (optimizer_ is a {type(optimizer).__name__})'}. Train all "
-                "parameters with a single optimizer (parameter groups may differ), or leave the recorder out."
+                "parameters with a single optimizer (parameter groups may differ), or leave the recorder out"
             )

@@ -68,24 +68,24 @@ def split_segments(trajectory: Any, n_segments: int, quadrature: str = "trapezoi
        section 3.
     """
     if not isinstance(n_segments, Integral) or isinstance(n_segments, bool) or n_segments < 1:
-        raise ValueError(f"n_segments must be a whole number >= 1, got {n_segments!r}.")
+        raise ValueError(f"expected n_segments to be a whole number >= 1, got {n_segments!r}")
     if quadrature not in ("trapezoid", "right"):
-        raise ValueError(f"quadrature must be 'trapezoid' or 'right', got {quadrature!r}.")
+        raise ValueError(f"expected quadrature to be 'trapezoid' or 'right', got {quadrature!r}")
     segments = []
     for stage in trajectory.stages:
         checkpoints = trajectory.stage_checkpoints(stage)
         own = [checkpoint for checkpoint in checkpoints if checkpoint.step > stage.start]
         if len(own) < n_segments:
             raise ValueError(
-                f"Expected at least {n_segments} checkpoints after the start of stage {stage.index}, one for each "
+                f"expected at least {n_segments} checkpoints after the start of stage {stage.index}, one for each "
                 f"segment, but the trajectory has {len(own)} there. Lower n_segments to {len(own)} or less, or record "
-                f"more: TrajectoryRecorder(n_checkpoints={n_segments}) on at least {n_segments} training steps."
+                f"more: TrajectoryRecorder(n_checkpoints={n_segments}) on at least {n_segments} training steps"
             )
         if quadrature == "trapezoid" and checkpoints[0].step != stage.start:
             raise ValueError(
                 f"quadrature='trapezoid' needs the initial weights of stage {stage.index} (a checkpoint at step "
                 f"{stage.start}), but its first checkpoint is at step {checkpoints[0].step}. Give the initial state "
-                "dict, or use quadrature='right'."
+                "dict, or use quadrature='right'"
             )
         steps = np.array([checkpoint.step for checkpoint in own])
         ends = steps[nearest_to_equal_split(steps, n_segments, stage.start)].tolist()

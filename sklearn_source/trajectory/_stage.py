@@ -54,7 +54,7 @@ class Stage:
         shape = (self.n_steps, len(self.groups))
         for name in HYPER_PARAMETERS:
             if self.hyper[name].shape != shape:
-                raise ValueError(f"Expected {name} of shape {shape} (steps, groups), got {self.hyper[name].shape}.")
+                raise ValueError(f"expected {name} of shape {shape} (steps, groups), got {self.hyper[name].shape}")
         lr, momentum, dampening, decay = (np.asarray(self.hyper[name], dtype=np.float64) for name in HYPER_PARAMETERS)
         with np.errstate(divide="ignore", invalid="ignore"):
             terminal = lr * (1.0 - dampening) / (1.0 - momentum)  # the velocity that a constant gradient ends in
@@ -107,9 +107,9 @@ class Stage:
         sums = self._sums[kind][last] - self._sums[kind][first]
         if not np.isfinite(sums).all():
             raise ValueError(
-                f"Expected finite learning rates in stage {self.index}, but {self.optimizer} used lr "
+                f"expected finite learning rates in stage {self.index}, but {self.optimizer} used lr "
                 f"{self.hyper['lr'][first:last].tolist()[:1]} with momentum "
                 f"{self.hyper['momentum'][first:last].tolist()[:1]}: an optimizer without 'lr' or with momentum 1 has "
-                "no integrated learning rate."
+                "no integrated learning rate"
             )
         return sums

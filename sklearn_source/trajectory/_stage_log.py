@@ -65,8 +65,8 @@ class StageLog:
         if not self.blocks or self.blocks[-1].signature != signature:
             if self.optimizer not in (None, kind):
                 raise ValueError(
-                    f"Expected one optimizer per call of fit, but it changed from {self.optimizer} to {kind} after "
-                    f"step {self.end}. Use partial_fit for the second part, so that it becomes a stage of its own."
+                    f"expected one optimizer per call of fit, but it changed from {self.optimizer} to {kind} after "
+                    f"step {self.end}. Use partial_fit for the second part, so that it becomes a stage of its own"
                 )
             self.optimizer = kind
             self.blocks.append(_Block(signature, [_describe_group(group, names) for group in optimizer.param_groups]))
@@ -169,9 +169,9 @@ def _describe_group(group, names):
     unknown = [tuple(value.shape) for value in group["params"] if id(value) not in names]
     if unknown:
         raise ValueError(
-            "Expected an optimizer that trains parameters of module_ only, but it holds others as well, of shape "
+            "expected an optimizer that trains parameters of module_ only, but it holds others as well, of shape "
             f"{unknown[0]} (learnable parameters of the criterion, or of a module that was replaced?). Move them into "
-            "the module, or initialize the optimizer again."
+            "the module, or initialize the optimizer again"
         )
     # A frozen parameter is held but has no gradient, so that the optimizer passes it over, decay and all.
     described = {"params": [names[id(value)] for value in group["params"] if value.requires_grad]}

@@ -50,13 +50,13 @@ class TrajectoryDirectory:
         self.id = uuid.uuid4().hex
         self.revision = self.id
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path}: expected a directory for the trajectory, got a file. Choose another path.")
+            raise ValueError(f"{self.path}: expected a directory for the trajectory, got a file. Choose another path")
         self.path.mkdir(parents=True, exist_ok=True)
         old = self._own_files()
         if old and not overwrite:
             raise ValueError(
                 f"{self.path}: expected a directory without a trajectory, but it holds one ({old[0].name}, ...). Pass "
-                "overwrite=True to replace it, or choose another directory."
+                "overwrite=True to replace it, or choose another directory"
             )
         for file in old:
             file.unlink()
@@ -67,7 +67,7 @@ class TrajectoryDirectory:
                     {"format": FORMAT, "version": VERSION, "status": "recording", "revision": self.revision}, file
                 )
         except FileExistsError as error:
-            raise ValueError(f"{self.path}: another training is recording here. Choose another directory.") from error
+            raise ValueError(f"{self.path}: another training is recording here. Choose another directory") from error
 
     def _own_files(self):
         own = []
@@ -82,7 +82,7 @@ class TrajectoryDirectory:
                 raise ValueError(
                     f"{file}: the trajectory would need this name, but the file was not written by sklearn_source (or "
                     "is "
-                    "truncated). Move it away, or choose another directory."
+                    "truncated). Move it away, or choose another directory"
                 )
             own.append(file)
         return own
@@ -93,7 +93,7 @@ class TrajectoryDirectory:
         if index.get("revision") != self.revision:
             raise ValueError(
                 f"{self.path}: expected the trajectory as this recorder left it, but another training (a copy of this "
-                "net?) has written there. Train the copies with different directories."
+                "net?) has written there. Train the copies with different directories"
             )
 
     def write(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -146,32 +146,32 @@ def load_directory(path: str | os.PathLike[str]) -> tuple[list[Checkpoint], list
     path = Path(path).resolve()
     index = _read_json(path / INDEX)
     if index.get("format") != FORMAT:
-        raise ValueError(f"{path / INDEX}: expected the index of a trajectory, the file is of another kind.")
+        raise ValueError(f"{path / INDEX}: expected the index of a trajectory, the file is of another kind")
     if index.get("version") != VERSION:
         raise ValueError(
-            f"{path / INDEX}: expected version {VERSION}, got {index.get('version')!r}. Upgrade sklearn_source."
+            f"{path / INDEX}: expected version {VERSION}, got {index.get('version')!r}. Upgrade sklearn_source"
         )
     if index.get("status") != "complete":
         raise ValueError(
             f"{path / INDEX}: the training that recorded here did not reach its end, so learning rates are missing. "
-            "Train again (overwrite=True replaces what is there)."
+            "Train again (overwrite=True replaces what is there)"
         )
     try:
         arrays_path = path / f"arrays-{index['revision']}.safetensors"
         arrays, metadata = read_tensors(arrays_path)
         if metadata.get("trajectory") != index["trajectory"]:
-            raise ValueError(f"{arrays_path}: the file belongs to another trajectory. Restore it.")
+            raise ValueError(f"{arrays_path}: the file belongs to another trajectory. Restore it")
         stages = [_load_stage(entry, arrays) for entry in index["stages"]]
         checkpoints = []
         for entry in index["checkpoints"]:
             if not _OWN_NAMES.fullmatch(entry["file"]):  # an index must not lead out of its directory
-                raise ValueError(f"{path / INDEX}: {entry['file']!r} is no name of a checkpoint file.")
+                raise ValueError(f"{path / INDEX}: {entry['file']!r} is no name of a checkpoint file")
             identity = {"trajectory": index["trajectory"], "stage": str(entry["stage"]), "step": str(entry["step"])}
             file = CheckpointFile(path / entry["file"], identity)
             file.parameter_shapes()  # a truncated or foreign file is named now, not in the middle of a computation
             checkpoints.append(Checkpoint.from_file(entry["step"], entry["stage"], entry["digest"], file))
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path / INDEX}: the index is damaged ({error!r}). Restore it or record again.") from error
+        raise ValueError(f"{path / INDEX}: the index is damaged ({error!r}). Restore it or record again") from error
     return checkpoints, stages
 
 
@@ -199,6 +199,6 @@ def _read_json(path):
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path}: expected the index of a trajectory, but it cannot be read ({error}). Give the directory that "
-            "Trajectory.save or TrajectoryRecorder(dirname=...) wrote."
+            "Trajectory.save or TrajectoryRecorder(dirname=...) wrote"
         ) from error
     return content if isinstance(content, dict) else {}

@@ -50,10 +50,10 @@ class Trajectory:
         self.checkpoints = tuple(checkpoints)
         self.stages = tuple(stages)
         if not self.stages or not self.checkpoints:
-            raise ValueError("A trajectory needs at least one stage and one checkpoint.")
+            raise ValueError("A trajectory needs at least one stage and one checkpoint")
         starts = [0, *(stage.end for stage in self.stages)]
         if [stage.start for stage in self.stages] != starts[:-1]:
-            raise ValueError("Expected stages that follow each other from step 0 on.")
+            raise ValueError("expected stages that follow each other from step 0 on")
         self._shapes = self.checkpoints[-1].parameter_shapes
 
     @property
@@ -197,7 +197,7 @@ class Trajectory:
         """
         path = Path(path).resolve()
         if any(checkpoint.path is not None and checkpoint.path.parent == path for checkpoint in self.checkpoints):
-            raise ValueError(f"{path}: this trajectory already lives in this directory. Choose another one.")
+            raise ValueError(f"{path}: this trajectory already lives in this directory. Choose another one")
         directory = TrajectoryDirectory(path, overwrite)
         directory.write_index(self.stages, [directory.write(checkpoint) for checkpoint in self.checkpoints])
 
@@ -262,7 +262,7 @@ class Trajectory:
         .. [1] Bae, Lin, Lorraine, Grosse, "Training Data Attribution via Approximate Unrolled Differentiation", 2024.
         """
         if per not in ("terminal", "plain"):
-            raise ValueError(f"per must be 'terminal' or 'plain', got {per!r}.")
+            raise ValueError(f"expected per to be 'terminal' or 'plain', got {per!r}")
         return self._sum_rates(per, start, end)
 
     def mean_weight_decay(self, start: int, end: int) -> dict[str, float]:
@@ -283,7 +283,7 @@ class Trajectory:
 
     def _sum_rates(self, kind, start, end):
         if not 0 <= start <= end <= self.n_steps:
-            raise ValueError(f"Expected steps 0 <= start <= end <= {self.n_steps}, got start={start}, end={end}.")
+            raise ValueError(f"expected steps 0 <= start <= end <= {self.n_steps}, got start={start}, end={end}")
         held = (name for stage in self.stages for group in stage.groups for name in group["params"])
         totals = dict.fromkeys([*self._shapes, *held], 0.0)
         for stage in self.stages:

@@ -126,15 +126,15 @@ def test_without_initial_weights():
 
 @pytest.mark.parametrize("n_segments", [0, -1, 1.5, "3", True, None])
 def test_bad_number_of_segments(n_segments):
-    with pytest.raises(ValueError, match="n_segments must be a whole number"):
+    with pytest.raises(ValueError, match="expected n_segments to be a whole number"):
         split_segments(make_trajectory([[4, 8]]), n_segments)
 
 
 def test_bad_arguments():
     trajectory = make_trajectory([[4, 8]])
-    with pytest.raises(ValueError, match="quadrature must be"):
+    with pytest.raises(ValueError, match="expected quadrature to be"):
         split_segments(trajectory, 1, "simpson")
-    with pytest.raises(ValueError, match="per must be"):
+    with pytest.raises(ValueError, match="expected per to be"):
         trajectory.integrated_learning_rate(0, 8, per="step")
     for start, end in [(-1, 3), (3, 2), (0, 9)]:
         with pytest.raises(ValueError, match="0 <= start <= end <= 8"):

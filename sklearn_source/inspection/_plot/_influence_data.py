@@ -78,7 +78,7 @@ def checked_k(k):
 def position_of(query, n_query):
     """A query's position, checked; negative ones count from the end."""
     if isinstance(query, bool) or not isinstance(query, Integral) or not -n_query <= query < n_query:
-        raise ValueError(f"query must be the position of one of the {n_query} queries, got {query!r}")
+        raise ValueError(f"expected query to be the position of one of the {n_query} queries, got {query!r}")
     return int(query) % n_query
 
 
