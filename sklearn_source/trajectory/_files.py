@@ -98,10 +98,10 @@ class CheckpointFile:
     def check(self, metadata):
         """Check that the file belongs to the trajectory, and return its metadata."""
         expected = {"format": FORMAT, **self.identity}
-        found = {key: (metadata or {}).get(key) for key in expected}
-        if found != expected:
+        actual = {key: (metadata or {}).get(key) for key in expected}
+        if actual != expected:
             raise ValueError(
-                f"{self.path}: expected the checkpoint {expected}, found {found}. The file belongs to another "
+                f"{self.path}: expected the checkpoint {expected}, found {actual}. The file belongs to another "
                 "training or "
                 "is no checkpoint of a trajectory: restore it, or record the trajectory again"
             )

@@ -90,12 +90,12 @@ class _Description:
             if above is value:
                 return {"above": height}
         self._open.append(value)
-        found = self._compound(value)
+        described = self._compound(value)
         self._open.pop()
         if isinstance(value, (type, FunctionType)):
-            found = {"name": value.__qualname__, "is": _json_digest(found)}  # many refer to it
-            self._done[id(value)] = found, value
-        return found
+            described = {"name": value.__qualname__, "is": _json_digest(described)}  # many refer to it
+            self._done[id(value)] = described, value
+        return described
 
     def _compound(self, value):
         if isinstance(value, Mapping):
