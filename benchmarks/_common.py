@@ -33,11 +33,22 @@ class Clock:
         return Clock(self.wall + other.wall, self.cpu + other.cpu)
 
 
+def synchronize() -> None:
+    """Wait for the accelerator, where one is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def timed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Clock]:
-    """Call ``function`` once; return its result and a `Clock`. Garbage of earlier calls is collected first."""
+    """Call ``function`` once; return its result and a `Clock`. Garbage of earlier calls is collected first.
+
+    An accelerator's work is waited for on both sides of the call.
+    """
     gc.collect()
+    synchronize()
     wall, cpu = time.perf_counter(), time.process_time()
     result = function(*args, **kwargs)
+    synchronize()
     return result, Clock(time.perf_counter() - wall, time.process_time() - cpu)
 
 

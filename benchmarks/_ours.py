@@ -26,6 +26,7 @@ def prepare(task: Task) -> Any:
         batch_size=task.batch_size,
         train_split=None,
         verbose=0,
+        device=task.device,
     ).initialize()
     net.module_.load_state_dict(task.checkpoints[-1][1])
     return net

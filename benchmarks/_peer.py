@@ -60,6 +60,14 @@ BATCHES = {
     "c": Batches(covariance=50, lambda_=32, query=50, train=125),
 }
 
+# Where memory is plenty, all that the peer wants is large batches.
+ACCELERATOR_BATCHES = {
+    "a": Batches(covariance=6000, lambda_=1000, query=200, train=2000, rowwise=True),
+    "b": Batches(covariance=250, lambda_=125, query=50, train=250),
+    "b2": Batches(covariance=250, lambda_=125, query=50, train=250),
+    "c": Batches(covariance=1000, lambda_=500, query=50, train=500),
+}
+
 SWEEP = {
     "a": {"covariance": (250, 1000), "lambda_": (16, 64, 250), "query": (50, 200), "train": (250, 1000)},
     "b": {"covariance": (25, 100), "lambda_": (4, 8, 16, 50), "query": (50,), "train": (25, 100)},
@@ -137,7 +145,7 @@ class Peer:
         except ImportError as error:
             raise ImportError("The peer needs kronfluence: pip install 'kronfluence==1.0.1'.") from error
         if self.batches is None:
-            self.batches = BATCHES[self.task.name]
+            self.batches = (BATCHES if self.task.device == "cpu" else ACCELERATOR_BATCHES)[self.task.name]
         warnings.filterwarnings("ignore", category=FutureWarning)  # torch's, about the peer's GradScaler
         logging.getLogger("kronfluence").setLevel(logging.ERROR)
         shared_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -147,7 +155,7 @@ class Peer:
             analysis_name="benchmark",
             model=prepare_model(self.task.module(), peer_task),
             task=peer_task,
-            cpu=True,
+            cpu=self.task.device == "cpu",
             disable_tqdm=True,
             output_dir=self.directory,
         )

@@ -49,6 +49,8 @@ class Task:
         ``(step, state_dict)``, the initial parameters (step 0) first, the trained network last.
     learning_rate, momentum, batch_size
         The settings of the SGD run that made `checkpoints`; the rate is constant.
+    device : str
+        Where both sides compute; rows and checkpoints stay on the CPU.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Task:
     learning_rate: float
     momentum: float
     batch_size: int
+    device: str = "cpu"
 
     def module(self, checkpoint: int = -1) -> nn.Module:
         """Return a fresh network in eval mode, with the parameters of a checkpoint (default: the trained network)."""

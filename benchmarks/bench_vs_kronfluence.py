@@ -5,7 +5,7 @@
 prints medians of wall and process CPU seconds, their ratios, how far the two score matrices differ, and the share of
 the machine's GEMM rate that the scores reach. Task ``a`` also times a whole SOURCE with 6 checkpoints (fit and
 transform) against the peer's one influence function (factors and scores). Run it on an otherwise idle machine: the load
-before and after is printed.
+before and after is printed. ``--device cuda`` times both on an accelerator (the peer with `ACCELERATOR_BATCHES`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import _common
 import torch
 from _common import Clock, exit_on_terminate, timed
-from _peer import BATCHES, Peer, peer_factors, peer_scores, warm_up
+from _peer import ACCELERATOR_BATCHES, BATCHES, Peer, peer_factors, peer_scores, warm_up
 from _tasks import TASKS, Task, make_task
 from gemm_floor import gemm_rate, score_flops, score_gemm_rate
 
@@ -32,7 +32,8 @@ def run_peer(task: Task, times: Times, planner: bool = False) -> torch.Tensor:
 
     ``planner``: leave the route through the scores to the peer's own planner, as its users do.
     """
-    with Peer(task, replace(BATCHES[task.name], rowwise=False) if planner else None) as peer:
+    batches = (BATCHES if task.device == "cpu" else ACCELERATOR_BATCHES)[task.name]
+    with Peer(task, replace(batches, rowwise=False) if planner else batches) as peer:
         for phase, clock in peer_factors(peer).items():
             times.setdefault("factors" if phase == "total" else phase, []).append(clock)
         tau, clock = peer_scores(peer)
@@ -142,7 +143,10 @@ def bench(task: Task, repeats: int, only: str | None, planner: bool) -> None:
     print(table(peer_times, our_times) + "\n")
     if len(latest) == 2:
         print(f"Scores, ours against peer: {difference(latest['ours'], latest['peer'])}.")
-    print(floor_report(task, {"peer": peer_times, "ours": our_times}))
+    if task.device == "cpu":
+        print(floor_report(task, {"peer": peer_times, "ours": our_times}))
+    else:
+        print(f"{torch.cuda.get_device_name()}: {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB at the most.")
 
 
 def main() -> None:
@@ -154,12 +158,13 @@ def main() -> None:
     parser.add_argument(
         "--peer-planner", action="store_true", help="let the peer choose its route, at its best batches"
     )
+    parser.add_argument("--device", default="cpu", help="where both sides compute: cpu or cuda")
     parser.add_argument("--rows", type=int, help="use the first so many training rows (a quick look, not a result)")
     arguments = parser.parse_args()
     exit_on_terminate()
     if arguments.repeats < 1:
         parser.error(f"expected --repeats of at least 1, got {arguments.repeats}")
-    task = make_task(arguments.task)
+    task = replace(make_task(arguments.task), device=arguments.device)
     if arguments.rows is not None:
         task = task.head(arguments.rows, len(task.X_query))
     bench(task, arguments.repeats, arguments.only, arguments.peer_planner)
