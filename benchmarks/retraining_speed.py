@@ -22,8 +22,8 @@ def loop(recipe: str, truth: Retraining, device: str) -> None:
     """Train on the first subsets, one net after the other."""
     split = load_concrete_split()
     for mask in truth.masks[:N_LOOP]:
-        net = concrete(adaptive=recipe == "adamw").make_net(None).set_params(device=device).fit(split.X_train[mask], split.y_train[mask])
-        net.predict(split.X_query)
+        net = concrete(adaptive=recipe == "adamw").make_net(None).set_params(device=device)
+        net.fit(split.X_train[mask], split.y_train[mask]).predict(split.X_query)
 
 
 def retrain(recipe: str, n_subsets: int, n_repeats: int, n_jobs: int | None, device: str) -> Retraining:

@@ -190,7 +190,7 @@ def test_language_model_on_tokens():
             device=device,
             callbacks=[TrajectoryRecorder(n_checkpoints=2)],
         ).fit(X, y)
-        est = SourceAttribution(n_segments=1, measurement="neg_loss").fit(net, X, y)
+        est = SourceAttribution(n_segments=1, measurement="neg_loss", random_state=0).fit(net, X, y)
         scores[device] = est.transform(X[:3], y[:3])
     np.testing.assert_allclose(scores["cuda"], scores["cpu"], rtol=1e-4, atol=1e-6 * np.abs(scores["cpu"]).max())
 
@@ -233,7 +233,15 @@ def test_retraining_on_the_device(engine, optimizer):
     actual = {}
     for device in ("cpu", "cuda"):
         net = NeuralNetRegressor(
-            MLP, module__hidden=(6,), batch_size=16, max_epochs=4, train_split=None, verbose=0, device=device, **optimizer
+            MLP,
+            module__n_features=4,  # a lazy layer would draw its weights on the device
+            module__hidden=(6,),
+            batch_size=16,
+            max_epochs=4,
+            train_split=None,
+            verbose=0,
+            device=device,
+            **optimizer,
         )
         retraining = retrain_on_subsets(
             net, X, y, X[:5], n_subsets=4, n_repeats=2, random_state=0, engine=engine if device == "cuda" else "joblib"
