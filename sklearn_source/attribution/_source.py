@@ -96,9 +96,9 @@ class SourceAttribution(CurvatureAttribution):
     A step of an adaptive optimizer is preconditioned by ``P = 1 / (sqrt(v) + eps)``, ``v`` the recorded second moments
     averaged over the segment's checkpoints. With ``M = P^(1/2) H P^(1/2)``, plus ``rho P`` for decay that enters the
     gradient and ``rho`` for decay beside the step (AdamW), ``S = P^(-1/2) exp(-h M) P^(1/2)`` and
-    ``F = P^(1/2) [(1 - exp(-h M)) / M] P^(1/2)``; EK-FAC is fitted from the scaled per-row gradients. Covered: Adam
-    (with AMSGrad), AdamW, NAdam, RAdam, Adamax, RMSprop and Adagrad. ``fit`` raises ValueError for any other, or where
-    the state was not recorded.
+    ``F = P^(1/2) [(1 - exp(-h M)) / M] P^(1/2)``; EK-FAC is fitted from the scaled per-row gradients. The
+    :ref:`User Guide <adaptive>` lists the optimizers covered; ``fit`` raises ValueError for any other, or where the
+    state was not recorded.
 
     Cost. ``fit``: for each checkpoint one forward pass and one backward pass per Fisher column over the training rows
     (again where the cache is too small), and two eigendecompositions per layer and segment. ``transform``: one forward

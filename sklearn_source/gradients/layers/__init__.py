@@ -1,6 +1,7 @@
 """What the package knows of each kind of layer, one file a kind.
 
-To add a kind, write one file like ``_linear.py`` and import it below; nothing else asks which kinds there are. It has
+To add a kind, write one file like ``_linear.py``: every file of this folder is imported, nothing else asks which kinds
+there are. It has
 
 1. a *rule*: a subclass of :class:`ParameterRule` that turns the uses of a parameter by one of torch's functions into
    its per-row gradients. :class:`FactoredRule` suits weights that multiply inputs: it wants ``shape``, (groups, out,
@@ -22,8 +23,9 @@ sends what disagrees through ``torch.func``. ``tests/gradients/test_layer_regist
 
 from __future__ import annotations
 
-# Each kind registers itself by being imported.
-from . import _attention, _convolution, _embedding, _linear, _norm, _recurrent  # noqa: F401
+from importlib import import_module
+from pkgutil import iter_modules
+
 from ._broadcasting import ELEMENTWISE, EXPANSIONS, IN_PLACE, BroadcastParameter, broadcast_of
 from ._embedding import refuse_frequencies
 from ._factored_rule import FactoredRule
@@ -43,6 +45,9 @@ from ._parameter_rule import ParameterRule
 from ._row_layout import RowLayout
 from ._torch_func import WholeLayer, WholeNetwork
 from ._vector_rule import VectorRule
+
+for _file in iter_modules(__path__):  # each kind registers itself by being imported
+    import_module(f"{__name__}.{_file.name}")
 
 __all__ = [
     "Arguments",
