@@ -86,12 +86,14 @@ class SourceAttribution(CurvatureAttribution):
     Notes
     -----
     With ``sigma`` the eigenvalues of a segment's curvature H, ``rho`` the weight decay and ``h`` the integrated
-    learning rate, ``S = exp(-h (H + rho))``, ``F = (1 - S) / (H + rho)`` and
+    learning rate, ``x = h (H + rho)``, ``S = exp(-x - c x^2)``, ``F = (1 - S) / (H + rho)`` and
 
         tau[q, m] = -(1/N) sum_l < F_l S_{l+1} ... S_L grad f_q(theta_T), mean_c grad l_m(theta_c) >
 
-    ([1]_ Eq. 16-24, with the sign that a row which raised f_q scores positive). The score is a derivative in the weight
-    of a row: the effect of removing the row differs from it at second order.
+    ([1]_ Eq. 16-24, with the sign that a row which raised f_q scores positive). ``c`` is what steps of finite size and
+    momentum add to the flow (:meth:`Trajectory.second_order`; 0 in [1]_ and for adaptive optimizers), and ``h`` how far
+    a pull at each step has moved the weights by the end of training. The score is a derivative in the weight of a row:
+    the effect of removing the row differs from it at second order.
 
     A step of an adaptive optimizer is preconditioned by ``P = 1 / (sqrt(v) + eps)``, ``v`` the recorded second moments
     averaged over the segment's checkpoints. With ``M = P^(1/2) H P^(1/2)``, plus ``rho P`` for decay that enters the
@@ -218,11 +220,14 @@ class SourceAttribution(CurvatureAttribution):
         h, relative = relative_rates([flow.rates[name] for name in names])
         states, weights = self._segment_states(segment)
         index = self._credited[stage_position(trajectory, segment.stage)]
+        second = [flow.second[name] for name in names]
         if flow.preconditioner is None:
             shift = [flow.coupled[name] * p for name, p in zip(names, relative)]
-            curvature = self._fit_curvature(kind, states, weights, index)
+            curvature = self._fit_curvature(kind, states, weights, index).in_metric(relative)
+            if curvature.couples_blocks:  # one function of one matrix
+                second = [float(np.average(second, weights=relative))] * len(names)
             return FittedSegment(
-                states, weights, curvature.in_metric(relative), h, relative, shift, self._mask_of(index), len(index)
+                states, weights, curvature, h, relative, shift, self._mask_of(index), len(index), second
             )
         preconditioner = self._gradients.matrices(flow.preconditioner)
         coupled, decoupled = ([decays[name] for name in names] for decays in (flow.coupled, flow.decoupled))
@@ -241,7 +246,16 @@ class SourceAttribution(CurvatureAttribution):
         curvature = self._fit_curvature(kind, states, weights, index, Metric(roots, penalty))
         shift = [d * p for d, p in zip(decoupled, relative)]
         return FittedSegment(
-            states, weights, curvature.in_metric(relative), h, relative, shift, self._mask_of(index), len(index), roots
+            states,
+            weights,
+            curvature.in_metric(relative),
+            h,
+            relative,
+            shift,
+            self._mask_of(index),
+            len(index),
+            second,
+            roots,
         )
 
     def _segment_states(self, segment):

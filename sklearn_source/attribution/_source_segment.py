@@ -33,7 +33,7 @@ class SegmentSummary:
     optimizer : str
         Its class name. The curvature of an adaptive one is that in its own metric.
     integrated_learning_rate : dict of str to float
-        Per parameter, the sum over the steps of ``lr (1 - dampening) / (1 - momentum)``, with what an adaptive
+        Per parameter, :meth:`Trajectory.integrated_learning_rate` of the steps, with what an adaptive
         optimizer makes of the rate beside its preconditioner.
     weight_decay : dict of str to float
         Per parameter, the mean weight decay.
@@ -59,7 +59,7 @@ class FittedSegment:
 
     ``curvature`` is that of ``P^(1/2) H P^(1/2)``, ``P`` the product of ``metric``, the blocks' rates relative to the
     largest, ``h``, and of ``roots`` squared, the optimizer's preconditioner, where there is one. ``shift`` is what
-    weight decay adds to its eigenvalues, per block.
+    weight decay adds to its eigenvalues, per block, and ``second`` what steps of finite size add to the exponent.
     """
 
     states: list
@@ -70,21 +70,27 @@ class FittedSegment:
     shift: list
     credited: np.ndarray
     n_rows: int
+    second: list
     roots: list | None = None
 
+    def _exponent(self, values, block):
+        """``-(x + c x^2)``, x = h (sigma + rho)."""
+        x = self.h * (values + self.shift[block])
+        return -x * (1.0 + self.second[block] * x)
+
     def propagation(self, values, block):
-        """``exp(-h (sigma + rho))``: what is left of a change after the segment."""
-        return torch.exp(-self.h * (values + self.shift[block]))
+        """``exp(-x - c x^2)``: what is left of a change after the segment."""
+        return torch.exp(self._exponent(values, block))
 
     def propagation_minus_one(self, values, block):
-        """``exp(-h (sigma + rho)) - 1``."""
-        return torch.expm1(-self.h * (values + self.shift[block]))
+        """The same minus 1."""
+        return torch.expm1(self._exponent(values, block))
 
     def integration(self, values, block):
-        """``(1 - exp(-h s)) / s`` with s = sigma + rho, which is ``h`` at s = 0."""
+        """``(1 - exp(-x - c x^2)) / s`` with s = sigma + rho, which is ``h`` at s = 0."""
         s = values + self.shift[block]
         small = s * self.h < 1e-12
-        return torch.where(small, self.h, -torch.expm1(-self.h * s) / torch.where(small, 1.0, s))
+        return torch.where(small, self.h, -torch.expm1(self._exponent(values, block)) / torch.where(small, 1.0, s))
 
     def integrated_and_propagated(self, vectors, *, propagate):
         """``F v``, and ``S v`` unless ``propagate`` is false, of ``v`` and in parameters' coordinates."""

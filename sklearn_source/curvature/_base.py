@@ -192,9 +192,12 @@ class FittedCurvature(ABC):
     bases : list of Basis, one per block
         The coordinates that :meth:`encode` goes to, as two orthogonal factors. ``Basis()`` where these are the
         parameters' own; then :meth:`encode` and :meth:`decode` only form matrices.
+    couples_blocks : bool
+        Whether H is one matrix over all blocks, so that ``phi`` has to be the same for all of them.
     """
 
     bases: list[Any]
+    couples_blocks = False
 
     @abstractmethod
     def encode(self, vectors: Sequence[Any]) -> list[torch.Tensor]:

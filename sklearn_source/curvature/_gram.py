@@ -30,6 +30,8 @@ class GramCurvature(FittedCurvature):
         ``P``: one positive number per block.
     """
 
+    couples_blocks = True
+
     def __init__(self, root, shapes, dtype, metric=None):
         self._root, self._shapes, self._dtype = root, shapes, dtype
         self._sizes = [g * o * i for g, o, i in shapes]

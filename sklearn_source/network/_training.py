@@ -11,7 +11,6 @@ from scipy import sparse
 from sklearn.base import clone
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 
-from ..trajectory import TrajectoryRecorder
 from ..utils._random import seeded
 
 # The global generators are seeded while a network trains: threads take turns.
@@ -68,8 +67,8 @@ def train_clone(net, X, y, *, seed, recorder=None):
         Not modified.
     X, y : what ``net.fit`` takes
     seed : int
-    recorder : TrajectoryRecorder, optional
-        Added to the callbacks unless the net has one.
+    recorder : skorch.callbacks.Callback, optional
+        Added to the callbacks unless the net has one of its class.
 
     Returns
     -------
@@ -101,7 +100,7 @@ def train_clone(net, X, y, *, seed, recorder=None):
 def _add_recorder(net, recorder):
     given = net.callbacks
     given = list(given) if given not in (None, "disable") else []
-    if not any(isinstance(c[1] if isinstance(c, tuple) else c, TrajectoryRecorder) for c in given):
+    if not any(isinstance(c[1] if isinstance(c, tuple) else c, type(recorder)) for c in given):
         net.callbacks = [*given, ("trajectory_recorder", recorder)]  # set_params stumbles over "disable"
 
 

@@ -32,6 +32,8 @@ class Flow:
     preconditioner : dict of str to Tensor, or None
         P, in the parameters' shapes, in the order of the module. None where it is one for all of them.
     optimizer : str
+    second : dict of str to float
+        c of :meth:`Trajectory.second_order`; 0 for adaptive optimizers, whose P is no more constant than that.
     """
 
     rates: dict[str, float]
@@ -39,6 +41,7 @@ class Flow:
     decoupled: dict[str, float]
     preconditioner: dict[str, torch.Tensor] | None
     optimizer: str
+    second: dict[str, float]
 
 
 def segment_flow(
@@ -76,7 +79,7 @@ def segment_flow(
     decays = trajectory.mean_weight_decay(start, end)
     none = dict.fromkeys(decays, 0.0)
     if not family.adaptive:
-        return Flow(rates, decays, none, None, described.optimizer)
+        return Flow(rates, decays, none, None, described.optimizer, trajectory.second_order(start, end))
     groups = {name: number for number, group in enumerate(described.groups) for name in group["params"]}
     decoupled = {name: family.decoupled(described.groups[number]) for name, number in groups.items()}
     states, weights = _states(trajectory, stage, checkpoints, weights, end)
@@ -100,6 +103,7 @@ def segment_flow(
         {name: shrunk.get(name, 0.0) if decoupled.get(name, True) else 0.0 for name in decays},
         preconditioner,
         described.optimizer,
+        none,
     )
 
 

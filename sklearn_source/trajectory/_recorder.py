@@ -172,6 +172,7 @@ class TrajectoryRecorder(Callback):
         self.hooks_.stop_awaiting_forward()
         log, earlier = self.stages_[-1], self.stages_[:-1]
         log.begun = True
+        log.continues = bool(net.optimizer_.state)
         if log.n_steps:
             return  # lazy weights that no forward pass of module_ itself announced: the initial ones are gone
         step = locate(earlier, tensor_digest(dict(net.module_.named_parameters()))) if earlier else None

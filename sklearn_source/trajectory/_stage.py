@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-__all__ = ["HYPER_PARAMETERS", "Stage"]
+from ._momentum import pull_responses, second_order_terms
+
+__all__ = ["HYPER_PARAMETERS", "Stage", "with_velocities"]
 
 HYPER_PARAMETERS = ("lr", "momentum", "dampening", "weight_decay")
 
@@ -37,6 +40,10 @@ class Stage:
         Indices, among these, of the rows really trained on (skorch's ``train_split`` takes some away).
     row_hashes : ndarray of uint64, shape (n_rows,), or None
         Fingerprints of the rows given to ``fit``, see :func:`row_hashes`.
+    batches : ndarray of shape (n_steps,), optional
+        Batches whose gradients each step added up (gradient accumulation). Default: one.
+    continues : bool, default=False
+        Whether the optimizer went on from the stage before, with the velocity that it had.
     """
 
     index: int
@@ -48,6 +55,11 @@ class Stage:
     n_rows: int
     rows: np.ndarray
     row_hashes: np.ndarray | None = None
+    batches: np.ndarray | None = None
+    continues: bool = False
+    # How far one of velocity at the end, and at the start, goes on to move the weights: (n_groups,), None for 0.
+    _worth_after: np.ndarray | None = field(default=None, repr=False)
+    _worth_before: np.ndarray = field(init=False, repr=False)
     _sums: dict[str, np.ndarray] = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -56,12 +68,23 @@ class Stage:
             if self.hyper[name].shape != shape:
                 raise ValueError(f"expected {name} of shape {shape} (steps, groups), got {self.hyper[name].shape}")
         lr, momentum, dampening, decay = (np.asarray(self.hyper[name], dtype=np.float64) for name in HYPER_PARAMETERS)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terminal = lr * (1.0 - dampening) / (1.0 - momentum)  # the velocity that a constant gradient ends in
-            rates = {"plain": lr, "terminal": terminal, "decay": terminal * decay}
+        batches = np.ones(shape[0]) if self.batches is None else np.asarray(self.batches, dtype=np.float64)
+        if batches.shape != shape[:1]:
+            raise ValueError(f"expected batches of shape {shape[:1]} (steps,), got {batches.shape}")
+        rules = lr, momentum, dampening, [bool(group.get("nesterov")) for group in self.groups], not self.continues
+        worth = np.zeros(shape[1]) if self._worth_after is None else self._worth_after
+        responses, worth_before = pull_responses(*rules, worth)
+        pulls = np.broadcast_to(batches[:, None], shape)
+        steps = {
+            "plain": lr,
+            "momentum": responses * pulls,
+            "decay": responses * decay,
+            "second": second_order_terms(*rules, pulls, responses),
+        }
         # Prefix sums: the sum over any run of steps is one subtraction.
-        sums = {name: np.concatenate([np.zeros((1, shape[1])), rate.cumsum(axis=0)]) for name, rate in rates.items()}
+        sums = {name: np.concatenate([np.zeros((1, shape[1])), each.cumsum(axis=0)]) for name, each in steps.items()}
         object.__setattr__(self, "_sums", sums)
+        object.__setattr__(self, "_worth_before", worth_before)
 
     @property
     def n_steps(self) -> int:
@@ -69,7 +92,7 @@ class Stage:
         return self.end - self.start
 
     def step_rates(self, start: int, end: int) -> np.ndarray:
-        """The rates that ``rate_sums("terminal", start, end)`` sums, step by step.
+        """The rates that ``rate_sums("momentum", start, end)`` sums, step by step.
 
         Parameters
         ----------
@@ -79,17 +102,19 @@ class Stage:
         Returns
         -------
         rates : ndarray, shape (end - start, n_groups)
-            Per step and parameter group ``lr (1 - dampening) / (1 - momentum)``.
+            Per step and parameter group, how far a pull of one by each of its batches moves the weights until the end
+            of training.
         """
-        return np.diff(self._sums["terminal"][start - self.start : end - self.start + 1], axis=0)
+        return np.diff(self._sums["momentum"][start - self.start : end - self.start + 1], axis=0)
 
     def rate_sums(self, kind: str, start: int, end: int) -> np.ndarray:
         """Sum a rate over the steps of this stage in ``(start, end]``.
 
         Parameters
         ----------
-        kind : {"plain", "terminal", "decay"}
-            The learning rate; the learning rate times ``(1 - dampening) / (1 - momentum)``; that times weight decay.
+        kind : {"plain", "momentum", "decay", "second"}
+            The learning rate; how far a pull of one by each batch of the steps moves the weights until the end of
+            training, momentum and all; the same of a pull by the weight decay; kappa, see :mod:`._momentum`.
         start, end : int
             Steps counted over all stages; clipped to this stage.
 
@@ -101,7 +126,7 @@ class Stage:
         Raises
         ------
         ValueError
-            If a rate is not finite (the optimizer has no ``lr``, or a momentum of 1).
+            If a rate is not finite (the optimizer has no ``lr``).
         """
         first, last = (min(max(step, self.start), self.end) - self.start for step in (start, end))
         sums = self._sums[kind][last] - self._sums[kind][first]
@@ -109,7 +134,32 @@ class Stage:
             raise ValueError(
                 f"expected finite learning rates in stage {self.index}, but {self.optimizer} used lr "
                 f"{self.hyper['lr'][first:last].tolist()[:1]} with momentum "
-                f"{self.hyper['momentum'][first:last].tolist()[:1]}: an optimizer without 'lr' or with momentum 1 has "
-                "no integrated learning rate"
+                f"{self.hyper['momentum'][first:last].tolist()[:1]}: an optimizer without 'lr' has no integrated "
+                "learning rate"
             )
         return sums
+
+
+def with_velocities(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Let each stage's rates hold what its last velocity moves in the stages that continue it.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        In order.
+
+    Returns
+    -------
+    stages : tuple of Stage
+    """
+    result: list[Stage] = []
+    for stage in reversed(stages):
+        later = result[-1] if result else None
+        if later is not None and later.continues and _names(later) == _names(stage) and later._worth_before.any():
+            stage = replace(stage, _worth_after=later._worth_before)
+        result.append(stage)
+    return tuple(reversed(result))
+
+
+def _names(stage):
+    return [group["params"] for group in stage.groups]

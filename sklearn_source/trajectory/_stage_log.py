@@ -37,6 +37,7 @@ class StageLog:
         self.blocks = []  # runs of steps with the same parameter groups
         self.initial = None  # None too when the stage begins at the last weights of the stage before
         self.begun = False
+        self.continues = False
         self.held = []
         self.stride = 1
         self.tail = None  # the state at the last epoch's end, when no snapshot was due there
@@ -118,7 +119,10 @@ class StageLog:
         groups, values = _merge(self.blocks)
         hyper = {name: values[:n_steps, :, column].copy() for column, name in enumerate(HYPER_PARAMETERS)}
         rows = np.arange(self.n_rows) if self.rows is None else self.rows
-        return Stage(self.index, self.start, end, self.optimizer, groups, hyper, self.n_rows, rows, self.row_hashes)
+        return Stage(
+            self.index, self.start, end, self.optimizer, groups, hyper, self.n_rows, rows, self.row_hashes,
+            continues=self.continues,
+        )  # fmt: skip
 
 
 class _Block:

@@ -25,7 +25,7 @@ __all__ = ["TrajectoryDirectory", "load_directory"]
 
 VERSION = 1
 INDEX = "trajectory.json"
-_FIXED = ("index", "start", "end", "optimizer", "n_rows")
+_FIXED = ("index", "start", "end", "optimizer", "n_rows", "continues")
 _OWN_NAMES = re.compile(r"(checkpoint-\d{3,}-\d{9,}|arrays-[0-9a-f]{32})\.safetensors")
 
 
@@ -118,9 +118,7 @@ class TrajectoryDirectory:
             if stage.row_hashes is not None:
                 named["row_hashes"] = stage.row_hashes.view(np.int64)  # torch computes nothing on uint64, and need not
             arrays |= {f"{stage.index}:{name}": torch.tensor(array) for name, array in named.items()}
-            described.append(
-                {key: getattr(stage, key) for key in ("index", "start", "end", "optimizer", "groups", "n_rows")}
-            )
+            described.append({key: getattr(stage, key) for key in (*_FIXED, "groups")})
         files = [
             {"step": point.step, "stage": point.stage, "digest": point.digest, "file": point.path.name}
             for point in checkpoints

@@ -14,7 +14,7 @@ from skorch import NeuralNet
 from ._checkpoint import Checkpoint
 from ._from_checkpoints import record_from_checkpoints
 from ._from_net import record_from_net
-from ._stage import Stage
+from ._stage import Stage, with_velocities
 from ._store import TrajectoryDirectory, load_directory
 from ._summary import summarize
 
@@ -48,7 +48,7 @@ class Trajectory:
 
     def __init__(self, checkpoints: Sequence[Checkpoint], stages: Sequence[Stage]):
         self.checkpoints = tuple(checkpoints)
-        self.stages = tuple(stages)
+        self.stages = with_velocities(tuple(stages))
         if not self.stages or not self.checkpoints:
             raise ValueError("A trajectory needs at least one stage and one checkpoint")
         starts = [0, *(stage.end for stage in self.stages)]
@@ -241,16 +241,18 @@ class Trajectory:
             own = [point for point in self.checkpoints if point.stage < index and point.step == start][-1:] + own
         return own
 
-    def integrated_learning_rate(self, start: int, end: int, *, per: str = "terminal") -> dict[str, float]:
+    def integrated_learning_rate(self, start: int, end: int, *, per: str = "momentum") -> dict[str, float]:
         r"""Sum the learning rates of the steps in ``(start, end]``.
 
         Parameters
         ----------
         start, end : int
             Steps, counted over all stages.
-        per : {"terminal", "plain"}
-            ``"terminal"``: :math:`\sum_k \eta_k (1 - \text{dampening}_k) / (1 - \text{momentum}_k)`, the way that a
-            constant gradient goes in the long run ([1]_, appendix D). ``"plain"``: :math:`\sum_k \eta_k`.
+        per : {"momentum", "plain"}
+            ``"momentum"``: how far a constant gradient of one in these steps moves the weights until the end of
+            training, by the velocity that it leaves. Far from the end that is
+            :math:`\sum_k \eta_k (1 - \text{dampening}_k) / (1 - \text{momentum}_k)` ([1]_, appendix D); a step that
+            added up several batches counts as often. ``"plain"``: :math:`\sum_k \eta_k`.
 
         Returns
         -------
@@ -261,8 +263,8 @@ class Trajectory:
         ----------
         .. [1] Bae, Lin, Lorraine, Grosse, "Training Data Attribution via Approximate Unrolled Differentiation", 2024.
         """
-        if per not in ("terminal", "plain"):
-            raise ValueError(f"expected per to be 'terminal' or 'plain', got {per!r}")
+        if per not in ("momentum", "plain"):
+            raise ValueError(f"expected per to be 'momentum' or 'plain', got {per!r}")
         return self._sum_rates(per, start, end)
 
     def mean_weight_decay(self, start: int, end: int) -> dict[str, float]:
@@ -278,8 +280,28 @@ class Trajectory:
         weight_decay : dict of parameter name to float
             0 where the learning rates sum to 0.
         """
-        rates, decays = (self._sum_rates(kind, start, end) for kind in ("terminal", "decay"))
+        rates, decays = (self._sum_rates(kind, start, end) for kind in ("momentum", "decay"))
         return {name: decays[name] / rate if rate != 0.0 else 0.0 for name, rate in rates.items()}
+
+    def second_order(self, start: int, end: int) -> dict[str, float]:
+        r"""What steps of finite size do beside the flow of their rates, over the steps in ``(start, end]``.
+
+        Where a direction of curvature s is left with :math:`\exp(-h s)` by the flow, discrete steps with momentum leave
+        :math:`\exp(-h s - c\,(h s)^2)`, to second order in s. For plain descent at a constant rate c is half the
+        inverse of the number of steps; momentum m adds m / (1 - m) to the half, in the long run.
+
+        Parameters
+        ----------
+        start, end : int
+            Steps, counted over all stages.
+
+        Returns
+        -------
+        c : dict of parameter name to float
+            0 where the learning rates sum to 0.
+        """
+        rates, seconds = (self._sum_rates(kind, start, end) for kind in ("momentum", "second"))
+        return {name: seconds[name] / rate**2 if rate != 0.0 else 0.0 for name, rate in rates.items()}
 
     def _sum_rates(self, kind, start, end):
         if not 0 <= start <= end <= self.n_steps:

@@ -24,9 +24,10 @@ from tests.reference import (
     prediction,
     quadrature_weights,
     row_gradients,
+    segment_rate,
+    segment_second_order,
     softmax_columns,
     source_scores,
-    terminal_rate,
 )
 
 
@@ -191,9 +192,17 @@ class Run:
         return getattr(self.hyper, key)
 
     def rate(self, name, start, end):
+        return segment_rate(*self.rule(name, start, end))
+
+    def rule(self, name, start, end):
         factor = self.hyper.schedule or (lambda step: 1.0)
-        lrs = [self.option("lr", name) * factor(k) for k in range(start, end)]
-        return terminal_rate(lrs, self.hyper.momentum, self.hyper.dampening)
+        lr = [self.option("lr", name) * factor(k) for k in range(self.trajectory.n_steps)]
+        return lr, start, end, self.hyper.momentum, self.hyper.dampening, self.hyper.nesterov
+
+    def second_order(self, start, end):
+        """c of a segment: the same for all, as rates of groups are multiples of each other."""
+        since = max(stage.start for stage in self.trajectory.stages if stage.start <= start)
+        return segment_second_order(*self.rule(self.names[0], start, end), since=since)
 
     def h(self, start, end):
         rates = [self.rate(name, start, end) for name in self.names]
@@ -249,7 +258,9 @@ class Run:
             rows = torch.as_tensor(rows)
             gradients = [g[rows] for g in gradients]
         curvature = self.curvature(checkpoints, kind, fisher, rows)
-        return ReferenceSegment(self.h(start, end), self.rho(), weights, gradients, curvature, rows)
+        return ReferenceSegment(
+            self.h(start, end), self.rho(), weights, gradients, curvature, rows, self.second_order(start, end)
+        )
 
     def source(self, n_segments=3, **options):
         total = self.trajectory.n_steps

@@ -49,7 +49,8 @@ def moment_at(run, name, step):
 def rate(run, name, start, end):
     """Steps of RMSprop are those of a corrected average, larger by the root of the correction."""
     if name == "RMSprop":
-        return sum(0.01 / 0.5 / (1 - 0.9**k) ** 0.5 for k in range(start + 1, end + 1))
+        reach = [1 - 0.5 ** (24 - k + 1) for k in range(start + 1, end + 1)]  # of a momentum of one half, up to the end
+        return sum(r * 0.01 / 0.5 / (1 - 0.9**k) ** 0.5 for r, k in zip(reach, range(start + 1, end + 1)))
     return 0.01 * (end - start)
 
 

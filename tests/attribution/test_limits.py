@@ -82,7 +82,7 @@ def test_quantiles_tell_which_limit_it_is(run):
 def test_the_two_functions_of_a_segment(dtype):
     """Over thirty orders of magnitude: accurate near zero, damped like 1 / (s + 1/h) throughout."""
     h = 3.0
-    segment = FittedSegment([], None, None, h, [1.0], [0.0], None, 1)
+    segment = FittedSegment([], None, None, h, [1.0], [0.0], None, 1, [0.0])
     s = torch.cat([torch.zeros(1), torch.logspace(-20, 10, 301)]).to(dtype)
     F, S = segment.integration(s, 0).double().numpy(), segment.propagation(s, 0).double().numpy()
     x = h * s.double().numpy()
@@ -94,5 +94,11 @@ def test_the_two_functions_of_a_segment(dtype):
     ratio = F / (1 / (s.double().numpy() + 1 / h))
     assert ratio.min() > 1 - tolerance
     assert ratio.max() < 1.299  # (1 - exp(-x)) (1 + x) / x at x = 1.79
-    decayed = FittedSegment([], None, None, h, [1.0], [0.5], None, 1)
+    discrete = FittedSegment([], None, None, h, [1.0], [0.0], None, 1, [0.25])  # (1 - x/2)^2 and its like for two steps
+    left = discrete.propagation(s, 0).double().numpy()
+    near = x < 0.1
+    np.testing.assert_allclose(left[near], (1 - x[near] / 2) ** 2, rtol=1e-4)
+    gone = discrete.integration(s, 0).double().numpy() * s.double().numpy()
+    np.testing.assert_allclose(gone[x > 1e-3], 1 - left[x > 1e-3], rtol=1e-3)
+    decayed = FittedSegment([], None, None, h, [1.0], [0.5], None, 1, [0.0])
     np.testing.assert_allclose(decayed.integration(s, 0), segment.integration(s + 0.5, 0), rtol=tolerance)

@@ -159,9 +159,8 @@ class TwoStages(Run):
         self.net.set_params(optimizer__lr=self.second_lr)
         self.net.partial_fit(self.X[self.second], self.y[self.second])
 
-    def rate(self, name, start, end):
-        lr = self.hyper.lr if end <= 16 else self.second_lr
-        return (end - start) * lr / (1 - self.hyper.momentum)
+    def rule(self, name, start, end):
+        return [self.hyper.lr] * 16 + [self.second_lr] * 8, start, end, self.hyper.momentum  # the velocity goes on
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])

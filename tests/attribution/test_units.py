@@ -78,7 +78,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_source_is_what_retraining_gives_to_one_percent(name, record_property):
+def test_source_is_what_retraining_gives_to_half_a_percent(name, record_property):
     lr, schedule, options = CASES[name]
     X, y, X_query = problem()
     net, initial = trained(X, y, lr, schedule, **options)
@@ -87,9 +87,9 @@ def test_source_is_what_retraining_gives_to_one_percent(name, record_property):
     errors = errors_of(found, truth)
     for key, value in errors.items():
         record_property(key, value)
-    assert errors["norm"] < 0.01
-    assert errors["max"] < 0.01
-    assert abs(errors["slope"] - 1) < 0.01
+    assert errors["norm"] < 0.006
+    assert errors["max"] < 0.006
+    assert abs(errors["slope"] - 1) < 0.003
     # EK-FAC is exact for one linear output, and each method that is not about this training is told from it.
     same = SourceAttribution(n_segments=25).fit(net, X, y).transform(X_query)
     np.testing.assert_allclose(same, found, rtol=1e-4, atol=1e-5 * np.abs(found).max())
@@ -108,20 +108,3 @@ def test_on_a_linear_model_ekfac_is_exact_and_the_other_methods_are_told_apart()
         assert errors_of(found, truth)["norm"] < 0.01
     for other in (InfluenceFunctions(curvature="exact", damping=0.0), TracIn()):
         assert errors_of(other.fit(net, X, y).transform(X_query), truth)["norm"] > 0.1
-
-
-def test_what_the_terminal_velocity_leaves_out_goes_away_with_smaller_steps(record_property):
-    """With momentum a gradient acts over the next 1 / (1 - momentum) steps, at rates that fell meanwhile: the largest
-    error of these settings. Four times the steps at a quarter of the rate is the same flow, met more closely."""
-    X, y, X_query = problem()
-    errors = []
-    for factor in (1, 4):
-        settings = {"lr": 0.001 / factor, "schedule": falling, "n_steps": factor * N_STEPS, "momentum": 0.9}
-        net, initial = trained(X, y, **settings)
-        truth = retrained(net, initial, X, y, X_query, **settings)
-        found = SourceAttribution(n_segments=25, curvature="exact").fit(net, X, y).transform(X_query)
-        errors.append(errors_of(found, truth)["norm"])
-    record_property("norm", errors)
-    assert errors[0] < 0.02
-    assert errors[1] < 0.01
-    assert errors[1] < 0.6 * errors[0]

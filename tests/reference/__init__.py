@@ -54,9 +54,10 @@ from ._scores import (
     mean_parameters,
     quadrature_weights,
     segment_operators,
+    segment_rate,
+    segment_second_order,
     source_from_checkpoints,
     source_scores,
-    terminal_rate,
     tracin_scores,
 )
 from ._training import Recipe, finite_difference_effects, leave_one_out_effects, measure, train
@@ -103,7 +104,8 @@ __all__ = [
     "softmax_columns",
     "source_from_checkpoints",
     "source_scores",
-    "terminal_rate",
+    "segment_rate",
+    "segment_second_order",
     "tracin_scores",
     "train",
     "unfold",

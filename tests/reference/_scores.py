@@ -15,7 +15,7 @@ from ._factors import block_factors, blocks_matrix, phi_dense, scatter_blocks
 class ReferenceSegment:
     """One segment: ``h`` and ``rho`` numbers, or one value per flat coordinate (parameter groups); ``curvature`` a
     (P, P) matrix or a list of blocks; ``row_gradients[c]`` (N_s, P) at checkpoint c with ``weights[c]``; ``rows`` the
-    global indices of those N_s rows (default: all, in order)."""
+    global indices of those N_s rows (default: all, in order); ``second`` the c of :func:`second_order`, likewise."""
 
     h: float | torch.Tensor
     rho: float | torch.Tensor
@@ -23,11 +23,42 @@ class ReferenceSegment:
     row_gradients: Sequence[torch.Tensor]
     curvature: torch.Tensor | list
     rows: torch.Tensor | None = None
+    second: float | torch.Tensor = 0.0
 
 
-def terminal_rate(lr, momentum=0.0, dampening=0.0) -> float:
-    """h of a segment: ``sum_k lr_k (1 - dampening) / (1 - momentum)`` over its steps' learning rates."""
-    return sum(rate * (1 - dampening) / (1 - momentum) for rate in lr)
+def segment_rate(lr, start, end, momentum=0.0, dampening=0.0, nesterov=False) -> float:
+    """h of the steps in ``(start, end]``: how far a gradient of one there moves a weight until torch's SGD ends."""
+    pulled = [start <= k < end for k in range(len(lr))]
+    return _moved(lr, pulled, momentum, dampening, nesterov, curvature=0.0)
+
+
+def segment_second_order(lr, start, end, momentum=0.0, dampening=0.0, nesterov=False, since=0) -> float:
+    """c of these steps: such that they leave ``exp(-h s - c (h s)^2)`` of a direction of small curvature s.
+
+    ``since``: the first step of their stage.
+
+    From the way of torch's SGD under a pull of one and small curvatures of both signs, ``F(s) = h - m s``: with
+    ``F = (1 - exp(-h s - kappa s^2)) / s`` there is ``kappa = h^2 / 2 - m``.
+    """
+    kappa = []
+    for last in (start, end):
+        pulled = [since <= k < last for k in range(len(lr))]
+        h = _moved(lr, pulled, momentum, dampening, nesterov, curvature=0.0)
+        epsilon = 1e-4 / h if h else 1.0
+        up, down = (_moved(lr, pulled, momentum, dampening, nesterov, curvature=s) for s in (epsilon, -epsilon))
+        kappa.append(h**2 / 2 + (up - down) / (2 * epsilon))
+    return (kappa[1] - kappa[0]) / segment_rate(lr, start, end, momentum, dampening, nesterov) ** 2
+
+
+def _moved(lr, pulled, momentum, dampening, nesterov, curvature):
+    """Where a weight ends that starts at 0 and has gradient ``curvature * weight - 1`` at the steps that pull it."""
+    weight = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=0.0, momentum=momentum, dampening=dampening, nesterov=nesterov)
+    for rate, pull in zip(lr, pulled):
+        optimizer.param_groups[0]["lr"] = rate
+        weight.grad = (curvature * weight.detach() - 1.0) * float(pull)
+        optimizer.step()
+    return weight.item()
 
 
 def quadrature_weights(steps, quadrature="trapezoid") -> list[float]:
@@ -42,47 +73,52 @@ def quadrature_weights(steps, quadrature="trapezoid") -> list[float]:
     return weights
 
 
-def phi_F(h, rho):
-    """sigma -> ``(1 - exp(-h (sigma + rho))) / (sigma + rho)``, h in the limit 0."""
+def phi_F(h, rho, second=0.0):
+    """sigma -> ``(1 - exp(-x - c x^2)) / (sigma + rho)``, x = h (sigma + rho), c = second; h in the limit 0."""
 
     def phi(sigma):
         x = sigma + rho
-        return torch.stack([-torch.expm1(-h * v) / v if abs(h * v) > 1e-12 else torch.full_like(v, h) for v in x])
+        exponents = -(h * x) - second * (h * x) ** 2
+        return torch.stack(
+            [-torch.expm1(e) / v if abs(h * v) > 1e-12 else torch.full_like(v, h) for e, v in zip(exponents, x)]
+        )
 
     return phi
 
 
-def phi_S(h, rho):
-    """sigma -> ``exp(-h (sigma + rho))``."""
-    return lambda sigma: torch.exp(-h * (sigma + rho))
+def phi_S(h, rho, second=0.0):
+    """sigma -> ``exp(-x - c x^2)``, x = h (sigma + rho)."""
+    return lambda sigma: torch.exp(-h * (sigma + rho) - second * (h * (sigma + rho)) ** 2)
 
 
-def metric_operators(H, h, rho):
+def metric_operators(H, h, rho, second=0.0):
     """(F, S) of the flow ``theta' = -D (H + rho) theta`` over unit time, D = diag(h): in the metric of D.
 
     ``M = D^1/2 (H + rho) D^1/2``, ``F = D^1/2 [(1 - e^-M) / M] D^1/2``, ``S = D^-1/2 e^-M D^1/2`` on query gradients.
     """
     root = torch.diag(h.sqrt())
     M = root @ (H + torch.diag(rho)) @ root
-    F = root @ phi_dense(M, phi_F(1.0, 0.0)) @ root
-    S = torch.linalg.inv(root) @ phi_dense(M, phi_S(1.0, 0.0)) @ root
+    F = root @ phi_dense(M, phi_F(1.0, 0.0, second)) @ root
+    S = torch.linalg.inv(root) @ phi_dense(M, phi_S(1.0, 0.0, second)) @ root
     return F, S
 
 
 def segment_operators(segment):
     """``(F, S)``, both (P, P), acting on query gradients from the left."""
-    curvature, h, rho = segment.curvature, segment.h, segment.rho
-    if not torch.is_tensor(h) and not torch.is_tensor(rho):
+    curvature, h, rho, c = segment.curvature, segment.h, segment.rho, segment.second
+    if not any(torch.is_tensor(value) for value in (h, rho, c)):
         operator = phi_dense if torch.is_tensor(curvature) else blocks_matrix
-        return operator(curvature, phi_F(h, rho)), operator(curvature, phi_S(h, rho))
+        return operator(curvature, phi_F(h, rho, c)), operator(curvature, phi_S(h, rho, c))
     size = segment.row_gradients[0].shape[1]
-    h, rho = (torch.as_tensor(value, dtype=torch.float64).expand(size) for value in (h, rho))
+    h, rho, c = (torch.as_tensor(value, dtype=torch.float64).expand(size) for value in (h, rho, c))
     if torch.is_tensor(curvature):
-        return metric_operators(curvature, h, rho)
+        assert c.min() == c.max()  # one function of one matrix
+        return metric_operators(curvature, h, rho, c[0])
     pairs = []
     for block in curvature:  # block by block, so that a layer with two rates stays exact within its block
         where = block.index.reshape(-1)
-        pairs.append(metric_operators(block.matrix(), h[where], rho[where]))
+        assert c[where].min() == c[where].max()
+        pairs.append(metric_operators(block.matrix(), h[where], rho[where], c[where][0]))
     return scatter_blocks(curvature, [F for F, _ in pairs]), scatter_blocks(curvature, [S for _, S in pairs])
 
 
@@ -142,7 +178,7 @@ def source_from_checkpoints(
     module, segments, loss_fn, X, y, measurement_fn, X_query, y_query=None, *, curvature="ekfac", columns_fn=None,
     names=None, dense=(), averaging="statistics",
 ) -> torch.Tensor:  # fmt: skip
-    """SOURCE from end to end: ``segments`` = list of ``(checkpoints, h, rho)`` in time order, all rows in each.
+    """SOURCE from end to end: ``segments`` = list of ``(checkpoints, h, rho, c)`` in time order, all rows in each.
 
     The last checkpoint of the last segment is the trained network. ``curvature``: "exact" (dense GGN; needs no
     ``columns_fn``) or a kind of ``block_factors``.
@@ -156,7 +192,7 @@ def source_from_checkpoints(
             seen[id(params)] = (params, row_gradients(module, params, loss_fn, X, y, names)[0])
         return seen[id(params)][1]
 
-    for checkpoints, h, rho in segments:
+    for checkpoints, h, rho, c in segments:
         if averaging == "parameters":
             checkpoints = [(mean_parameters(checkpoints), 1.0)]
         weights = [w for _, w in checkpoints]
@@ -165,6 +201,6 @@ def source_from_checkpoints(
             H = sum(w * ggn(module, params, loss_fn, X, y, names) for params, w in checkpoints)
         else:
             H = block_factors(module, checkpoints, columns_fn, X, y, curvature, names, dense)
-        built.append(ReferenceSegment(h, rho, weights, gradients, H))
+        built.append(ReferenceSegment(h, rho, weights, gradients, H, second=c))
     queries, _ = row_gradients(module, final, measurement_fn, X_query, y_query, names)
     return source_scores(built, queries)

@@ -21,9 +21,10 @@ from . import (
     quadrature_weights,
     row_gradients,
     segment_operators,
+    segment_rate,
+    segment_second_order,
     softmax_columns,
     source_scores,
-    terminal_rate,
     tracin_scores,
 )
 from ._cases import block_diagonal_checkpoints, cross_entropy, mse, random
@@ -94,10 +95,16 @@ def test_a_row_scores_only_in_its_stage():
     )
 
 
-def test_quadrature_and_terminal_rate():
+def test_quadrature_and_rates_of_momentum():
     assert quadrature_weights([0, 10, 40]) == pytest.approx([0.125, 0.5, 0.375])
     assert quadrature_weights([0, 10, 40], "right") == pytest.approx([0, 0.5, 0.5])
-    assert terminal_rate([0.1, 0.2], momentum=0.9, dampening=0.5) == pytest.approx(1.5)
+    # velocities 1, then .9 + .5 of which the first step's pull made .9; Nesterov steps by 1 + .9 v with v = 1, then 1.9
+    assert segment_rate([0.1, 0.2], 0, 2, momentum=0.9, dampening=0.5) == pytest.approx(0.1 + 0.28)
+    assert segment_rate([0.1, 0.2], 0, 1, momentum=0.9, dampening=0.5) == pytest.approx(0.1 + 0.18)
+    assert segment_rate([0.1, 0.2], 0, 2, momentum=0.9, nesterov=True) == pytest.approx(0.19 + 0.2 * 2.71)
+    assert segment_rate([0.1] * 400, 9, 10, momentum=0.9) == pytest.approx(0.1 / (1 - 0.9))  # the terminal velocity
+    assert segment_second_order([0.1] * 50, 10, 30) == pytest.approx(0.5 / 20, rel=1e-5)
+    assert segment_second_order([0.1] * 400, 150, 250, momentum=0.9) == pytest.approx((9 + 0.5) / 100, rel=1e-5)
 
 
 def test_influence_on_least_squares_is_the_hat_matrix_formula():

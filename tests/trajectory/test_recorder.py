@@ -99,8 +99,9 @@ def test_hyper_parameters_by_group(make_net, data):
         np.testing.assert_array_equal(stage.hyper[name], np.tile(expected, (12, 1)))
     np.testing.assert_array_equal(stage.hyper["dampening"], np.full((12, 2), 0.1))
     rates = trajectory.integrated_learning_rate(2, 7)
-    assert rates["last.bias"] == pytest.approx(5 * 0.01 * 0.9 / 0.5)
-    assert rates["norm.weight"] == pytest.approx(5 * 0.05 * 0.9 / 0.1)
+    reached = {m: sum(1 - m ** (12 - k + 1) for k in range(3, 8)) for m in (0.5, 0.9)}  # by the end, after 12 steps
+    assert rates["last.bias"] == pytest.approx(reached[0.5] * 0.01 * 0.9 / 0.5)
+    assert rates["norm.weight"] == pytest.approx(reached[0.9] * 0.05 * 0.9 / 0.1)
 
 
 def test_nothing_of_the_training_changes(make_net, data):

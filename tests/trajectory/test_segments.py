@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import trapezoid
@@ -72,7 +73,7 @@ def test_segments_tile_and_weights_are_the_rule(stage_steps, n_segments, quadrat
             hat = np.zeros(len(steps))
             hat[position] = 1.0
             assert weight == pytest.approx(trapezoid(hat, steps) / (segment.end - segment.start))
-    for per in ("terminal", "plain"):
+    for per in ("momentum", "plain"):
         whole = trajectory.integrated_learning_rate(0, trajectory.n_steps, per=per)
         parts = [trajectory.integrated_learning_rate(segment.start, segment.end, per=per) for segment in segments]
         for name, value in whole.items():
@@ -85,23 +86,67 @@ def test_sums_are_those_of_a_loop(stage_steps, draw):
     trajectory = make_trajectory(stage_steps)
     start = draw.draw(st.integers(0, trajectory.n_steps))
     end = draw.draw(st.integers(start, trajectory.n_steps))
-    expected = {"plain": np.zeros(2), "terminal": np.zeros(2), "decay": np.zeros(2)}
+    expected = {"plain": np.zeros(2), "momentum": np.zeros(2), "decay": np.zeros(2)}
     for stage in trajectory.stages:
+        lr, momentum, dampening, decay = stage.hyper.values()
         for row in range(stage.n_steps):
-            if start < stage.start + row + 1 <= end:
-                lr, momentum, dampening, decay = (values[row] for values in stage.hyper.values())
-                expected["plain"] += lr
-                expected["terminal"] += lr * (1 - dampening) / (1 - momentum)
-                expected["decay"] += lr * (1 - dampening) / (1 - momentum) * decay
-    for per in ("plain", "terminal"):
+            if not start < stage.start + row + 1 <= end:
+                continue
+            velocity = np.ones(2) if row == 0 else 1 - dampening[row]  # that this step's gradient leaves
+            moved = lr[row] * velocity
+            for later in range(row + 1, stage.n_steps):
+                velocity = momentum[later] * velocity
+                moved = moved + lr[later] * velocity
+            expected["plain"] += lr[row]
+            expected["momentum"] += moved
+            expected["decay"] += moved * decay[row]
+    for per in ("plain", "momentum"):
         rates = trajectory.integrated_learning_rate(start, end, per=per)
         np.testing.assert_allclose([rates["a"], rates["b"], rates["c"]], expected[per][[0, 0, 1]], atol=1e-10)
     decay = trajectory.mean_weight_decay(start, end)
     if start < end:
-        mean = expected["decay"] / expected["terminal"]
+        mean = expected["decay"] / expected["momentum"]
         np.testing.assert_allclose([decay["a"], decay["c"]], mean, rtol=1e-6)
     else:
         assert set(decay.values()) == {0.0}
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("cycled", [False, True])
+def test_rates_of_a_stage_are_what_its_pulls_move_until_the_end_of_training(nesterov, cycled):
+    """A weight of torch's SGD that is pulled in one stage alone: its velocity moves it in those that follow too."""
+    rng = np.random.default_rng(0)
+    lengths, n_groups = [7, 4, 12], 2
+    table = {
+        "lr": rng.uniform(0.01, 1, (sum(lengths), n_groups)),
+        "momentum": rng.uniform(0.5, 0.95, (sum(lengths), n_groups)) if cycled else np.full((sum(lengths), 2), 0.9),
+        "dampening": np.zeros((sum(lengths), n_groups)),
+        "weight_decay": np.zeros((sum(lengths), n_groups)),
+    }
+    if cycled:
+        table["momentum"][[0, 9, 15]] = 0.0  # CyclicLR and others switch it
+    batches = rng.integers(1, 4, sum(lengths))
+    groups = tuple({"params": [name], "nesterov": nesterov} for name in "ab")
+    ends = np.cumsum(lengths)
+    stages = [
+        Stage(
+            index, end - n, end, "SGD", groups, {k: v[end - n : end] for k, v in table.items()}, 1, np.arange(1),
+            batches=batches[end - n : end], continues=index > 0,
+        )
+        for index, (n, end) in enumerate(zip(lengths, ends.tolist()))
+    ]  # fmt: skip
+    trajectory = Trajectory([Checkpoint(int(ends[-1]), 2, {}, {})], stages)
+    for stage in trajectory.stages:
+        weights = [torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in groups]
+        optimizer = torch.optim.SGD([{"params": [w]} for w in weights], lr=0.0, momentum=0.5, nesterov=nesterov)
+        for step in range(sum(lengths)):
+            for number, group in enumerate(optimizer.param_groups):
+                group.update(lr=table["lr"][step, number], momentum=table["momentum"][step, number])
+                pulled = stage.start <= step < stage.end
+                weights[number].grad = torch.full_like(weights[number], -float(batches[step]) if pulled else 0.0)
+            optimizer.step()
+        rates = trajectory.integrated_learning_rate(stage.start, stage.end)
+        np.testing.assert_allclose([rates["a"], rates["b"]], [w.item() for w in weights], rtol=1e-10)
 
 
 def test_boundaries_are_the_nearest_checkpoints():
