@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._input_validation import outputs_of, row_form, validate_query_rows, validate_training_rows
 from ._network import Network
+from ._outside_state import outside_state, set_outside_state
 from ._pickling import PortableNet
 from ._training import TURN, refuse_module_instance, seeded_clone, train_clone
 
@@ -12,9 +13,11 @@ __all__ = [
     "Network",
     "PortableNet",
     "outputs_of",
+    "outside_state",
     "refuse_module_instance",
     "row_form",
     "seeded_clone",
+    "set_outside_state",
     "train_clone",
     "validate_query_rows",
     "validate_training_rows",

@@ -29,6 +29,8 @@ class Checkpoint:
         their first name. Treat them as read-only.
     optimizer_state : mapping of str to dict, optional
         For each parameter what the optimizer kept for it (``exp_avg_sq``, ``step``, ...).
+    outside : mapping, optional
+        What the loss depended on besides, see :func:`outside_state`.
     digest : str, optional
         Hash of the parameters, computed when left out.
 
@@ -45,6 +47,7 @@ class Checkpoint:
         parameters: Mapping[str, torch.Tensor],
         buffers: Mapping[str, torch.Tensor],
         optimizer_state: dict[str, dict] | None = None,
+        outside: Mapping[str, Any] | None = None,
         *,
         digest: str | None = None,
     ):
@@ -53,6 +56,7 @@ class Checkpoint:
         self._parameters = dict(parameters)
         self._buffers = dict(buffers)
         self._optimizer_state = optimizer_state
+        self._outside = outside
         self._file: Any = None
         self.digest = tensor_digest(self._parameters) if digest is None else digest
 
@@ -109,6 +113,11 @@ class Checkpoint:
         return self._optimizer_state if self._file is None else self._file.optimizer_state()
 
     @property
+    def outside(self) -> Mapping[str, Any] | None:
+        """What the loss depended on besides parameters and buffers; None when it was not recorded."""
+        return self._outside if self._file is None else self._file.outside()
+
+    @property
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes by name, without reading tensors from disk."""
         if self._file is not None:
@@ -121,7 +130,11 @@ class Checkpoint:
 
 
 def snapshot(
-    module: torch.nn.Module, step: int, stage: int, optimizer: torch.optim.Optimizer | None = None
+    module: torch.nn.Module,
+    step: int,
+    stage: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    outside: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Copy the present state of `module` (and of `optimizer`, when given) to CPU tensors.
 
@@ -131,6 +144,8 @@ def snapshot(
     step, stage : int
     optimizer : torch.optim.Optimizer, optional
         Its state is copied too: tensors and numbers, for the parameters of `module`.
+    outside : mapping, optional
+        Of :func:`outside_state`.
 
     Returns
     -------
@@ -145,7 +160,7 @@ def snapshot(
         state = {name: entries for name, entries in kept.items() if entries} or None
     copies = {name: _copy(value) for name, value in parameters.items()}
     buffers = {name: _copy(value) for name, value in module.named_buffers()}
-    return Checkpoint(step, stage, copies, buffers, state)
+    return Checkpoint(step, stage, copies, buffers, state, outside)
 
 
 def with_buffers_of(checkpoint: Checkpoint, module: torch.nn.Module) -> Checkpoint:
@@ -162,7 +177,15 @@ def with_buffers_of(checkpoint: Checkpoint, module: torch.nn.Module) -> Checkpoi
         return checkpoint
     copies = {name: _copy(value) for name, value in buffers.items()}
     state = checkpoint.optimizer_state
-    return Checkpoint(checkpoint.step, checkpoint.stage, checkpoint.parameters, copies, state, digest=checkpoint.digest)
+    return Checkpoint(
+        checkpoint.step,
+        checkpoint.stage,
+        checkpoint.parameters,
+        copies,
+        state,
+        checkpoint.outside,
+        digest=checkpoint.digest,
+    )
 
 
 def _copy(value):

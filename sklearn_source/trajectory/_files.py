@@ -83,6 +83,13 @@ class CheckpointFile:
             state.setdefault(name, {})[entry] = value
         return state
 
+    def outside(self):
+        tensors, metadata = self._read("s:")
+        state = json.loads(metadata.get("outside", "null"))  # files of before it was recorded have none
+        if state is not None:
+            state["values"].update(tensors)
+        return state
+
     def parameter_shapes(self):
         with _Opened(self.path) as file:
             order = json.loads(self.check(file.metadata())["parameters"])
@@ -120,9 +127,23 @@ def write_checkpoint(path, checkpoint, identity):
                 tensors[f"o:{key}:{name}"] = value
             else:
                 numbers[name][key] = value
+    outside = checkpoint.outside
+    if outside is not None:
+        values = outside["values"]
+        tensors |= {f"s:{key}": value for key, value in values.items() if isinstance(value, torch.Tensor)}
+        plain = {key: plain_number(value) for key, value in values.items() if not isinstance(value, torch.Tensor)}
+        outside = {**outside, "values": plain}
     order = json.dumps(list(checkpoint.parameters))
     metadata = {"format": FORMAT, **identity, "parameters": order, "optimizer_state": json.dumps(numbers)}
+    metadata["outside"] = json.dumps(outside)
     write_tensors(path, tensors, metadata)
+
+
+def plain_number(value):
+    """A number as JSON has it: complex ones and others beside int, float and bool are left to their repr."""
+    if isinstance(value, (bool, int, float)):
+        return value
+    return value.item() if hasattr(value, "item") else repr(value)
 
 
 def write_tensors(path, tensors, metadata):

@@ -14,7 +14,7 @@ __all__ = ["record_from_net"]
 
 
 def record_from_net(net):
-    """Return the checkpoints and stages that the recorder of `net` saw, up to the weights that the net has now."""
+    """Checkpoints, stages and observations that the recorder of `net` saw, up to the weights that the net has now."""
     if not isinstance(net, NeuralNet):
         raise TypeError(f"expected a skorch NeuralNet, got {type(net).__name__}")
     if not getattr(net, "initialized_", False):
@@ -38,7 +38,7 @@ def record_from_net(net):
             "epoch. "
             "Fit again with a TrajectoryRecorder of its own, or describe the training by Trajectory.from_checkpoints"
         )
-    checkpoints, stages = [], []
+    checkpoints, stages, observations = [], [], []
     for log in logs:
         if log.start >= end:
             break
@@ -51,8 +51,9 @@ def record_from_net(net):
         checkpoints += [log.initial] if log.initial else []
         checkpoints += thin(recorded, recorder.n_checkpoints, log.start)
         stages.append(log.to_stage(stop))
+        observations += [observation for observation in log.observations if observation.step <= stop]
     checkpoints[-1] = with_buffers_of(checkpoints[-1], net.module_)
-    return checkpoints, stages
+    return checkpoints, stages, observations
 
 
 def _find_recorder(net):

@@ -12,10 +12,13 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
+from ..network import outside_state
 from ..rows import count_rows, row_hashes, rows_after_split
 from ..utils._compat_skorch import optimizer_names
 from ..utils._digest import tensor_digest
 from ._checkpoint import snapshot, with_buffers_of
+from ._observation import StepObserver, observed_at
+from ._optimizer_kind import inner_optimizer, optimizer_kind
 from ._stage_log import StageLog, locate, thin
 from ._step_hooks import StepHooks
 from ._store import TrajectoryDirectory
@@ -108,6 +111,7 @@ class TrajectoryRecorder(Callback):
         self.stages_.append(
             StageLog(len(self.stages_), start, n_rows, None if X is None else row_hashes(X, y, as_skorch=True))
         )
+        self.observer_ = StepObserver(self.stages_[-1].edits)
         self._hook(net)
 
     def on_epoch_begin(self, net: NeuralNet, dataset_train: Any = None, **kwargs: Any) -> None:
@@ -120,6 +124,7 @@ class TrajectoryRecorder(Callback):
             log.n_rows, log.rows = rows_after_split(dataset_train, self.fit_X_, n_given, split)
             if n_given != log.n_rows:
                 log.row_hashes = None  # the net makes other rows of what it is given
+        self.observer_.epoch_begins(_lengths_of_epoch(net, log))
 
     def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool | None = None, **kwargs: Any) -> None:
         """Take the initial weights; follow an optimizer that was replaced."""
@@ -128,9 +133,12 @@ class TrajectoryRecorder(Callback):
         if self.hooks_ is None or not self.hooks_.belong_to(net):
             self._check_optimizer(net)
             self._hook(net)
+        n_steps = self.stages_[-1].n_steps
+        lazy = not n_steps and any(is_lazy(value) for value in [*net.module_.parameters(), *net.module_.buffers()])
+        self.observer_.batch_begins(net, batch, observed_at(n_steps) and not lazy, outside_state)
         if self.stages_[-1].begun or self.hooks_.awaits_forward:
             return
-        if any(is_lazy(value) for value in [*net.module_.parameters(), *net.module_.buffers()]):
+        if lazy:
             # Lazy layers get their weights in the first forward pass, which runs inside the optimizer's first step.
             self.hooks_.await_forward(lambda: self._begin_stage(net))
         else:
@@ -141,7 +149,7 @@ class TrajectoryRecorder(Callback):
         log = self.stages_[-1] if self._is_open() else None
         if log is None or not log.n_steps or (log.epoch_ends and log.epoch_ends[-1][0] == log.end):
             return
-        present = snapshot(net.module_, log.end, log.index, self._state_source(net.optimizer_))
+        present = self._snapshot(net, log.end, log.index)
         log.epoch_ends.append((log.end, present.digest))
         if not log.held or log.held[-1].step < log.end:
             log.tail = present
@@ -160,9 +168,15 @@ class TrajectoryRecorder(Callback):
         if not self._is_open():
             return
         log = self.stages_[-1]
-        log.record_step(optimizer, self.hooks_.names, values)
+        n_batches, observation = self.observer_.step_taken(log.end + 1, log.index)
+        log.record_step(optimizer, self.hooks_.names, values, n_batches)
+        if observation is not None and self.directory_ is not None:
+            observation = self.directory_.write_observation(observation)
+        if observation is not None:
+            self._drop(log.observe(observation))
+        self.observer_.compare_next(self.hooks_.module, log.n_steps)
         if log.is_due(self.n_checkpoints):
-            checkpoint = snapshot(self.hooks_.module, log.end, log.index, self._state_source(optimizer))
+            checkpoint = self._snapshot(self.hooks_.net, log.end, log.index)
             self._drop(log.hold(self._keep(checkpoint), self.n_checkpoints))
 
     # Stages -------------------------------------------------------------------------------------------------
@@ -181,7 +195,7 @@ class TrajectoryRecorder(Callback):
         self.stages_ = [*earlier, log]
         log.index, log.start = len(earlier), last
         if not earlier or step is None:
-            log.initial = self._keep(snapshot(net.module_, log.start, log.index, self._state_source(net.optimizer_)))
+            log.initial = self._keep(self._snapshot(net, log.start, log.index))
         elif not earlier[-1].held or earlier[-1].held[-1].step < last:
             earlier[-1].held.append(self._keep(snapshot(net.module_, last, log.index - 1)))
         self._write_index(earlier)  # should this training fail, what came before it can still be loaded
@@ -189,7 +203,7 @@ class TrajectoryRecorder(Callback):
     def _cut(self, logs, end):
         while logs and logs[-1].start >= end:
             log = logs.pop()
-            self._drop(log.held + ([log.initial] if log.initial else []))
+            self._drop(log.held + log.observations + ([log.initial] if log.initial else []))
         if logs and logs[-1].end > end:
             self._drop(logs[-1].cut(end))
         return end
@@ -202,10 +216,12 @@ class TrajectoryRecorder(Callback):
             self.stages_.pop()
             return
         located = locate(self.stages_, tensor_digest(dict(net.module_.named_parameters())))
+        if self.observer_ is not None:  # it is not pickled
+            self.observer_.training_ends(net.module_, log.end, restored=located not in (None, log.end))
         if located is None and (not log.epoch_ends or log.epoch_ends[-1][0] < log.end):
             # Stopped before this callback saw the epoch's end; these are the weights of the last step.
             log.held = log.recorded(log.end - 1)
-            log.tail = snapshot(net.module_, log.end, log.index, self._state_source(net.optimizer_))
+            log.tail = self._snapshot(net, log.end, log.index)
         log.held, log.tail = [self._keep(point) if point is log.tail else point for point in log.recorded()], None
         step = log.end if located is None or located <= log.start else located
         # Spaced up to the weights that the net has now: steps whose result a callback discarded need no checkpoint.
@@ -246,7 +262,9 @@ class TrajectoryRecorder(Callback):
             return
         points = [point for log in logs for point in ([log.initial] if log.initial else []) + log.held]
         # Where a callback restored earlier weights, the later steps led nowhere.
-        self.directory_.write_index([log.to_stage(log.held[-1].step) for log in logs], points)
+        stages = [log.to_stage(log.held[-1].step) for log in logs]
+        seen = [observation for log in logs for observation in log.observations]
+        self.directory_.write_index(stages, points, [kept for kept in seen if kept.step <= stages[-1].end])
 
     def _drop(self, checkpoints):
         for checkpoint in checkpoints:
@@ -257,7 +275,12 @@ class TrajectoryRecorder(Callback):
 
     def _hook(self, net):
         self._remove_hooks()
-        self.hooks_ = StepHooks(net.optimizer_, net.module_, self._note_step)
+        self.hooks_ = StepHooks(
+            net,
+            self._note_step,
+            before_step=lambda: self.observer_.step_begins(net.module_, self.stages_[-1].end),
+            on_gradient=lambda: self.observer_.gradient_is_known(net.module_),
+        )
 
     def _remove_hooks(self):
         if getattr(self, "hooks_", None) is not None:
@@ -266,20 +289,20 @@ class TrajectoryRecorder(Callback):
 
     def _release(self):
         self._remove_hooks()
-        self.fit_X_ = None
+        self.fit_X_ = self.observer_ = None
 
     def __getstate__(self):
         # Hooks do not survive pickling, and the rows given to fit are not ours to carry along.
         state = self.__dict__.copy()
         if "hooks_" in state:
-            state.update(hooks_=None, fit_X_=None)
+            state.update(hooks_=None, fit_X_=None, observer_=None)
         return state
 
-    def _state_source(self, optimizer):
-        wanted = self.optimizer_state
+    def _snapshot(self, net, step, stage):
+        wanted, optimizer = self.optimizer_state, inner_optimizer(net.optimizer_)
         if wanted == "auto":
-            wanted = type(optimizer).__name__ != "SGD"
-        return optimizer if wanted else None
+            wanted = optimizer_kind(optimizer) != "SGD"
+        return snapshot(net.module_, step, stage, optimizer if wanted else None, outside_state(net))
 
     def _check_parameters(self):
         n = self.n_checkpoints
@@ -301,3 +324,12 @@ class TrajectoryRecorder(Callback):
                 f"{'' if optimizer is None else f' (optimizer_ is a {type(optimizer).__name__})'}. Train all "
                 "parameters with a single optimizer (parameter groups may differ), or leave the recorder out"
             )
+
+
+def _lengths_of_epoch(net, log):
+    """How many batches an epoch may have; a sampler may make it another number."""
+    n_rows = log.n_rows if log.rows is None else len(log.rows)
+    size = net.get_params_for("iterator_train").get("batch_size", net.batch_size)
+    if not n_rows or not isinstance(size, Integral) or size < 1:
+        return {1}
+    return {n_rows // int(size), -(-n_rows // int(size))}

@@ -44,6 +44,9 @@ class Stage:
         Batches whose gradients each step added up (gradient accumulation). Default: one.
     continues : bool, default=False
         Whether the optimizer went on from the stage before, with the velocity that it had.
+    edits : tuple of (int, float), default=()
+        Steps after which the recorder saw that something else than the optimizer had changed the weights, and by how
+        much, relative to their norm. It looks after few steps.
     """
 
     index: int
@@ -57,6 +60,7 @@ class Stage:
     row_hashes: np.ndarray | None = None
     batches: np.ndarray | None = None
     continues: bool = False
+    edits: tuple[tuple[int, float], ...] = ()
     # How far one of velocity at the end, and at the start, goes on to move the weights: (n_groups,), None for 0.
     _worth_after: np.ndarray | None = field(default=None, repr=False)
     _worth_before: np.ndarray = field(init=False, repr=False)

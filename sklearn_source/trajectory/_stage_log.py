@@ -7,6 +7,7 @@ from array import array
 import numpy as np
 import torch
 
+from ._optimizer_kind import optimizer_kind
 from ._segments import nearest_to_equal_split
 from ._stage import HYPER_PARAMETERS, Stage
 
@@ -35,6 +36,9 @@ class StageLog:
         self.rows = None
         self.optimizer = None
         self.blocks = []  # runs of steps with the same parameter groups
+        self.batches = array("I")  # whose gradients each step added up
+        self.observations = []
+        self.edits = []  # (step, relative size) of changes of the weights between steps
         self.initial = None  # None too when the stage begins at the last weights of the stage before
         self.begun = False
         self.continues = False
@@ -49,7 +53,7 @@ class StageLog:
         """The last step so far, counted over all stages."""
         return self.start + self.n_steps
 
-    def record_step(self, optimizer, names, values):
+    def record_step(self, optimizer, names, values, n_batches=1):
         """Note the hyper-parameters of one step.
 
         Parameters
@@ -59,8 +63,10 @@ class StageLog:
             Names of the parameters by ``id``.
         values : list of float
             For each group lr, momentum, dampening, weight decay.
+        n_batches : int
+            Whose gradients the step added up.
         """
-        kind = type(optimizer).__name__
+        kind = optimizer_kind(optimizer)
         groups = [(group["params"], [p.requires_grad for p in group["params"]]) for group in optimizer.param_groups]
         signature = kind, *((len(params), *map(id, params[:1]), *moves) for params, moves in groups)
         if not self.blocks or self.blocks[-1].signature != signature:
@@ -72,7 +78,13 @@ class StageLog:
             self.optimizer = kind
             self.blocks.append(_Block(signature, [_describe_group(group, names) for group in optimizer.param_groups]))
         self.blocks[-1].values.extend(values)
+        self.batches.append(n_batches)
         self.n_steps += 1
+
+    def observe(self, observation):
+        """Keep an observation: the first, and the last two. Returns what is left out for it."""
+        self.observations.append(observation)
+        return [self.observations.pop(1)] if len(self.observations) > 3 else []
 
     def is_due(self, n_checkpoints):
         """Say whether the step just taken is to be kept."""
@@ -100,11 +112,14 @@ class StageLog:
         return max((step for step, other in known if other == digest), default=None)
 
     def cut(self, end):
-        """Forget the steps after `end` (their weights were thrown away), and return the checkpoints dropped."""
-        dropped = [checkpoint for checkpoint in self.held if checkpoint.step > end]
+        """Forget the steps after `end` (their weights were thrown away), and return what was dropped."""
+        dropped = [kept for kept in (*self.held, *self.observations) if kept.step > end]
+        self.observations = [observation for observation in self.observations if observation.step <= end]
+        self.edits = [(step, size) for step, size in self.edits if step <= end]
         self.held = [checkpoint for checkpoint in self.held if checkpoint.step <= end]
         self.epoch_ends = [(step, digest) for step, digest in self.epoch_ends if step <= end]
         self.n_steps = end - self.start
+        del self.batches[self.n_steps :]
         remaining, blocks = self.n_steps, []
         for block in self.blocks:
             if remaining > 0:
@@ -121,7 +136,8 @@ class StageLog:
         rows = np.arange(self.n_rows) if self.rows is None else self.rows
         return Stage(
             self.index, self.start, end, self.optimizer, groups, hyper, self.n_rows, rows, self.row_hashes,
-            continues=self.continues,
+            continues=self.continues, batches=np.array(self.batches[:n_steps]),
+            edits=tuple((step, size) for step, size in self.edits if step <= end),
         )  # fmt: skip
 
 

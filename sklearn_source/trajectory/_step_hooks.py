@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._optimizer_kind import inner_optimizer
 from ._stage_log import read_hyper_parameters
 
 
@@ -10,11 +11,12 @@ class StepHooks:
 
     Parameters
     ----------
-    optimizer : torch.optim.Optimizer
-    module : torch.nn.Module
-        Whose parameters it trains.
+    net : skorch.NeuralNet
+        That is being trained.
     on_step : callable
         Called as ``on_step(optimizer, values)``, with the values of :func:`read_hyper_parameters`.
+    before_step, on_gradient : callable
+        Called without arguments when a step begins, and when its gradient is in the parameters.
 
     Attributes
     ----------
@@ -22,10 +24,11 @@ class StepHooks:
         Names of the module's parameters by ``id``.
     """
 
-    def __init__(self, optimizer, module, on_step):
-        self.optimizer, self.module = optimizer, module
-        self.names = {id(value): name for name, value in module.named_parameters()}
-        self._on_step = on_step
+    def __init__(self, net, on_step, before_step, on_gradient):
+        self.net, self._given, self.module = net, net.optimizer_, net.module_
+        self.optimizer = optimizer = inner_optimizer(net.optimizer_)
+        self.names = {id(value): name for name, value in net.module_.named_parameters()}
+        self._on_step, self._on_begin, self._on_gradient = on_step, before_step, on_gradient
         self._values = None  # of a step that has begun
         self._forward_hook = None
         self._handles = [
@@ -35,7 +38,7 @@ class StepHooks:
 
     def belong_to(self, net):
         """Whether these are still the optimizer and the module of a net."""
-        return self.optimizer is net.optimizer_ and self.module is net.module_
+        return self._given is net.optimizer_ and self.module is net.module_
 
     def await_forward(self, callback):
         """Call back after every forward pass of the module, until :meth:`stop_awaiting_forward`."""
@@ -61,12 +64,15 @@ class StepHooks:
         # a rate. So read after it, when the optimizer is about to.
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         self._values = read_hyper_parameters(optimizer)
+        self._on_begin()
         if closure is None:
+            self._on_gradient()
             return None
 
         def observed():
             loss = closure()
             self._values = read_hyper_parameters(optimizer)
+            self._on_gradient()
             return loss
 
         if "closure" in kwargs:

@@ -3,6 +3,7 @@
 trajectory.json                     the index, written last, so that it never names a file that is not complete
 arrays-<revision>.safetensors       hyper-parameters per step, rows, fingerprints
 checkpoint-<stage>-<step>.safetensors
+observation-<stage>-<step>.safetensors
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ import torch
 from ..utils._atomic import atomic_write
 from ._checkpoint import Checkpoint
 from ._files import FORMAT, CheckpointFile, read_tensors, write_checkpoint, write_tensors
+from ._observation_files import StoredObservation, write_observation
 from ._stage import HYPER_PARAMETERS, Stage
 
 __all__ = ["TrajectoryDirectory", "load_directory"]
 
 VERSION = 1
 INDEX = "trajectory.json"
-_FIXED = ("index", "start", "end", "optimizer", "n_rows", "continues")
-_OWN_NAMES = re.compile(r"(checkpoint-\d{3,}-\d{9,}|arrays-[0-9a-f]{32})\.safetensors")
+_FIXED = ("index", "start", "end", "optimizer", "n_rows", "continues", "edits")
+_OWN_NAMES = re.compile(r"((checkpoint|observation)-\d{3,}-\d{9,}|arrays-[0-9a-f]{32})\.safetensors")
 
 
 class TrajectoryDirectory:
@@ -104,17 +106,27 @@ class TrajectoryDirectory:
         file = CheckpointFile(path, identity)
         return Checkpoint.from_file(checkpoint.step, checkpoint.stage, checkpoint.digest, file)
 
+    def write_observation(self, observation):
+        """Write an observation and return it as one that lives on disk; None where it cannot be written."""
+        identity = {"trajectory": self.id, "stage": str(observation.stage), "step": str(observation.step)}
+        path = self.path / f"observation-{observation.stage:03d}-{observation.step:09d}.safetensors"
+        if not write_observation(path, observation, identity):
+            return None
+        return StoredObservation(observation.step, observation.stage, path, identity)
+
     def remove(self, checkpoint):
         """Delete the file of a checkpoint that was thinned out."""
         if checkpoint.path is not None and checkpoint.path.parent == self.path:
             checkpoint.path.unlink(missing_ok=True)
 
-    def write_index(self, stages, checkpoints):
-        """Make the directory loadable; every checkpoint has been written here."""
+    def write_index(self, stages, checkpoints, observations):
+        """Make the directory loadable; every checkpoint and observation has been written here."""
         revision = uuid.uuid4().hex
         arrays, described = {}, []
         for stage in stages:
             named = {f"hyper:{name}": stage.hyper[name] for name in HYPER_PARAMETERS} | {"rows": stage.rows}
+            if stage.batches is not None:
+                named["batches"] = stage.batches.astype(np.int64)
             if stage.row_hashes is not None:
                 named["row_hashes"] = stage.row_hashes.view(np.int64)  # torch computes nothing on uint64, and need not
             arrays |= {f"{stage.index}:{name}": torch.tensor(array) for name, array in named.items()}
@@ -127,13 +139,16 @@ class TrajectoryDirectory:
         write_tensors(self.path / f"arrays-{revision}.safetensors", arrays, {"format": FORMAT, "trajectory": self.id})
         index = {"format": FORMAT, "version": VERSION, "status": "complete", "trajectory": self.id}
         index |= {"revision": revision, "stages": described, "checkpoints": files}
+        index["observations"] = [
+            {"step": seen.step, "stage": seen.stage, "file": seen.path.name} for seen in observations
+        ]
         with atomic_write(self.path / INDEX) as temporary:
             temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
         self.revision = revision
         old.unlink(missing_ok=True)
 
 
-def load_directory(path: str | os.PathLike[str]) -> tuple[list[Checkpoint], list[Stage]]:
+def load_directory(path: str | os.PathLike[str]) -> tuple[list[Checkpoint], list[Stage], list[StoredObservation]]:
     """Read the index and open every file of a stored trajectory; the tensors are read when asked for.
 
     Raises
@@ -168,9 +183,15 @@ def load_directory(path: str | os.PathLike[str]) -> tuple[list[Checkpoint], list
             file = CheckpointFile(path / entry["file"], identity)
             file.parameter_shapes()  # a truncated or foreign file is named now, not in the middle of a computation
             checkpoints.append(Checkpoint.from_file(entry["step"], entry["stage"], entry["digest"], file))
+        observations = []
+        for entry in index["observations"]:
+            if not _OWN_NAMES.fullmatch(entry["file"]):
+                raise ValueError(f"{path / INDEX}: {entry['file']!r} is no name of an observation's file")
+            identity = {"trajectory": index["trajectory"], "stage": str(entry["stage"]), "step": str(entry["step"])}
+            observations.append(StoredObservation(entry["step"], entry["stage"], path / entry["file"], identity))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path / INDEX}: the index is damaged ({error!r}). Restore it or record again") from error
-    return checkpoints, stages
+    return checkpoints, stages, observations
 
 
 def _load_stage(entry, arrays):
@@ -181,8 +202,9 @@ def _load_stage(entry, arrays):
     hyper = {name: array(f"hyper:{name}") for name in HYPER_PARAMETERS}
     has_hashes = f"{entry['index']}:row_hashes" in arrays
     hashes = array("row_hashes").view(np.uint64) if has_hashes else None
-    fixed = {key: entry[key] for key in _FIXED}
-    return Stage(**fixed, groups=groups, hyper=hyper, rows=array("rows"), row_hashes=hashes)
+    fixed = {key: entry[key] for key in _FIXED} | {"edits": tuple(map(tuple, entry["edits"]))}
+    batches = array("batches") if f"{entry['index']}:batches" in arrays else None
+    return Stage(**fixed, groups=groups, hyper=hyper, rows=array("rows"), row_hashes=hashes, batches=batches)
 
 
 def _restore(key, value):

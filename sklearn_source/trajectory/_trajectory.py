@@ -35,19 +35,23 @@ class Trajectory:
         its own.
     stages : sequence of Stage
         Consecutive, from step 0 on.
+    observations : sequence of Observation, default=()
+        Steps that the recorder saw from close by, for :meth:`verify`.
 
     Attributes
     ----------
     checkpoints : tuple of Checkpoint
     stages : tuple of Stage
+    observations : tuple of Observation
     n_steps : int
         Steps taken over all stages.
     parameter_names : tuple of str
         The parameters of the trained network.
     """
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], stages: Sequence[Stage]):
+    def __init__(self, checkpoints: Sequence[Checkpoint], stages: Sequence[Stage], observations: Sequence[Any] = ()):
         self.checkpoints = tuple(checkpoints)
+        self.observations = tuple(observations)
         self.stages = with_velocities(tuple(stages))
         if not self.stages or not self.checkpoints:
             raise ValueError("A trajectory needs at least one stage and one checkpoint")
@@ -199,7 +203,9 @@ class Trajectory:
         if any(checkpoint.path is not None and checkpoint.path.parent == path for checkpoint in self.checkpoints):
             raise ValueError(f"{path}: this trajectory already lives in this directory. Choose another one")
         directory = TrajectoryDirectory(path, overwrite)
-        directory.write_index(self.stages, [directory.write(checkpoint) for checkpoint in self.checkpoints])
+        checkpoints = [directory.write(checkpoint) for checkpoint in self.checkpoints]
+        observations = [directory.write_observation(observation.load()) for observation in self.observations]
+        directory.write_index(self.stages, checkpoints, [kept for kept in observations if kept is not None])
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Trajectory:

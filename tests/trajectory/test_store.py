@@ -128,7 +128,8 @@ def test_on_disk_is_as_in_memory(make_net, data, tmp_path):
         assert checkpoint.path.parent == tmp_path / "run"
         assert not checkpoint._parameters
     files = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert len(files) == 2 + len(on_disk.checkpoints)  # thinned files, old arrays and temporary files are gone
+    assert len(on_disk.observations) == 6
+    assert len(files) == 2 + len(on_disk.checkpoints) + 6  # thinned files, old arrays and temporary files are gone
     assert_equal_trajectories(in_memory, Trajectory.from_net(pickle.loads(pickle.dumps(net))))
 
 
