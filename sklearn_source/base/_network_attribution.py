@@ -23,9 +23,10 @@ from ..rows import (
     row_hashes,
     warn_unused_rows,
 )
-from ..trajectory import TrajectoryRecorder
+from ..trajectory import TrajectoryRecorder, verify_stages
 from ..utils._compat import Interval, StrOptions, fit_context
 from ..utils._progress import progress
+from ..utils._warnings import warn
 from ._attribution import BaseAttribution
 from ._data_validation import read
 from ._net_argument import net_first, require_all_rows, require_trained, trajectory_of, unwrap
@@ -129,6 +130,8 @@ class NetworkAttribution(BaseAttribution):
         output = validate_training_rows(self._network, x)
         self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
         self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
+        if self._needs_trajectory:
+            self._verify_training()
         self._measure = resolve_measurement(
             getattr(self, "measurement", "prediction"), self._network, output=getattr(self, "output", None)
         )
@@ -136,6 +139,14 @@ class NetworkAttribution(BaseAttribution):
             self._measure(output, self._measure.target(output, targets if self._measure.needs_y else None, x), x)
         self._lock = threading.RLock()
         self._fit_method()
+
+    def _verify_training(self):
+        """Hold the recorded steps against the loss: what is known of them is corrected, what is not is said."""
+        trajectory = self.trajectory_
+        verification = verify_stages(self._network, trajectory.stages, trajectory.observations)
+        self.trajectory_ = trajectory.corrected(verification)
+        if verification.remarks:
+            warn(f"the record of the training shows that {'; '.join(verification.remarks)}")
 
     def _credit(self, X, y, as_is, stage):
         """Recognise the rows: which stage of the training used which of them."""

@@ -16,7 +16,7 @@ from ..network import Network
 from ..rows import Rows
 from ..trajectory import Checkpoint
 from ..utils._config import bytes_for
-from ..utils._digest import tensor_digest
+from ..utils._digest import digest, tensor_digest
 
 _MAX_BATCH = 2048
 # Rows that are looked at for parameters that only some rows use.
@@ -36,13 +36,16 @@ class State:
     parameters, buffers : dict of str to Tensor
         By name, as the module has them.
     digest : str, default=""
-        Of both.
+        Of both, and of ``outside``.
+    outside : dict, optional
+        What the loss depended on besides; None: as it is in the trained net.
     """
 
     step: int
     parameters: dict[str, torch.Tensor]
     buffers: dict[str, torch.Tensor]
     digest: str = field(default="")
+    outside: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 class RowGradients:
@@ -133,13 +136,14 @@ class RowGradients:
         state : State
             For ``state=`` of :meth:`of_loss` and :meth:`of_measurement`.
         """
-        device = self.network.device
+        device, outside = self.network.device, checkpoint.outside
         return State(
             checkpoint.step,
             {name: value.to(device) for name, value in checkpoint.parameters.items()},
             {name: value.to(device) for name, value in checkpoint.buffers.items()},
             # A checkpoint's own digest is of its parameters alone; gradients depend on the buffers too.
-            f"{checkpoint.digest}-{tensor_digest(checkpoint.buffers)}",
+            f"{checkpoint.digest}-{tensor_digest(checkpoint.buffers)}" + ("" if outside is None else digest(outside)),
+            outside,
         )
 
     def load(self, state: State) -> None:
@@ -150,7 +154,7 @@ class RowGradients:
         state : State
             Its tensors are used, not copied.
         """
-        self.network.load(state.parameters, state.buffers)
+        self.network.load(state.parameters, state.buffers, state.outside)
 
     def of_loss(self, x: Any, y: Any, state: State | None = None) -> list[Any]:
         """Gradients of the training loss of every row of a batch: ``grad l_m``, their mean that of training.

@@ -9,8 +9,9 @@ def mark_trained(module, trajectory):
     """Set ``requires_grad`` of a private module's parameters to whether they are attributed.
 
     Left out is what no stage moved (no optimizer held it, or it was frozen throughout), with a warning where it does
-    not look frozen, and what the user froze after the training. What training itself froze at some time (a backbone
-    after the first stage) moved before, and is attributed.
+    not look frozen, what never got a gradient in training (a bias before batch norm), and what the user froze after the
+    training. What training itself froze at some time (a backbone after the first stage) moved before, and is
+    attributed.
 
     Parameters
     ----------
@@ -22,10 +23,11 @@ def mark_trained(module, trajectory):
         return  # every rate was zero: nothing to tell apart
     last = _last_active_step(trajectory)
     at_last = trajectory.integrated_learning_rate(last - 1, last)
+    stilled = {name for stage in trajectory.stages for name, factor in stage.factors.items() if factor == 0}
     never = []
     for name, parameter in module.named_parameters():
         if not moved.get(name):
-            if parameter.requires_grad:
+            if parameter.requires_grad and name not in stilled:
                 never.append(name)
             parameter.requires_grad_(False)
         elif not at_last.get(name):

@@ -13,6 +13,7 @@ from ..rows import prepare_rows
 from ..utils._compat_skorch import module_names
 from ..utils._fastpath import mha_fastpath_off
 from ._module_state import load_values, signature_of
+from ._outside_state import outside_state, set_outside_state
 from ._private_net import PrivateNet
 
 
@@ -56,6 +57,8 @@ class Network:
         self.device, self.dtype = floating[0].device, floating[0].dtype
         self.row_loss = RowLoss(private_net, self.dtype, self.device)
         self.threshold = float(getattr(net, "threshold", 0.5))
+        self._history = net.history
+        self._outside = self._loaded_outside = outside_state(net)
 
     @classmethod
     def from_net(cls, net):
@@ -121,7 +124,7 @@ class Network:
         """Current buffers by name, detached (they share memory with the private module)."""
         return {name: b.detach() for name, b in self.module.named_buffers()}
 
-    def load(self, parameters, buffers=None):
+    def load(self, parameters, buffers=None, outside=None):
         """Point the private module at other values.
 
         Parameters
@@ -130,6 +133,8 @@ class Network:
             Every parameter by its name in ``module.named_parameters()``. Not copied where dtype and device agree.
         buffers : mapping of str to Tensor, optional
             Every buffer by its name in ``module.named_buffers()``; None keeps the current ones.
+        outside : mapping, optional
+            What the loss depended on besides, as :func:`outside_state` read it; None: as it is in the trained net.
 
         Raises
         ------
@@ -137,6 +142,10 @@ class Network:
             When a name is missing or foreign, or a shape differs; then nothing was changed.
         """
         load_values(self.module, parameters, buffers)
+        outside = self._outside if outside is None else outside
+        if outside is not self._loaded_outside:
+            set_outside_state(self._private_net.net, outside, self._history)
+            self._loaded_outside = outside
 
     # --- rows and outputs ---------------------------------------------------------------------------------------
 

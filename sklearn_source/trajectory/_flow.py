@@ -79,7 +79,11 @@ def segment_flow(
     decays = trajectory.mean_weight_decay(start, end)
     none = dict.fromkeys(decays, 0.0)
     if not family.adaptive:
-        return Flow(rates, decays, none, None, described.optimizer, trajectory.second_order(start, end))
+        masks = described.masks and {
+            name: described.masks[name].float() if name in described.masks else torch.ones(shape)
+            for name, shape in trajectory.checkpoints[-1].parameter_shapes.items()
+        }
+        return Flow(rates, decays, none, masks or None, described.optimizer, trajectory.second_order(start, end))
     groups = {name: number for number, group in enumerate(described.groups) for name in group["params"]}
     decoupled = {name: family.decoupled(described.groups[number]) for name, number in groups.items()}
     states, weights = _states(trajectory, stage, checkpoints, weights, end)
@@ -97,6 +101,8 @@ def segment_flow(
         # Decoupled decay goes with the bare learning rate, whatever the optimizer makes of it for the gradient.
         shrunk[name] = decays[name] * plain / rates[name] if rates[name] else 0.0
         preconditioner[name] = adapted * share + (1.0 - share) if share < 1.0 else adapted
+        if name in described.masks:
+            preconditioner[name] = preconditioner[name] * described.masks[name]
     return Flow(
         rates,
         {name: 0.0 if decoupled.get(name, True) else value for name, value in decays.items()},
@@ -162,7 +168,7 @@ def _rate(family, described, number, name, states, start, end, plain):
     factors = family.rate_factors(group, counts.clip(min=1.0))
     if factors is None:
         return plain, 1.0
-    each = described.step_rates(start, end)[:, number]
+    each = described.step_rates(start, end)[:, number] * described.factors.get(name, 1.0)
     adapted = float((each * factors).sum())
     unadapted = float(each[factors == 0.0].sum())
     total = adapted + unadapted

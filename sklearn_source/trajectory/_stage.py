@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from ._momentum import pull_responses, second_order_terms
 
@@ -47,6 +48,10 @@ class Stage:
     edits : tuple of (int, float), default=()
         Steps after which the recorder saw that something else than the optimizer had changed the weights, and by how
         much, relative to their norm. It looks after few steps.
+    factors : dict of str to float, optional
+        Parameters whose gradient was that of the loss times a constant, as :meth:`Trajectory.verify` found.
+    masks : dict of str to Tensor of bool, optional
+        Parameters of which some elements never got a gradient: False there.
     """
 
     index: int
@@ -61,6 +66,8 @@ class Stage:
     batches: np.ndarray | None = None
     continues: bool = False
     edits: tuple[tuple[int, float], ...] = ()
+    factors: Mapping[str, float] = field(default_factory=dict)
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     # How far one of velocity at the end, and at the start, goes on to move the weights: (n_groups,), None for 0.
     _worth_after: np.ndarray | None = field(default=None, repr=False)
     _worth_before: np.ndarray = field(init=False, repr=False)

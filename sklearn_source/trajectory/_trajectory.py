@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,19 @@ import torch
 from numpy.typing import ArrayLike
 from skorch import NeuralNet
 
+from ..network import Network
 from ._checkpoint import Checkpoint
 from ._from_checkpoints import record_from_checkpoints
 from ._from_net import record_from_net
 from ._stage import Stage, with_velocities
 from ._store import TrajectoryDirectory, load_directory
 from ._summary import summarize
+from ._verification import Verification, verify_stages
 
 __all__ = ["Checkpoint", "Stage", "Trajectory"]
+
+# A gradient c times as large moves the weights c times as far; decay is none of it.
+_POWERS_OF_A_FACTOR = {"plain": 0, "momentum": 1, "decay": 0, "second": 2}
 
 
 class Trajectory:
@@ -314,13 +320,68 @@ class Trajectory:
             raise ValueError(f"expected steps 0 <= start <= end <= {self.n_steps}, got start={start}, end={end}")
         held = (name for stage in self.stages for group in stage.groups for name in group["params"])
         totals = dict.fromkeys([*self._shapes, *held], 0.0)
+        power = _POWERS_OF_A_FACTOR[kind]
         for stage in self.stages:
             if stage.end <= start or stage.start >= end:
                 continue
             for group, total in zip(stage.groups, stage.rate_sums(kind, start, end).tolist()):
                 for name in group["params"]:
-                    totals[name] += total
+                    totals[name] += total * stage.factors.get(name, 1.0) ** power
         return totals
+
+    def verify(self, net: NeuralNet, X: Any, y: Any = None) -> Verification:
+        """Compare the recorded steps with the net's own loss.
+
+        For the steps that the recorder saw from close by, the gradient that the optimizer got is held against the one
+        that the net's ``get_loss`` gives for the same batches at the same weights, with the same random draws. Factors
+        that stay the same, and elements that never get a gradient, are taken into account by the methods that read the
+        trajectory (their ``fit`` verifies it); what else differs is said.
+
+        Read more in the :ref:`User Guide <verification>`.
+
+        Parameters
+        ----------
+        net : skorch.NeuralNet
+            The trained net. Not modified.
+        X : array-like, dict of arrays or Dataset
+            The rows given to ``net.fit``.
+        y : array-like, optional
+            Their targets.
+
+        Returns
+        -------
+        verification : Verification
+            One line per stage: ratio, cosine, verdict.
+
+        Notes
+        -----
+        Costs two forward and backward passes of one step's batches for up to three steps per stage.
+        """
+        network = Network.from_net(net)
+        network.calibrate(network.prepare(X, y))
+        return verify_stages(network, self.stages, self.observations)
+
+    def corrected(self, verification: Verification) -> Trajectory:
+        """The trajectory with the factors and masks that a verification found; itself where there are none.
+
+        Parameters
+        ----------
+        verification : Verification
+
+        Returns
+        -------
+        trajectory : Trajectory
+        """
+        found = {stage.stage: stage for stage in verification.stages if stage.factors or stage.masks}
+        if not found:
+            return self
+        stages = [
+            replace(stage, factors=found[stage.index].factors, masks=found[stage.index].masks)
+            if stage.index in found
+            else stage
+            for stage in self.stages
+        ]
+        return Trajectory(self.checkpoints, stages, self.observations)
 
     def __sklearn_clone__(self):
         # A record of what happened has nothing to unlearn: clones of an estimator share it.

@@ -1,0 +1,84 @@
+"""The gradient of a training batch as the net itself forms it, at recorded weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.dataset import unpack_data
+
+from ..utils._compat_skorch import set_training
+from ..utils._fastpath import mha_fastpath_off
+from ._network import Network
+
+
+def training_gradients(
+    network: Network,
+    parameters: Mapping[str, torch.Tensor],
+    buffers: Mapping[str, torch.Tensor],
+    outside: Mapping[str, Any] | None,
+    batches: Iterable[tuple[Any, Mapping[str, Any]]],
+    *,
+    training: bool,
+) -> dict[str, torch.Tensor]:
+    """Sum of the gradients of the net's own ``get_loss`` over batches, by all that it depends on.
+
+    Parameters
+    ----------
+    network : Network
+        Left with the weights and in the mode that it has.
+    parameters, buffers, outside
+        As recorded.
+    batches : iterable of (batch, random states)
+        As the net's iterator gave them; from the states its random draws begin.
+    training : bool
+        The mode of module and criterion.
+
+    Returns
+    -------
+    gradients : dict of str to Tensor
+        On the CPU; a parameter that a batch does not reach is left out.
+    """
+    net, module = network._private_net.net, network.module
+    present = dict(network.parameters()), dict(network.buffers())
+    flags = {name: p.requires_grad for name, p in module.named_parameters()}
+    total: dict[str, torch.Tensor] = {}
+    try:
+        # A forward pass in training mode writes to buffers: not to the recorded ones.
+        network.load(parameters, {name: value.clone() for name, value in buffers.items()}, outside)
+        set_training(net, training)
+        named = {name: p.requires_grad_() for name, p in module.named_parameters() if p.is_floating_point()}
+        for batch, states in batches:
+            with _random(states, network.device), torch.enable_grad(), mha_fastpath_off():
+                Xi, yi = unpack_data(batch)
+                loss = net.get_loss(net.infer(Xi), yi, X=Xi, training=True)
+                gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            for name, gradient in zip(named, gradients):
+                if gradient is not None:
+                    dense = gradient.to_dense() if gradient.is_sparse else gradient
+                    total[name] = total.get(name, 0) + dense.cpu()
+    finally:
+        set_training(net, False)
+        network.load(*present)
+        for name, p in module.named_parameters():
+            p.requires_grad_(flags[name])
+    return total
+
+
+@contextlib.contextmanager
+def _random(states, device):
+    """Global generators in recorded states, and put back."""
+    devices = [device] if device.type == "cuda" else []
+    numpys = np.random.get_state()
+    with torch.random.fork_rng(devices):
+        torch.set_rng_state(states["torch"])
+        if devices and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], device)
+        np.random.set_state(states["numpy"])
+        try:
+            yield
+        finally:
+            np.random.set_state(numpys)
