@@ -1,0 +1,100 @@
+"""What a net keeps from one training step to the next besides the parameters and buffers of its module.
+
+A counter of steps, a running mean in the criterion, a list that ``forward`` appends to: networks that train together
+share it, and no ``state_dict`` carries it to where a network is read.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..utils._compat_skorch import criterion_names, module_names
+from ..utils._digest import bytes_digest, digest, tensor_digest
+
+# What torch keeps in every module: parameters, buffers, parts, hooks, the mode.
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+# skorch's own notes, which each training begins anew, and what only watches or feeds a training.
+_OF_EVERY_NET = (
+    "history_", "callbacks", "callbacks_", "optimizer_", "train_split", "virtual_params_", "init_context_", "dataset",
+    "max_epochs", "verbose", "initialized_", "classes_inferred_", "_params_to_validate", "_modules", "_criteria",
+    "_optimizers", "_kwargs", "prefixes_", "cuda_dependent_attributes_",
+)  # fmt: skip
+CODE = "a variable outside of the network that its code names"
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def training_state(net):
+    """The state of an initialized net outside of parameters and buffers, described: dict from name to text.
+
+    Tensors that carry a graph are left out: a forward pass left them behind (a map of attention, a weight that is
+    computed from others), as the next step could not use them.
+    """
+    modules, criteria = module_names(net), criterion_names(net)
+    parts = [f"{name}_" for name in [*modules, *criteria]]
+    state = {f"net.{name}": _text(value) for name, value in vars(net).items() if _is_own(name, parts)}
+    code = [type(net)]
+    for name in parts:
+        whole = getattr(net, name)
+        for path, part in whole.named_modules() if isinstance(whole, nn.Module) else [("", whole)]:
+            path = f"{name}.{path}" if path else name
+            code.append(type(part))
+            # Buffers of a criterion are as foreign to a network's state_dict as its attributes are.
+            buffers = vars(part).get("_buffers", {}) if name.removesuffix("_") in criteria else {}
+            for attribute, value in {**getattr(part, "__dict__", {}), **buffers}.items():
+                if attribute not in _OF_EVERY_MODULE:
+                    state[f"{path}.{attribute}"] = _text(value)
+    state[CODE] = digest(code)
+    return state
+
+
+def changed(before, after):
+    """The name of what differs between two states, None where nothing does."""
+    return next((name for name in {**before, **after} if before.get(name) != after.get(name)), None)
+
+
+def _is_own(name, parts):
+    """Whether an attribute of a net may be the user's own."""
+    return name not in _OF_EVERY_NET and name not in parts and not name.startswith(("iterator_", "callbacks__"))
+
+
+def _text(value, above=()):
+    """A description that is equal for equal values; of objects, by what they hold."""
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, torch.Tensor):
+        derived = value.grad_fn is not None or isinstance(value, nn.Parameter)
+        return "" if derived else f"tensor {tensor_digest({'': value})}"
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return f"array {value.dtype} {value.shape} {bytes_digest(np.ascontiguousarray(value).tobytes())}"
+    if any(other is value for other in above):
+        return "above"
+    above = (*above, value)
+    if isinstance(value, torch.Generator):
+        return tensor_digest({"": value.get_state()})
+    if isinstance(value, np.random.Generator):
+        return _text(value.bit_generator.state, above)
+    if isinstance(value, np.random.RandomState):
+        return _text(value.get_state(), above)
+    if isinstance(value, random.Random):
+        return repr(value.getstate())
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_text(item, above)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple, deque, np.ndarray)):
+        return "[" + ", ".join(_text(item, above) for item in value) + "]"
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(_text(item, above) for item in value)) + "}"
+    kind = type(value).__qualname__
+    if isinstance(value, nn.Module):
+        return kind  # a part of the net, which is looked at by its name
+    if isinstance(value, type) or callable(value) and not hasattr(value, "__dict__"):
+        return getattr(value, "__qualname__", kind)
+    if getattr(value, "__dict__", None):
+        return kind + _text(vars(value), above)
+    text = repr(value)
+    return kind if " at 0x" in text else text  # itertools.count, a date, ...
