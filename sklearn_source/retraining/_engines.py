@@ -10,8 +10,8 @@ import torch
 from ..network import TURN
 from ..utils._config import bytes_for
 from ._clones import initialized, start, train
-from ._stacked import StackedTrainer
 from ._reader import values_of
+from ._stacked import StackedTrainer
 from ._training_state import changed, training_state
 from ._vectorizable import replayable, why_not_faster, why_not_vectorized
 
@@ -131,19 +131,21 @@ def _why_trial_differs(vectorized, one_by_one, units, plan):
     last = units[-1]
     # Two seeds, so that what the module draws besides its weights is seen to differ.
     units = [next((u for u in units if len(u.rows) == len(last.rows)), last), replace(last, seed=last.seed ^ 1)]
-    try:
-        states = vectorized.states(units, plan)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, KeyError, IndexError) as error:
-        return f"its training cannot be vectorized ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
-    task = one_by_one.task
-    for unit, mine in zip(units, states):
-        before, after = start(task.template, task.few, unit), one_by_one.train(unit, plan)
+    task, trained = one_by_one.task, []
+    for unit in units:
+        before = start(task.template, task.few, unit)
         state = training_state(before)
+        after = one_by_one.train(unit, plan)
         if kept := changed(state, training_state(after)):
             return f"{kept} changes while it trains, and is no parameter or buffer of the module"
         if drawn := changed(task.reader.state, state):
             return f"{drawn} differs between networks, and is no parameter or buffer of the module"
-        (initial, _), theirs = values_of(before), values_of(after)
+        trained.append((values_of(before), values_of(after)))
+    try:
+        states = vectorized.states(units, plan)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, KeyError, IndexError) as error:
+        return f"its training cannot be vectorized ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+    for ((initial, _), theirs), mine in zip(trained, states):
         moved = sum(float((theirs[0][n] - initial[n]).double().square().sum()) for n in initial)
         for values, expected, scale in ((mine[0], theirs[0], moved), (mine[1], theirs[1], None)):
             off = sum(float((values[n].double() - expected[n].double()).square().sum()) for n in expected)

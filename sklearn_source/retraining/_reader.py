@@ -54,7 +54,6 @@ class Reader:
         values = torch.cat(parts)
         return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32).cpu().numpy()
 
-
     def read_trained(self, net, train_rows):
         """Values of the queries by a trained skorch net, also where it has more than parameters and buffers.
 

@@ -18,7 +18,7 @@ from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
 from ..utils._random import seeded
 from ._clones import initialize, initialized
 from ._replay import replay
-from ._training_state import training_state
+from ._training_state import changed, training_state
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
 
@@ -136,7 +136,7 @@ class _Gradients:
         # What notes something down in a step (a counter, say) may do something else in the next.
         before = training_state(self.net)
         gradients = compute(*tensors)
-        self.stepped, self.name = True, self.name if training_state(self.net) == before else None
+        self.stepped, self.name = True, self.name if changed(before, training_state(self.net)) is None else None
         return gradients
 
 

@@ -26,13 +26,14 @@ _OF_EVERY_NET = (
     "_optimizers", "_kwargs", "prefixes_", "cuda_dependent_attributes_",
 )  # fmt: skip
 CODE = "a variable outside of the network that its code names"
+_LEFT = "left behind"
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def training_state(net):
     """The state of an initialized net outside of parameters and buffers, described: dict from name to text.
 
-    Tensors that carry a graph are left out: a forward pass left them behind (a map of attention, a weight that is
+    Tensors that carry a graph are only named: a forward pass left them behind (a map of attention, a weight that is
     computed from others), as the next step could not use them.
     """
     modules, criteria = module_names(net), criterion_names(net)
@@ -54,8 +55,14 @@ def training_state(net):
 
 
 def changed(before, after):
-    """The name of what differs between two states, None where nothing does."""
-    return next((name for name in {**before, **after} if before.get(name) != after.get(name)), None)
+    """The name of what differs between two states, None where nothing does but what a forward pass left behind."""
+    for name in {**before, **after}:
+        values = before.get(name, ""), after.get(name, "")
+        if values[0] != values[1] and not (
+            _LEFT in values and all(v in ("", _LEFT) or v[:6] == "tensor" for v in values)
+        ):
+            return name
+    return None
 
 
 def _is_own(name, parts):
@@ -68,8 +75,12 @@ def _text(value, above=()):
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, torch.Tensor):
-        derived = value.grad_fn is not None or isinstance(value, nn.Parameter)
-        return "" if derived else f"tensor {tensor_digest({'': value})}"
+        if value.grad_fn is not None or isinstance(value, nn.Parameter):
+            return _LEFT
+        try:
+            return f"tensor {tensor_digest({'': value})}"
+        except RuntimeError:  # left by a pass under vmap, which is over
+            return _LEFT
     if isinstance(value, np.ndarray) and value.dtype != object:
         return f"array {value.dtype} {value.shape} {bytes_digest(np.ascontiguousarray(value).tobytes())}"
     if any(other is value for other in above):
