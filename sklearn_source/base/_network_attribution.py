@@ -21,6 +21,7 @@ from ..rows import (
     match_stage_rows,
     require_same_rows,
     row_hashes,
+    warn_changing_rows,
     warn_unused_rows,
 )
 from ..trajectory import TrajectoryRecorder
@@ -125,6 +126,7 @@ class NetworkAttribution(BaseAttribution):
         if not self._rows.has_y:
             raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
         self._credit(X, y, as_is, stage)
+        warn_changing_rows(self._rows, "training rows")
         x, targets = self._rows.batch(slice(0, 4))
         output = validate_training_rows(self._network, x)
         self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
@@ -145,7 +147,8 @@ class NetworkAttribution(BaseAttribution):
         if self._needs_trajectory:
             self.trajectory_ = trajectory
         hashes = row_hashes(X, y)
-        self._credited = match_stage_rows(trajectory, hashes, self.n_train_, stage, every_stage=self._needs_trajectory)
+        known = row_hashes(X, y, sample=True) if hashes is None else hashes
+        self._credited = match_stage_rows(trajectory, known, self.n_train_, stage, every_stage=self._needs_trajectory)
         if self.has_unit:
             warn_unused_rows(self._credited, self.n_train_)
         elif not self._needs_trajectory:
@@ -196,6 +199,7 @@ class NetworkAttribution(BaseAttribution):
                 "transform(X, y)"
             )
         validate_query_rows(self._network, rows.batch(slice(0, 1))[0], self._form)
+        warn_changing_rows(rows, "queries")
         size = max(1, min(self._query_chunk, self._queries_at_once()))
         chunks = even_chunks(len(rows), size)
         chunks = progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")

@@ -89,11 +89,6 @@ def _calibrate(network, rows, measure):
         # Only losses that are measured have to be the rows' own; targets that do not fit would train nonsense.
         if measure.name == "neg_loss" or (rows.has_y and isinstance(error, TargetError)):
             raise
-    except LookupError as error:
-        raise ValueError(
-            f"expected a get_loss that can be asked after a training, got one that finds no {error} (in the history, "
-            "say): let it take another value where there is none"
-        ) from error
 
 
 def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, output):

@@ -105,9 +105,8 @@ class TrajectoryRecorder(Callback):
         self.fit_X_ = X
         n_rows = count_rows(X, as_skorch=True)
         start = self.stages_[-1].end if self.stages_ else 0
-        self.stages_.append(
-            StageLog(len(self.stages_), start, n_rows, None if X is None else row_hashes(X, y, as_skorch=True))
-        )
+        hashes = None if X is None else row_hashes(X, y, as_skorch=True, sample=True)
+        self.stages_.append(StageLog(len(self.stages_), start, n_rows, hashes))
         self._hook(net)
 
     def on_epoch_begin(self, net: NeuralNet, dataset_train: Any = None, **kwargs: Any) -> None:
