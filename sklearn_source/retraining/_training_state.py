@@ -14,17 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..utils._compat_skorch import criterion_names, module_names
+from ..utils._compat_skorch import OWN_NOTES, criterion_names, module_names
 from ..utils._digest import bytes_digest, digest, tensor_digest
 
 # What torch keeps in every module: parameters, buffers, parts, hooks, the mode.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-# skorch's own notes, which each training begins anew, and what only watches or feeds a training.
-_OF_EVERY_NET = (
-    "history_", "callbacks", "callbacks_", "optimizer_", "train_split", "virtual_params_", "init_context_", "dataset",
-    "max_epochs", "verbose", "initialized_", "classes_inferred_", "_params_to_validate", "_modules", "_criteria",
-    "_optimizers", "_kwargs", "prefixes_", "cuda_dependent_attributes_",
-)  # fmt: skip
 CODE = "a variable outside of the network that its code names"
 _LEFT = "left behind"
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -46,7 +40,8 @@ def training_state(net):
             path = f"{name}.{path}" if path else name
             code.append(type(part))
             # Buffers of a criterion are as foreign to a network's state_dict as its attributes are.
-            buffers = vars(part).get("_buffers", {}) if name.removesuffix("_") in criteria else {}
+            foreign = name.removesuffix("_") in criteria and isinstance(part, nn.Module)
+            buffers = dict(part.named_buffers(recurse=False)) if foreign else {}
             for attribute, value in {**getattr(part, "__dict__", {}), **buffers}.items():
                 if attribute not in _OF_EVERY_MODULE:
                     state[f"{path}.{attribute}"] = _text(value)
@@ -67,7 +62,7 @@ def changed(before, after):
 
 def _is_own(name, parts):
     """Whether an attribute of a net may be the user's own."""
-    return name not in _OF_EVERY_NET and name not in parts and not name.startswith(("iterator_", "callbacks__"))
+    return name not in OWN_NOTES and name not in parts and not name.startswith(("iterator_", "callbacks__"))
 
 
 def _text(value, above=()):

@@ -7,6 +7,7 @@ from ._arrays import as_arrays, is_array_like, list_to_array, to_numpy
 from ._casting import cast_like_training
 from ._changing_rows import warn_changing_rows
 from ._count import count_rows
+from ._draw_counter import DrawCounter
 from ._fingerprint import row_hashes
 from ._indices import row_indices
 from ._matching import require_same_rows
@@ -23,6 +24,7 @@ from ._truth_rows import match_truth_rows
 
 __all__ = [
     "ArrayRows",
+    "DrawCounter",
     "RowLocator",
     "Rows",
     "TruthQueries",

@@ -10,7 +10,7 @@ from skorch.dataset import Dataset
 from torch.utils.data import BatchSampler, Subset, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
 from sklearn_source.modules import MLP
-from sklearn_source.rows import RowLocator
+from sklearn_source.rows import DrawCounter, RowLocator
 
 N = 40
 
@@ -86,12 +86,11 @@ class Counter(Callback):
     """Counts by contents; the sampler's own indices are the truth."""
 
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
-        self.locator = getattr(self, "locator", None) or RowLocator(dataset_train)
-        self.draws = getattr(self, "draws", np.zeros(len(dataset_train)))
+        self.draws = getattr(self, "draws", None) or DrawCounter(dataset_train)
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
         if training:
-            np.add.at(self.draws, self.locator.indices(*batch), 1)
+            self.draws.add(*batch)
 
 
 SAMPLERS = {
@@ -119,6 +118,8 @@ def test_draws_of_a_training(name, X, y):
     )  # fmt: skip
     net.initialize().partial_fit(Telling(X, y), None)
     counter = next(c for _, c in net.callbacks_ if isinstance(c, Counter))
-    n_draws = int(counter.draws.sum())
-    np.testing.assert_array_equal(counter.draws, np.bincount(drawn[-n_draws:], minlength=N))
+    draws = counter.draws.draws()
+    n_draws = int(draws.sum())
+    assert counter.draws.n_unknown == 0
+    np.testing.assert_array_equal(draws, np.bincount(drawn[-n_draws:], minlength=N))
     assert n_draws == {"subset": 42, "weighted": 180, "batches": 84, "dropped": 96}[name]
