@@ -12,6 +12,9 @@ from torch import nn
 
 from ..base import FeatureAttribution
 from ..utils._compat import FrozenEstimator, StrOptions
+from ._row_activations import RowActivations
+
+_N_FEW = 5  # rows on which it is seen where a layer has its rows
 
 
 class RepresentationSimilarity(FeatureAttribution):
@@ -26,7 +29,8 @@ class RepresentationSimilarity(FeatureAttribution):
     metric : {"cosine", "dot", "l2"}, default="cosine"
         ``"l2"`` is minus the Euclidean distance.
     layer : str, optional
-        The layer whose output is compared; None: the input of the last layer that has parameters.
+        The layer whose output is compared (the first, where it gives several); None: the input of the last layer that
+        has parameters, or its output, where its input are ids.
     batch_size : int, optional
         Rows per forward pass; None: 512. Scores do not depend on it.
     random_state : int, RandomState instance or None, default=None
@@ -49,8 +53,10 @@ class RepresentationSimilarity(FeatureAttribution):
 
     Notes
     -----
-    No unit, only an order, and no sign of support: similar rows with the opposite label score high too. Cost: one
-    forward pass over the training rows in ``fit``, whose activations are kept, and one over the queries.
+    No unit, only an order, and no sign of support: similar rows with the opposite label score high too. Neither targets
+    nor the loss are looked at: ``fit(net, X)`` will do. Rows may be any axis of the activations (time first), or be
+    flattened together with positions. Cost: one forward pass over the training rows in ``fit``, whose activations are
+    kept, and one over the queries; row by row where the layer mixes its axes otherwise.
 
     References
     ----------
@@ -62,6 +68,8 @@ class RepresentationSimilarity(FeatureAttribution):
         "metric": [StrOptions({"cosine", "dot", "l2"})],
         "layer": [None, str],
     }
+
+    _reads_loss = False
 
     def __init__(
         self,
@@ -86,6 +94,10 @@ class RepresentationSimilarity(FeatureAttribution):
             near = difflib.get_close_matches(self.layer, modules, n=3) or [name for name in modules if name][:6]
             raise ValueError(f"layer: the network has no layer {self.layer!r}; did you mean one of {near}?")
         self.layer_ = self.layer if self.layer is not None else self._last_layer(modules)
+        few = np.flatnonzero(np.isin(np.arange(self.n_train_), np.unique(self._keys, return_index=True)[1]))[:_N_FEW]
+        x = self._rows.batch(few)[0]
+        self._activations = RowActivations(self._network, self.layer_, self.layer is None, x, len(few))
+        self._width = None
 
     def _fit_features(self, features):
         if not bool(torch.isfinite(features).all()):
@@ -112,21 +124,14 @@ class RepresentationSimilarity(FeatureAttribution):
 
     def _features(self, rows, index, measure):
         """Activations, flattened: (n, width); for cosine, of unit length."""
-        calls = []
-        take_input = self.layer is None
-
-        def hook(module, args, output):
-            calls.append(args[0] if take_input else output)
-
-        handle = self._network.module.get_submodule(self.layer_).register_forward_hook(hook)
-        try:
-            with torch.no_grad():
-                self._network.forward(rows.batch(index)[0])
-        finally:
-            handle.remove()
-        if not calls or not isinstance(calls[-1], torch.Tensor):
-            raise ValueError(f"layer {self.layer_!r} did not give one tensor on these rows: name another with layer=")
-        activations = calls[-1].detach().flatten(1).clone()
+        activations = self._activations(rows.batch(index)[0], len(index))
+        self._width = self._width or activations.shape[1]
+        if activations.shape[1] != self._width:
+            raise ValueError(
+                f"expected activations of one size per row in layer {self.layer_!r}, got {self._width} and "
+                f"{activations.shape[1]} numbers (rows of different lengths?): pad the rows to one length, or name a "
+                "layer behind the pooling, layer="
+            )
         if self.metric == "cosine":
             norm = activations.norm(dim=1, keepdim=True)
             activations = activations / norm.clamp_min(torch.finfo(activations.dtype).tiny)

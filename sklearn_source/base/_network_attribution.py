@@ -14,13 +14,22 @@ from sklearn.utils import check_random_state
 
 from ..gradients.algebra import even_chunks
 from ..loss import resolve_measurement
-from ..network import Network, PortableNet, row_form, train_clone, validate_query_rows, validate_training_rows
+from ..network import (
+    Network,
+    PortableNet,
+    outputs_of,
+    row_form,
+    train_clone,
+    validate_query_rows,
+    validate_training_rows,
+)
 from ..rows import (
     as_arrays,
     cast_like_training,
     match_stage_rows,
     require_same_rows,
     row_hashes,
+    warn_changing_rows,
     warn_unused_rows,
 )
 from ..trajectory import TrajectoryRecorder, verify_stages
@@ -57,6 +66,7 @@ class NetworkAttribution(BaseAttribution):
         "verbose": ["verbose"],
     }
     _needs_trajectory = False
+    _reads_loss = True  # else targets, the loss and the form of the outputs are of no concern
 
     @abstractmethod
     def _fit_method(self) -> None:
@@ -123,13 +133,15 @@ class NetworkAttribution(BaseAttribution):
         self._network = Network.from_net(net)
         self._rows = self._network.prepare(X, y)
         self.n_train_ = len(self._rows)
-        if not self._rows.has_y:
+        if self._reads_loss and not self._rows.has_y:
             raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
         self._credit(X, y, as_is, stage)
+        warn_changing_rows(self._rows, "training rows")
         x, targets = self._rows.batch(slice(0, 4))
-        output = validate_training_rows(self._network, x)
+        output = validate_training_rows(self._network, x) if self._reads_loss else outputs_of(self._network.forward, x)
         self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
-        self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
+        if self._reads_loss:
+            self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
         if self._needs_trajectory:
             self._verify_training()
         self._measure = resolve_measurement(
@@ -156,7 +168,8 @@ class NetworkAttribution(BaseAttribution):
         if self._needs_trajectory:
             self.trajectory_ = trajectory
         hashes = row_hashes(X, y)
-        self._credited = match_stage_rows(trajectory, hashes, self.n_train_, stage, every_stage=self._needs_trajectory)
+        known = row_hashes(X, y, sample=True) if hashes is None else hashes
+        self._credited = match_stage_rows(trajectory, known, self.n_train_, stage, every_stage=self._needs_trajectory)
         if self.has_unit:
             warn_unused_rows(self._credited, self.n_train_)
         elif not self._needs_trajectory:
@@ -179,7 +192,7 @@ class NetworkAttribution(BaseAttribution):
         """
         X, y = cast_like_training(*as_arrays(self.net_, X, y), self._form, self._y_shape)
         rows, hashes = self._network.prepare(X, y), row_hashes(X, y)
-        if len(rows) != self.n_train_ or not rows.has_y:
+        if len(rows) != self.n_train_ or self._reads_loss > rows.has_y:
             raise ValueError(
                 f"expected the {self.n_train_} training rows given to fit and their targets y, got {len(rows)}"
                 + ("" if rows.has_y else " without targets")
@@ -207,6 +220,7 @@ class NetworkAttribution(BaseAttribution):
                 "transform(X, y)"
             )
         validate_query_rows(self._network, rows.batch(slice(0, 1))[0], self._form)
+        warn_changing_rows(rows, "queries")
         size = max(1, min(self._query_chunk, self._queries_at_once()))
         chunks = even_chunks(len(rows), size)
         chunks = progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")
@@ -233,7 +247,7 @@ class NetworkAttribution(BaseAttribution):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.target_tags.required = True
+        tags.target_tags.required = self._reads_loss
         tags.target_tags.multi_output = True
         return tags
 

@@ -130,11 +130,11 @@ def materialize(net, x):
 
 
 def start(template, x, unit):
-    """Initial parameters of a unit's network, by name."""
+    """A unit's network before its training, without callbacks."""
     with seeded_clone(template, unit.seed) as net:
         net.callbacks = "disable"
         initialize(net, x)
-    return {name: p.detach() for name, p in net.module_.named_parameters()}
+    return net
 
 
 class _PlannedBatches:
@@ -144,6 +144,7 @@ class _PlannedBatches:
         self.epochs = [plan.batches(unit, epoch) for epoch in range(plan.n_epochs)]
         self.epoch = 0
         self.shares = deque()  # share of its rows left in each batch that is drawn and not trained on yet
+        self.share = 1.0  # that of the batch being trained on
 
     def __iter__(self):
         batches = self.epochs[self.epoch]
@@ -185,6 +186,7 @@ def train(template, X, y, x_few, unit, plan, *, renormalize=True):
         initialize(net, x_few)
         try:
             net.partial_fit(X, y)
+            net.__class__ = type(template)
         except KeyError as error:
             raise ValueError(
                 f"expected callbacks that need no validation rows, got one that looks for {error} in the history, "
@@ -213,15 +215,13 @@ def _scale_loss(net, sampler):
     """The same net with the loss of a batch divided by the rows dealt, not by those left."""
 
     class Scaled(type(net)):
-        share = 1.0
-
         def train_step(self, batch, **fit_params):
-            self.share = sampler.shares.popleft()
+            sampler.share = sampler.shares.popleft()
             return super().train_step(batch, **fit_params)
 
         def get_loss(self, y_pred, y_true, X=None, training=False):
             loss = super().get_loss(y_pred, y_true, X=X, training=training)
-            return loss * self.share if training else loss
+            return loss * sampler.share if training else loss
 
     net.__class__ = Scaled
     return net

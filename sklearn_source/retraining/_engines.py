@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
 from ..network import TURN
 from ..utils._config import bytes_for
 from ._clones import initialized, start, train
+from ._reader import values_of
 from ._stacked import StackedTrainer
+from ._training_state import changed, training_state
 from ._vectorizable import replayable, why_not_faster, why_not_vectorized
 
 # Parameters, gradients and two moments of networks trained together on a processor: what its cache holds, however much
 # memory there is.
 _CACHE_BYTES = 12 << 20
-_N_TRIAL = 3  # steps that both engines take in the trial
+_N_TRIAL = 3  # steps of an epoch that both engines take in the trial
 
 
 class JoblibEngine:
@@ -31,20 +34,26 @@ class JoblibEngine:
     def __init__(self, task):
         self.task = task
 
+    def train(self, unit, plan):
+        """The trained skorch clone of a unit."""
+        task = self.task
+        return train(task.template, task.X, task.y, task.few, unit, plan, renormalize=task.renormalize)
+
     def states(self, units, plan):
         """Trained (parameters, buffers) of each unit."""
-        task, states = self.task, []
-        for unit in units:
-            net = train(task.template, task.X, task.y, task.few, unit, plan, renormalize=task.renormalize)
-            parameters = {name: p.detach() for name, p in net.module_.named_parameters()}
-            states.append((parameters, {name: b.detach() for name, b in net.module_.named_buffers()}))
-        return states
+        return [values_of(self.train(unit, plan)) for unit in units]
 
     def __call__(self, units):
         """Outputs for the queries of each unit's network: list of ndarray (n_query,)."""
-        states = self.states(units, self.task.plan)
-        with TURN:  # threads share the network that the reader loads with one state after the other
-            return [self.task.reader.read(*state) for state in states]
+        return self._outputs(units)
+
+    def _outputs(self, units):
+        outputs = []
+        for unit in units:
+            net = self.train(unit, self.task.plan)
+            with TURN:  # threads share the network that the reader loads with one state after the other
+                outputs.append(self.task.reader.read_trained(net, self.task.rows))
+        return outputs
 
 
 class VectorizedEngine(JoblibEngine):
@@ -70,6 +79,11 @@ class VectorizedEngine(JoblibEngine):
         name = task.about["fingerprint"] if replayable(task.template) else None
         trainer = StackedTrainer(task.template, task.reader.network, x, y, renormalize=task.renormalize, name=name)
         return trainer.train(units, plan)
+
+    def _outputs(self, units):
+        states = self.states(units, self.task.plan)
+        with TURN:
+            return [self.task.reader.read(*state) for state in states]
 
 
 def choose(engine, task, units, chunk_size):
@@ -114,13 +128,24 @@ def choose(engine, task, units, chunk_size):
 
 def _why_trial_differs(vectorized, one_by_one, units, plan):
     """Why a few steps of both engines differ; None where they do not."""
-    units = [unit for unit in units if len(unit.rows) == len(units[-1].rows)][-2:]
+    last = units[-1]
+    # Two seeds, so that what the module draws besides its weights is seen to differ.
+    units = [next((u for u in units if len(u.rows) == len(last.rows)), last), replace(last, seed=last.seed ^ 1)]
+    task, trained = one_by_one.task, []
+    for unit in units:
+        before = start(task.template, task.few, unit)
+        state = training_state(before)
+        after = one_by_one.train(unit, plan)
+        if kept := changed(state, training_state(after)):
+            return f"{kept} changes while it trains, and is no parameter or buffer of the module"
+        if drawn := changed(task.reader.state, state):
+            return f"{drawn} differs between networks, and is no parameter or buffer of the module"
+        trained.append((values_of(before), values_of(after)))
     try:
         states = vectorized.states(units, plan)
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, KeyError, IndexError) as error:
         return f"its training cannot be vectorized ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
-    for unit, mine, theirs in zip(units, states, one_by_one.states(units, plan)):
-        initial = start(one_by_one.task.template, one_by_one.task.few, unit)
+    for ((initial, _), theirs), mine in zip(trained, states):
         moved = sum(float((theirs[0][n] - initial[n]).double().square().sum()) for n in initial)
         for values, expected, scale in ((mine[0], theirs[0], moved), (mine[1], theirs[1], None)):
             off = sum(float((values[n].double() - expected[n].double()).square().sum()) for n in expected)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import skorch
-from tqdm.auto import tqdm
 
 from ..rows import row_hashes
 from ..utils._argument_checks import check_count
+from ..utils._progress import tqdm
 from ..utils._warnings import warn
 from ._engines import choose
 from ._plan import draw_seeds, make_units, root_seed

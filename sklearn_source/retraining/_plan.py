@@ -80,8 +80,8 @@ class BatchPlan:
         return [(batch[held[batch]], len(batch)) for batch in dealt if held[batch].any()]
 
     def trial(self, n_batches):
-        """The first batches of the first epoch."""
-        return replace(self, n_epochs=1, n_batches=n_batches)
+        """The first batches of the first two epochs: schedules and losses may change from one to the other."""
+        return replace(self, n_epochs=min(self.n_epochs, 2), n_batches=n_batches)
 
 
 def root_seed(random_state):

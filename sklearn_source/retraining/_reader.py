@@ -8,6 +8,8 @@ import torch
 from ..loss import TargetError, resolve_measurement
 from ..network import Network, outputs_of, row_form, validate_query_rows
 from ..rows import as_arrays, cast_like_training
+from ..utils._warnings import warn
+from ._training_state import CODE, changed, training_state
 
 _BATCH = 1024  # queries at a time
 
@@ -26,10 +28,15 @@ class Reader:
     targets : Tensor or None
         What the measurement compares with.
     measure : Measurement
+    asked : (name or callable, output)
+        The measurement as the user asked for it.
+    state : dict
+        :func:`training_state` of the net that the network was copied from.
     """
 
-    def __init__(self, network, rows, targets, measure):
+    def __init__(self, network, rows, targets, measure, asked, state):
         self.network, self.rows, self.targets, self.measure = network, rows, targets, measure
+        self.asked, self.state = asked, state
 
     @torch.no_grad()
     def read(self, parameters, buffers):
@@ -46,6 +53,42 @@ class Reader:
             parts.append(self.measure(self.network.forward(x), target, x))
         values = torch.cat(parts)
         return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32).cpu().numpy()
+
+    def read_trained(self, net, train_rows):
+        """Values of the queries by a trained skorch net, also where it has more than parameters and buffers.
+
+        A counter in the module, a running mean in the criterion: what is read is then a copy of the net itself.
+        """
+        state = training_state(net)
+        if state[CODE] != self.state[CODE]:
+            warn(
+                f"{CODE} changed while a network trained, and the next network goes on with it: if training reads it, "
+                "networks depend on those before; keep it in an attribute of the module, criterion or net",
+            )
+            state[CODE] = self.state[CODE]
+        if changed(self.state, state) is None:
+            return self.read(*values_of(net))
+        network = Network.from_net(net)
+        measure = resolve_measurement(self.asked[0], network, self.asked[1])
+        _calibrate(network, train_rows, measure)
+        return Reader(network, self.rows, self.targets, measure, self.asked, state).read(*values_of(net))
+
+
+def values_of(net):
+    """(parameters, buffers) of a skorch net's module, by name."""
+    module = net.module_
+    parameters = {name: p.detach() for name, p in module.named_parameters()}
+    return parameters, {name: b.detach() for name, b in module.named_buffers()}
+
+
+def _calibrate(network, rows, measure):
+    """Let a network take from the training rows what the loss of a row needs."""
+    try:
+        network.calibrate(rows)
+    except ValueError as error:
+        # Only losses that are measured have to be the rows' own; targets that do not fit would train nonsense.
+        if measure.name == "neg_loss" or (rows.has_y and isinstance(error, TargetError)):
+            raise
 
 
 def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, output):
@@ -77,31 +120,30 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
     measure = resolve_measurement(measurement, fresh, output)
     x, y = train_rows.batch(slice(0, 4))
     outputs_of(fresh.forward, x)
-    try:
-        fresh.calibrate(train_rows)
-    except ValueError as error:
-        # Only losses that are measured have to be the rows' own; targets that do not fit would train nonsense.
-        if measure.name == "neg_loss" or isinstance(error, TargetError):
-            raise
+    _calibrate(fresh, train_rows, measure)
     if X_query is None:
         raise ValueError("expected X_query, the queries to measure, got None: pass them")
     form = row_form(x)
     shape = tuple(y.shape[1:]) if isinstance(y, torch.Tensor) else None
     rows = fresh.prepare(*cast_like_training(*as_arrays(start, X_query, y_query), form, shape))
     validate_query_rows(fresh, rows.batch(slice(0, 1))[0], form)
+
+    def reader(targets):
+        return _checked(Reader(fresh, rows, targets, measure, (measurement, output), training_state(start)))
+
     if measure.name == "prediction":
-        return _checked(Reader(fresh, rows, None, measure)), "none"
+        return reader(None), "none"
     if rows.has_y:
         with torch.no_grad():
             output_now = torch.cat([fresh.forward(rows.batch(w)[0]) for w in _windows(rows)])
         targets = torch.cat([rows.targets(w) for w in _windows(rows)])
-        return _checked(Reader(fresh, rows, measure.target(output_now, targets), measure)), "given"
+        return reader(measure.target(output_now, targets)), "given"
     if measure.needs_y or not fresh.is_classification:
         if measure.needs_y:
             raise ValueError(
                 f"expected the targets of the queries, which measurement {measure.name!r} needs, got none: pass y_query"
             )
-        return _checked(Reader(fresh, rows, None, measure)), "none"
+        return reader(None), "none"
     if not getattr(net, "initialized_", False):
         raise ValueError(
             f"expected one fixed label per query, which measurement {measure.name!r} needs, got none and an untrained "
@@ -110,7 +152,7 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
     trained = Network.from_net(net)
     with torch.no_grad():
         targets = torch.cat([measure.target(trained.forward(rows.batch(w)[0])) for w in _windows(rows)])
-    return _checked(Reader(fresh, rows, targets, measure)), "predicted"
+    return reader(targets), "predicted"
 
 
 def _windows(rows):

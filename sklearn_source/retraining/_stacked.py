@@ -18,6 +18,7 @@ from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
 from ..utils._random import seeded
 from ._clones import initialize, initialized
 from ._replay import replay
+from ._training_state import changed, training_state
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
 
@@ -73,6 +74,7 @@ class StackedTrainer:
             dealt = [plan.batches(unit, epoch) for unit in units]
             batches = _padded_batches(dealt, self.renormalize) if plan.keep_places else _equal_batches(dealt)
             for index, weights in batches:
+                steps.begin_batch()
                 batch = self._pick(self.x, index), self._pick(self.y, index)
                 if weights is not None:
                     batch = *batch, weights.to(self.network.device, self.network.dtype)
@@ -113,7 +115,7 @@ class _Gradients:
     """Gradients of the losses of all networks at their batches, by parameter."""
 
     def __init__(self, net, network, stacks, name):
-        self.stacks, self.name, self.stepped = stacks, name, False
+        self.net, self.stacks, self.name, self.stepped = net, stacks, name, False
         self.loss = vmap(functools.partial(functional_call, _BatchLoss(stacks.module, net, network)))
 
     def __call__(self, batch):
@@ -131,10 +133,10 @@ class _Gradients:
             return compute(*tensors)
         if self.stepped:
             return replay(self.name, compute, tensors)
-        # A module that notes something down in a step (a counter, say) may do something else in the next.
-        before = _scalar_attributes(self.stacks.module)
+        # What notes something down in a step (a counter, say) may do something else in the next.
+        before = training_state(self.net)
         gradients = compute(*tensors)
-        self.stepped, self.name = True, self.name if _scalar_attributes(self.stacks.module) == before else None
+        self.stepped, self.name = True, self.name if changed(before, training_state(self.net)) is None else None
         return gradients
 
 
@@ -187,14 +189,6 @@ class _StackedParameters:
         ]
 
 
-def _scalar_attributes(module):
-    """The numbers and texts that a module and its parts hold."""
-    return [
-        {name: value for name, value in vars(part).items() if isinstance(value, (int, float, str, type(None)))}
-        for part in module.modules()
-    ]
-
-
 def _transposed_weights(module):
     """Names of the weights of linear layers, which are stacked transposed."""
     for name, part in module.named_modules():
@@ -215,10 +209,13 @@ class _ScheduledOptimizer:
 
     def begin_epoch(self):
         self.net.history.new_epoch()
+        self.net.history.record("epoch", len(self.net.history))
         self.n_steps = 0
 
-    def step(self):
+    def begin_batch(self):
         self.net.history.new_batch()
+
+    def step(self):
         self.net.optimizer_.step()
         self.n_steps += 1
         for schedule in self.schedules:

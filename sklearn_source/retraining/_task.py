@@ -54,15 +54,12 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
     """Check everything that can be checked before the work, and make the :class:`Task`."""
     template = template_of(net)
     start = initialized(template)
+    _pass_epochs(start, int(template.max_epochs))
     X, y = as_arrays(start, X, y)
     few = _few_rows(start, X, y)
     network = Network.from_net(start)
     X, y = _cast_to_module(network, X, y)
     rows = network.prepare(X, y)
-    if not rows.has_y:
-        raise ValueError(
-            "expected the targets of the training rows, got none: pass y_train, or a dataset that has them"
-        )
     reader, labels = make_reader(net, start, network, rows, X_query, y_query, measurement, output)
     options = template.get_params_for("iterator_train")
     plan = BatchPlan(
@@ -88,6 +85,14 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
         "torch": torch.__version__,
     }
     return Task(template, X, y, rows, few, plan, reader, renormalize, about)
+
+
+def _pass_epochs(net, n_epochs):
+    """Let the history of an untrained net say that it is at the end of its training, where a get_loss looks."""
+    for epoch in range(1, n_epochs + 1):
+        net.history.new_epoch()
+        net.history.record("epoch", epoch)
+        net.history.new_batch()
 
 
 def _few_rows(net, X, y):

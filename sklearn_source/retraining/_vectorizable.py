@@ -57,6 +57,8 @@ def why_not_vectorized(template, network, rows):
         return "the net makes its batches in a way of its own"
     if not isinstance(rows, ArrayRows):
         return "the rows come from a dataset of the user's, which may give other values at each reading"
+    if not rows.has_y:
+        return "the rows have no targets"
     criterion = template.criterion_
     if isinstance(criterion, torch.nn.Module) and any(True for _ in criterion.parameters()):
         return "the criterion has parameters of its own"

@@ -5,13 +5,16 @@ from __future__ import annotations
 from ._array_rows import ArrayRows
 from ._arrays import as_arrays, is_array_like, list_to_array, to_numpy
 from ._casting import cast_like_training
+from ._changing_rows import warn_changing_rows
 from ._count import count_rows
+from ._draw_counter import DrawCounter
 from ._fingerprint import row_hashes
 from ._indices import row_indices
 from ._matching import require_same_rows
 from ._multiple_inputs import has_multiple_inputs
 from ._numeric_targets import numeric_targets
 from ._prepare_rows import prepare_rows
+from ._row_locator import RowLocator
 from ._rows import Rows
 from ._stage_rows import match_stage_rows, warn_unused_rows
 from ._take import take_rows
@@ -21,6 +24,8 @@ from ._truth_rows import match_truth_rows
 
 __all__ = [
     "ArrayRows",
+    "DrawCounter",
+    "RowLocator",
     "Rows",
     "TruthQueries",
     "as_arrays",
@@ -39,5 +44,6 @@ __all__ = [
     "rows_after_split",
     "take_rows",
     "to_numpy",
+    "warn_changing_rows",
     "warn_unused_rows",
 ]

@@ -18,7 +18,7 @@ class DatasetRows(Rows):
 
     def __init__(self, dataset: Any, collate: Callable, **options: Any):
         super().__init__(len(dataset), **options)
-        self._dataset, self._collate = dataset, collate
+        self.dataset, self._collate = dataset, collate
         x, y = self._fetch([0])
         # skorch's Dataset gives torch.Tensor([0]) for a row without target, which is no target.
         is_placeholder = getattr(dataset, "y", self) is None and isinstance(y, torch.Tensor) and y.shape == (1, 1)
@@ -36,8 +36,8 @@ class DatasetRows(Rows):
         return x, y
 
     def _fetch(self, index):
-        many = getattr(self._dataset, "__getitems__", None)
-        items = many(index) if many else [self._dataset[i] for i in index]
+        many = getattr(self.dataset, "__getitems__", None)
+        items = many(index) if many else [self.dataset[i] for i in index]
         try:
             batch = self._collate(items)
         except (RuntimeError, TypeError, ValueError) as error:

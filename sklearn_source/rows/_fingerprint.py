@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +10,11 @@ import torch
 from scipy import sparse
 
 from ._multiple_inputs import has_multiple_inputs
-from ._table_hashes import hash_table, name_hashes, pair_hashes
+from ._table_hashes import hash_table, named_hashes, pair_hashes
+from ._yielded_rows import yielded_hashes
 
 
-def row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False) -> np.ndarray | None:
+def row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False, sample: bool = False) -> np.ndarray | None:
     """Fingerprint each row of `(X, y)`, whatever container holds it.
 
     Values are compared, not types: floats go through float32 (so float32 and float64 copies agree, and integers
@@ -25,17 +25,20 @@ def row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False) -> np.ndarray 
     ----------
     X : array, tensor, DataFrame, sparse matrix, dict or list of these, or Dataset
         The rows as given to ``net.fit``. ``TensorDataset``, ``skorch.dataset.Dataset`` and ``Subset`` of them are
-        opened and agree with the arrays they hold.
+        opened and agree with the arrays they hold; of any other, all rows are read where that is cheap.
     y : same kinds as X, optional
         The targets.
     as_skorch : bool, default=False
         Take a list of arrays as inputs, as ``net.fit`` does, also where these are vectors; see :func:`count_rows`.
+    sample : bool, default=False
+        Of a Dataset too large to be read, look at a few rows, always the same: the others have the fingerprint 0.
 
     Returns
     -------
     hashes : ndarray of uint64, shape (n,), or None
-        None when the rows cannot be hashed cheaply (a custom ``Dataset``, text, other objects). Two different rows
-        share a fingerprint with a probability of about 2**-64.
+        None when the rows cannot be hashed cheaply (a large custom ``Dataset``, or one whose rows change at each
+        reading; arrays of text, other objects). Two different rows share a fingerprint with a probability of about
+        2**-64.
 
     Notes
     -----
@@ -43,11 +46,18 @@ def row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False) -> np.ndarray 
     """
     if isinstance(X, torch.utils.data.Dataset):
         hashes, has_targets = _hash_dataset(X)
+        if hashes is None:
+            hashes, has_targets = yielded_hashes(X, _hash, sample=sample)
         if has_targets:
             y = None  # skorch trains on the targets of the dataset: y only serves its train_split
     else:
         hashes = _hash(X, as_skorch)
     return hashes if y is None else pair_hashes(hashes, _hash(y, as_skorch))
+
+
+def hash_batch(tree: Any) -> np.ndarray | None:
+    """Fingerprints of a batch of inputs, or of targets, as an iterator gives it: those of the same rows elsewhere."""
+    return _hash(tree, as_skorch=True)
 
 
 def _hash_dataset(dataset):
@@ -69,16 +79,7 @@ def _hash_dataset(dataset):
 def _hash(data, as_skorch=False):
     """Fingerprints of one container, None where it cannot be read cheaply."""
     if isinstance(data, Mapping):
-        # By name, not by position: a dict's order is no part of what the module receives.
-        parts = {zlib.crc32(str(name).encode()): value for name, value in data.items()}
-        hashes = None
-        for position, (name, value) in enumerate(sorted(parts.items(), key=lambda item: item[0])):
-            part = _hash(value, as_skorch)
-            if part is None:
-                return None
-            part = name_hashes(part, name)
-            hashes = part if position == 0 else pair_hashes(hashes, part)
-        return hashes
+        return named_hashes(data, lambda value: _hash(value, as_skorch))
     if _are_inputs(data, as_skorch):
         return _hash({str(position): part for position, part in enumerate(data)}, as_skorch)
     if hasattr(data, "iloc") or hasattr(data, "to_numpy"):

@@ -32,7 +32,7 @@ def match_stage_rows(
     trajectory : Trajectory or None
         None: nothing is known, every row belongs to one stage.
     hashes : ndarray of uint64 (n_rows,) or None
-        Fingerprints of the rows given to ``fit``.
+        Fingerprints of the rows given to ``fit``; 0 for rows that were not looked at.
     n_rows : int
     stage : array-like of int (n_rows,), optional
         The stage each row is credited in.
@@ -55,12 +55,8 @@ def match_stage_rows(
     credited, known = [], np.zeros(n_rows, dtype=bool)
     for recorded in trajectory.stages:
         positions = np.arange(n_rows) if labels is None else np.flatnonzero(labels == recorded.index)
-        if recorded.row_hashes is None or hashes is None:
-            if len(positions) != recorded.n_rows:
-                raise ValueError(
-                    f"stage {recorded.index} of the training had {recorded.n_rows} rows, but fit got "
-                    f"{len(positions)} for it. Pass the data given to net.fit, all of it and in the same order"
-                )
+        if recorded.row_hashes is None or hashes is None or not (recorded.row_hashes.all() and hashes.all()):
+            _compare_in_place(recorded, None if hashes is None else hashes[positions], len(positions))
             rows, foreign = positions[np.asarray(recorded.rows)], np.zeros(len(positions), dtype=bool)
         else:
             rows, foreign = _match_one_stage(recorded, hashes[positions], positions, every_stage)
@@ -107,6 +103,24 @@ def _check_stage(stage, n_rows, trajectory):
     if foreign and trajectory is not None:
         raise ValueError(f"stage names {foreign}, but the training had the stages {known}: number them as they ran")
     return stage
+
+
+def _compare_in_place(recorded, hashes, n_rows):
+    """Refuse another number of rows than ``recorded`` had, or others in the places that both know."""
+    if n_rows != recorded.n_rows:
+        raise ValueError(
+            f"stage {recorded.index} of the training had {recorded.n_rows} rows, but fit got {n_rows} for it. Pass the "
+            "data given to net.fit, all of it and in the same order"
+        )
+    if hashes is None or recorded.row_hashes is None:
+        return
+    looked_at = (hashes != 0) & (recorded.row_hashes != 0)
+    n_others = int((looked_at & (hashes != recorded.row_hashes)).sum())
+    if n_others:
+        raise ValueError(
+            f"these are not the rows that the network was trained on (stage {recorded.index}), or not in their order: "
+            f"of {int(looked_at.sum())} looked at, {n_others} are others. Pass the Dataset given to net.fit"
+        )
 
 
 def _match_one_stage(recorded, hashes, positions, required):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it is a bijection of the 64-bit words
@@ -48,16 +50,25 @@ def pair_hashes(first, second):
     return _avalanche(first * _MULTIPLIER + second)
 
 
-def name_hashes(hashes, number):
-    """Hashes of rows that go by a name: those of the same rows by another name differ.
+def named_hashes(parts, hash_part):
+    """Hashes of rows that have a part under each of several names, ndarray of uint64 or None where a part has none.
 
     Parameters
     ----------
-    hashes : ndarray of uint64, shape (n,)
-    number : int
-        Below 2**64, for the name.
+    parts : mapping from name to a container of rows
+        By name, not by position: a dict's order is no part of what the module receives.
+    hash_part : callable
+        From a container to hashes, or None.
     """
-    return _avalanche(hashes + np.uint64(number))
+    numbered = {zlib.crc32(str(name).encode()): value for name, value in parts.items()}
+    hashes = None
+    for position, (name, value) in enumerate(sorted(numbered.items(), key=lambda item: item[0])):
+        part = hash_part(value)
+        if part is None:
+            return None
+        part = _avalanche(part + np.uint64(name))
+        hashes = part if position == 0 else pair_hashes(hashes, part)
+    return hashes
 
 
 def _hash_chunk(rows, buffer, coefficients):

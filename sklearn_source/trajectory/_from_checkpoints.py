@@ -55,7 +55,7 @@ def record_from_checkpoints(
     table = {"lr": learning_rates, **hyper}
     table = {name: _per_step(name, values, steps[-1], len(members)) for name, values in table.items()}
     n_rows, rows = _check_rows(n_rows, rows)
-    hashes = None if X is None else row_hashes(X, y, as_skorch=True)
+    hashes = None if X is None else row_hashes(X, y, as_skorch=True, sample=True)
     if hashes is not None and len(hashes) != n_rows:
         raise ValueError(f"expected X with n_rows={n_rows} rows, got {len(hashes)}")
     name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)

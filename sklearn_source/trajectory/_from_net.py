@@ -49,7 +49,7 @@ def record_from_net(net):
             # optimizer went on, so its state is not theirs.
             recorded.append(snapshot(net.module_, stop, log.index))
         checkpoints += [log.initial] if log.initial else []
-        checkpoints += thin(recorded, recorder.n_checkpoints, log.start)
+        checkpoints += thin(recorded, log.n_checkpoints, log.start)
         stages.append(log.to_stage(stop))
         observations += [observation for observation in log.observations if observation.step <= stop]
     checkpoints[-1] = with_buffers_of(checkpoints[-1], net.module_)

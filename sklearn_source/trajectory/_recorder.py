@@ -19,7 +19,7 @@ from ..utils._digest import tensor_digest
 from ._checkpoint import snapshot, with_buffers_of
 from ._observation import StepObserver, observed_at
 from ._optimizer_kind import inner_optimizer, optimizer_kind
-from ._stage_log import StageLog, locate, thin
+from ._stage_log import StageLog, check_trained_parameters, locate, thin
 from ._step_hooks import StepHooks
 from ._store import TrajectoryDirectory
 
@@ -42,8 +42,10 @@ class TrajectoryRecorder(Callback):
         None keeps every step.
     dirname : path-like, optional
         Write the checkpoints to this directory while training, instead of holding them in memory. It becomes a
-        trajectory that ``Trajectory.load`` opens. List the recorder after callbacks that restore weights at the end, so
-        that the directory ends at them too (``Trajectory.from_net`` finds them in any order).
+        trajectory that ``Trajectory.load`` opens. ``{run}`` in it becomes a number of its own for each training, as a
+        search or a cross-validation needs, whose clones all record: ``"recorded/{run}"``. List the recorder after
+        callbacks that restore weights at the end, so that the directory ends at them too (``Trajectory.from_net`` finds
+        them in any order).
     optimizer_state : bool or "auto", default="auto"
         Record what the optimizer keeps per parameter. ``"auto"``: unless the optimizer is ``SGD``.
     overwrite : bool, default=False
@@ -100,6 +102,7 @@ class TrajectoryRecorder(Callback):
         """Start afresh, or open a new stage."""
         self._check_parameters()
         self._check_optimizer(net)
+        check_trained_parameters(net)
         self._open_directory(fresh=not net.history)
         if not net.history:
             self.stages_ = []
@@ -108,9 +111,8 @@ class TrajectoryRecorder(Callback):
         self.fit_X_ = X
         n_rows = count_rows(X, as_skorch=True)
         start = self.stages_[-1].end if self.stages_ else 0
-        self.stages_.append(
-            StageLog(len(self.stages_), start, n_rows, None if X is None else row_hashes(X, y, as_skorch=True))
-        )
+        hashes = None if X is None else row_hashes(X, y, as_skorch=True, sample=True)
+        self.stages_.append(StageLog(len(self.stages_), start, n_rows, hashes, self.n_checkpoints))
         self.observer_ = StepObserver(self.stages_[-1].edits)
         self._hook(net)
 
@@ -230,7 +232,7 @@ class TrajectoryRecorder(Callback):
             kept.append(self._keep(snapshot(net.module_, step, log.index)))
         elif step == located and (last := with_buffers_of(kept[-1], net.module_)) is not kept[-1]:
             kept[-1] = self._keep(last)
-        kept = thin(kept, self.n_checkpoints, log.start)
+        kept = thin(kept, log.n_checkpoints, log.start)
         remaining = {checkpoint.step for checkpoint in kept}
         self._drop([checkpoint for checkpoint in log.held if checkpoint.step not in remaining])
         log.held = kept

@@ -6,12 +6,13 @@ from array import array
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from ._optimizer_kind import optimizer_kind
 from ._segments import nearest_to_equal_split
 from ._stage import HYPER_PARAMETERS, Stage
 
-__all__ = ["StageLog", "locate"]
+__all__ = ["StageLog", "check_trained_parameters", "locate"]
 
 
 class StageLog:
@@ -25,9 +26,12 @@ class StageLog:
     index, start : int
     n_rows : int or None
     row_hashes : ndarray or None
+    n_checkpoints : int or None
+        Wanted in the end.
     """
 
-    def __init__(self, index, start, n_rows, row_hashes):
+    def __init__(self, index, start, n_rows, row_hashes, n_checkpoints=None):
+        self.n_checkpoints = n_checkpoints
         self.index = index
         self.start = start
         self.n_steps = 0
@@ -185,14 +189,26 @@ def read_hyper_parameters(optimizer):
     ]
 
 
-def _describe_group(group, names):
-    unknown = [tuple(value.shape) for value in group["params"] if id(value) not in names]
+def check_trained_parameters(net):
+    """Refuse an optimizer that trains more than ``module_``, before the first step is taken."""
+    names = {id(value): name for name, value in net.module_.named_parameters()}
+    for group in net.optimizer_.param_groups:
+        _check_known(group, names)
+
+
+def _check_known(group, names):
+    unknown = [value for value in group["params"] if id(value) not in names]
     if unknown:
+        shape = "not known yet" if is_lazy(unknown[0]) else tuple(unknown[0].shape)
         raise ValueError(
             "expected an optimizer that trains parameters of module_ only, but it holds others as well, of shape "
-            f"{unknown[0]} (learnable parameters of the criterion, or of a module that was replaced?). Move them into "
-            "the module, or initialize the optimizer again"
+            f"{shape} (learnable parameters of the criterion, of a second module, or of a module that was replaced?). "
+            "Move them into the module, or initialize the optimizer again"
         )
+
+
+def _describe_group(group, names):
+    _check_known(group, names)
     # A frozen parameter is held but has no gradient, so that the optimizer passes it over, decay and all.
     described = {"params": [names[id(value)] for value in group["params"] if value.requires_grad]}
     for key, value in group.items():

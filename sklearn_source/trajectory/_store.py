@@ -8,6 +8,7 @@ observation-<stage>-<step>.safetensors
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -27,6 +28,7 @@ __all__ = ["TrajectoryDirectory", "load_directory"]
 
 VERSION = 1
 INDEX = "trajectory.json"
+RUN = "{run}"  # stands for a number of its own in the directory of each training
 _FIXED = ("index", "start", "end", "optimizer", "n_rows", "continues", "edits")
 _OWN_NAMES = re.compile(r"((checkpoint|observation)-\d{3,}-\d{9,}|arrays-[0-9a-f]{32})\.safetensors")
 
@@ -37,6 +39,7 @@ class TrajectoryDirectory:
     Parameters
     ----------
     path : path-like
+        ``{run}`` in it becomes the first number that no directory has.
     overwrite : bool
         Remove a trajectory that the directory holds. Files of any other kind are never touched.
 
@@ -48,7 +51,7 @@ class TrajectoryDirectory:
 
     def __init__(self, path, overwrite=False):
         self.given = path
-        self.path = Path(path).resolve()
+        self.path = _free_directory(Path(path).resolve())
         self.id = uuid.uuid4().hex
         self.revision = self.id
         if self.path.exists() and not self.path.is_dir():
@@ -58,7 +61,8 @@ class TrajectoryDirectory:
         if old and not overwrite:
             raise ValueError(
                 f"{self.path}: expected a directory without a trajectory, but it holds one ({old[0].name}, ...). Pass "
-                "overwrite=True to replace it, or choose another directory"
+                "overwrite=True to replace it, or choose another directory; where clones train, as in a search, let "
+                f"each have its own: dirname='{path}/{RUN}'"
             )
         for file in old:
             file.unlink()
@@ -146,6 +150,19 @@ class TrajectoryDirectory:
             temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
         self.revision = revision
         old.unlink(missing_ok=True)
+
+
+def _free_directory(path):
+    """The path itself, made; with ``{run}`` in it the first that nobody has, also where many processes look for one."""
+    if RUN not in str(path):
+        return path
+    for run in itertools.count():
+        numbered = Path(str(path).replace(RUN, f"{run:03d}"))
+        try:
+            numbered.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return numbered
 
 
 def load_directory(path: str | os.PathLike[str]) -> tuple[list[Checkpoint], list[Stage], list[StoredObservation]]:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tqdm.auto import tqdm
+import warnings
+
+with warnings.catch_warnings():
+    # In a notebook without ipywidgets tqdm says so as it is imported, whether a bar is wanted or not; it draws in text.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from tqdm.auto import tqdm
+
+__all__ = ["counter", "progress", "tqdm"]
 
 
 def progress(iterable, *, verbose, desc=""):

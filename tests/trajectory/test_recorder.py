@@ -416,3 +416,38 @@ def test_custom_loop_outside_of_fit_is_left_alone(make_net, data):
     net.fit_loop(*data)
     with pytest.raises(ValueError, match="weights that its TrajectoryRecorder saw"):
         Trajectory.from_net(net)
+
+
+def test_what_else_is_trained_is_refused_before_the_first_step(make_net, data):
+    class Loss(nn.MSELoss):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, output, target):
+            raise AssertionError("a step was begun")
+
+    class Second(NeuralNetRegressor):
+        def initialize_module(self):
+            super().initialize_module()
+            self.second_ = nn.LazyLinear(1)
+            return self
+
+        def infer(self, x, **fit_params):
+            raise AssertionError("a step was begun")
+
+    for options in ({"criterion": Loss}, {"cls": Second}):
+        with pytest.raises(ValueError, match=r"parameters of module_ only.*criterion, of a second module"):
+            make_net(**options).fit(*data)
+
+
+@pytest.mark.parametrize("n_checkpoints", [1, 2, 9, None])
+def test_a_parameter_set_after_training_changes_no_record(make_net, data, n_checkpoints):
+    net = make_net(TrajectoryRecorder(4)).fit(*data)
+    before = [point.step for point in Trajectory.from_net(net).checkpoints]
+    net.set_params(callbacks__TrajectoryRecorder__n_checkpoints=n_checkpoints)
+    assert [point.step for point in Trajectory.from_net(net).checkpoints] == before
+    net.partial_fit(*data)
+    stages = Trajectory.from_net(net)
+    assert [point.step for point in stages.checkpoints if point.stage == 0] == before
+    assert len(stages.checkpoints) - len(before) == (n_checkpoints or 12)

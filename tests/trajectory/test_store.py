@@ -5,11 +5,14 @@ import json
 import os
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -354,3 +357,28 @@ def test_large_module_order_of_names_survives(make_net, data, tmp_path):
     names = [name for name, _ in net.module_.named_parameters()]  # 10 sorts before 2
     assert list(Trajectory.load(tmp_path).checkpoints[-1].parameters) == names
     assert list(Trajectory.load(tmp_path).parameter_names) == names
+
+
+def test_every_clone_of_a_search_has_a_directory_of_its_own(make_net, data, tmp_path):
+    net = make_net(TrajectoryRecorder(2, dirname=tmp_path / "all" / "{run}"))
+    search = GridSearchCV(net, {"lr": [0.01, 0.02]}, cv=2).fit(*data)
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["000", "001", "002", "003", "004"]
+    best = search.best_estimator_
+    recorded = Trajectory.from_net(best)
+    stored = Trajectory.load(tmp_path / "all" / "004")
+    assert [point.digest for point in stored.checkpoints] == [point.digest for point in recorded.checkpoints]
+    best.partial_fit(*data)  # a stage goes on in its directory, a new fit begins another
+    assert len(Trajectory.load(tmp_path / "all" / "004").stages) == 2
+    best.fit(*data)
+    assert Trajectory.load(tmp_path / "all" / "005").n_steps == 12
+    twins = [clone(net) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda twin: twin.fit(*data), twins))
+    assert len(list((tmp_path / "all").iterdir())) == 10
+
+
+def test_a_directory_that_a_clone_has_taken_says_what_to_do(make_net, data, tmp_path):
+    net = make_net(TrajectoryRecorder(2, dirname=tmp_path))
+    clone(net).fit(*data)
+    with pytest.raises(ValueError, match=r"where clones train.*dirname='.*/\{run\}'"):
+        clone(net).fit(*data)

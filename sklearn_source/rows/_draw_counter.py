@@ -1,0 +1,71 @@
+"""How often a training drew each of its rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..utils._compat_torch import tree_leaves, tree_map
+from ._row_locator import RowLocator
+
+_MAX_BATCHES, _MAX_BYTES = 64, 4 << 20  # looked up together: most of the price of a small batch is per look-up
+
+
+class DrawCounter:
+    """Counts the draws of every row of a dataset, by the contents of the batches.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What skorch trains on, after ``train_split``.
+
+    Attributes
+    ----------
+    locator : RowLocator
+    n_unknown : int
+        Rows of batches looked up so far that are none of the dataset's.
+    """
+
+    def __init__(self, dataset: Any):
+        self.locator, self.n_unknown = RowLocator(dataset), 0
+        self._draws = np.zeros(len(self.locator.group))
+        self._waiting: list[Any] = []
+
+    def add(self, Xi: Any, yi: Any = None) -> None:
+        """Count the rows of a batch as the net's iterator gives it."""
+        n_bytes = sum(leaf.nbytes for leaf in tree_leaves((Xi, yi)) if isinstance(leaf, torch.Tensor))
+        if n_bytes > _MAX_BYTES // _MAX_BATCHES:
+            self._count(Xi, yi)
+            return
+        # Copied: a module may write into its input.
+        batch = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, (Xi, yi))
+        self._waiting.append(batch)
+        if len(self._waiting) >= _MAX_BATCHES:
+            self._look_up()
+
+    def draws(self) -> np.ndarray:
+        """Draws so far, ndarray of shape (n_rows,): rows that equal each other share theirs evenly."""
+        self._look_up()
+        return self.locator.shared(self._draws)
+
+    def _look_up(self):
+        waiting, self._waiting = self._waiting, []
+        if len({_form(batch) for batch in waiting}) == 1:
+            waiting = [tree_map(lambda *leaves: torch.cat(leaves), *waiting)]
+        for batch in waiting:
+            self._count(*batch)
+
+    def _count(self, Xi, yi):
+        rows = self.locator.indices(Xi, yi)
+        self.n_unknown += int((rows < 0).sum())
+        np.add.at(self._draws, rows[rows >= 0], 1)
+
+
+def _form(batch):
+    """What batches that can be joined have in common; of others, something of their own."""
+    leaves = tree_leaves(batch)
+    if not all(isinstance(leaf, torch.Tensor) and leaf.ndim for leaf in leaves):
+        return id(batch)
+    return tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves)

@@ -1,0 +1,173 @@
+"""The rows that a Dataset yields: their fingerprints, read without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+from collections.abc import Iterator, Mapping
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from ..utils._digest import bytes_digest
+from ._table_hashes import named_hashes, pair_hashes
+
+_MAX_ROWS, _MAX_BYTES = 8192, 32 << 20  # of a Dataset that is read in whole: well under a second
+_N_SAMPLED = 64
+
+
+def sampled_rows(n_rows: int, n_sampled: int = _N_SAMPLED) -> np.ndarray:
+    """A few of the rows of a data set, the same ones for the same number of rows: sorted ndarray of int64."""
+    if n_rows <= n_sampled:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng(n_rows).choice(n_rows, n_sampled, replace=False))
+
+
+@contextlib.contextmanager
+def undisturbed(dataset: Any) -> Iterator[None]:
+    """Put all generators of random numbers back afterwards: the global ones, and those that a Dataset holds."""
+    own = list(_generators(dataset))
+    states = [_state(generator) for generator in own]
+    python, numpy_ = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_)
+            for generator, state in zip(own, states):
+                _set_state(generator, state)
+
+
+def yielded_hashes(dataset, hash_array, *, sample):
+    """Fingerprints of what a Dataset yields, those of the arrays that its rows make.
+
+    A shallow copy is read, so that a file it opens at its first reading is opened anew by the workers of a loader.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    hash_array : callable
+        From an array of rows to hashes, or None.
+    sample : bool
+        As in :func:`row_hashes`.
+
+    Returns
+    -------
+    hashes : ndarray of uint64, shape (n,), or None
+        None where it is too large, its rows change at each reading, or they are of no known kind.
+    has_targets : bool
+    """
+    if isinstance(dataset, IterableDataset):
+        return None, False
+    try:
+        with undisturbed(dataset):
+            return _read_and_hash(_shallow(dataset), hash_array, sample)
+    except Exception:  # other people's code: training, or fit, will say what is wrong with it
+        return None, False
+
+
+def _read_and_hash(dataset, hash_array, sample):
+    n_rows = len(dataset)
+    looked_at = sampled_rows(n_rows)
+    items = _items(dataset, looked_at)
+    has_targets = isinstance(items[0], (tuple, list)) and len(items[0]) == 2
+    some = _hash_items(items, hash_array)
+    whole = n_rows <= _MAX_ROWS and n_rows * _n_bytes(items[0]) <= _MAX_BYTES
+    if some is None or not (whole or sample):
+        return None, has_targets
+    again = np.arange(n_rows) if whole else looked_at
+    hashes = _hash_items(_items(dataset, again), hash_array)
+    if hashes is None or not np.array_equal(hashes[looked_at] if whole else hashes, some):
+        return None, has_targets  # they change at each reading
+    if whole:
+        return hashes, has_targets
+    known = np.zeros(n_rows, dtype=np.uint64)
+    known[looked_at] = hashes
+    return known, has_targets
+
+
+def _items(dataset, index):
+    many = getattr(dataset, "__getitems__", None)
+    return many(index.tolist()) if many else [dataset[i] for i in index.tolist()]
+
+
+def _hash_items(items, hash_array):
+    """Fingerprints of rows given one by one, None where they are of no known kind."""
+    first = items[0]
+    if isinstance(first, (tuple, list)) and len(first) in (1, 2):
+        parts = [_hash_parts([item[i] for item in items], hash_array) for i in range(len(first))]
+        return parts[0] if len(parts) == 1 else pair_hashes(*parts)
+    return _hash_parts(items, hash_array)
+
+
+def _hash_parts(parts, hash_array):
+    """Fingerprints of one part (the input, a target) of each row."""
+    first = parts[0]
+    if isinstance(first, Mapping):
+        names = {name: [part[name] for part in parts] for name in first}
+        return named_hashes(names, lambda values: _hash_parts(values, hash_array))
+    if isinstance(first, (tuple, list)) and not all(isinstance(value, Number) for value in first):
+        names = {str(i): [part[i] for part in parts] for i in range(len(first))}
+        return named_hashes(names, lambda values: _hash_parts(values, hash_array))
+    if isinstance(first, (str, bytes)):
+        contents = [part.encode() if isinstance(part, str) else part for part in parts]
+        return np.array([int(bytes_digest(content)[:16], 16) for content in contents], dtype=np.uint64)
+    if first is None:
+        return np.zeros(len(parts), dtype=np.uint64)
+    arrays = [part.detach().cpu() if isinstance(part, torch.Tensor) else np.asarray(part) for part in parts]
+    if len({array.shape for array in arrays}) == 1:
+        together = torch.stack(arrays) if isinstance(arrays[0], torch.Tensor) else np.stack(arrays)
+        return hash_array(together)
+    each = [hash_array(array[None]) for array in arrays]  # rows of different lengths
+    return None if any(part is None for part in each) else np.concatenate(each)
+
+
+def _n_bytes(item):
+    """Size of the numbers and texts of a row, at least a kilobyte: reading a row has a price of its own."""
+    if isinstance(item, Mapping):
+        return max(1024, sum(map(_n_bytes, item.values())))
+    if isinstance(item, (tuple, list)):
+        return max(1024, sum(map(_n_bytes, item)))
+    return max(1024, getattr(item, "nbytes", 0), len(item) if isinstance(item, (str, bytes)) else 0)
+
+
+def _shallow(dataset):
+    """A copy of a Dataset, and of those inside it: what it notes down when it is read stays in the copy."""
+    dataset = copy.copy(dataset)
+    for name in ("dataset", "datasets"):
+        inner = vars(dataset).get(name)
+        if isinstance(inner, torch.utils.data.Dataset):
+            setattr(dataset, name, _shallow(inner))
+        elif isinstance(inner, list):
+            setattr(dataset, name, [_shallow(each) for each in inner])
+    return dataset
+
+
+def _generators(value, depth=4):
+    """Generators of random numbers in the attributes of an object, and of what it holds."""
+    if isinstance(value, (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)):
+        yield value
+    elif depth and not isinstance(value, (type, np.ndarray, torch.Tensor)):
+        inner = value if isinstance(value, (list, tuple)) and len(value) < 100 else getattr(value, "__dict__", {})
+        for item in list(inner.values() if isinstance(inner, dict) else inner):
+            yield from _generators(item, depth - 1)
+
+
+def _state(generator):
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def _set_state(generator, state):
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
