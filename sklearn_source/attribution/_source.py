@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Integral
 from os import PathLike
 from typing import Literal
@@ -178,7 +179,10 @@ class SourceAttribution(CurvatureAttribution):
         trajectory = self.trajectory_
         self._split = split_segments(trajectory, self.n_segments, self.quadrature)
         self._flows = [
-            segment_flow(trajectory, s.start, s.end, stage_position(trajectory, s.stage), s.checkpoints, s.weights)
+            self._with_penalty(
+                s,
+                segment_flow(trajectory, s.start, s.end, stage_position(trajectory, s.stage), s.checkpoints, s.weights),
+            )
             for s in self._split
         ]
         signature = {}
@@ -186,6 +190,15 @@ class SourceAttribution(CurvatureAttribution):
             for name, rate in flow.rates.items():
                 signature[name] = (*signature.get(name, ()), rate, flow.coupled[name], flow.decoupled[name])
         return signature
+
+    def _with_penalty(self, segment, flow):
+        """The flow with what the loss's own penalty adds to the coupled weight decay."""
+        index = self._credited[stage_position(self.trajectory_, segment.stage)]
+        values = ((c.parameters, c.buffers) for c in segment.checkpoints)
+        penalty = self._penalty_curvature(index, values, segment.weights)
+        if not any(penalty.values()):
+            return flow
+        return replace(flow, coupled={n: decay + penalty.get(n, 0.0) for n, decay in flow.coupled.items()})
 
     def _fit_gradients(self):
         if self.trajectory is None:

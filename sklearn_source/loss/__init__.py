@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._measurement import Measurement, resolve_measurement
+from ._penalty import find_penalty
 from ._predictive import Bernoulli, Categorical
 from ._row_loss import RowLoss
 from ._targets import TargetError
@@ -13,5 +14,6 @@ __all__ = [
     "Measurement",
     "RowLoss",
     "TargetError",
+    "find_penalty",
     "resolve_measurement",
 ]

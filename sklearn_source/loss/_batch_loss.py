@@ -67,6 +67,10 @@ class BatchLoss:
         """The same with ``reduction="none"``: (B, ...), as a rule."""
         return self._get_loss(self._unreduced, output, y, x)
 
+    def with_parameters(self, y_pred, y, x):
+        """The same for all that the module returned, also differentiable in parameters that are read directly."""
+        return self.private_net.net.get_loss(y_pred, y, X=x, training=True)
+
     def rows_alone(self, output, y, x):
         """``get_loss`` of every row as a batch of one: (B,)."""
 

@@ -8,7 +8,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
-from ..loss import Categorical, RowLoss
+from ..loss import Categorical, RowLoss, find_penalty
 from ..rows import prepare_rows
 from ..utils._compat_skorch import module_names
 from ..utils._fastpath import mha_fastpath_off
@@ -188,9 +188,7 @@ class Network:
 
     def _first_output(self, x):
         """The module's first output, and how many others there are; None where it returns no tuple."""
-        with mha_fastpath_off():
-            output = self._private_net.net.infer(x)
-        n_further = None
+        output, n_further = self._infer(x), None
         if isinstance(output, tuple):
             output, n_further = output[0], len(output) - 1
         if not isinstance(output, torch.Tensor):
@@ -199,6 +197,29 @@ class Network:
                 f"{type(output).__name__}"
             )
         return output, n_further
+
+    def _infer(self, x):
+        """All that the module returns for a batch."""
+        with mha_fastpath_off():
+            return self._private_net.net.infer(x)
+
+    def penalty(self, rows, indices):
+        """The part of the loss that reads parameters alone, at the current weights.
+
+        Parameters
+        ----------
+        rows : Rows
+        indices : ndarray of int
+            The training rows.
+
+        Returns
+        -------
+        penalty : Penalty or None
+            None where there is none.
+        share : float
+            Of the rows' gradient, what a part of the loss that reads parameters and rows gives.
+        """
+        return find_penalty(self.row_loss.batch_loss, self._infer, rows, indices)
 
     def calibrate(self, rows, indices=None):
         """Fix what the loss of a row needs from the training rows, check the labels and the criterion. Call it once.
