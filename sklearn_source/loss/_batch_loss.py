@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 
 import torch
 from skorch import NeuralNet, NeuralNetClassifier
@@ -69,6 +70,7 @@ class BatchLoss:
 
     def with_parameters(self, y_pred, y, x):
         """The same for all that the module returned, also differentiable in parameters that are read directly."""
+        y, x = map_tensors(torch.clone, y), map_tensors(torch.clone, x)
         return self.private_net.net.get_loss(y_pred, y, X=x, training=True)
 
     def rows_alone(self, output, y, x):
@@ -78,7 +80,7 @@ class BatchLoss:
             return self(o.unsqueeze(0), _unsqueeze(t), _unsqueeze(rest)).reshape(())
 
         if not self._one_by_one:
-            with contextlib.suppress(*FAILURES):
+            with contextlib.suppress(*FAILURES), _quiet_fallback():
                 return torch.func.vmap(one, in_dims=_dims(output, y, x))(output, y, x)
         losses = [self(o, t, rest).reshape(()) for o, t, rest in _rows(output, y, x)]
         self._one_by_one = True  # a criterion that looks at values (if loss > 0:) cannot be vectorised
@@ -93,7 +95,8 @@ class BatchLoss:
         if not self._one_by_one:
             try:
                 second = torch.func.jacrev(torch.func.grad(one))  # the reverse way: few losses have a forward one
-                return torch.func.vmap(second, in_dims=_dims(output, y, x))(output, y, x).detach()
+                with _quiet_fallback():
+                    return torch.func.vmap(second, in_dims=_dims(output, y, x))(output, y, x).detach()
             except FAILURES:
                 self._one_by_one = True
         with torch.enable_grad():
@@ -106,6 +109,12 @@ class BatchLoss:
 
     def _get_loss(self, private_net, output, y, x):
         n_further = self.n_further_outputs
+        if not self.is_torchs:  # a criterion that works in place works on copies
+            output, y, x = (
+                map_tensors(torch.clone, output),
+                map_tensors(torch.clone, y),
+                map_tensors(torch.clone, x) if self.overridden else x,
+            )
         y_pred = output if n_further is None else (output, *[None] * n_further)
         try:
             with self._parameters_constant():
@@ -140,6 +149,14 @@ class BatchLoss:
         finally:
             for p in trainable:
                 p.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _quiet_fallback():
+    """Without torch's word on operations that vmap takes row by row: nobody but a developer of torch can mend that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
 
 
 def _dims(output, y, x):

@@ -145,7 +145,7 @@ def _with(module, name, value):
 
 
 def activations(module, X):
-    return 0.5 * module.hidden.pow(2).mean()
+    return 5 * module.hidden.pow(2).mean()
 
 
 def second_pass(module, X):
