@@ -133,7 +133,7 @@ class NetworkAttribution(BaseAttribution):
             getattr(self, "measurement", "prediction"), self._network, output=getattr(self, "output", None)
         )
         if isinstance(getattr(self, "measurement", None), str):  # what cannot be measured is said before the work
-            self._measure(output, self._measure.target(output, targets if self._measure.needs_y else None, x), x)
+            self._measure.check(output, targets, x)
         self._lock = threading.RLock()
         self._fit_method()
 

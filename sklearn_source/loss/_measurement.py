@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import operator
 
 import torch
 
+from ..utils._warnings import warn
 from ._predictive import Bernoulli, Categorical
+from ._targets import holds
 
 
 def resolve_measurement(measurement, network, output=None):
@@ -115,6 +118,10 @@ class Measurement:
         """
         raise NotImplementedError
 
+    def check(self, output, y, x):
+        """Measure training rows once: what cannot be measured is said before the work."""
+        self(output, self.target(output, y if self.needs_y else None, x), x)
+
     def _given(self, output, y, x):
         """The targets of a call, from those of the query rows."""
         return y
@@ -122,7 +129,7 @@ class Measurement:
     def _predicted(self, output):
         """The classes that a classifier predicts, as targets."""
         if isinstance(self._network.predictive, Bernoulli):
-            return (output.sigmoid() > self._network.threshold).to(output.dtype)
+            return self._network.predictive.predicted(output, self._network.threshold)
         if output.ndim == 1 or output.shape[1] == 1:
             raise ValueError(
                 f"measurement {self.name!r} without y needs a predicted class, which an output of shape "
@@ -180,6 +187,9 @@ class NegLoss(Measurement):
         super().__init__(network)
         self.needs_y = network.is_sequence or not network.is_classification
 
+    def check(self, output, y, x):
+        self(output, y, x)  # queries without targets are met by what _predicted says
+
     def __call__(self, output, target=None, x=None):
         return -self._network.row_loss.own_losses(output, target, x)
 
@@ -215,7 +225,7 @@ class LogOdds(Measurement):
         if network.predictive.name == "unknown":
             raise ValueError(
                 'measurement="log_odds" needs a criterion that says what the outputs are (CrossEntropyLoss, NLLLoss, '
-                "BCEWithLogitsLoss); for another one pass a callable f(output, target) -> (batch,)"
+                "BCEWithLogitsLoss, BCELoss); for another one pass a callable f(output, target) -> (batch,)"
             )
 
     def _given(self, output, y, x):
@@ -242,12 +252,13 @@ class LogOdds(Measurement):
                 "predicted class, or pass a callable measurement"
             )
         n_classes = 2 if binary else output.shape[1]
+        no = self._network.predictive.no if binary else 0
         if y.numel() != len(output):
             raise ValueError(f"log_odds needs one label per row: {len(output)} rows, y of shape {tuple(y.shape)}")
-        if y.numel() and (y.min() < 0 or y.max() >= n_classes or (y.is_floating_point() and (y != y.round()).any())):
+        if y.numel() and (y.min() < no or y.max() >= n_classes or (y.is_floating_point() and (y != y.round()).any())):
             raise ValueError(
-                f"expected labels in 0..{n_classes - 1}, got {float(y.min()):g} to {float(y.max()):g}: encode them as "
-                "in training"
+                f"expected labels in {no:g}..{n_classes - 1}, got {float(y.min()):g} to {float(y.max()):g}: encode "
+                "them as in training"
             )
 
     def __call__(self, output, target=None, x=None):
@@ -258,7 +269,8 @@ class LogOdds(Measurement):
                     f"log_odds needs one output per row, got shape {tuple(output.shape[1:])} (multi-label): pass a "
                     "callable measurement"
                 )
-            return predictive.log_odds(output.reshape(len(output)), target.reshape(len(output)))
+            odds = predictive.log_odds(output.reshape(len(output)), target.reshape(len(output)))
+            return self._said_where_cut_off(odds)
         predictive = self._categorical
         if output.ndim < 2 or output.shape[predictive.axis] < 2:
             raise ValueError(
@@ -267,8 +279,20 @@ class LogOdds(Measurement):
             )
         target = target.reshape(output.select(predictive.axis, 0).shape)
         counts = (target >= 0).reshape(len(output), -1)
-        odds = predictive.log_odds(output, target.clamp(min=0)).reshape(counts.shape).where(counts, 0)
+        odds = self._said_where_cut_off(predictive.log_odds(output, target.clamp(min=0)))
+        odds = odds.reshape(counts.shape).where(counts, 0)
         return odds.sum(1) / counts.sum(1)
+
+    def _said_where_cut_off(self, odds):
+        """The same log-odds, with a warning where probabilities of 0 and 1 left no gradient."""
+        most = -0.999 * math.log(torch.finfo(odds.dtype).tiny)
+        if self._network.predictive.of_probabilities and holds((odds.abs() >= most).any()):
+            warn(
+                f"the network is so sure of {int((odds.abs() >= most).sum())} of {odds.numel()} log-odds that its "
+                f"probabilities are 0 and 1 in {odds.dtype}: these have no gradient, and give scores of 0. Let the "
+                "module return logits (CrossEntropyLoss, BCEWithLogitsLoss), or train in float64"
+            )
+        return odds
 
 
 _MEASUREMENTS = {"log_odds": LogOdds, "prediction": Prediction, "neg_loss": NegLoss}

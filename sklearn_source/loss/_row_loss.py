@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from sklearn.base import ClassifierMixin
 
 from ..utils._tree import take
 from ._batch_loss import BatchLoss
@@ -10,7 +11,7 @@ from ._calibration import batch_size_of, mean_batch_size, mean_label_weight, pro
 from ._criterion_weights import criterion_weights
 from ._output_hessian import DenseHessian, require_dense
 from ._predictive import Categorical
-from ._recognition import predictive_of_criterion, recognise_predictive
+from ._recognition import predictive_of_criterion, recognise_binary, recognise_predictive
 from ._reduction import Reduction, find_reduction
 from ._row_weights import COUPLED, RowWeights
 from ._targets import check_targets, fits_labels, holds, label_weights
@@ -265,7 +266,20 @@ class RowLoss:
                 self._reductions[_form(output, y)] = Reduction.ROW_WEIGHTED
         if isinstance(recognised, Categorical):
             self.predictive = recognised
+        elif self.predictive.name == "unknown" and isinstance(batch_loss.private_net.net, ClassifierMixin):
+            self.predictive = self._recognise_binary(rows, indices, first_output) or self.predictive
         self.is_sequence = isinstance(self.predictive, Categorical) and output.ndim > 2
+
+    def _recognise_binary(self, rows, indices, first_output):
+        x, y = rows.batch(indices[:64])
+        with torch.no_grad():
+            output, _ = first_output(x)
+
+        def losses(made, targets):
+            first = torch.zeros(len(made), dtype=torch.int64, device=made.device)
+            return self.batch_loss.rows_alone(made, targets, take(x, first))
+
+        return recognise_binary(losses, output, y)
 
     @property
     def calibration(self):

@@ -32,16 +32,16 @@ def check_targets(batch_loss, output, y):
         _check_label_shape(output, y)
         if not y.is_floating_point():
             check_labels(batch_loss.criterion, y, output.shape[1])
-    elif batch_loss.is_torchs and isinstance(batch_loss.criterion, torch.nn.BCEWithLogitsLoss):
-        _check_binary(y)
+    elif batch_loss.is_torchs and isinstance(batch_loss.criterion, (torch.nn.BCEWithLogitsLoss, torch.nn.BCELoss)):
+        _check_binary(batch_loss.criterion, y)
 
 
-def _check_binary(y):
+def _check_binary(criterion, y):
     """Refuse targets that are no probabilities of a yes."""
     if y.numel() and (holds(y.min() < 0) or holds(y.max() > 1)):
         raise TargetError(
-            f"expected targets from 0 to 1 for BCEWithLogitsLoss, got {float(y.min()):g} to {float(y.max()):g}: encode "
-            "them as in training"
+            f"expected targets from 0 to 1 for {type(criterion).__name__}, got {float(y.min()):g} to "
+            f"{float(y.max()):g}: encode them as in training"
         )
 
 
