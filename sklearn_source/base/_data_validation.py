@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..loss import needs_targets
 from ..rows import is_array_like, list_to_array, numeric_targets, to_numpy
 from ..utils._compat import validate_data
 
@@ -41,7 +42,7 @@ def read(estimator, net, X, y, *, reset):
         return validate_data(estimator, X, y=_NOTHING, **options), y
     if getattr(y, "ndim", 0) > 2:  # a number, or a class, at every pixel: scikit-learn knows no such targets
         return validate_data(estimator, X, y=_NOTHING, **options), numeric_targets(net, y)
-    if y is None and not reset:
+    if y is None and not (reset and needs_targets(net)):
         return validate_data(estimator, X, y=_NOTHING, **options), None
     X, y = validate_data(estimator, X, y, multi_output=True, **options)
     return X, numeric_targets(net, y)

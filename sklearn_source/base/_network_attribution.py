@@ -122,13 +122,15 @@ class NetworkAttribution(BaseAttribution):
         self._network = Network.from_net(net)
         self._rows = self._network.prepare(X, y)
         self.n_train_ = len(self._rows)
-        if not self._rows.has_y:
+        if not self._rows.has_y and self._network.reads_targets(self._rows):
             raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
         self._credit(X, y, as_is, stage)
         x, targets = self._rows.batch(slice(0, 4))
         output = validate_training_rows(self._network, x)
         self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
         self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
+        if self._network.row_loss.batch_loss.outputs.are_joined:  # the loss reads more than was looked at
+            output = validate_training_rows(self._network, x)
         self._measure = resolve_measurement(
             getattr(self, "measurement", "prediction"), self._network, output=getattr(self, "output", None)
         )
@@ -168,7 +170,7 @@ class NetworkAttribution(BaseAttribution):
         """
         X, y = cast_like_training(*as_arrays(self.net_, X, y), self._form, self._y_shape)
         rows, hashes = self._network.prepare(X, y), row_hashes(X, y)
-        if len(rows) != self.n_train_ or not rows.has_y:
+        if len(rows) != self.n_train_ or rows.has_y != self._rows.has_y:
             raise ValueError(
                 f"expected the {self.n_train_} training rows given to fit and their targets y, got {len(rows)}"
                 + ("" if rows.has_y else " without targets")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._batch_loss import needs_targets
 from ._measurement import Measurement, resolve_measurement
 from ._penalty import find_penalty
 from ._predictive import Bernoulli, Categorical
@@ -15,5 +16,6 @@ __all__ = [
     "RowLoss",
     "TargetError",
     "find_penalty",
+    "needs_targets",
     "resolve_measurement",
 ]

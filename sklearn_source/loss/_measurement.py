@@ -18,7 +18,8 @@ def resolve_measurement(measurement, network, output=None):
     Parameters
     ----------
     measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable
-        ``"auto"`` is ``"log_odds"`` for classification, else ``"prediction"``. The log-odds of a sequence are the mean
+        ``"auto"`` is ``"log_odds"`` for classification, ``"neg_loss"`` for a net trained without targets (an
+        autoencoder), else ``"prediction"``. The log-odds of a sequence are the mean
         over its tokens (those that the loss counts, where targets are given) of the log-odds of each. ``"neg_loss"`` is
         minus the criterion on the row alone, as it is called: of a sequence the mean over its own tokens, or their sum
         for ``reduction="sum"``. A callable is ``f(output, target) -> (B,)``, torch, differentiable, every row by
@@ -40,6 +41,8 @@ def resolve_measurement(measurement, network, output=None):
         return measurement
     if isinstance(measurement, str) and measurement == "auto":
         measurement = "log_odds" if network.is_classification else "prediction"
+        if network.row_loss.batch_loss.takes_no_targets and output is None and measurement == "prediction":
+            measurement = "neg_loss"
     cls = _MEASUREMENTS.get(measurement) if isinstance(measurement, str) else None
     if cls is None and not callable(measurement):
         names = ["auto", *_MEASUREMENTS]
@@ -98,7 +101,7 @@ class Measurement:
                 f"measurement {self.name!r} needs the targets of the query rows, but y is None: pass y, or use "
                 f'measurement="{"log_odds" if self._network.is_sequence else "prediction"}"'
             )
-        return self._predicted(output.detach()) if self._network.is_classification else None
+        return self._predicted(self._network.first(output.detach())) if self._network.is_classification else None
 
     def __call__(self, output, target=None, x=None):
         """Measure a batch.
@@ -159,6 +162,7 @@ class Prediction(Measurement):
         return y
 
     def __call__(self, output, target=None, x=None):
+        output = self._network.first(output)
         rows = output.shape[1:]
         if self.output is None:
             if self._network.is_sequence:
@@ -185,7 +189,8 @@ class NegLoss(Measurement):
 
     def __init__(self, network):
         super().__init__(network)
-        self.needs_y = network.is_sequence or not network.is_classification
+        takes_none = network.row_loss.batch_loss.takes_no_targets
+        self.needs_y = not takes_none and (network.is_sequence or not network.is_classification)
 
     def check(self, output, y, x):
         self(output, y, x)  # queries without targets are met by what _predicted says
@@ -204,7 +209,7 @@ class CustomMeasurement(Measurement):
         self.needs_y = bool(getattr(function, "needs_y", False))
 
     def __call__(self, output, target=None, x=None):
-        value = self._function(output, target)
+        value = self._function(self._network.first(output), target)
         if not isinstance(value, torch.Tensor) or tuple(value.shape) != (len(output),):
             came = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
             raise ValueError(f"expected measurement {self.name!r} to return a tensor of shape (batch,), got {came}")
@@ -229,9 +234,10 @@ class LogOdds(Measurement):
             )
 
     def _given(self, output, y, x):
-        if output.ndim > 2 and not isinstance(self._network.predictive, Bernoulli):
+        first = self._network.first(output)
+        if first.ndim > 2 and not isinstance(self._network.predictive, Bernoulli):
             return self._labels_of_tokens(output, y, x)
-        self._check_labels(output, y)
+        self._check_labels(first, y)
         return y
 
     def _labels_of_tokens(self, output, y, x):
@@ -262,7 +268,7 @@ class LogOdds(Measurement):
             )
 
     def __call__(self, output, target=None, x=None):
-        predictive = self._network.predictive
+        output, predictive = self._network.first(output), self._network.predictive
         if isinstance(predictive, Bernoulli):
             if output.shape[1:].numel() != 1:
                 raise ValueError(

@@ -82,7 +82,8 @@ def find_reduction(batch_loss, output, y, x=None):
             raise TargetError(hint) from error
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"expected get_loss to return a tensor, got a {type(value).__name__}")
-        reduction, hint = _reduction_of_elements(batch_loss, o, t, r, value), broadcast_hint(output, y)
+        reduction = _reduction_of_elements(batch_loss, o, t, r, value)
+        hint = None if batch_loss.outputs.are_joined else broadcast_hint(output, y)
         # A broadcast absolute error can equal the mean over rows on a few rows: there the rows alone prove nothing.
         if reduction is None and not (hint and batch_loss.has_elements):
             reduction = _reduction_of_rows(batch_loss, o, t, r, value)

@@ -227,7 +227,7 @@ class RowLoss:
 
     # --- what the training rows fix -----------------------------------------------------------------------------
 
-    def calibrate(self, rows, indices, first_output):
+    def calibrate(self, rows, indices, infer):
         """Take from the training rows what row losses need, see :meth:`Network.calibrate`.
 
         Parameters
@@ -235,14 +235,21 @@ class RowLoss:
         rows : Rows
         indices : ndarray of int
             Those trained on.
-        first_output : callable
-            From a batch to its first output, and how many further ones there are (None where the module returns no
-            tuple): the net's ``get_loss`` is called with as many from then on.
+        infer : callable
+            From a batch to all that the module returns.
         """
         self._n_rows, self._mean_label_weight = len(indices), None
         self._row_weights, self.recognised = RowWeights(), {}
         batch_loss = self.batch_loss
-        _, x, y, output = probe = probe_rows(batch_loss, rows, indices, first_output)
+        x, y = rows.batch(indices[:4])
+        with torch.no_grad():
+            returned = infer(x)
+        batch_loss.see_outputs(returned, y, x)
+
+        def forward(x):
+            return batch_loss.outputs.join(infer(x))
+
+        _, x, y, output = probe = probe_rows(batch_loss, rows, indices, forward)
         check_targets(batch_loss, output, y)
         reduction = find_reduction(batch_loss, output, y, x)
         self._reductions[_form(output, y)] = reduction
@@ -257,9 +264,7 @@ class RowLoss:
             self.recognised[output.ndim] = recognised
         if not batch_loss.is_torchs and reduction.may_hide_weights:
             # A few rows may weigh the same by chance: all training rows are looked at.
-            uneven = self._row_weights.calibrate(
-                batch_loss, recognised, rows, indices, lambda x: first_output(x)[0], probe
-            )
+            uneven = self._row_weights.calibrate(batch_loss, recognised, rows, indices, forward, probe)
             if uneven is None and reduction is Reduction.ROW_WEIGHTED:
                 raise ValueError(COUPLED)
             if uneven:
@@ -267,13 +272,13 @@ class RowLoss:
         if isinstance(recognised, Categorical):
             self.predictive = recognised
         elif self.predictive.name == "unknown" and isinstance(batch_loss.private_net.net, ClassifierMixin):
-            self.predictive = self._recognise_binary(rows, indices, first_output) or self.predictive
+            self.predictive = self._recognise_binary(rows, indices, forward) or self.predictive
         self.is_sequence = isinstance(self.predictive, Categorical) and output.ndim > 2
 
-    def _recognise_binary(self, rows, indices, first_output):
+    def _recognise_binary(self, rows, indices, forward):
         x, y = rows.batch(indices[:64])
         with torch.no_grad():
-            output, _ = first_output(x)
+            output = forward(x)
 
         def losses(made, targets):
             first = torch.zeros(len(made), dtype=torch.int64, device=made.device)

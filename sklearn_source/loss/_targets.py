@@ -23,6 +23,8 @@ def check_targets(batch_loss, output, y):
     TargetError
     """
     if y is None:
+        if batch_loss.takes_no_targets:
+            return
         raise TargetError("the loss of a row needs its target, but y is None: pass y")
     if not isinstance(y, torch.Tensor):
         return
@@ -93,6 +95,8 @@ def label_weights(criterion, y):
 def broadcast_hint(output, y):
     """The message for targets that broadcast against the outputs, or None where shapes are not the matter."""
     if not isinstance(y, torch.Tensor) or not y.is_floating_point() or y.ndim == output.ndim:
+        return None
+    if y.numel() != output.numel():  # no shape of y would fit: a number for every pair of vectors, say
         return None
     way = f"y.reshape({', '.join(map(str, (-1, *output.shape[1:])))})"
     return (

@@ -74,15 +74,17 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
     ValueError
         Missing targets, or what :func:`resolve_measurement` refuses.
     """
-    measure = resolve_measurement(measurement, fresh, output)
     x, y = train_rows.batch(slice(0, 4))
     outputs_of(fresh.forward, x)
+    failed = None
     try:
         fresh.calibrate(train_rows)
     except ValueError as error:
-        # Only losses that are measured have to be the rows' own; targets that do not fit would train nonsense.
-        if measure.name == "neg_loss" or isinstance(error, TargetError):
-            raise
+        failed = error
+    measure = resolve_measurement(measurement, fresh, output)  # what the outputs are may be known only now
+    # Only losses that are measured have to be the rows' own; targets that do not fit would train nonsense.
+    if failed is not None and (measure.name == "neg_loss" or isinstance(failed, TargetError)):
+        raise failed
     if X_query is None:
         raise ValueError("expected X_query, the queries to measure, got None: pass them")
     form = row_form(x)
