@@ -152,6 +152,12 @@ class InfluenceFunctions(CurvatureAttribution):
         # A penalty in the loss is a part of its Hessian, which the damping is added to.
         penalties = [self._penalty[block.parameters[0]] for block in self._gradients.blocks]
         self._shifts = [d + p for d, p in zip(dampings, penalties)]
+        if not any(self._shifts) and not any(self._curvature.mean_eigenvalue(i) for i in blocks):
+            raise ValueError(
+                "the curvature is zero in every direction (a piecewise linear criterion, as quantile and hinge losses "
+                "are, or probabilities of 0 and 1?), so that a Newton step has no length: pass damping > 0 or "
+                'curvature=EKFAC(fisher="empirical"), or use TracIn, which needs no curvature'
+            )
         self.damping_ = {block.name: d for block, d in zip(self._gradients.blocks, dampings)}
         self._mask = self._mask_of(index)
 

@@ -36,7 +36,7 @@ def read(estimator, net, X, y, *, reset):
     X, y = list_to_array(X, "X"), list_to_array(y, "y")
     options = {"allow_nd": True, "dtype": "numeric", "accept_sparse": "csr", "reset": reset}
     # Only tables have features; of images and sequences the network knows which sizes it can read.
-    options["ensure_2d"] = getattr(X, "ndim", 2) <= 2
+    options["ensure_2d"] = getattr(X, "ndim", 2) <= 2 and not _has_one_number_per_row(estimator, net, X)
     y = to_numpy(y)
     if isinstance(y, (Mapping, tuple)):
         return validate_data(estimator, X, y=_NOTHING, **options), y
@@ -46,3 +46,10 @@ def read(estimator, net, X, y, *, reset):
         return validate_data(estimator, X, y=_NOTHING, **options), None
     X, y = validate_data(estimator, X, y, multi_output=True, **options)
     return X, numeric_targets(net, y)
+
+
+def _has_one_number_per_row(estimator, net, X):
+    """Whether X is no table that lost an axis, but ids for an embedding, or what a trained network reads."""
+    if getattr(X, "ndim", 2) != 1 or hasattr(estimator, "n_features_in_"):
+        return False
+    return X.dtype.kind in "iu" or (X.dtype.kind == "f" and getattr(net, "initialized_", False))

@@ -56,8 +56,7 @@ def penalty_curvature(network, rows, index, values, weights):
     if network.row_loss.batch_loss.is_torchs:
         return {}
     own = network.parameters(), network.buffers()
-    total: dict[str, float] = {}
-    missed = []
+    total, missed = {}, []
     try:
         for (parameters, buffers), weight in zip(values, weights):
             network.load(parameters, buffers)

@@ -104,7 +104,8 @@ class BatchLoss:
 
         A net trained without any was given a 0 for every row, as skorch does.
         """
-        values, n, device = [], *_rows_and_device(returned)
+        values: list[torch.Tensor] = []
+        n, device = _rows_and_device(returned)
         for target in (0.0, 1.0):
             with contextlib.suppress(*FAILURES, AttributeError, LookupError):
                 y = torch.full((n, 1), target, device=device)

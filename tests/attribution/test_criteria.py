@@ -10,6 +10,7 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from torch import nn
 
 from sklearn_source import InfluenceFunctions, RepresentationSimilarity, SourceAttribution, TracIn, TrajectoryRecorder
+from sklearn_source.curvature import EKFAC
 
 METHODS = [SourceAttribution, TracIn, InfluenceFunctions]
 
@@ -181,3 +182,24 @@ def test_probabilities_that_underflow_are_said(classes):
     tracin = InfluenceFunctions().fit(net, X, y)
     with pytest.warns(UserWarning, match="probabilities are 0 and 1 in torch.float32"):
         assert not tracin.transform(50 * np.abs(X[:2])).any()
+
+
+class Pinball(nn.Module):
+    def forward(self, y_pred, y_true):
+        error = y_true - y_pred
+        return torch.maximum(0.9 * error, -0.1 * error).mean()
+
+
+@pytest.mark.filterwarnings("ignore:the criterion's second derivative in the output is zero")
+@pytest.mark.parametrize("options", [{}, {"solver": "cg"}, {"curvature": "exact", "damping": 0.0}])
+def test_influence_functions_without_any_curvature_are_refused(options):
+    X, y = rows()
+    net = fitted(NeuralNetRegressor, lambda: nn.Linear(5, 1), X, y, criterion=Pinball)
+    with pytest.raises(ValueError, match="curvature is zero in every direction .a piecewise linear criterion"):
+        InfluenceFunctions(**options).fit(net, X, y)
+    for way in (
+        InfluenceFunctions(damping=0.1),
+        InfluenceFunctions(curvature=EKFAC(fisher="empirical")),
+        TracIn(),
+    ):
+        assert way.fit(net, X, y).transform(X[:2]).any()

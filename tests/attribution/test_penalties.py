@@ -43,6 +43,15 @@ class L2(WeightedRows):
         return self.alpha * sum(p.pow(2).sum() for p in self.module_.parameters())
 
 
+class SumOverRows(L2):
+    """The penalty once, the rows as often as there are any."""
+
+    def rows_loss(self, y_pred, y_true):
+        return N_ROWS * super().rows_loss(y_pred, y_true)
+
+    alpha = N_ROWS * ALPHA
+
+
 class TowardsOthers(WeightedRows):
     def penalty(self):
         return self.alpha * sum((p - 0.3).pow(2).sum() for p in self.module_.parameters())
@@ -102,6 +111,7 @@ def differences(cls, X, y, X_query, **options):
 
 CASES = {
     "l2": (L2, {}),
+    "sum over rows": (SumOverRows, {"lr": 0.03 / N_ROWS}),
     "towards others": (TowardsOthers, {}),
     "weights only": (WeightOnly, {}),
     "elastic net": (ElasticNet, {}),
