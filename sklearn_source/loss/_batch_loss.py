@@ -71,7 +71,7 @@ class BatchLoss:
         self.criterion = getattr(net, "criterion_", None)
         self.takes_labels = isinstance(self.criterion, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss))
         self.is_torchs = not self.overridden and _is_torchs(self.criterion)
-        self.outputs, self.takes_no_targets = Outputs(), False
+        self.outputs, self.takes_no_targets, self._reference = Outputs(), False, None
         self.private_net, self._unreduced = private_net, None
         if len(criterion_names(net)) == 1 and isinstance(getattr(self.criterion, "reduction", None), str):
             # A reduction that is a read-only property leaves the loss of rows alone.
@@ -115,6 +115,25 @@ class BatchLoss:
     def see_outputs(self, returned, y, x):
         """Take from what the module returned for some training rows which of it the loss reads."""
         self.outputs = find_outputs(lambda leaves: self.with_parameters(leaves, y, x), returned)
+
+    def remember(self, output, y, x):
+        """Keep a row of the training, at whose fixed outputs a penalty is seen to change with the weights."""
+        self._reference = None
+        if self.is_torchs:
+            return
+        output, y, x = (map_tensors(lambda tensor: tensor[:1].detach().clone(), tree) for tree in (output, y, x))
+        with torch.enable_grad():
+            value = self.with_parameters(self.outputs.returned(output), y, x)
+        if value.requires_grad:
+            self._reference = output, y, x, value.detach().sum()
+
+    @torch.no_grad()
+    def penalty_change(self):
+        """What a penalty on the parameters changed by since :meth:`remember`: a number that belongs to no row."""
+        if self._reference is None:
+            return 0.0
+        output, y, x, before = self._reference
+        return self.with_parameters(self.outputs.returned(output), y, x).sum() - before
 
     def _placeholders(self, y, returned):
         """A copy of the targets, or what skorch gives in the place of them."""

@@ -8,6 +8,7 @@ import torch
 from skorch import NeuralNetClassifier
 
 from ..utils._compat_skorch import criterion_names
+from ..utils._tree import take
 from ._derivatives import gradient
 from ._predictive import (
     Bernoulli,
@@ -82,23 +83,29 @@ def _probe_nll(net, criterion, dtype, device):
     return CategoricalLogProbabilities() if math.isclose(value, logprobs, rel_tol=1e-3) else Predictive()
 
 
-def recognise_binary(losses, output, y):
+def recognise_binary(batch_loss, x, y, forward):
     """What one output per row means to a classifier's loss, which rises in it for one class and falls for the other.
 
     Parameters
     ----------
-    losses : callable
-        ``losses(output, y)`` of made-up rows, (B,), every row by itself.
-    output : Tensor (B, ...)
-        Of some training rows.
-    y : Tensor (B, ...)
-        Their targets, of which the form counts.
+    batch_loss : BatchLoss
+    x, y
+        Some training rows.
+    forward : callable
+        From a batch to the outputs.
 
     Returns
     -------
     Bernoulli or None
         Of logits (any score above which nothing is known) or of probabilities; no is a target of 0, or of -1.
     """
+    with torch.no_grad():
+        output = forward(x)
+
+    def losses(made, targets):
+        first = torch.zeros(len(made), dtype=torch.int64, device=made.device)
+        return batch_loss.rows_alone(made, targets, take(x, first))
+
     if not isinstance(y, torch.Tensor) or output.shape[1:].numel() != 1 or y.shape[1:].numel() != 1 or y.is_complex():
         return None
     within = bool(((output >= 0) & (output <= 1)).all())

@@ -110,12 +110,16 @@ class RowLoss:
     def own_losses(self, output, y, x=None):
         """The criterion on every row alone, as it is called: a mean over the row's own tokens, or their sum.
 
-        Not scaled by what the training batches divided by. 0 where nothing counts.
+        Not scaled by what the training batches divided by. 0 where nothing counts. A penalty on the parameters is in
+        it with its value at the weights of :meth:`calibrate`: no row changes it.
 
         Returns
         -------
         Tensor (B,)
         """
+        return self._own_losses(output, y, x) - self.batch_loss.penalty_change()
+
+    def _own_losses(self, output, y, x):
         reduction = self.reduction(output, y, x)
         if reduction in (Reduction.MEAN, Reduction.BATCHMEAN):
             return self(output, y, x)
@@ -252,6 +256,7 @@ class RowLoss:
         _, x, y, output = probe = probe_rows(batch_loss, rows, indices, forward)
         check_targets(batch_loss, output, y)
         reduction = find_reduction(batch_loss, output, y, x)
+        batch_loss.remember(output, y, x)
         self._reductions[_form(output, y)] = reduction
         if batch_loss.takes_labels and fits_labels(output, y):
             self._mean_label_weight = mean_label_weight(batch_loss.criterion, rows, indices, output.shape[1])
@@ -272,19 +277,8 @@ class RowLoss:
         if isinstance(recognised, Categorical):
             self.predictive = recognised
         elif self.predictive.name == "unknown" and isinstance(batch_loss.private_net.net, ClassifierMixin):
-            self.predictive = self._recognise_binary(rows, indices, forward) or self.predictive
+            self.predictive = recognise_binary(batch_loss, *rows.batch(indices[:64]), forward) or self.predictive
         self.is_sequence = isinstance(self.predictive, Categorical) and output.ndim > 2
-
-    def _recognise_binary(self, rows, indices, forward):
-        x, y = rows.batch(indices[:64])
-        with torch.no_grad():
-            output = forward(x)
-
-        def losses(made, targets):
-            first = torch.zeros(len(made), dtype=torch.int64, device=made.device)
-            return self.batch_loss.rows_alone(made, targets, take(x, first))
-
-        return recognise_binary(losses, output, y)
 
     @property
     def calibration(self):

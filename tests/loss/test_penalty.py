@@ -193,3 +193,19 @@ def test_influence_functions_have_the_penalty_in_their_hessian():
     expected = -Z[:4] @ np.linalg.solve(hessian, (Z * residual).T) / 20
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(by_cg, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_of_a_row_changes_by_its_own_alone():
+    """What ground truth measures at other weights: the penalty there is no row's."""
+    net, X, y = net_of(l2)
+    network = find(net, X, y)[1]
+    x, t = network.prepare(X, y).batch(slice(None))
+
+    def both():
+        output = network.forward(x)
+        return network.row_loss.own_losses(output, t, x), ((output - t) ** 2)[:, 0]
+
+    before = both()
+    network.load({name: value + 0.3 for name, value in network.parameters().items()})
+    after = both()
+    torch.testing.assert_close(after[0] - before[0], after[1] - before[1])
