@@ -131,22 +131,38 @@ class InfluenceFunctions(CurvatureAttribution):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _treatment(self):
+        """Weight and bias share a block only where the loss's own penalty treats them alike."""
+        network, self._index = self._network, np.unique(np.concatenate(self._credited))
+        trained = network.parameters(), network.buffers()
+        penalty = self._penalty_curvature(self._index, [trained], np.ones(1))
+        self._penalty = {name: penalty.get(name, 0.0) for name in trained[0]}
+        return self._penalty if any(penalty.values()) else None
+
     def _fit_gradients(self):
-        index = np.unique(np.concatenate(self._credited))
-        self._index = index
+        index = self._index
         self._curvature = self._fit_curvature(
             resolve_curvature(self.curvature), [self._gradients.trained], np.ones(1), index
         )
         blocks = range(len(self._gradients.blocks))
         if self.damping == "auto":
-            self._dampings = [AUTO_DAMPING * self._curvature.mean_eigenvalue(i) for i in blocks]
+            dampings = [AUTO_DAMPING * self._curvature.mean_eigenvalue(i) for i in blocks]
         else:
-            self._dampings = [float(self.damping) for _ in blocks]
-        self.damping_ = {block.name: d for block, d in zip(self._gradients.blocks, self._dampings)}
+            dampings = [float(self.damping) for _ in blocks]
+        # A penalty in the loss is a part of its Hessian, which the damping is added to.
+        penalties = [self._penalty[block.parameters[0]] for block in self._gradients.blocks]
+        self._shifts = [d + p for d, p in zip(dampings, penalties)]
+        if not any(self._shifts) and not any(self._curvature.mean_eigenvalue(i) for i in blocks):
+            raise ValueError(
+                "the curvature is zero in every direction (a piecewise linear criterion, as quantile and hinge losses "
+                "are, or probabilities of 0 and 1?), so that a Newton step has no length: pass damping > 0 or "
+                'curvature=EKFAC(fisher="empirical"), or use TracIn, which needs no curvature'
+            )
+        self.damping_ = {block.name: d for block, d in zip(self._gradients.blocks, dampings)}
         self._mask = self._mask_of(index)
 
     def _inverse(self, values, block):
-        damped = values + self._dampings[block]
+        damped = values + self._shifts[block]
         # Without damping, directions that no row moves have no inverse; no training gradient points there either.
         return torch.where(damped > 0, 1 / damped, torch.zeros_like(damped))
 
@@ -168,7 +184,7 @@ class InfluenceFunctions(CurvatureAttribution):
             )
 
         def damped(vectors):
-            return [h + d * v for h, d, v in zip(product(vectors), self._dampings, vectors)]
+            return [h + d * v for h, d, v in zip(product(vectors), self._shifts, vectors)]
 
         def precondition(vectors):
             return self._curvature.apply(self._inverse, vectors)

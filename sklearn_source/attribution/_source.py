@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Integral
 from os import PathLike
 from typing import Literal
@@ -179,15 +180,23 @@ class SourceAttribution(CurvatureAttribution):
         """Weight and bias share a block only where the optimizer treated them alike in every segment."""
         trajectory = self.trajectory_
         self._split = split_segments(trajectory, self.n_segments, self.quadrature)
-        self._flows = [
-            segment_flow(trajectory, s.start, s.end, stage_position(trajectory, s.stage), s.checkpoints, s.weights)
-            for s in self._split
-        ]
+        self._flows = [self._flow_of(segment) for segment in self._split]
         signature = {}
         for flow in self._flows:
             for name, rate in flow.rates.items():
                 signature[name] = (*signature.get(name, ()), rate, flow.coupled[name], flow.decoupled[name])
         return signature
+
+    def _flow_of(self, segment):
+        """The flow of a segment; a penalty in the loss acts as a weight decay that entered the gradient."""
+        trajectory, checkpoints, weights = self.trajectory_, segment.checkpoints, segment.weights
+        position = stage_position(trajectory, segment.stage)
+        flow = segment_flow(trajectory, segment.start, segment.end, position, checkpoints, weights)
+        values = ((c.parameters, c.buffers) for c in checkpoints)
+        penalty = self._penalty_curvature(self._credited[position], values, weights)
+        if not any(penalty.values()):
+            return flow
+        return replace(flow, coupled={n: decay + penalty.get(n, 0.0) for n, decay in flow.coupled.items()})
 
     def _fit_gradients(self):
         if self.trajectory is None:

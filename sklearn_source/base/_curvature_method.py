@@ -8,6 +8,7 @@ from ..curvature import CURVATURES, Curvature, FittedCurvature, resolve_curvatur
 from ..utils._compat import StrOptions, validate_parameters
 from ..utils._progress import progress
 from ._gradient import GradientAttribution
+from ._loss_penalty import penalty_curvature
 
 
 class CurvatureAttribution(GradientAttribution):
@@ -41,6 +42,10 @@ class CurvatureAttribution(GradientAttribution):
 
     def _validate_parts(self):
         validate_parameters(resolve_curvature(self.curvature))
+
+    def _penalty_curvature(self, index, values, weights):
+        """What a penalty in the loss adds to the curvature of every parameter, see :func:`penalty_curvature`."""
+        return penalty_curvature(self._network, self._rows, index, values, weights)
 
     def _fit_curvature(self, curvature, states, weights, index, metric=None):
         """The fitted ``curvature`` of the rows ``index``, averaged over ``states``, in a metric where given."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sklearn.utils import get_tags
 
+from ..loss import needs_targets
 from ..rows import is_array_like, list_to_array, numeric_targets, to_numpy
 from ..utils._compat import validate_data
 
@@ -37,13 +38,21 @@ def read(estimator, net, X, y, *, reset):
     X, y = list_to_array(X, "X"), list_to_array(y, "y")
     options = {"allow_nd": True, "dtype": "numeric", "accept_sparse": "csr", "reset": reset}
     # Only tables have features; of images and sequences the network knows which sizes it can read.
-    options["ensure_2d"] = getattr(X, "ndim", 2) <= 2
+    options["ensure_2d"] = getattr(X, "ndim", 2) <= 2 and not _has_one_number_per_row(estimator, net, X)
     y = to_numpy(y)
     if isinstance(y, (Mapping, tuple)):
         return validate_data(estimator, X, y=_NOTHING, **options), y
     if getattr(y, "ndim", 0) > 2:  # a number, or a class, at every pixel: scikit-learn knows no such targets
         return validate_data(estimator, X, y=_NOTHING, **options), numeric_targets(net, y)
-    if y is None and not (reset and get_tags(estimator).target_tags.required):
+    asked_for = reset and get_tags(estimator).target_tags.required and needs_targets(net)
+    if y is None and not asked_for:
         return validate_data(estimator, X, y=_NOTHING, **options), None
     X, y = validate_data(estimator, X, y, multi_output=True, **options)
     return X, numeric_targets(net, y)
+
+
+def _has_one_number_per_row(estimator, net, X):
+    """Whether X is no table that lost an axis, but ids for an embedding, or what a trained network reads."""
+    if getattr(X, "ndim", 2) != 1 or hasattr(estimator, "n_features_in_"):
+        return False
+    return X.dtype.kind in "iu" or (X.dtype.kind == "f" and getattr(net, "initialized_", False))

@@ -10,6 +10,7 @@ import torch
 from ..loss import resolve_measurement
 from ..utils._config import bytes_for
 from ..utils._progress import progress
+from ._loss_penalty import check_rows_only_through_outputs
 from ._network_attribution import NetworkAttribution
 from ._queries import Queries
 from ._row_gradients import BatchGradients, RowGradients
@@ -49,6 +50,7 @@ class GradientAttribution(NetworkAttribution):
         network = self._network
         if self._needs_trajectory:
             mark_trained(network.module, self.trajectory_)
+        check_rows_only_through_outputs(network, self._rows, np.unique(np.concatenate(self._credited)))
         self._gradients = RowGradients(
             network, self._rows, layers=self.layers, treatment=self._treatment(), batch_size=self.batch_size
         )

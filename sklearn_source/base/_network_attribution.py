@@ -133,7 +133,7 @@ class NetworkAttribution(BaseAttribution):
         self._network = Network.from_net(net)
         self._rows = self._network.prepare(X, y)
         self.n_train_ = len(self._rows)
-        if self._reads_loss and not self._rows.has_y:
+        if self._reads_loss and not self._rows.has_y and self._network.reads_targets(self._rows):
             raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
         self._credit(X, y, as_is, stage)
         warn_changing_rows(self._rows, "training rows")
@@ -142,13 +142,15 @@ class NetworkAttribution(BaseAttribution):
         self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
         if self._reads_loss:
             self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
+            if self._network.row_loss.batch_loss.outputs.are_joined:  # the loss reads more than was looked at
+                output = validate_training_rows(self._network, x)
         if self._needs_trajectory:
             self._verify_training()
         self._measure = resolve_measurement(
             getattr(self, "measurement", "prediction"), self._network, output=getattr(self, "output", None)
         )
         if isinstance(getattr(self, "measurement", None), str):  # what cannot be measured is said before the work
-            self._measure(output, self._measure.target(output, targets if self._measure.needs_y else None, x), x)
+            self._measure.check(output, targets, x)
         self._lock = threading.RLock()
         self._fit_method()
 
@@ -192,7 +194,7 @@ class NetworkAttribution(BaseAttribution):
         """
         X, y = cast_like_training(*as_arrays(self.net_, X, y), self._form, self._y_shape)
         rows, hashes = self._network.prepare(X, y), row_hashes(X, y)
-        if len(rows) != self.n_train_ or self._reads_loss > rows.has_y:
+        if len(rows) != self.n_train_ or (self._reads_loss and rows.has_y != self._rows.has_y):
             raise ValueError(
                 f"expected the {self.n_train_} training rows given to fit and their targets y, got {len(rows)}"
                 + ("" if rows.has_y else " without targets")

@@ -47,6 +47,7 @@ def predict_rows(net, X, y):
         x, target = rows.batch(slice(start, start + _BATCH_SIZE))
         output = network.forward(x)
         loss = -measure(output, target, x)
+        output = network.first(output)
         if network.is_classification:
             target, predicted, probability = _class_predictions(network, output, target)
         elif isinstance(target, torch.Tensor) and target.numel() == output.numel():
@@ -86,7 +87,7 @@ def _class_predictions(network, output, target):
     if isinstance(network.predictive, Bernoulli):
         if output.shape[1:].numel() != 1:
             return None, None, None
-        positive, target = output.reshape(-1).sigmoid(), (target.reshape(-1) > 0.5).long()
+        positive, target = network.predictive.probability(output).reshape(-1), (target.reshape(-1) > 0.5).long()
         return target, (positive > network.threshold).long(), torch.where(target > 0, positive, 1 - positive)
     if target.ndim != 1 or target.is_floating_point() or output.ndim != 2 or output.shape[1] < 2:
         return None, None, None

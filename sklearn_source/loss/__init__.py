@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ._batch_loss import needs_targets
 from ._measurement import Measurement, resolve_measurement
+from ._penalty import find_penalty
 from ._predictive import Bernoulli, Categorical
 from ._row_loss import RowLoss
 from ._targets import TargetError
@@ -13,5 +15,7 @@ __all__ = [
     "Measurement",
     "RowLoss",
     "TargetError",
+    "find_penalty",
+    "needs_targets",
     "resolve_measurement",
 ]

@@ -4,13 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 
 import torch
 from skorch import NeuralNet, NeuralNetClassifier
 
 from ..utils._compat_skorch import criterion_names
 from ..utils._tree import map_tensors, take
+from ._outputs import Outputs, copied, find_outputs
 from ._weighted_mean import FAILURES
+
+
+def needs_targets(net):
+    """Whether a net's loss cannot do without targets, whatever the module returns: it is torch's, as skorch asks it.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Trained or not.
+    """
+    criterion = getattr(net, "criterion_", None) or net.criterion
+    return not _overrides(net) and _is_torchs(criterion)
+
+
+def _overrides(net):
+    """Whether ``get_loss`` is not skorch's own."""
+    own = (NeuralNet.get_loss, NeuralNetClassifier.get_loss)
+    return type(net).get_loss not in own or "get_loss" in vars(net)
+
+
+def _is_torchs(criterion):
+    """Whether a criterion, or a class of them, computes what one of torch's does."""
+    cls = criterion if isinstance(criterion, type) else type(criterion)
+    return getattr(getattr(cls, "forward", None), "__module__", None) == "torch.nn.modules.loss"
 
 
 class BatchLoss:
@@ -32,20 +58,20 @@ class BatchLoss:
         Whether the loss is one of torch's criteria as skorch calls it.
     has_elements : bool
         Whether the criterion has a ``reduction`` that can be left out, see :meth:`elements`.
-    n_further_outputs : int or None
-        How many outputs the module returns besides the first, which stand as None in what ``get_loss`` takes; None
-        where it returns no tuple. What calibration saw: no forward pass changes it.
+    takes_no_targets : bool
+        Whether rows come without targets, as those that the net was trained on: an autoencoder's ``get_loss`` compares
+        with X. Set by who has seen that, see :meth:`reads_targets`.
+    outputs : Outputs
+        What of all that the module returns stands in ``output``: what calibration saw, no forward pass changes it.
     """
 
     def __init__(self, private_net):
         net = private_net.net
-        own = (NeuralNet.get_loss, NeuralNetClassifier.get_loss)
-        self.overridden = type(net).get_loss not in own or "get_loss" in vars(net)
+        self.overridden = _overrides(net)
         self.criterion = getattr(net, "criterion_", None)
         self.takes_labels = isinstance(self.criterion, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss))
-        forward = getattr(type(self.criterion), "forward", None)
-        self.is_torchs = not self.overridden and getattr(forward, "__module__", None) == "torch.nn.modules.loss"
-        self.n_further_outputs = None
+        self.is_torchs = not self.overridden and _is_torchs(self.criterion)
+        self.outputs, self.takes_no_targets, self._reference = Outputs(), False, None
         self.private_net, self._unreduced = private_net, None
         if len(criterion_names(net)) == 1 and isinstance(getattr(self.criterion, "reduction", None), str):
             # A reduction that is a read-only property leaves the loss of rows alone.
@@ -67,6 +93,55 @@ class BatchLoss:
         """The same with ``reduction="none"``: (B, ...), as a rule."""
         return self._get_loss(self._unreduced, output, y, x)
 
+    def with_parameters(self, returned, y, x):
+        """The same for all that the module returned, also differentiable in parameters that are read directly."""
+        y, x = self._placeholders(y, returned), map_tensors(torch.clone, x)
+        return self.private_net.net.get_loss(copied(returned), y, X=x, training=True)
+
+    @torch.no_grad()
+    def reads_targets(self, returned, x):
+        """Whether the loss of a batch, for which the module returned that, depends on targets, or fails without.
+
+        A net trained without any was given a 0 for every row, as skorch does.
+        """
+        values: list[torch.Tensor] = []
+        n, device = _rows_and_device(returned)
+        for target in (0.0, 1.0):
+            with contextlib.suppress(*FAILURES, AttributeError, LookupError):
+                y = torch.full((n, 1), target, device=device)
+                values.append(torch.as_tensor(self.with_parameters(returned, y, x)))
+        return len(values) < 2 or not torch.equal(*values)
+
+    def see_outputs(self, returned, y, x):
+        """Take from what the module returned for some training rows which of it the loss reads."""
+        self.outputs = find_outputs(lambda leaves: self.with_parameters(leaves, y, x), returned)
+
+    def remember(self, output, y, x):
+        """Keep a row of the training, at whose fixed outputs a penalty is seen to change with the weights."""
+        self._reference = None
+        if self.is_torchs:
+            return
+        output, y, x = (map_tensors(lambda tensor: tensor[:1].detach().clone(), tree) for tree in (output, y, x))
+        with torch.enable_grad():
+            value = self.with_parameters(self.outputs.returned(output), y, x)
+        if value.requires_grad:
+            self._reference = output, y, x, value.detach().sum()
+
+    @torch.no_grad()
+    def penalty_change(self):
+        """What a penalty on the parameters changed by since :meth:`remember`: a number that belongs to no row."""
+        if self._reference is None:
+            return 0.0
+        output, y, x, before = self._reference
+        return self.with_parameters(self.outputs.returned(output), y, x).sum() - before
+
+    def _placeholders(self, y, returned):
+        """A copy of the targets, or what skorch gives in the place of them."""
+        if y is None and self.takes_no_targets:
+            n, device = _rows_and_device(returned)
+            return torch.zeros((n, 1), device=device)
+        return map_tensors(torch.clone, y)
+
     def rows_alone(self, output, y, x):
         """``get_loss`` of every row as a batch of one: (B,)."""
 
@@ -74,7 +149,7 @@ class BatchLoss:
             return self(o.unsqueeze(0), _unsqueeze(t), _unsqueeze(rest)).reshape(())
 
         if not self._one_by_one:
-            with contextlib.suppress(*FAILURES):
+            with contextlib.suppress(*FAILURES), _quiet_fallback():
                 return torch.func.vmap(one, in_dims=_dims(output, y, x))(output, y, x)
         losses = [self(o, t, rest).reshape(()) for o, t, rest in _rows(output, y, x)]
         self._one_by_one = True  # a criterion that looks at values (if loss > 0:) cannot be vectorised
@@ -89,7 +164,8 @@ class BatchLoss:
         if not self._one_by_one:
             try:
                 second = torch.func.jacrev(torch.func.grad(one))  # the reverse way: few losses have a forward one
-                return torch.func.vmap(second, in_dims=_dims(output, y, x))(output, y, x).detach()
+                with _quiet_fallback():
+                    return torch.func.vmap(second, in_dims=_dims(output, y, x))(output, y, x).detach()
             except FAILURES:
                 self._one_by_one = True
         with torch.enable_grad():
@@ -101,25 +177,27 @@ class BatchLoss:
             )
 
     def _get_loss(self, private_net, output, y, x):
-        n_further = self.n_further_outputs
-        y_pred = output if n_further is None else (output, *[None] * n_further)
+        returned = self.outputs.returned(output)
+        if not self.is_torchs:  # a criterion that works in place works on copies
+            returned, y = copied(returned), self._placeholders(y, output)
+            x = map_tensors(torch.clone, x) if self.overridden else x
         try:
             with self._parameters_constant():
-                return private_net.net.get_loss(y_pred, y, X=x, training=True)
+                return private_net.net.get_loss(returned, y, X=x, training=True)
         except KeyError as error:
             raise ValueError(
                 f"the net's get_loss reads {error} of X, which these rows do not have: pass rows with all that it "
                 "reads, as in training"
             ) from error
         except (TypeError, AttributeError) as error:
-            if not self.overridden or (n_further is None and x is not None):
+            if not self.overridden or (not isinstance(returned, tuple) and x is not None):
                 raise
             raise ValueError(
                 "the net's get_loss failed without "
                 + (
-                    "X: pass the batch x"
-                    if n_further is None
-                    else "the further outputs of its module: only a loss of the first output can be attributed"
+                    "outputs of its module that it has no gradient in, which are not handed over: do without them"
+                    if isinstance(returned, tuple)
+                    else "X: pass the batch x"
                 )
                 + f" ({type(error).__name__}: {error})"
             ) from error
@@ -136,6 +214,19 @@ class BatchLoss:
         finally:
             for p in trainable:
                 p.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _quiet_fallback():
+    """Without torch's word on operations that vmap takes row by row: nobody but a developer of torch can mend that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
+
+
+def _rows_and_device(returned):
+    first = returned[0] if isinstance(returned, tuple) else returned
+    return len(first), first.device
 
 
 def _dims(output, y, x):

@@ -13,16 +13,15 @@ from ._weighted_mean import live_rows
 _TRIES = 64  # batches of four training rows looked at for some that have a loss
 
 
-def probe_rows(batch_loss, rows, indices, first_output):
+def probe_rows(batch_loss, rows, indices, forward):
     """Up to four training rows that have a loss: those before may have nothing but masked tokens.
 
     Parameters
     ----------
     batch_loss : BatchLoss
-        Told how many outputs the module returns.
     rows, indices : Rows, ndarray of int
-    first_output : callable
-        From a batch to its first output, and how many further ones there are (None where the module returns no tuple).
+    forward : callable
+        From a batch to the outputs that the loss reads.
 
     Returns
     -------
@@ -32,8 +31,7 @@ def probe_rows(batch_loss, rows, indices, first_output):
     for part in islice(_batches(indices, 4), _TRIES):
         x, y = rows.batch(part)
         with torch.no_grad():
-            output, batch_loss.n_further_outputs = first_output(x)
-        output = output.detach()
+            output = forward(x).detach()
         check_targets(batch_loss, output, y)
         if batch_loss.is_torchs:
             return part, x, y, output

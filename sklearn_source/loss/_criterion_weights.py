@@ -11,7 +11,7 @@ def criterion_weights(criterion, output, y):
     Parameters
     ----------
     criterion : torch.nn.Module
-        CrossEntropyLoss, NLLLoss, BCEWithLogitsLoss, or one without weights.
+        CrossEntropyLoss, NLLLoss, BCEWithLogitsLoss, BCELoss, or one without weights.
     output, y : Tensor (B, ...)
 
     Returns
@@ -24,8 +24,8 @@ def criterion_weights(criterion, output, y):
     if isinstance(criterion, torch.nn.BCEWithLogitsLoss):
         if criterion.pos_weight is not None:
             weights = weights * (1 + (criterion.pos_weight - 1) * y)
-        if criterion.weight is not None:
-            weights = weights * criterion.weight
+    if isinstance(criterion, (torch.nn.BCEWithLogitsLoss, torch.nn.BCELoss)) and criterion.weight is not None:
+        weights = weights * criterion.weight
     return weights
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import operator
 
 import torch
 
+from ..utils._warnings import warn
 from ._predictive import Bernoulli, Categorical
+from ._targets import holds
 
 
 def resolve_measurement(measurement, network, output=None):
@@ -15,7 +18,8 @@ def resolve_measurement(measurement, network, output=None):
     Parameters
     ----------
     measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable
-        ``"auto"`` is ``"log_odds"`` for classification, else ``"prediction"``. The log-odds of a sequence are the mean
+        ``"auto"`` is ``"log_odds"`` for classification, ``"neg_loss"`` for a net trained without targets (an
+        autoencoder), else ``"prediction"``. The log-odds of a sequence are the mean
         over its tokens (those that the loss counts, where targets are given) of the log-odds of each. ``"neg_loss"`` is
         minus the criterion on the row alone, as it is called: of a sequence the mean over its own tokens, or their sum
         for ``reduction="sum"``. A callable is ``f(output, target) -> (B,)``, torch, differentiable, every row by
@@ -37,6 +41,8 @@ def resolve_measurement(measurement, network, output=None):
         return measurement
     if isinstance(measurement, str) and measurement == "auto":
         measurement = "log_odds" if network.is_classification else "prediction"
+        if network.row_loss.batch_loss.takes_no_targets and output is None and measurement == "prediction":
+            measurement = "neg_loss"
     cls = _MEASUREMENTS.get(measurement) if isinstance(measurement, str) else None
     if cls is None and not callable(measurement):
         names = ["auto", *_MEASUREMENTS]
@@ -95,7 +101,7 @@ class Measurement:
                 f"measurement {self.name!r} needs the targets of the query rows, but y is None: pass y, or use "
                 f'measurement="{"log_odds" if self._network.is_sequence else "prediction"}"'
             )
-        return self._predicted(output.detach()) if self._network.is_classification else None
+        return self._predicted(self._network.first(output.detach())) if self._network.is_classification else None
 
     def __call__(self, output, target=None, x=None):
         """Measure a batch.
@@ -115,6 +121,10 @@ class Measurement:
         """
         raise NotImplementedError
 
+    def check(self, output, y, x):
+        """Measure training rows once: what cannot be measured is said before the work."""
+        self(output, self.target(output, y if self.needs_y else None, x), x)
+
     def _given(self, output, y, x):
         """The targets of a call, from those of the query rows."""
         return y
@@ -122,7 +132,7 @@ class Measurement:
     def _predicted(self, output):
         """The classes that a classifier predicts, as targets."""
         if isinstance(self._network.predictive, Bernoulli):
-            return (output.sigmoid() > self._network.threshold).to(output.dtype)
+            return self._network.predictive.predicted(output, self._network.threshold)
         if output.ndim == 1 or output.shape[1] == 1:
             raise ValueError(
                 f"measurement {self.name!r} without y needs a predicted class, which an output of shape "
@@ -152,6 +162,7 @@ class Prediction(Measurement):
         return y
 
     def __call__(self, output, target=None, x=None):
+        output = self._network.first(output)
         rows = output.shape[1:]
         if self.output is None:
             if self._network.is_sequence:
@@ -178,7 +189,11 @@ class NegLoss(Measurement):
 
     def __init__(self, network):
         super().__init__(network)
-        self.needs_y = network.is_sequence or not network.is_classification
+        takes_none = network.row_loss.batch_loss.takes_no_targets
+        self.needs_y = not takes_none and (network.is_sequence or not network.is_classification)
+
+    def check(self, output, y, x):
+        self(output, y, x)  # queries without targets are met by what _predicted says
 
     def __call__(self, output, target=None, x=None):
         return -self._network.row_loss.own_losses(output, target, x)
@@ -194,7 +209,7 @@ class CustomMeasurement(Measurement):
         self.needs_y = bool(getattr(function, "needs_y", False))
 
     def __call__(self, output, target=None, x=None):
-        value = self._function(output, target)
+        value = self._function(self._network.first(output), target)
         if not isinstance(value, torch.Tensor) or tuple(value.shape) != (len(output),):
             came = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
             raise ValueError(f"expected measurement {self.name!r} to return a tensor of shape (batch,), got {came}")
@@ -215,13 +230,14 @@ class LogOdds(Measurement):
         if network.predictive.name == "unknown":
             raise ValueError(
                 'measurement="log_odds" needs a criterion that says what the outputs are (CrossEntropyLoss, NLLLoss, '
-                "BCEWithLogitsLoss); for another one pass a callable f(output, target) -> (batch,)"
+                "BCEWithLogitsLoss, BCELoss); for another one pass a callable f(output, target) -> (batch,)"
             )
 
     def _given(self, output, y, x):
-        if output.ndim > 2 and not isinstance(self._network.predictive, Bernoulli):
+        first = self._network.first(output)
+        if first.ndim > 2 and not isinstance(self._network.predictive, Bernoulli):
             return self._labels_of_tokens(output, y, x)
-        self._check_labels(output, y)
+        self._check_labels(first, y)
         return y
 
     def _labels_of_tokens(self, output, y, x):
@@ -242,23 +258,25 @@ class LogOdds(Measurement):
                 "predicted class, or pass a callable measurement"
             )
         n_classes = 2 if binary else output.shape[1]
+        no = self._network.predictive.no if binary else 0
         if y.numel() != len(output):
             raise ValueError(f"log_odds needs one label per row: {len(output)} rows, y of shape {tuple(y.shape)}")
-        if y.numel() and (y.min() < 0 or y.max() >= n_classes or (y.is_floating_point() and (y != y.round()).any())):
+        if y.numel() and (y.min() < no or y.max() >= n_classes or (y.is_floating_point() and (y != y.round()).any())):
             raise ValueError(
-                f"expected labels in 0..{n_classes - 1}, got {float(y.min()):g} to {float(y.max()):g}: encode them as "
-                "in training"
+                f"expected labels in {no:g}..{n_classes - 1}, got {float(y.min()):g} to {float(y.max()):g}: encode "
+                "them as in training"
             )
 
     def __call__(self, output, target=None, x=None):
-        predictive = self._network.predictive
+        output, predictive = self._network.first(output), self._network.predictive
         if isinstance(predictive, Bernoulli):
             if output.shape[1:].numel() != 1:
                 raise ValueError(
                     f"log_odds needs one output per row, got shape {tuple(output.shape[1:])} (multi-label): pass a "
                     "callable measurement"
                 )
-            return predictive.log_odds(output.reshape(len(output)), target.reshape(len(output)))
+            odds = predictive.log_odds(output.reshape(len(output)), target.reshape(len(output)))
+            return self._said_where_cut_off(odds)
         predictive = self._categorical
         if output.ndim < 2 or output.shape[predictive.axis] < 2:
             raise ValueError(
@@ -267,8 +285,20 @@ class LogOdds(Measurement):
             )
         target = target.reshape(output.select(predictive.axis, 0).shape)
         counts = (target >= 0).reshape(len(output), -1)
-        odds = predictive.log_odds(output, target.clamp(min=0)).reshape(counts.shape).where(counts, 0)
+        odds = self._said_where_cut_off(predictive.log_odds(output, target.clamp(min=0)))
+        odds = odds.reshape(counts.shape).where(counts, 0)
         return odds.sum(1) / counts.sum(1)
+
+    def _said_where_cut_off(self, odds):
+        """The same log-odds, with a warning where probabilities of 0 and 1 left no gradient."""
+        most = -0.999 * math.log(torch.finfo(odds.dtype).tiny)
+        if self._network.predictive.of_probabilities and holds((odds.abs() >= most).any()):
+            warn(
+                f"the network is so sure of {int((odds.abs() >= most).sum())} of {odds.numel()} log-odds that its "
+                f"probabilities are 0 and 1 in {odds.dtype}: these have no gradient, and give scores of 0. Let the "
+                "module return logits (CrossEntropyLoss, BCEWithLogitsLoss), or train in float64"
+            )
+        return odds
 
 
 _MEASUREMENTS = {"log_odds": LogOdds, "prediction": Prediction, "neg_loss": NegLoss}

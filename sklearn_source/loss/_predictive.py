@@ -15,6 +15,8 @@ from ._derivatives import gradient, hessian_product
 from ._output_hessian import DiagonalHessian, SoftmaxHessian
 from ._weighted_mean import TOLERANCE, stand_in
 
+_BCE_EPSILON = 1e-12  # what torch's BCELoss divides by at least
+
 
 @dataclass(frozen=True)
 class Predictive:
@@ -27,11 +29,14 @@ class Predictive:
         Whether targets are classes.
     takes_numbers : bool
         Whether targets are floating-point numbers, whatever type they come as.
+    of_probabilities : bool
+        Whether the outputs are probabilities: log-odds of 0 and 1 are cut off at the smallest number of their type.
     """
 
     name: ClassVar[str] = "unknown"
     is_classification: ClassVar[bool] = False
     takes_numbers: ClassVar[bool] = False
+    of_probabilities: ClassVar[bool] = False
 
     def hessian(self, output, scale):
         """``scale`` times the Hessian of minus the log-likelihood in the outputs, of :mod:`._output_hessian`."""
@@ -98,8 +103,15 @@ class Laplace(Predictive):
 
 @dataclass(frozen=True)
 class Bernoulli(Predictive):
-    """Logits of independent yes or no: binary cross-entropy."""
+    """Logits of independent yes or no: binary cross-entropy.
 
+    Parameters
+    ----------
+    no : float
+        The target that stands for no; yes is 1.
+    """
+
+    no: float = 0.0
     name = "bernoulli"
     is_classification = True
     takes_numbers = True
@@ -108,9 +120,34 @@ class Bernoulli(Predictive):
         # d2/dz2 softplus(z) = s(z) s(-z), which keeps its precision where s(z) is near 1.
         return DiagonalHessian(scale * output.sigmoid() * (-output).sigmoid())
 
+    def probability(self, output):
+        """Of yes, elementwise."""
+        return output.sigmoid()
+
+    def predicted(self, output, threshold):
+        """The targets that are predicted, where a probability above the threshold is a yes."""
+        return torch.where(self.probability(output) > threshold, 1.0, self.no).to(output.dtype)
+
     def log_odds(self, output, target):
         """Of the own class, elementwise."""
         return torch.where(target > 0.5, output, -output)
+
+
+@dataclass(frozen=True)
+class BernoulliProbabilities(Bernoulli):
+    """Probabilities of independent yes or no: BCELoss. The Hessian is that of the logits behind."""
+
+    name = "bernoulli_probs"
+    of_probabilities = True
+
+    def probability(self, output):
+        return output
+
+    def hessian(self, output, scale):
+        return DiagonalHessian(scale / (output * (1 - output)).clamp(min=_BCE_EPSILON))
+
+    def log_odds(self, output, target):
+        return torch.where(target > 0.5, 1.0, -1.0) * (_log(output) - _log(1 - output))
 
 
 @dataclass(frozen=True)
@@ -198,6 +235,7 @@ class CategoricalProbabilities(CategoricalLogProbabilities):
     """Probabilities of the classes: NLLLoss in a NeuralNetClassifier, which takes the logarithm itself."""
 
     name = "categorical_probs"
+    of_probabilities = True
 
     def probabilities(self, output):
         return output
@@ -212,10 +250,15 @@ class CategoricalProbabilities(CategoricalLogProbabilities):
 
     def log_odds(self, output, label):
         # 1 - p_y as the sum of the others: it keeps its digits where p_y is near one.
-        label, tiny = label.unsqueeze(self.axis), torch.finfo(output.dtype).tiny
+        label = label.unsqueeze(self.axis)
         own = output.gather(self.axis, label).squeeze(self.axis)
         rest = output.scatter(self.axis, label, 0.0).sum(self.axis)
-        return own.clamp(min=tiny).log() - rest.clamp(min=tiny).log()
+        return _log(own) - _log(rest)
 
     def _log_gradient(self, losses, output):
         return gradient(losses, output) * (output + torch.finfo(output.dtype).eps)
+
+
+def _log(p):
+    """Logarithm of probabilities, finite where they became 0."""
+    return p.clamp(min=torch.finfo(p.dtype).tiny).log()

@@ -8,8 +8,11 @@ import torch
 from skorch import NeuralNetClassifier
 
 from ..utils._compat_skorch import criterion_names
+from ..utils._tree import take
+from ._derivatives import gradient
 from ._predictive import (
     Bernoulli,
+    BernoulliProbabilities,
     Categorical,
     CategoricalLogProbabilities,
     CategoricalProbabilities,
@@ -23,6 +26,7 @@ from ._weighted_mean import FAILURES, TOLERANCE
 _OF_CRITERION = {
     torch.nn.CrossEntropyLoss: Categorical(),
     torch.nn.BCEWithLogitsLoss: Bernoulli(),
+    torch.nn.BCELoss: BernoulliProbabilities(),
     torch.nn.MSELoss: Gaussian(),
     torch.nn.L1Loss: Laplace(),
 }
@@ -77,6 +81,50 @@ def _probe_nll(net, criterion, dtype, device):
     if math.isclose(value, probs, rel_tol=1e-3):
         return CategoricalProbabilities()
     return CategoricalLogProbabilities() if math.isclose(value, logprobs, rel_tol=1e-3) else Predictive()
+
+
+def recognise_binary(batch_loss, x, y, forward):
+    """What one output per row means to a classifier's loss, which rises in it for one class and falls for the other.
+
+    Parameters
+    ----------
+    batch_loss : BatchLoss
+    x, y
+        Some training rows.
+    forward : callable
+        From a batch to the outputs.
+
+    Returns
+    -------
+    Bernoulli or None
+        Of logits (any score above which nothing is known) or of probabilities; no is a target of 0, or of -1.
+    """
+    with torch.no_grad():
+        output = forward(x)
+
+    def losses(made, targets):
+        first = torch.zeros(len(made), dtype=torch.int64, device=made.device)
+        return batch_loss.rows_alone(made, targets, take(x, first))
+
+    if not isinstance(y, torch.Tensor) or output.shape[1:].numel() != 1 or y.shape[1:].numel() != 1 or y.is_complex():
+        return None
+    within = bool(((output >= 0) & (output <= 1)).all())
+    kinds = []
+    if not (within and output.is_cuda):  # a criterion of probabilities asked for -4 would end the process there
+        kinds.append((Bernoulli, (-4.0, -1.0, 0.25, 0.75, 2.0, 5.0)))
+    if within:
+        kinds.append((BernoulliProbabilities, (0.1, 0.3, 0.6, 0.9)))
+    for cls, points in kinds:
+        made = torch.tensor(points, dtype=output.dtype, device=output.device).reshape(-1, *output.shape[1:])
+        for no in (0.0, -1.0):
+            try:
+                targets = [torch.full((len(points), *y.shape[1:]), t).to(y) for t in (1.0, no)]
+                slopes = [gradient(lambda o, t=t: losses(o, t), made) for t in targets]
+            except FAILURES:
+                continue
+            if all(bool((s >= 0).all() & s.any() & torch.isfinite(s).all()) for s in (-slopes[0], slopes[1])):
+                return cls(no)
+    return None
 
 
 def recognise_predictive(losses, output, *, absolute_error=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import warnings
 
@@ -9,7 +10,7 @@ import torch
 
 from ..utils._tree import map_tensors, take
 from ._targets import TargetError, broadcast_hint, fits_labels, label_weights
-from ._weighted_mean import FAILURES, close, is_weighted_mean
+from ._weighted_mean import FAILURES, close, is_weighted_mean, stand_in
 
 
 class Reduction(enum.Enum):
@@ -82,10 +83,12 @@ def find_reduction(batch_loss, output, y, x=None):
             raise TargetError(hint) from error
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"expected get_loss to return a tensor, got a {type(value).__name__}")
-        reduction, hint = _reduction_of_elements(batch_loss, o, t, r, value), broadcast_hint(output, y)
-        # A broadcast absolute error can equal the mean over rows on a few rows: there the rows alone prove nothing.
-        if reduction is None and not (hint and batch_loss.has_elements):
-            reduction = _reduction_of_rows(batch_loss, o, t, r, value)
+        hint = None if batch_loss.outputs.are_joined else broadcast_hint(output, y)
+        reduction = _reduction(batch_loss, o, t, r, value, hint)
+        if reduction is None and not batch_loss.is_torchs:  # a sum over rows, and a penalty once
+            beyond = _BeyondPenalty(batch_loss)
+            with contextlib.suppress(*FAILURES):
+                reduction = _reduction(beyond, o, t, r, beyond(o, t, r), hint)
     if reduction is None and hint:
         raise TargetError(hint)
     if reduction is None:
@@ -94,6 +97,34 @@ def find_reduction(batch_loss, output, y, x=None):
             "contrastive loss, a statistic over the batch?), so that no row has a loss of its own; train with a "
             "criterion that is a mean, a weighted mean or a sum over rows"
         )
+    return reduction
+
+
+class _BeyondPenalty:
+    """A :class:`.BatchLoss` less what it is at made-up outputs, and so without what no output changes: a penalty."""
+
+    def __init__(self, batch_loss):
+        self._batch_loss = batch_loss
+
+    def __getattr__(self, name):
+        return getattr(self._batch_loss, name)
+
+    def __call__(self, output, y, x):
+        return self._batch_loss(output, y, x) - self._batch_loss(stand_in(output), y, x)
+
+    def elements(self, output, y, x):
+        return self._batch_loss.elements(output, y, x) - self._batch_loss.elements(stand_in(output), y, x)
+
+    def rows_alone(self, output, y, x):
+        return self._batch_loss.rows_alone(output, y, x) - self._batch_loss.rows_alone(stand_in(output), y, x)
+
+
+def _reduction(batch_loss, o, t, r, value, hint):
+    """The reduction by which elements or single rows give ``value``, or None; ``hint`` of targets that broadcast."""
+    reduction = _reduction_of_elements(batch_loss, o, t, r, value)
+    # A broadcast absolute error can equal the mean over rows on a few rows: there the rows alone prove nothing.
+    if reduction is None and not (hint and batch_loss.has_elements):
+        reduction = _reduction_of_rows(batch_loss, o, t, r, value)
     return reduction
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from sklearn.base import ClassifierMixin
 
 from ..utils._tree import take
 from ._batch_loss import BatchLoss
@@ -10,7 +11,7 @@ from ._calibration import batch_size_of, mean_batch_size, mean_label_weight, pro
 from ._criterion_weights import criterion_weights
 from ._output_hessian import DenseHessian, require_dense
 from ._predictive import Categorical
-from ._recognition import predictive_of_criterion, recognise_predictive
+from ._recognition import predictive_of_criterion, recognise_binary, recognise_predictive
 from ._reduction import Reduction, find_reduction
 from ._row_weights import COUPLED, RowWeights
 from ._targets import check_targets, fits_labels, holds, label_weights
@@ -109,12 +110,16 @@ class RowLoss:
     def own_losses(self, output, y, x=None):
         """The criterion on every row alone, as it is called: a mean over the row's own tokens, or their sum.
 
-        Not scaled by what the training batches divided by. 0 where nothing counts.
+        Not scaled by what the training batches divided by. 0 where nothing counts. A penalty on the parameters is in
+        it with its value at the weights of :meth:`calibrate`: no row changes it.
 
         Returns
         -------
         Tensor (B,)
         """
+        return self._own_losses(output, y, x) - self.batch_loss.penalty_change()
+
+    def _own_losses(self, output, y, x):
         reduction = self.reduction(output, y, x)
         if reduction in (Reduction.MEAN, Reduction.BATCHMEAN):
             return self(output, y, x)
@@ -226,7 +231,7 @@ class RowLoss:
 
     # --- what the training rows fix -----------------------------------------------------------------------------
 
-    def calibrate(self, rows, indices, first_output):
+    def calibrate(self, rows, indices, infer):
         """Take from the training rows what row losses need, see :meth:`Network.calibrate`.
 
         Parameters
@@ -234,16 +239,24 @@ class RowLoss:
         rows : Rows
         indices : ndarray of int
             Those trained on.
-        first_output : callable
-            From a batch to its first output, and how many further ones there are (None where the module returns no
-            tuple): the net's ``get_loss`` is called with as many from then on.
+        infer : callable
+            From a batch to all that the module returns.
         """
         self._n_rows, self._mean_label_weight = len(indices), None
         self._row_weights, self.recognised = RowWeights(), {}
         batch_loss = self.batch_loss
-        _, x, y, output = probe = probe_rows(batch_loss, rows, indices, first_output)
+        x, y = rows.batch(indices[:4])
+        with torch.no_grad():
+            returned = infer(x)
+        batch_loss.see_outputs(returned, y, x)
+
+        def forward(x):
+            return batch_loss.outputs.join(infer(x))
+
+        _, x, y, output = probe = probe_rows(batch_loss, rows, indices, forward)
         check_targets(batch_loss, output, y)
         reduction = find_reduction(batch_loss, output, y, x)
+        batch_loss.remember(output, y, x)
         self._reductions[_form(output, y)] = reduction
         if batch_loss.takes_labels and fits_labels(output, y):
             self._mean_label_weight = mean_label_weight(batch_loss.criterion, rows, indices, output.shape[1])
@@ -256,15 +269,15 @@ class RowLoss:
             self.recognised[output.ndim] = recognised
         if not batch_loss.is_torchs and reduction.may_hide_weights:
             # A few rows may weigh the same by chance: all training rows are looked at.
-            uneven = self._row_weights.calibrate(
-                batch_loss, recognised, rows, indices, lambda x: first_output(x)[0], probe
-            )
+            uneven = self._row_weights.calibrate(batch_loss, recognised, rows, indices, forward, probe)
             if uneven is None and reduction is Reduction.ROW_WEIGHTED:
                 raise ValueError(COUPLED)
             if uneven:
                 self._reductions[_form(output, y)] = Reduction.ROW_WEIGHTED
         if isinstance(recognised, Categorical):
             self.predictive = recognised
+        elif self.predictive.name == "unknown" and isinstance(batch_loss.private_net.net, ClassifierMixin):
+            self.predictive = recognise_binary(batch_loss, *rows.batch(indices[:64]), forward) or self.predictive
         self.is_sequence = isinstance(self.predictive, Categorical) and output.ndim > 2
 
     @property

@@ -23,6 +23,8 @@ def check_targets(batch_loss, output, y):
     TargetError
     """
     if y is None:
+        if batch_loss.takes_no_targets:
+            return
         raise TargetError("the loss of a row needs its target, but y is None: pass y")
     if not isinstance(y, torch.Tensor):
         return
@@ -32,16 +34,16 @@ def check_targets(batch_loss, output, y):
         _check_label_shape(output, y)
         if not y.is_floating_point():
             check_labels(batch_loss.criterion, y, output.shape[1])
-    elif batch_loss.is_torchs and isinstance(batch_loss.criterion, torch.nn.BCEWithLogitsLoss):
-        _check_binary(y)
+    elif batch_loss.is_torchs and isinstance(batch_loss.criterion, (torch.nn.BCEWithLogitsLoss, torch.nn.BCELoss)):
+        _check_binary(batch_loss.criterion, y)
 
 
-def _check_binary(y):
+def _check_binary(criterion, y):
     """Refuse targets that are no probabilities of a yes."""
     if y.numel() and (holds(y.min() < 0) or holds(y.max() > 1)):
         raise TargetError(
-            f"expected targets from 0 to 1 for BCEWithLogitsLoss, got {float(y.min()):g} to {float(y.max()):g}: encode "
-            "them as in training"
+            f"expected targets from 0 to 1 for {type(criterion).__name__}, got {float(y.min()):g} to "
+            f"{float(y.max()):g}: encode them as in training"
         )
 
 
@@ -93,6 +95,8 @@ def label_weights(criterion, y):
 def broadcast_hint(output, y):
     """The message for targets that broadcast against the outputs, or None where shapes are not the matter."""
     if not isinstance(y, torch.Tensor) or not y.is_floating_point() or y.ndim == output.ndim:
+        return None
+    if y.numel() != output.numel():  # no shape of y would fit: a number for every pair of vectors, say
         return None
     way = f"y.reshape({', '.join(map(str, (-1, *output.shape[1:])))})"
     return (

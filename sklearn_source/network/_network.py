@@ -8,7 +8,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
-from ..loss import Categorical, RowLoss
+from ..loss import Categorical, RowLoss, find_penalty
 from ..rows import prepare_rows
 from ..utils._compat_skorch import module_names
 from ..utils._fastpath import mha_fastpath_off
@@ -186,37 +186,71 @@ class Network:
         """Outputs of the private module for a batch from :class:`Rows`, by the net's own ``infer``.
 
         The grad mode is the caller's. Of several outputs (a tuple) the first is returned, which is what skorch's
-        ``predict`` reads; for ``get_loss`` None stands in the place of each of the others, as many as
-        :meth:`calibrate` saw.
+        ``predict`` reads; once :meth:`calibrate` saw that the loss reads others too, these stand beside it, and
+        :meth:`first` takes it out.
 
         Returns
         -------
         Tensor of shape (B, ...)
         """
-        return self._first_output(x)[0]
+        return self.row_loss.batch_loss.outputs.join(self._infer(x))
 
-    def _first_output(self, x):
-        """The module's first output, and how many others there are; None where it returns no tuple."""
+    def first(self, output):
+        """The module's first output, of what :meth:`forward` returned."""
+        return self.row_loss.batch_loss.outputs.first(output)
+
+    def _infer(self, x):
+        """All that the module returns for a batch: a tensor, or a tuple that starts with one."""
         with mha_fastpath_off():
-            output = self._private_net.net.infer(x)
-        n_further = None
-        if isinstance(output, tuple):
-            output, n_further = output[0], len(output) - 1
-        if not isinstance(output, torch.Tensor):
+            returned = self._private_net.net.infer(x)
+        first = returned[0] if isinstance(returned, tuple) and returned else returned
+        if not isinstance(first, torch.Tensor):
             raise TypeError(
-                f"expected a module that returns a tensor (or a tuple that starts with one), got a "
-                f"{type(output).__name__}"
+                "expected a module that returns a tensor (or a tuple that starts with one), got a "
+                f"{type(first).__name__}"
             )
-        return output, n_further
+        return returned
+
+    def reads_targets(self, rows):
+        """Whether the loss needs targets; where not, rows without are taken from then on.
+
+        Parameters
+        ----------
+        rows : Rows
+            Training rows that have none.
+        """
+        x, _ = rows.batch(slice(0, 4))
+        batch_loss = self.row_loss.batch_loss
+        with torch.no_grad():
+            batch_loss.takes_no_targets = not batch_loss.reads_targets(self._infer(x), x)
+        return not batch_loss.takes_no_targets
+
+    def penalty(self, rows, indices):
+        """The part of the loss that reads parameters alone, at the current weights.
+
+        Parameters
+        ----------
+        rows : Rows
+        indices : ndarray of int
+            The training rows.
+
+        Returns
+        -------
+        penalty : Penalty or None
+            None where there is none.
+        share : float
+            Of the rows' gradient, what a part of the loss that reads parameters and rows gives.
+        """
+        return find_penalty(self.row_loss.batch_loss, self._infer, rows, indices)
 
     def calibrate(self, rows, indices=None):
         """Fix what the loss of a row needs from the training rows, check the labels and the criterion. Call it once.
 
         The mean weight per row that a weighted or ``ignore_index`` criterion divides by, the batch size for
-        ``reduction="sum"``, and how many outputs the module returns. Also makes sure, on a few rows, that the criterion
-        does not couple rows. Costs one forward pass of up to four rows, and for cross-entropy and NLL one pass over the
-        targets; for losses that are not torch's own (a custom criterion, an overridden ``get_loss``) one evaluation on
-        made-up outputs for all rows, which shows whether rows weigh the same.
+        ``reduction="sum"``, and which outputs of the module the loss reads. Also makes sure, on a few rows, that the
+        criterion does not couple rows. Costs two forward passes of up to four rows, and for cross-entropy and NLL one
+        pass over the targets; for losses that are not torch's own (a custom criterion, an overridden ``get_loss``) one
+        evaluation on made-up outputs for all rows, which shows whether rows weigh the same.
 
         Parameters
         ----------
@@ -232,7 +266,7 @@ class Network:
         indices = np.arange(len(rows)) if indices is None else np.asarray(indices)
         if not len(indices):
             raise ValueError("expected at least one training row, got none")
-        self.row_loss.calibrate(rows, indices, self._first_output)
+        self.row_loss.calibrate(rows, indices, self._infer)
 
     def signature(self):
         """str: a digest of the module's code and structure and of the loss, without the parameters' values.

@@ -71,7 +71,22 @@ class PrivateNet:
                 part.eval()
                 keep_weights(part)
             state[name] = part
+        _train_criteria(
+            [state[f"{name}_"] for name in criterion_names(net)], [state[f"{n}_"] for n in module_names(net)]
+        )
         return cls(type(net), state)
+
+
+def _train_criteria(criteria, modules):
+    """Put criteria into the mode in which skorch asks them for the loss of a training step, in place.
+
+    What is torch's own in them stays in evaluation mode, as in the network: no dropout, no statistics of a batch.
+    """
+    networks = {id(m) for module in modules if isinstance(module, torch.nn.Module) for m in module.modules()}
+    for criterion in criteria:
+        for part in criterion.modules() if isinstance(criterion, torch.nn.Module) else ():
+            if id(part) not in networks and not type(part).__module__.startswith("torch."):
+                part.training = True
 
 
 def _skip_hooks(module, memo):

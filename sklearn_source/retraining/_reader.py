@@ -83,12 +83,18 @@ def values_of(net):
 
 def _calibrate(network, rows, measure):
     """Let a network take from the training rows what the loss of a row needs."""
+    failed = None
     try:
         network.calibrate(rows)
     except ValueError as error:
-        # Only losses that are measured have to be the rows' own; targets that do not fit would train nonsense.
-        if measure.name == "neg_loss" or (rows.has_y and isinstance(error, TargetError)):
-            raise
+        failed = error
+    _raise_if_measured(failed, rows, measure)
+
+
+def _raise_if_measured(failed, rows, measure):
+    """Only losses that are measured have to be the rows' own; targets that do not fit would train nonsense."""
+    if failed is not None and (measure.name == "neg_loss" or (rows.has_y and isinstance(failed, TargetError))):
+        raise failed
 
 
 def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, output):
@@ -117,10 +123,15 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
     ValueError
         Missing targets, or what :func:`resolve_measurement` refuses.
     """
-    measure = resolve_measurement(measurement, fresh, output)
     x, y = train_rows.batch(slice(0, 4))
     outputs_of(fresh.forward, x)
-    _calibrate(fresh, train_rows, measure)
+    failed = None
+    try:
+        fresh.calibrate(train_rows)
+    except ValueError as error:
+        failed = error
+    measure = resolve_measurement(measurement, fresh, output)  # what the outputs are may be known only now
+    _raise_if_measured(failed, train_rows, measure)
     if X_query is None:
         raise ValueError("expected X_query, the queries to measure, got None: pass them")
     form = row_form(x)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 from skorch import NeuralNet
+from skorch.helper import SliceDataset
 
 from ._multiple_inputs import has_multiple_inputs
 from ._numeric_targets import numeric_targets
@@ -46,7 +47,7 @@ def as_arrays(net: NeuralNet, X: Any, y: Any) -> tuple[Any, Any]:
 
 
 def list_to_array(data: Any, name: str) -> Any:
-    """A list as an array, all else as it came.
+    """A list, or skorch's SliceDataset, as an array, all else as it came.
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ def list_to_array(data: Any, name: str) -> Any:
     ValueError
         If rows of a list differ in length.
     """
+    if isinstance(data, SliceDataset):  # says of itself that it has one axis, whatever its rows have
+        return np.asarray(data)
     if not isinstance(data, list):
         return data
     try:

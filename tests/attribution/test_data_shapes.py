@@ -7,7 +7,7 @@ import pytest
 import torch
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.dataset import Dataset
-from skorch.helper import SliceDict
+from skorch.helper import SliceDataset, SliceDict
 from torch import nn
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
@@ -330,3 +330,40 @@ def test_outputs_that_are_not_one_per_row(transposed):
     for method in METHODS:
         with pytest.raises(ValueError, match=r"for 4 rows the module returned .* let it return \(rows, \.\.\.\)"):
             method().fit(net, A, labels)
+
+
+class OfIds(nn.Module):
+    """One id per row."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.last = nn.Embedding(6, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.last(self.table(x.reshape(-1)))
+
+
+@pytest.mark.parametrize("cls", METHODS)
+def test_one_id_per_row(cls):
+    ids = np.random.default_rng(0).integers(0, 6, 24)
+    labels = (ids > 2).astype(np.int64)
+    net = make_net(NeuralNetClassifier, OfIds, criterion=nn.CrossEntropyLoss).fit(ids, labels)
+    method = cls()
+    expected = method.fit(net, torch.from_numpy(ids), labels).transform(torch.from_numpy(ids[:3]))
+    for form in (lambda v: v, list):
+        np.testing.assert_allclose(method.fit(net, form(ids), labels).transform(form(ids[:3])), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 3, 3)])
+def test_slices_of_a_dataset(shape):
+    rng = np.random.default_rng(0)
+    X, labels = rng.normal(size=(24, *shape)).astype("float32"), rng.integers(0, 2, 24)
+    X_sliced, y_sliced = (SliceDataset(Dataset(X, labels), idx=i) for i in (0, 1))
+    n_in = int(np.prod(shape))
+    net = make_net(
+        NeuralNetClassifier, lambda: nn.Sequential(nn.Flatten(), nn.Linear(n_in, 2)), criterion=nn.CrossEntropyLoss
+    ).fit(X_sliced, y_sliced)
+    expected = SourceAttribution(n_segments=2).fit(net, X, labels).transform(X[:3], labels[:3])
+    found = SourceAttribution(n_segments=2).fit(net, X_sliced, y_sliced)
+    np.testing.assert_array_equal(found.transform(X_sliced[:3], y_sliced[:3]), expected)
+    np.testing.assert_array_equal(found.transform(X_sliced[:3]), found.transform(X[:3]))

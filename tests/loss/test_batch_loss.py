@@ -89,10 +89,18 @@ def test_the_first_of_several_outputs(tuples):
     torch.testing.assert_close(measure(output), output[:, 1])
 
 
-def test_a_loss_of_the_other_outputs_is_refused(rng):
-    network = Network.from_net(BothOutputs(OptionalState, criterion=nn.MSELoss).initialize())
-    with pytest.raises(ValueError, match="only a loss of the first output"):
-        network.calibrate(network.prepare(stateful(rng, N), rng.normal(size=(N, C))))
+def test_a_loss_of_the_other_outputs_is_refused_where_they_are_no_rows(rng):
+    """What a recurrent network keeps is of shape (layers, rows, ...)."""
+    module = nn.GRU(5, C, batch_first=True)
+
+    class OfTheState(NeuralNet):
+        def get_loss(self, y_pred, y_true, *args, **kwargs):
+            return (y_pred[0][:, -1] - y_true).pow(2).mean() + y_pred[1].pow(2).mean()
+
+    network = Network.from_net(OfTheState(module, criterion=nn.MSELoss).initialize())
+    rows = network.prepare(rng.normal(size=(N, 3, 5)).astype("float32"), rng.normal(size=(N, C)).astype("float32"))
+    with pytest.raises(ValueError, match=r"reads output 1 of its module, of shape \(1, 4, "):
+        network.calibrate(rows)
 
 
 def test_calibrating_anew_takes_the_new_number_of_outputs(rng):

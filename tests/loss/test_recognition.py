@@ -74,7 +74,7 @@ CASES = {
     ),
     "bce": (
         NeuralNet, nn.BCELoss, {}, C, nn.Sigmoid(), "multi",
-        lambda o, y: -(y * o.log() + (1 - y) * (1 - o).log()).mean(1), "elementwise",
+        lambda o, y: -(y * o.log() + (1 - y) * (1 - o).log()).mean(1), None,
     ),
     "kl": (
         NeuralNet, nn.KLDivLoss, {"reduction": "batchmean"}, C, nn.LogSoftmax(1), "probs",
@@ -145,6 +145,8 @@ def test_curvature_by_hand(case, name):
         expected = torch.eye(C, dtype=torch.float64).expand(N, C, C) / C
     elif name == "kl":  # of the distribution that the outputs stand for, in their coordinates
         expected = torch.diag_embed(output.exp())
+    elif name == "bce":
+        expected = torch.diag_embed(1 / (output * (1 - output))) / C
     else:
         one = [torch.autograd.functional.hessian(lambda o, i=i: by_hand(o[None], y[i : i + 1])[0], output[i].detach())
                for i in range(N)]  # fmt: skip
