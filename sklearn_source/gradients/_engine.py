@@ -14,7 +14,7 @@ from ._block_plan import plan_blocks
 from ._blocks import ROWS, to_matrices
 from ._capture import Capture
 from ._functional import LayerCall, network_gradients
-from ._parameter_selection import select_parameters
+from ._parameter_selection import refuse_scripts, select_parameters
 from ._parameter_use import Recorder
 from .layers import refuse_frequencies
 
@@ -46,13 +46,15 @@ class GradientEngine:
     Raises
     ------
     ValueError
-        When there is nothing to attribute to, or an embedding's gradients were divided by frequencies in the batch.
+        When there is nothing to attribute to, an embedding's gradients were divided by frequencies in the batch, or
+        parameters are those of TorchScript.
     """
 
     def __init__(self, module, forward, layers=None, treatment=None):
         self.module, self._forward = module, forward
         self.names = select_parameters(module, layers)
         refuse_frequencies(module, self.names)
+        refuse_scripts(module, self.names)
         self._treatment = treatment
         self._active = self._seen = None
         self._is_attached = False

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
-from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
+from ..utils._compat_torch import is_plain, tree_flatten, tree_map, tree_unflatten
 from ..utils._config import bytes_for
 
 
@@ -48,7 +48,7 @@ class LayerCall:
     def __init__(self, args, kwargs, output):
         self.inputs, self.spec = tree_flatten((args, kwargs))
         flat, spec = tree_flatten(output)
-        self.outputs = [i for i, t in enumerate(flat) if isinstance(t, torch.Tensor) and t.requires_grad]
+        self.outputs = [i for i, t in enumerate(flat) if is_plain(t) and t.requires_grad]
         if len(self.outputs) > 1:
             # One output may be computed from another, whose gradient would then arrive at both: they are parted here.
             flat = [t.clone() if i in self.outputs else t for i, t in enumerate(flat)]

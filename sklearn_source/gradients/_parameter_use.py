@@ -6,7 +6,7 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from ..utils._compat_torch import view_base
+from ..utils._compat_torch import is_plain, view_base
 from .layers import ELEMENTWISE, EXPANSIONS, IN_PLACE, READERS, SUBSTITUTES, BroadcastParameter, broadcast_of
 
 
@@ -97,9 +97,9 @@ class Recorder(TorchFunctionMode):
         if func in ELEMENTWISE and len(args) == 2 and (self._broadcast or self._rowless):
             args = self._expanded(func, args)
         output = func(*args, **kwargs)
-        if func in READERS and isinstance(output, torch.Tensor) and output.requires_grad:
+        if func in READERS and is_plain(output) and output.requires_grad:
             self._note_use(READERS[func](*args, **kwargs), output)
-        elif func in EXPANSIONS:
+        elif func in EXPANSIONS and is_plain(output):
             self._note_expansion(args[0], output)
         return output
 
@@ -126,7 +126,7 @@ class Recorder(TorchFunctionMode):
 
     def _resolve(self, tensor):
         """(name, first line) of a parameter, or of a part of one that is some of its lines."""
-        if not isinstance(tensor, torch.Tensor):
+        if not is_plain(tensor):
             return None
         if id(tensor) in self._watched:
             return self._watched[id(tensor)], 0
@@ -142,7 +142,7 @@ class Recorder(TorchFunctionMode):
         args = list(args)
         for i in (1,) if func in IN_PLACE else (0, 1):
             operand, other = args[i], args[1 - i]
-            if not isinstance(operand, torch.Tensor) or not isinstance(other, torch.Tensor):
+            if not is_plain(operand) or not is_plain(other):
                 continue
             base, axes = self._without_rows(operand)
             for axis in axes:

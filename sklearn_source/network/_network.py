@@ -11,7 +11,9 @@ from skorch import NeuralNet
 from ..loss import Categorical, RowLoss
 from ..rows import prepare_rows
 from ..utils._compat_skorch import module_names
+from ..utils._compat_torch import checkpointing_off
 from ..utils._fastpath import mha_fastpath_off
+from ._full_precision import FullPrecision
 from ._module_state import load_values, signature_of
 from ._private_net import PrivateNet
 
@@ -55,6 +57,8 @@ class Network:
             raise NotFittedError("the module has lazy parameters that were never given a shape: fit the net first")
         self.device, self.dtype = floating[0].device, floating[0].dtype
         self.row_loss = RowLoss(private_net, self.dtype, self.device)
+        # Where half precision was, the network itself may cast to it, which then has to meet float32 weights.
+        self._cast = self.device.type if getattr(net, "computes_in_float32", False) else None
         self.threshold = float(getattr(net, "threshold", 0.5))
 
     @classmethod
@@ -188,7 +192,7 @@ class Network:
 
     def _first_output(self, x):
         """The module's first output, and how many others there are; None where it returns no tuple."""
-        with mha_fastpath_off():
+        with mha_fastpath_off(), checkpointing_off(), FullPrecision(self._cast):
             output = self._private_net.net.infer(x)
         n_further = None
         if isinstance(output, tuple):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.conv import _ConvNd as Convolution
@@ -15,8 +18,10 @@ __all__ = [
     "Convolution",
     "Dropout",
     "HOOKS",
+    "checkpointing_off",
     "InstanceNorm",
     "is_compiled",
+    "is_plain",
     "original_of",
     "schema_of",
     "tree_flatten",
@@ -46,6 +51,11 @@ def view_base(tensor):
     return tensor._base
 
 
+def is_plain(value):
+    """Whether a value is a tensor with strides: neither sparse nor nested."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_nested
+
+
 def version_of(value):
     """How often a tensor was written to; None for anything else."""
     return getattr(value, "_version", None)
@@ -66,3 +76,25 @@ def original_of(module):
 def is_compiled(module):
     """Whether a module is what ``torch.compile`` made of another."""
     return original_of(module) is not None
+
+
+class _Plain:
+    """In the place of reentrant checkpointing: what it runs, run once, with its graph kept."""
+
+    @staticmethod
+    def apply(function, preserve_rng_state, *args):
+        return function(*args)
+
+
+@contextlib.contextmanager
+def checkpointing_off():
+    """Let reentrant checkpointing keep its graph for as long as the context lasts.
+
+    It hides the parameters that it uses from ``torch.autograd.grad``, whose gradients of them would be zero.
+    """
+    before = torch.utils.checkpoint.CheckpointFunction
+    torch.utils.checkpoint.CheckpointFunction = _Plain
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.CheckpointFunction = before

@@ -51,7 +51,7 @@ class FactoredRule(ParameterRule):
         ones = [None if bias is None else use.bias == (bias, use.weight[1]) for use in uses]
         # A partial, not a closure: a fitted estimator keeps some gradients, and is pickled.
         lay_out = functools.partial(_laid_out, self, [use.settings for use in uses], layout, ones)
-        sources = [use.x.detach() for use in uses]
+        sources = [use.x.detach().to(use.like.dtype) for use in uses]  # autocast casts what is not of its type
         if not layout.rows_first:  # no stretch of memory is some rows': laid out at once
             return lay_out(sources, slice(0, layout.n_rows))
         whole = len(uses) == 1 and len(sources[0]) == layout.n_rows
