@@ -103,7 +103,9 @@ class RowGradients:
         parameters, buffers = network.parameters(), network.buffers()
         self.trained = State(-1, parameters, buffers, tensor_digest({**parameters, **buffers}))
         self.engine = GradientEngine(network.module, network.forward, layers, treatment)
-        self.engine.verify(rows.batch(np.arange(min(_LOOKED_AT, len(rows))))[0])
+        # From first to last: neighbours may be of one class, which a network may treat alike.
+        spread = np.linspace(0, len(rows) - 1, min(_LOOKED_AT, len(rows))).round().astype(int)
+        self.engine.verify(rows.batch(spread)[0])
         probe, _ = rows.batch(np.arange(min(4, len(rows))))
         with self.engine.attached():
             capture = self.engine.capture(probe)

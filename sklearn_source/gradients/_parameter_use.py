@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from ..utils._compat_torch import is_plain, view_base
-from .layers import ELEMENTWISE, EXPANSIONS, IN_PLACE, READERS, SUBSTITUTES, BroadcastParameter, broadcast_of
+from .layers import ELEMENTWISE, EXPANSIONS, IN_PLACE, READERS, SUBSTITUTES, BroadcastParameter, broadcast_of, member_of
 
 
 class ParameterUse:
@@ -48,11 +50,21 @@ class ParameterUse:
         """Of the weight and the bias, as far as there are."""
         return [part[0] for part in (self.weight, self.bias) if part is not None]
 
+    @property
+    def is_of_member(self):
+        """Whether it is of one matrix of a stack of them."""
+        return isinstance(self.groups, str) and "g" in self.groups and len(self.x) == 1
+
     def n_positions_seen(self):
-        """How many vectors, indices or maps the function saw; 0 where that says nothing of rows."""
-        if not isinstance(self.x, torch.Tensor) or not self.x.numel():
-            return 0
-        return self.rule.n_positions_seen(self.x)
+        """How many vectors, indices or maps the function saw."""
+        if isinstance(self.x, torch.Tensor):
+            return self.rule.n_positions_seen(self.x) if self.x.numel() else 0
+        return math.prod(self.shape[:-1])  # a norm, or a parameter that meets the rows elsewhere
+
+    def is_uneven(self, n_rows):
+        """Whether that is nothing, or cannot be as many of every row."""
+        seen = self.n_positions_seen()
+        return seen % n_rows > 0 or seen == 0
 
     def per_row(self, grad, n_rows):
         """The gradient with rows in it, from what arrived at the edge (None: nothing did)."""
@@ -107,15 +119,29 @@ class Recorder(TorchFunctionMode):
         """Note what a reader read (:class:`Arguments` or None) where it is of a watched parameter."""
         if arguments is None:
             return
-        rule, x, weight, bias, settings, groups = arguments
-        weight, bias = self._resolve(weight), self._resolve(bias)
+        weight, bias = self._resolve(arguments.weight), self._resolve(arguments.bias)
+        base = view_base(arguments.weight) if weight is None and is_plain(arguments.weight) else None
+        if base is not None and id(base) in self._watched:
+            arguments, number = member_of(arguments, base) or (arguments, None)
+            weight = None if number is None else (self._watched[id(base)], number)
+            bias = bias if number is None else self._line_of(arguments.bias)
         if weight is None and bias is None:
             return
+        rule, x, _, _, settings, groups = arguments
         use = ParameterUse(rule, x, weight, bias, settings, groups, output)
         if rule.may_lack_rows and use.name in self._shared:
             self._rowless[id(output)] = (output, use)
         else:
             self.uses.append(use)
+
+    def _line_of(self, tensor):
+        """(name, number) of a parameter whose line with that number a tensor is; None where it is none."""
+        base = view_base(tensor) if is_plain(tensor) else None
+        if base is None or id(base) not in self._watched or base.dim() != tensor.dim() + 1:
+            return None
+        if tensor.shape != base.shape[1:] or tensor.stride() != base.stride()[1:]:
+            return None
+        return self._watched[id(base)], (tensor.storage_offset() - base.storage_offset()) // base.stride(0)
 
     def _watches_any(self, args, kwargs):
         """Whether a watched parameter, or a part of one, is among the arguments or in a list among them."""

@@ -23,8 +23,9 @@ sends what disagrees through ``torch.func``. ``tests/gradients/test_layer_regist
 from __future__ import annotations
 
 # Each kind registers itself by being imported.
-from . import _attention, _convolution, _embedding, _linear, _norm, _recurrent  # noqa: F401
+from . import _attention, _contraction, _convolution, _embedding, _linear, _norm, _recurrent  # noqa: F401
 from ._broadcasting import ELEMENTWISE, EXPANSIONS, IN_PLACE, BroadcastParameter, broadcast_of
+from ._contraction import member_of
 from ._embedding import refuse_frequencies
 from ._factored_rule import FactoredRule
 from ._layer_registry import (
@@ -40,6 +41,7 @@ from ._layer_registry import (
 )
 from ._mixed import Mixed
 from ._parameter_rule import ParameterRule
+from ._routed_layout import RoutedLayout
 from ._row_layout import RowLayout
 from ._torch_func import WholeLayer, WholeNetwork
 from ._vector_rule import VectorRule
@@ -55,6 +57,7 @@ __all__ = [
     "ParameterRule",
     "ParameterSpec",
     "READERS",
+    "RoutedLayout",
     "RowLayout",
     "SPECIFICATIONS",
     "SUBSTITUTES",
@@ -62,6 +65,7 @@ __all__ = [
     "WholeLayer",
     "WholeNetwork",
     "broadcast_of",
+    "member_of",
     "reads",
     "refuse_frequencies",
     "specifies",
