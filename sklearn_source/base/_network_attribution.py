@@ -126,6 +126,7 @@ class NetworkAttribution(BaseAttribution):
             raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
         self._credit(X, y, as_is, stage)
         x, targets = self._rows.batch(slice(0, 4))
+        self._network.compare_modes(x)
         output = validate_training_rows(self._network, x)
         self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
         self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
@@ -189,7 +190,7 @@ class NetworkAttribution(BaseAttribution):
 
     def _query_batches(self, X, y):
         X, y = read(self, self.net_, X, y, reset=False)
-        rows = self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape))
+        rows = self._network.prepare_queries(*cast_like_training(X, y, self._form, self._y_shape))
         if self._measure.needs_y and not rows.has_y:
             raise ValueError(
                 f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "

@@ -31,7 +31,7 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
     for block, v in zip(engine.blocks, vectors):
         tangents.update(from_matrices(block, v))
     parameters = {name: module.get_parameter(name).detach() for name in tangents}
-    wrapped = FunctionalForward(module, network.forward)
+    wrapped = FunctionalForward(module, network.forward_as_trained)
     total = {name: torch.zeros_like(t) for name, t in tangents.items()}
     for start in range(0, len(index), batch_size):
         x, y = rows.batch(index[start : start + batch_size])

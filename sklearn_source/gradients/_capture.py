@@ -19,6 +19,8 @@ class Capture:
     Parameters
     ----------
     engine : GradientEngine
+    forward : callable
+        What gave the output.
     x : batch
     output : Tensor (B, ...)
     uses : list of ParameterUse
@@ -26,8 +28,9 @@ class Capture:
         Of the layers whose gradients come from ``torch.func`` on the layer alone.
     """
 
-    def __init__(self, engine, x, output, uses, calls):
-        self._engine, self._x, self.output, self._uses, self._calls = engine, x, output, uses, calls
+    def __init__(self, engine, forward, x, output, uses, calls):
+        self._engine, self._forward, self._x, self.output = engine, forward, x, output
+        self._uses, self._calls = uses, calls
         self._of_weight, self._of_bias = defaultdict(list), defaultdict(list)
         for use in uses:
             if use.weight is not None:
@@ -40,7 +43,7 @@ class Capture:
         """The same graph for some blocks alone."""
         alone = copy.copy(self._engine)
         alone._set_blocks(blocks)
-        return Capture(alone, self._x, self.output, self._uses, self._calls)
+        return Capture(alone, self._forward, self._x, self.output, self._uses, self._calls)
 
     def pull(self, cotangent):
         """Gradients of ``<cotangent_n, output_n>`` for every row n.
@@ -56,7 +59,7 @@ class Capture:
         """
         engine, n_rows = self._engine, len(self.output)
         grads = self._arrived(cotangent)
-        whole = engine.dense_gradients(self._x, cotangent) if engine.dense_names else {}
+        whole = engine.dense_gradients(self._x, cotangent, forward=self._forward) if engine.dense_names else {}
         for name in engine.layer_names:
             whole.update(self._of_layer(name, grads))
         return [

@@ -148,13 +148,16 @@ class GradientEngine:
 
         return hook
 
-    def capture(self, x):
+    def capture(self, x, forward=None):
         """Run the network on a batch and keep what its per-row gradients need.
+
+        ``forward`` takes the place of the engine's own, through the same module.
 
         Memory: the activations of the batch, inputs and output gradients of every tapped layer.
         """
-        output, uses, calls, _ = self._run(x, self._watched, self._broadcast, self._shared, self._expansions)
-        capture = Capture(self, x, output, uses, calls)
+        forward = forward or self._forward
+        output, uses, calls, _ = self._run(forward, x, self._watched, self._broadcast, self._shared, self._expansions)
+        capture = Capture(self, forward, x, output, uses, calls)
         if self._seen is not None:
             self._admit(capture, _used(uses, calls) - self._seen)
         return capture
@@ -177,23 +180,23 @@ class GradientEngine:
                 )
         self._seen = self._seen | new
 
-    def _run(self, x, watched, *others):
+    def _run(self, forward, x, watched, *others):
         calls = defaultdict(list)
         # By identity, so anew each time: an engine may have been pickled.
         watched = {id(self.module.get_parameter(name)): name for name in watched}
         self._active = calls
         try:
             with torch.enable_grad(), mha_fastpath_off(), Recorder(watched, *others) as recorder:
-                output = self._forward(x)
+                output = forward(x)
         finally:
             self._active = None
         return output, recorder.uses, calls, recorder.expansions
 
-    def dense_gradients(self, x, cotangent, names=None):
+    def dense_gradients(self, x, cotangent, names=None, forward=None):
         """Per-row gradients of parameters through the whole network: dict name -> (B, *shape)."""
         names = self.dense_names if names is None else names
         with self.paused(), mha_fastpath_off():  # the other parameters would keep the whole graph alive
-            return network_gradients(self.module, self._forward, names, x, cotangent)
+            return network_gradients(self.module, forward or self._forward, names, x, cotangent)
 
     def verify(self, x):
         """Compare the blocks with autograd on some rows, and send what disagrees another way, in the end the dense one.
@@ -268,7 +271,7 @@ class GradientEngine:
         """
         loose = {b.parameters[0]: (0, 1) for b in self.blocks if b.rule.is_broadcast or not b.by_uses}
         with self.attached(), _failing_clearly():
-            output, self._observed, calls, _ = self._run(x, self.names, loose)
+            output, self._observed, calls, _ = self._run(self._forward, x, self.names, loose)
         if not output.requires_grad:
             raise ValueError(
                 f"the network's output depends on none of {self.names[:6]}: its forward detaches them, or runs them "
@@ -295,8 +298,10 @@ class GradientEngine:
         """The blocks whose gradients of some ``rows`` of ``x`` are not those of autograd."""
         with self.attached():
             with _failing_clearly():
-                output, uses, calls, self._expansions = self._run(x, self._watched, self._broadcast, self._shared)
-                capture = Capture(self, x, output, uses, calls)
+                output, uses, calls, self._expansions = self._run(
+                    self._forward, x, self._watched, self._broadcast, self._shared
+                )
+                capture = Capture(self, self._forward, x, output, uses, calls)
             cotangent = _made_up(output)
             try:
                 gradients = capture.pull(cotangent)

@@ -71,18 +71,19 @@ def find_reduction(batch_loss, output, y, x=None):
     index = torch.arange(min(len(output), 4), device=output.device) if len(output) > 1 else [0, 0]
     o, t, r = _nudge(take(output.detach(), index)), take(y, index), take(x, index)
     t = t if len(output) > 1 else map_tensors(_nudge, t)
+    # Of several outputs, as a siamese network has, the loss of one alone says nothing of the targets' shape.
+    hint = None if batch_loss.n_further_outputs else broadcast_hint(output, y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of the broadcasting that is refused below
         try:
             value = batch_loss(o, t, r)
         except Exception as error:
-            hint = broadcast_hint(output, y)
             if not hint:
                 raise
             raise TargetError(hint) from error
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"expected get_loss to return a tensor, got a {type(value).__name__}")
-        reduction, hint = _reduction_of_elements(batch_loss, o, t, r, value), broadcast_hint(output, y)
+        reduction = _reduction_of_elements(batch_loss, o, t, r, value)
         # A broadcast absolute error can equal the mean over rows on a few rows: there the rows alone prove nothing.
         if reduction is None and not (hint and batch_loss.has_elements):
             reduction = _reduction_of_rows(batch_loss, o, t, r, value)

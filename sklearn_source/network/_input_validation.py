@@ -12,6 +12,26 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
+class OutputError(TypeError):
+    """A module that returns something else than a tensor, or a tuple that starts with one.
+
+    Parameters
+    ----------
+    output : object
+        What it returned.
+    """
+
+    def __init__(self, output):
+        kind, key = type(output).__name__, "0"
+        if isinstance(output, Mapping):
+            kind += f" of {list(output)}"
+            key = next((repr(name) for name in ("logits", *output) if name in output), key)
+        super().__init__(
+            f"expected a module that returns a tensor (or a tuple that starts with one), got a {kind}: let the net's "
+            f"infer return the tensor that is the prediction, super().infer(x, **fit_params)[{key}]"
+        )
+
+
 def row_form(batch):
     """Shape and kind of one row: (shape, whether floating) for a tensor, the same in dicts and lists."""
     if isinstance(batch, Mapping):
@@ -32,7 +52,7 @@ def outputs_of(forward, x):
     """
     try:
         return forward(x).detach()
-    except torch.cuda.OutOfMemoryError:
+    except (torch.cuda.OutOfMemoryError, OutputError):
         raise
     except _FAILURES as error:
         raise ValueError(

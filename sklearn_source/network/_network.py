@@ -14,8 +14,10 @@ from ..utils._compat_skorch import module_names
 from ..utils._compat_torch import checkpointing_off
 from ..utils._fastpath import mha_fastpath_off
 from ._full_precision import FullPrecision
+from ._input_validation import OutputError
 from ._module_state import load_values, signature_of
 from ._private_net import PrivateNet
+from ._training_mode import training_flags, trains_otherwise
 
 
 class Network:
@@ -56,6 +58,7 @@ class Network:
         if any(torch.nn.parameter.is_lazy(p) for p in self.module.parameters()):
             raise NotFittedError("the module has lazy parameters that were never given a shape: fit the net first")
         self.device, self.dtype = floating[0].device, floating[0].dtype
+        self.trains_otherwise = False
         self.row_loss = RowLoss(private_net, self.dtype, self.device)
         # Where half precision was, the network itself may cast to it, which then has to meet float32 weights.
         self._cast = self.device.type if getattr(net, "computes_in_float32", False) else None
@@ -97,7 +100,8 @@ class Network:
         return cls(PrivateNet.from_net(net))
 
     def __getstate__(self):
-        return {"_private_net": self._private_net, "row_loss": self.row_loss}
+        kept = ("_private_net", "row_loss", "trains_otherwise")
+        return {name: vars(self)[name] for name in kept}
 
     def __setstate__(self, state):
         self.__init__(state["_private_net"])
@@ -144,8 +148,12 @@ class Network:
 
     # --- rows and outputs ---------------------------------------------------------------------------------------
 
+    def prepare_queries(self, X, y=None):
+        """:meth:`prepare` for queries, which are read as ``net.predict`` reads them: by the validation's iterator."""
+        return self._prepare(X, y, "iterator_valid")
+
     def prepare(self, X, y=None):
-        """Validated access to rows, as the net itself would read them.
+        """Validated access to rows, as the net's training reads them.
 
         Parameters
         ----------
@@ -165,9 +173,11 @@ class Network:
         TypeError
             A dataset without length or item access.
         """
-        return prepare_rows(
-            self._private_net.net, X, y, device=self.device, dtype=self.dtype, integer_targets=self._integer_targets()
-        )
+        return self._prepare(X, y, "iterator_train")
+
+    def _prepare(self, X, y, iterator):
+        net, integers = self._private_net.net, self._integer_targets()
+        return prepare_rows(net, X, y, iterator, device=self.device, dtype=self.dtype, integer_targets=integers)
 
     def _integer_targets(self):
         """What integer targets become: class labels int64, numbers the module's dtype, else as they are."""
@@ -190,6 +200,23 @@ class Network:
         """
         return self._first_output(x)[0]
 
+    def forward_as_trained(self, x):
+        """The same for training rows: in training mode where that differs for more than chance and statistics.
+
+        Dropout, and norms that take statistics over the batch, are in evaluation mode all the same.
+        """
+        return self._first_output_as_trained(x)[0]
+
+    def _first_output_as_trained(self, x):
+        if not self.trains_otherwise:
+            return self._first_output(x)
+        with training_flags(self.module):
+            return self._first_output(x)
+
+    def compare_modes(self, x):
+        """Find out on some training rows whether ``infer`` or the module treats rows otherwise in training."""
+        self.trains_otherwise = trains_otherwise(self.module, self.forward, x)
+
     def _first_output(self, x):
         """The module's first output, and how many others there are; None where it returns no tuple."""
         with mha_fastpath_off(), checkpointing_off(), FullPrecision(self._cast):
@@ -198,10 +225,7 @@ class Network:
         if isinstance(output, tuple):
             output, n_further = output[0], len(output) - 1
         if not isinstance(output, torch.Tensor):
-            raise TypeError(
-                f"expected a module that returns a tensor (or a tuple that starts with one), got a "
-                f"{type(output).__name__}"
-            )
+            raise OutputError(output)
         return output, n_further
 
     def calibrate(self, rows, indices=None):
@@ -227,7 +251,7 @@ class Network:
         indices = np.arange(len(rows)) if indices is None else np.asarray(indices)
         if not len(indices):
             raise ValueError("expected at least one training row, got none")
-        self.row_loss.calibrate(rows, indices, self._first_output)
+        self.row_loss.calibrate(rows, indices, self._first_output_as_trained)
 
     def signature(self):
         """str: a digest of the module's code and structure and of the loss, without the parameters' values.
