@@ -8,6 +8,7 @@ from collections import defaultdict
 
 import torch
 
+from ._cotangent import random_cotangent
 from ._functional import layer_gradients
 from .algebra import Dense, Factored
 from .layers import RoutedLayout, RowLayout
@@ -42,7 +43,7 @@ class Capture:
     def of_blocks(self, blocks):
         """The same graph for some blocks alone."""
         alone = copy.copy(self._engine)
-        alone._set_blocks(blocks)
+        alone.set_blocks(blocks)
         return Capture(alone, self._forward, self._x, self.output, self._uses, self._calls)
 
     def pull(self, cotangent):
@@ -69,16 +70,39 @@ class Capture:
             for block, shared in zip(engine.blocks, self._shared)
         ]
 
-    def largest_summands(self, cotangent):
-        """For every block the largest sum of sizes of what its gradient is a sum of: what its rounding goes by."""
-        grads = {key: grad.abs() for key, grad in self._arrived(cotangent).items() if isinstance(grad, torch.Tensor)}
-        sizes = []
-        for block in self._engine.blocks:
-            gradient = self._of_uses(block, grads, {}) if block.by_uses else None
-            if isinstance(gradient, Factored):
-                gradient = Factored(gradient.a.abs(), gradient.g.abs())
-            sizes.append(0.0 if gradient is None else float(gradient.matrix().abs().max()))
-        return sizes
+    def pull_or_none(self, cotangent, block):
+        """The gradient of one block alone; None where its rule fails."""
+        try:
+            return self.of_blocks([block]).pull(cotangent)[0]
+        except Exception:
+            return None
+
+    def largest_summand(self, cotangent, block):
+        """The largest sum of sizes of what a block's gradient is a sum of; zero for blocks by ``torch.func``."""
+        if not block.by_uses:
+            return 0.0
+        grads = {use: grad.abs() for use, grad in self._arrived(cotangent).items() if use in self._uses}
+        gradient = self._of_uses(block, grads, {})
+        if isinstance(gradient, Factored):
+            gradient = Factored(gradient.a.abs(), gradient.g.abs())
+        return float(gradient.matrix().abs().max())
+
+    def exact(self, cotangent, names):
+        """Sums over the rows as training has them, by ``backward()``: dict of name to tensor.
+
+        ``torch.autograd.grad`` does not see parameters that a function of its own hides, as reentrant checkpoints do.
+        """
+        module = self._engine.module
+        before = [(p, p.grad) for p in module.parameters()]
+        try:
+            for p, _ in before:
+                p.grad = None
+            self.output.backward(cotangent, retain_graph=True)
+            own = {name: module.get_parameter(name) for name in names}
+            return {name: torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for name, p in own.items()}
+        finally:
+            for p, grad in before:
+                p.grad = grad
 
     def _arrived(self, cotangent):
         """What comes back to every use and to every call: dict of tensors, of calls lists of tensors."""
@@ -119,8 +143,7 @@ class Capture:
     @functools.cached_property
     def _routed(self):
         """Rows found by what comes back."""
-        generator = torch.Generator().manual_seed(0)
-        cotangent = torch.randn(self.output.shape, generator=generator, dtype=torch.float64).to(self.output)
+        cotangent = random_cotangent(self.output)
         edges = [use.edge for use in self._uses]
 
         def pull(factors):

@@ -7,19 +7,16 @@ from collections import defaultdict
 
 import torch
 
-from ..utils._compat_torch import tree_leaves, tree_map
 from ..utils._fastpath import mha_fastpath_off
-from ..utils._warnings import warn
 from ._block_plan import plan_blocks
-from ._blocks import ROWS, to_matrices
+from ._blocks import to_matrices
 from ._capture import Capture
+from ._cotangent import random_cotangent
 from ._functional import LayerCall, network_gradients
 from ._parameter_selection import refuse_scripts, select_parameters
-from ._parameter_use import Recorder
+from ._parameter_use import Recorder, names_used
+from ._verification import Verification, is_close
 from .layers import refuse_frequencies
-
-# Rows of the check that the quick ways agree with autograd: three, which divides few position counts.
-_CHECK_ROWS = 3
 
 
 class GradientEngine:
@@ -56,19 +53,25 @@ class GradientEngine:
         refuse_frequencies(module, self.names)
         refuse_scripts(module, self.names)
         self._treatment = treatment
-        self._active = self._seen = None
+        self._active = self.seen = None  # seen: names of what the checked rows used
         self._is_attached = False
-        self._levels, self._observed, self._axes, self._expansions = {}, (), {}, {}
-        self._plan()
+        self.levels, self._observed, self._axes, self._expansions = {}, (), {}, {}
+        self.plan()
 
-    def _plan(self):
-        self._set_blocks(
+    def plan(self, uses=None):
+        """Split the parameters into blocks, by the uses of one forward pass and the ``levels`` of their owners."""
+        if uses is not None:
+            self._observed = uses
+            for use in uses:  # kept for their kinds alone
+                use.x = use.edge = use.like = None
+        self.set_blocks(
             plan_blocks(
-                self.module, self.names, treatment=self._treatment, levels=self._levels, uses=self._observed
+                self.module, self.names, treatment=self._treatment, levels=self.levels, uses=self._observed
             )
         )  # fmt: skip
 
-    def _set_blocks(self, blocks):
+    def set_blocks(self, blocks):
+        """Let gradients be of these blocks."""
         self.blocks = blocks
         self.dense_names = [b.parameters[0] for b in blocks if b.by_network]
         self.layer_names = list(dict.fromkeys(b.module for b in blocks if b.by_layer))
@@ -80,7 +83,11 @@ class GradientEngine:
     @property
     def has_routes(self):
         """Whether rows have used parameters that not all rows use."""
-        return any(b.is_routed and self._traces(b) & (self._seen or set()) for b in self.blocks)
+        return any(b.is_routed and self.traces(b) & (self.seen or set()) for b in self.blocks)
+
+    def traces(self, block):
+        """What :func:`names_used` says when the block is used."""
+        return {block.module} if block.by_layer else set(block.parameters)
 
     def layer_parameters(self, name):
         """Names, within the layer, of the parameters that ``torch.func`` finds on the layer; and if rows come first."""
@@ -158,27 +165,41 @@ class GradientEngine:
         forward = forward or self._forward
         output, uses, calls, _ = self._run(forward, x, self._watched, self._broadcast, self._shared, self._expansions)
         capture = Capture(self, forward, x, output, uses, calls)
-        if self._seen is not None:
-            self._admit(capture, _used(uses, calls) - self._seen)
+        if self.seen is not None:
+            self._admit(capture, names_used(uses, calls) - self.seen)
         return capture
+
+    def first_capture(self, x):
+        """:meth:`capture` of the rows that tell how parameters are expanded."""
+        output, uses, calls, self._expansions = self._run(
+            self._forward, x, self._watched, self._broadcast, self._shared
+        )
+        return Capture(self, self._forward, x, output, uses, calls)
+
+    def run_loosely(self, x):
+        """Output, uses of all parameters and calls of layers on some rows, wherever parameters may have rows."""
+        loose = {b.parameters[0]: (0, 1) for b in self.blocks if b.rule.is_broadcast or not b.by_uses}
+        with self.attached():
+            return self._run(self._forward, x, self.names, loose)[:3]
 
     def _admit(self, capture, new):
         """Let parameters that no row used before take part, where the sum of their gradients is that of autograd."""
         if not new:
             return
-        blocks = [block for block in self.blocks if self._traces(block) & new]
-        cotangent = _made_up(capture.output)
-        for block in blocks:
-            gradient = self._pull_or_none(capture, cotangent, block) if block.is_routed else None
-            exact = self._exact(capture.output, cotangent, block.parameters)
-            target, total = to_matrices(block, exact), None if gradient is None else gradient.matrix().sum(0)
-            if total is None or not _close(total, target, float(target.abs().max())):
+        cotangent = random_cotangent(capture.output)
+        for block in self.blocks:
+            if not self.traces(block) & new:
+                continue
+            gradient = capture.pull_or_none(cotangent, block) if block.is_routed else None
+            total = None if gradient is None else gradient.matrix().sum(0)
+            target = to_matrices(block, capture.exact(cotangent, block.parameters))
+            if total is None or not is_close(total, target, float(target.abs().max())):
                 raise ValueError(
                     f"{sorted(new)} took no part in the rows that the gradients were checked with, but do in others: "
                     "which parameters a row uses depends on the row. Put rows that use them first, or leave them out "
                     "with layers="
                 )
-        self._seen = self._seen | new
+        self.seen = self.seen | new
 
     def _run(self, forward, x, watched, *others):
         calls = defaultdict(list)
@@ -201,178 +222,22 @@ class GradientEngine:
     def verify(self, x):
         """Compare the blocks with autograd on some rows, and send what disagrees another way, in the end the dense one.
 
+        Warns of what goes the dense way.
+
         Parameters
         ----------
         x : batch
-            Three rows are compared; all are looked at for parameters that only some rows use (routed experts), which go
-            the dense way.
+            Three rows are compared; all are looked at for parameters that only some rows use, as experts have them,
+            and compared where there are some.
 
         Returns
         -------
         demoted : list of str
             Layers, or parameters of no layer, whose quick way was wrong for this network.
+
+        Raises
+        ------
+        ValueError
+            When gradients cannot be taken apart by rows, or the network fails on these.
         """
-        # Fewer rows come again: one row alone would not tell rows from positions.
-        few = tree_map(
-            lambda leaf: leaf[torch.arange(_CHECK_ROWS) % len(leaf)] if isinstance(leaf, torch.Tensor) else leaf, x
-        )
-        n_rows = max(len(leaf) for leaf in tree_leaves(x) if isinstance(leaf, torch.Tensor) and leaf.ndim)
-        others = tree_map(lambda leaf: leaf[1:] if isinstance(leaf, torch.Tensor) and leaf.ndim else leaf, x)
-        observed = [self._observe(rows) for rows in ([few, others, x] if n_rows > 1 else [few, x])]
-        checked, seen = observed[0].keys(), set().union(*observed)
-        self._seen, tried = seen, set()
-        # As many positions of every row, whichever rows: else which rows it sees depends on the rows.
-        routed = {name for name in seen if any(o.get(name) != observed[0].get(name) for o in observed)}
-        routed |= {name for name in seen if any(n % 1 or not n for n in observed[0].get(name, ()))}
-        self._send(tried, [b for b in self.blocks if b.by_layer and self._traces(b) & (seen - checked)], len(ROWS))
-        # What no row has used yet may be of that kind.
-        self._route(tried, [b for b in self.blocks if self._traces(b) & routed or not self._traces(b) & checked])
-        while True:
-            wrong = self._disagreeing(few, range(2))
-            if not wrong and seen - checked:
-                wrong = self._disagreeing(x, range(n_rows))
-            quick = [block for block in wrong if not block.by_network]
-            if not quick:
-                break
-            self._send(tried, quick, 1)
-        if wrong:
-            raise ValueError(
-                f"per-row gradients of {[b.name for b in wrong]} cannot be taken apart by rows: the network's "
-                "output for one row seems to depend on other rows of the batch. Use layers= to leave these "
-                "parameters out"
-            )
-        slow = [name for block in self.blocks if block.by_network for name in block.parameters]
-        if slow:
-            shown = ", ".join(slow[:6]) + (f" and {len(slow) - 6} more" if len(slow) > 6 else "")
-            warn(
-                f"no quick way of per-row gradients fits how the network uses {shown}: they go through the whole "
-                "network row by row, which may take many times longer. Leave them out with layers= if it does"
-            )
-        return sorted({owner for owner, name in tried if name in self.dense_names})
-
-    def _route(self, tried, blocks):
-        """Look for the rows of blocks wherever they were sent; returns whether there are any to look for."""
-        blocks = [block for block in blocks if block.by_uses and not block.rule.is_broadcast]
-        for block in blocks:
-            self._send(tried, [block], ROWS.index("routed") - self._levels.get(block.module, 0))
-        return bool(blocks)
-
-    def _send(self, tried, blocks, levels):
-        """Send blocks so many levels on; past the last of :data:`ROWS` is the dense way."""
-        tried.update((block.module, name) for block in blocks for name in block.parameters)
-        for owner in {block.module for block in blocks}:
-            self._levels[owner] = self._levels.get(owner, 0) + levels
-        self._plan()
-
-    def _observe(self, x):
-        """Plan by what functions use the parameters on some rows.
-
-        Returns, by the names of what was used, how many positions per row each use saw.
-        """
-        loose = {b.parameters[0]: (0, 1) for b in self.blocks if b.rule.is_broadcast or not b.by_uses}
-        with self.attached(), _failing_clearly():
-            output, self._observed, calls, _ = self._run(self._forward, x, self.names, loose)
-        if not output.requires_grad:
-            raise ValueError(
-                f"the network's output depends on none of {self.names[:6]}: its forward detaches them, or runs them "
-                "under no_grad. Choose other parameters with layers="
-            )
-        seen, members = {name: [] for name in calls}, defaultdict(set)
-        for use in self._observed:
-            for name in use.names:
-                seen.setdefault(name, []).append(use.n_positions_seen() / len(output))
-            if use.is_of_member:
-                members[use.weight[0]].add(use.weight[1])
-            use.x = use.edge = use.like = None  # kept for their kinds alone
-        for name, used in members.items():
-            if len(used) < len(self.module.get_parameter(name)):
-                seen[name].append(0)  # some matrix of the stack saw nothing
-        self._plan()
-        return seen
-
-    def _traces(self, block):
-        """What :func:`_used` says when the block is used."""
-        return {block.module} if block.by_layer else set(block.parameters)
-
-    def _disagreeing(self, x, rows):
-        """The blocks whose gradients of some ``rows`` of ``x`` are not those of autograd."""
-        with self.attached():
-            with _failing_clearly():
-                output, uses, calls, self._expansions = self._run(
-                    self._forward, x, self._watched, self._broadcast, self._shared
-                )
-                capture = Capture(self, self._forward, x, output, uses, calls)
-            cotangent = _made_up(output)
-            try:
-                gradients = capture.pull(cotangent)
-            except Exception:  # a layer that no rule fits (its shapes, its arguments): let each be judged alone
-                gradients = [self._pull_or_none(capture, cotangent, block) for block in self.blocks]
-            wrong = []
-            for row in rows:
-                masked = torch.zeros_like(cotangent)
-                masked[row] = cotangent[row]
-                exact = self._exact(output, masked, self.names)
-                largest = max(float(e.abs().max()) for e in exact.values())
-                for block, gradient in zip(self.blocks, gradients):
-                    if block in wrong:
-                        continue
-                    target = to_matrices(block, exact)
-                    own = None if gradient is None else gradient[row : row + 1].matrix()[0]
-                    if own is None or not (
-                        _close(own, target, largest) or _close(own, target, self._summands(capture, masked, block))
-                    ):
-                        wrong.append(block)
-        return wrong
-
-    def _summands(self, capture, cotangent, block):
-        """How large the numbers are that a block's gradient is a sum of: where they cancel, it is their rounding."""
-        return capture.of_blocks([block]).largest_summands(cotangent)[0]
-
-    def _exact(self, output, cotangent, names):
-        """Gradients of ``<cotangent, output>`` as training has them, by ``backward()``: dict of name to tensor.
-
-        ``torch.autograd.grad`` does not see parameters that a function of its own hides, as reentrant checkpoints do.
-        """
-        before = [(p, p.grad) for p in self.module.parameters()]
-        try:
-            for p, _ in before:
-                p.grad = None
-            output.backward(cotangent, retain_graph=True)
-            own = {name: self.module.get_parameter(name) for name in names}
-            return {name: torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for name, p in own.items()}
-        finally:
-            for p, grad in before:
-                p.grad = grad
-
-    def _pull_or_none(self, capture, cotangent, block):
-        """The gradient of one block alone; None where its rule fails."""
-        try:
-            return capture.of_blocks([block]).pull(cotangent)[0]
-        except Exception:
-            return None
-
-
-def _used(uses, calls):
-    """Names of the parameters that functions used, and of the layers that were called."""
-    return {name for use in uses for name in use.names} | set(calls)
-
-
-def _made_up(output):
-    """A random cotangent of an output."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
-
-
-@contextlib.contextmanager
-def _failing_clearly():
-    try:
-        yield
-    except RuntimeError as error:
-        raise ValueError(f"the network failed on a batch of training rows: {error}") from error
-
-
-def _close(value, expected, largest):
-    """Up to rounding: of the block itself, or of the largest gradient, of which a vanishing one may be a difference."""
-    tolerance = 1e-8 if expected.dtype == torch.float64 else 2e-3
-    rounding = 40 * torch.finfo(expected.dtype).eps * largest + 1e-12
-    return bool((value - expected).abs().max() <= tolerance * float(expected.abs().max()) + rounding)
+        return Verification(self, x)()

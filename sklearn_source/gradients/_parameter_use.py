@@ -72,6 +72,11 @@ class ParameterUse:
         return grad if self.broadcast is None else self.broadcast.per_row(grad, n_rows)
 
 
+def names_used(uses, calls):
+    """Names of the parameters that functions used, and of the layers that were called."""
+    return {name for use in uses for name in use.names} | set(calls)
+
+
 class Recorder(TorchFunctionMode):
     """Notes in ``uses`` every use of the ``watched`` parameters that a reader of ``layers`` understands.
 

@@ -9,6 +9,7 @@ import torch
 from skorch import NeuralNet, NeuralNetClassifier
 
 from ..utils._compat_skorch import criterion_names
+from ..utils._compat_torch import quiet_vmap
 from ..utils._tree import map_tensors, take
 from ._weighted_mean import FAILURES
 
@@ -75,7 +76,7 @@ class BatchLoss:
 
         if not self._one_by_one:
             with contextlib.suppress(*FAILURES):
-                return torch.func.vmap(one, in_dims=_dims(output, y, x))(output, y, x)
+                return quiet_vmap(one, in_dims=_dims(output, y, x))(output, y, x)
         losses = [self(o, t, rest).reshape(()) for o, t, rest in _rows(output, y, x)]
         self._one_by_one = True  # a criterion that looks at values (if loss > 0:) cannot be vectorised
         return torch.stack(losses)
@@ -89,7 +90,7 @@ class BatchLoss:
         if not self._one_by_one:
             try:
                 second = torch.func.jacrev(torch.func.grad(one))  # the reverse way: few losses have a forward one
-                return torch.func.vmap(second, in_dims=_dims(output, y, x))(output, y, x).detach()
+                return quiet_vmap(second, in_dims=_dims(output, y, x))(output, y, x).detach()
             except FAILURES:
                 self._one_by_one = True
         with torch.enable_grad():

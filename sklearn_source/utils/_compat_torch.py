@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 
 import torch
 import torch.utils.checkpoint
@@ -23,6 +24,7 @@ __all__ = [
     "is_compiled",
     "is_plain",
     "original_of",
+    "quiet_vmap",
     "schema_of",
     "tree_flatten",
     "tree_leaves",
@@ -54,6 +56,18 @@ def view_base(tensor):
 def is_plain(value):
     """Whether a value is a tensor with strides: neither sparse nor nested."""
     return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_nested
+
+
+def quiet_vmap(function, **options):
+    """``torch.func.vmap`` without its warning of functions that have no batching rule, which no user can mend."""
+    mapped = torch.func.vmap(function, **options)
+
+    def quietly(*args):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            return mapped(*args)
+
+    return quietly
 
 
 def version_of(value):
