@@ -138,6 +138,8 @@ class NetworkAttribution(BaseAttribution):
         self._credit(X, y, as_is, stage)
         warn_changing_rows(self._rows, "training rows")
         x, targets = self._rows.batch(slice(0, 4))
+        if self._reads_loss:
+            self._network.compare_modes(x)
         output = validate_training_rows(self._network, x) if self._reads_loss else outputs_of(self._network.forward, x)
         self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
         if self._reads_loss:
@@ -215,7 +217,7 @@ class NetworkAttribution(BaseAttribution):
 
     def _query_batches(self, X, y):
         X, y = read(self, self.net_, X, y, reset=False)
-        rows = self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape))
+        rows = self._network.prepare_queries(*cast_like_training(X, y, self._form, self._y_shape))
         if self._measure.needs_y and not rows.has_y:
             raise ValueError(
                 f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "

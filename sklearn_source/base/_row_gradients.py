@@ -105,8 +105,10 @@ class RowGradients:
         self.network = network
         parameters, buffers = network.parameters(), network.buffers()
         self.trained = State(-1, parameters, buffers, tensor_digest({**parameters, **buffers}))
-        self.engine = GradientEngine(network.module, network.forward, layers, treatment)
-        self.engine.verify(rows.batch(np.arange(min(_LOOKED_AT, len(rows))))[0])
+        self.engine = GradientEngine(network.module, network.forward_as_trained, layers, treatment)
+        # From first to last: neighbours may be of one class, which a network may treat alike.
+        spread = np.linspace(0, len(rows) - 1, min(_LOOKED_AT, len(rows))).round().astype(int)
+        self.engine.verify(rows.batch(spread)[0])
         probe, _ = rows.batch(np.arange(min(4, len(rows))))
         with self.engine.attached():
             capture = self.engine.capture(probe)
@@ -201,7 +203,7 @@ class RowGradients:
         """
         with self.engine.attached():
             self.load(state or self.trained)
-            capture = self.engine.capture(x)
+            capture = self.engine.capture(x, self.network.forward)
             output = capture.output.detach().requires_grad_()
             if target is None:
                 target = measure.target(output.detach(), y, x)

@@ -166,7 +166,7 @@ class Curvature(BaseEstimator, ABC):
         probe, _ = rows.batch(index[:1])
         network.load(checkpoints[-1].parameters, checkpoints[-1].buffers)
         with torch.no_grad():
-            n_roots = network.forward(probe).shape[1:].numel()
+            n_roots = network.forward_as_trained(probe).shape[1:].numel()
         fisher = choose_fisher(self.fisher, network, n_roots)
         n_columns = {"exact": n_roots, "sampled": self.n_samples}.get(fisher, 1)
         return FisherStream(

@@ -6,6 +6,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..gradients import FunctionalForward, from_matrices, to_matrices
+from ..utils._compat_torch import quiet_vmap
 
 # Vectors pushed through one batch together: each holds a copy of the batch's activations.
 _VECTORS_AT_ONCE = 8
@@ -31,7 +32,7 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
     for block, v in zip(engine.blocks, vectors):
         tangents.update(from_matrices(block, v))
     parameters = {name: module.get_parameter(name).detach() for name in tangents}
-    wrapped = FunctionalForward(module, network.forward)
+    wrapped = FunctionalForward(module, network.forward_as_trained)
     total = {name: torch.zeros_like(t) for name, t in tangents.items()}
     for start in range(0, len(index), batch_size):
         x, y = rows.batch(index[start : start + batch_size])
@@ -48,7 +49,7 @@ def gauss_newton_product(network, engine, rows, index, vectors, batch_size):
             return pull(hessian.product(pushed))[0]
 
         with sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no forward mode
-            part = torch.func.vmap(product, chunk_size=_VECTORS_AT_ONCE)(tangents)
+            part = quiet_vmap(product, chunk_size=_VECTORS_AT_ONCE)(tangents)
         for name in total:
             total[name] += part[name]
     total = {name: t / len(index) for name, t in total.items()}

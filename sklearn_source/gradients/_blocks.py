@@ -9,7 +9,7 @@ import torch
 from .layers import ParameterRule
 
 # Where rows are looked for, one after the other.
-ROWS = ("first", "second", "shared")
+ROWS = ("first", "second", "routed", "shared")
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Block:
         How the block's per-row gradient comes about.
     module : str
         The owning layer's name.
-    rows : {"first", "second", "shared"}
-        Whether rows are the first axis of what the layer sees, the second, as in (T, B, d), or none, as where positions
-        are embedded that are the same for all rows.
+    rows : {"first", "second", "routed", "shared"}
+        Whether rows are the first axis of what the layer sees, the second, as in (T, B, d), any of it, as where tokens
+        are sent to experts, or none, as where positions are embedded that are the same for all rows.
     """
 
     name: str
@@ -95,7 +95,12 @@ class Block:
     @property
     def lacks_rows(self) -> bool:
         """Whether the layer sees one input for all rows."""
-        return self.rows == ROWS[2]
+        return self.rows == "shared"
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether which rows the layer sees depends on the rows."""
+        return self.rows == "routed"
 
 
 def to_matrices(block: Block, values: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections import defaultdict
 
 import torch
 
+from ._cotangent import random_cotangent
 from ._functional import layer_gradients
-from .algebra import Dense
-from .layers import RowLayout
+from .algebra import Dense, Factored
+from .layers import RoutedLayout, RowLayout
 
 
 class Capture:
@@ -17,6 +20,8 @@ class Capture:
     Parameters
     ----------
     engine : GradientEngine
+    forward : callable
+        What gave the output.
     x : batch
     output : Tensor (B, ...)
     uses : list of ParameterUse
@@ -24,8 +29,9 @@ class Capture:
         Of the layers whose gradients come from ``torch.func`` on the layer alone.
     """
 
-    def __init__(self, engine, x, output, uses, calls):
-        self._engine, self._x, self.output, self._uses, self._calls = engine, x, output, uses, calls
+    def __init__(self, engine, forward, x, output, uses, calls):
+        self._engine, self._forward, self._x, self.output = engine, forward, x, output
+        self._uses, self._calls = uses, calls
         self._of_weight, self._of_bias = defaultdict(list), defaultdict(list)
         for use in uses:
             if use.weight is not None:
@@ -33,6 +39,12 @@ class Capture:
             if use.bias is not None:
                 self._of_bias[use.bias[0]].append(use)
         self._shared = [{} for _ in engine.blocks]
+
+    def of_blocks(self, blocks):
+        """The same graph for some blocks alone."""
+        alone = copy.copy(self._engine)
+        alone.set_blocks(blocks)
+        return Capture(alone, self._forward, self._x, self.output, self._uses, self._calls)
 
     def pull(self, cotangent):
         """Gradients of ``<cotangent_n, output_n>`` for every row n.
@@ -47,15 +59,8 @@ class Capture:
             Repeated pulls share the inputs ``a``.
         """
         engine, n_rows = self._engine, len(self.output)
-        calls = [call for name in engine.layer_names for call in self._calls.get(name, ())]
-        edges = [use.edge for use in self._uses] + [edge for call in calls for edge in call.edges]
-        pulled = iter(())
-        if edges:
-            pulled = torch.autograd.grad(self.output, edges, cotangent, retain_graph=True, allow_unused=True)
-            pulled = iter(pulled)
-        grads = {use: use.per_row(next(pulled), n_rows) for use in self._uses}
-        grads.update({call: call.materialized([next(pulled) for _ in call.edges]) for call in calls})
-        whole = engine.dense_gradients(self._x, cotangent) if engine.dense_names else {}
+        grads = self._arrived(cotangent)
+        whole = engine.dense_gradients(self._x, cotangent, forward=self._forward) if engine.dense_names else {}
         for name in engine.layer_names:
             whole.update(self._of_layer(name, grads))
         return [
@@ -65,6 +70,53 @@ class Capture:
             for block, shared in zip(engine.blocks, self._shared)
         ]
 
+    def pull_or_none(self, cotangent, block):
+        """The gradient of one block alone; None where its rule fails."""
+        try:
+            return self.of_blocks([block]).pull(cotangent)[0]
+        except Exception:
+            return None
+
+    def largest_summand(self, cotangent, block):
+        """The largest sum of sizes of what a block's gradient is a sum of; zero for blocks by ``torch.func``."""
+        if not block.by_uses:
+            return 0.0
+        grads = {use: grad.abs() for use, grad in self._arrived(cotangent).items() if use in self._uses}
+        gradient = self._of_uses(block, grads, {})
+        if isinstance(gradient, Factored):
+            gradient = Factored(gradient.a.abs(), gradient.g.abs())
+        return float(gradient.matrix().abs().max())
+
+    def exact(self, cotangent, names):
+        """Sums over the rows as training has them, by ``backward()``: dict of name to tensor.
+
+        ``torch.autograd.grad`` does not see parameters that a function of its own hides, as reentrant checkpoints do.
+        """
+        module = self._engine.module
+        before = [(p, p.grad) for p in module.parameters()]
+        try:
+            for p, _ in before:
+                p.grad = None
+            self.output.backward(cotangent, retain_graph=True)
+            own = {name: module.get_parameter(name) for name in names}
+            return {name: torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for name, p in own.items()}
+        finally:
+            for p, grad in before:
+                p.grad = grad
+
+    def _arrived(self, cotangent):
+        """What comes back to every use and to every call: dict of tensors, of calls lists of tensors."""
+        n_rows = len(self.output)
+        calls = [call for name in self._engine.layer_names for call in self._calls.get(name, ())]
+        edges = [use.edge for use in self._uses] + [edge for call in calls for edge in call.edges]
+        pulled = iter(())
+        if edges:
+            pulled = torch.autograd.grad(self.output, edges, cotangent, retain_graph=True, allow_unused=True)
+            pulled = iter(pulled)
+        grads = {use: use.per_row(next(pulled), n_rows) for use in self._uses}
+        grads.update({call: call.materialized([next(pulled) for _ in call.edges]) for call in calls})
+        return grads
+
     def _of_uses(self, block, grads, shared):
         """The gradient of a block from its uses and ``grads``, what came back to each; ``shared`` by repeated pulls."""
         rule, n_rows = block.rule, len(self.output)
@@ -72,7 +124,34 @@ class Capture:
         pairs = [(use, grads[use]) for use in uses if rule.takes(use)]
         if not pairs:
             return rule.zero_gradient(n_rows, block.bias, self.output)
-        return rule.row_gradient(pairs, block.bias, RowLayout(n_rows, block.rows_first), shared)
+        return rule.row_gradient(pairs, block.bias, self._layout(block, pairs), shared)
+
+    def _layout(self, block, pairs):
+        """Where the rows are in what a block's layer sees."""
+        n_rows = len(self.output)
+        plain = RowLayout(n_rows, block.rows_first)
+        if block.is_routed:
+            return self._routed
+        if block.lacks_rows:
+            return plain
+        if any(use.is_uneven(n_rows) for use, _ in pairs):
+            return self._routed
+        # Where other parameters are used by some rows only, these may be as well, of as many positions by chance.
+        chance = self._engine.has_routes and not all(self._routed.agrees(use, plain) for use, _ in pairs)
+        return self._routed if chance else plain
+
+    @functools.cached_property
+    def _routed(self):
+        """Rows found by what comes back."""
+        cotangent = random_cotangent(self.output)
+        edges = [use.edge for use in self._uses]
+
+        def pull(factors):
+            factors = factors.to(cotangent).reshape(-1, *[1] * (cotangent.dim() - 1))
+            grads = torch.autograd.grad(self.output, edges, cotangent * factors, retain_graph=True, allow_unused=True)
+            return {use: use.per_row(grad, len(factors)) for use, grad in zip(self._uses, grads)}
+
+        return RoutedLayout(len(self.output), pull)
 
     def _of_layer(self, name, grads):
         """Gradients by ``torch.func`` of a layer's calls, summed: dict of parameter name to (B, *shape)."""

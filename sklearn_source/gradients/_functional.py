@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
-from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
+from ..utils._compat_torch import is_plain, quiet_vmap, tree_flatten, tree_map, tree_unflatten
 from ..utils._config import bytes_for
 
 
@@ -48,7 +46,7 @@ class LayerCall:
     def __init__(self, args, kwargs, output):
         self.inputs, self.spec = tree_flatten((args, kwargs))
         flat, spec = tree_flatten(output)
-        self.outputs = [i for i, t in enumerate(flat) if isinstance(t, torch.Tensor) and t.requires_grad]
+        self.outputs = [i for i, t in enumerate(flat) if is_plain(t) and t.requires_grad]
         if len(self.outputs) > 1:
             # One output may be computed from another, whose gradient would then arrive at both: they are parted here.
             flat = [t.clone() if i in self.outputs else t for i, t in enumerate(flat)]
@@ -123,10 +121,8 @@ def _row_by_row(value, parameters, leaves, spec, axes, cotangents):
     size = sum(p.numel() * p.element_size() for p in parameters.values())
     chunk = max(1, bytes_for("functional_gradients") // max(size, 1))
     try:
-        # A layer without a batching rule is slower, which the user cannot mend: torch's warning is dropped.
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="There is a performance drop")
-            pull = torch.func.vmap(
+        with torch.no_grad():
+            pull = quiet_vmap(
                 torch.func.grad(of_row), in_dims=(None, 0, 0), chunk_size=chunk if chunk < n_rows else None
             )
             return pull(parameters, inputs, cotangents)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 
+import torch
+
 from ..utils._warnings import warn
 
 
@@ -48,6 +50,17 @@ def select_parameters(module, layers=None):
             raise ValueError(f"layers: the network has no layer or parameter {layer!r}; did you mean one of {near}?")
         chosen.update(below)
     return [name for name in trainable if name in chosen]
+
+
+def refuse_scripts(module, names):
+    """TorchScript hides how a layer uses its parameters, and takes no others for it."""
+    scripts = [owner for owner, layer in module.named_modules() if isinstance(layer, torch.jit.ScriptModule)]
+    scripts = [owner for owner in scripts if any(_is_below(name, owner) for name in names)]
+    if scripts:
+        raise ValueError(
+            f"expected modules of Python, got TorchScript in {scripts}: build the net from the modules that were given "
+            "to torch.jit.script or torch.jit.trace, with the same weights, or leave these out with layers="
+        )
 
 
 def _is_below(name, layer):

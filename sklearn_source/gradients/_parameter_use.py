@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from ..utils._compat_torch import view_base
-from .layers import ELEMENTWISE, EXPANSIONS, IN_PLACE, READERS, SUBSTITUTES, BroadcastParameter, broadcast_of
+from ..utils._compat_torch import is_plain, view_base
+from .layers import ELEMENTWISE, EXPANSIONS, IN_PLACE, READERS, SUBSTITUTES, BroadcastParameter, broadcast_of, member_of
 
 
 class ParameterUse:
@@ -48,16 +50,31 @@ class ParameterUse:
         """Of the weight and the bias, as far as there are."""
         return [part[0] for part in (self.weight, self.bias) if part is not None]
 
+    @property
+    def is_of_member(self):
+        """Whether it is of one matrix of a stack of them."""
+        return isinstance(self.groups, str) and "g" in self.groups and len(self.x) == 1
+
     def n_positions_seen(self):
-        """How many vectors, indices or maps the function saw; 0 where that says nothing of rows."""
-        if not isinstance(self.x, torch.Tensor) or not self.x.numel():
-            return 0
-        return self.rule.n_positions_seen(self.x)
+        """How many vectors, indices or maps the function saw."""
+        if isinstance(self.x, torch.Tensor):
+            return self.rule.n_positions_seen(self.x) if self.x.numel() else 0
+        return math.prod(self.shape[:-1])  # a norm, or a parameter that meets the rows elsewhere
+
+    def is_uneven(self, n_rows):
+        """Whether that is nothing, or cannot be as many of every row."""
+        seen = self.n_positions_seen()
+        return seen % n_rows > 0 or seen == 0
 
     def per_row(self, grad, n_rows):
         """The gradient with rows in it, from what arrived at the edge (None: nothing did)."""
         grad = self.like.new_zeros(self.shape) if grad is None else grad.detach()
         return grad if self.broadcast is None else self.broadcast.per_row(grad, n_rows)
+
+
+def names_used(uses, calls):
+    """Names of the parameters that functions used, and of the layers that were called."""
+    return {name for use in uses for name in use.names} | set(calls)
 
 
 class Recorder(TorchFunctionMode):
@@ -97,9 +114,9 @@ class Recorder(TorchFunctionMode):
         if func in ELEMENTWISE and len(args) == 2 and (self._broadcast or self._rowless):
             args = self._expanded(func, args)
         output = func(*args, **kwargs)
-        if func in READERS and isinstance(output, torch.Tensor) and output.requires_grad:
+        if func in READERS and is_plain(output) and output.requires_grad:
             self._note_use(READERS[func](*args, **kwargs), output)
-        elif func in EXPANSIONS:
+        elif func in EXPANSIONS and is_plain(output):
             self._note_expansion(args[0], output)
         return output
 
@@ -107,15 +124,29 @@ class Recorder(TorchFunctionMode):
         """Note what a reader read (:class:`Arguments` or None) where it is of a watched parameter."""
         if arguments is None:
             return
-        rule, x, weight, bias, settings, groups = arguments
-        weight, bias = self._resolve(weight), self._resolve(bias)
+        weight, bias = self._resolve(arguments.weight), self._resolve(arguments.bias)
+        base = view_base(arguments.weight) if weight is None and is_plain(arguments.weight) else None
+        if base is not None and id(base) in self._watched:
+            arguments, number = member_of(arguments, base) or (arguments, None)
+            weight = None if number is None else (self._watched[id(base)], number)
+            bias = bias if number is None else self._line_of(arguments.bias)
         if weight is None and bias is None:
             return
+        rule, x, _, _, settings, groups = arguments
         use = ParameterUse(rule, x, weight, bias, settings, groups, output)
         if rule.may_lack_rows and use.name in self._shared:
             self._rowless[id(output)] = (output, use)
         else:
             self.uses.append(use)
+
+    def _line_of(self, tensor):
+        """(name, number) of a parameter whose line with that number a tensor is; None where it is none."""
+        base = view_base(tensor) if is_plain(tensor) else None
+        if base is None or id(base) not in self._watched or base.dim() != tensor.dim() + 1:
+            return None
+        if tensor.shape != base.shape[1:] or tensor.stride() != base.stride()[1:]:
+            return None
+        return self._watched[id(base)], (tensor.storage_offset() - base.storage_offset()) // base.stride(0)
 
     def _watches_any(self, args, kwargs):
         """Whether a watched parameter, or a part of one, is among the arguments or in a list among them."""
@@ -126,7 +157,7 @@ class Recorder(TorchFunctionMode):
 
     def _resolve(self, tensor):
         """(name, first line) of a parameter, or of a part of one that is some of its lines."""
-        if not isinstance(tensor, torch.Tensor):
+        if not is_plain(tensor):
             return None
         if id(tensor) in self._watched:
             return self._watched[id(tensor)], 0
@@ -142,7 +173,7 @@ class Recorder(TorchFunctionMode):
         args = list(args)
         for i in (1,) if func in IN_PLACE else (0, 1):
             operand, other = args[i], args[1 - i]
-            if not isinstance(operand, torch.Tensor) or not isinstance(other, torch.Tensor):
+            if not is_plain(operand) or not is_plain(other):
                 continue
             base, axes = self._without_rows(operand)
             for axis in axes:

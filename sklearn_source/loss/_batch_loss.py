@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import warnings
 
 import torch
 from skorch import NeuralNet, NeuralNetClassifier
 
 from ..utils._compat_skorch import criterion_names
+from ..utils._compat_torch import quiet_vmap
 from ..utils._tree import map_tensors, take
 from ._outputs import Outputs, copied, find_outputs
 from ._weighted_mean import FAILURES
@@ -149,8 +149,8 @@ class BatchLoss:
             return self(o.unsqueeze(0), _unsqueeze(t), _unsqueeze(rest)).reshape(())
 
         if not self._one_by_one:
-            with contextlib.suppress(*FAILURES), _quiet_fallback():
-                return torch.func.vmap(one, in_dims=_dims(output, y, x))(output, y, x)
+            with contextlib.suppress(*FAILURES):
+                return quiet_vmap(one, in_dims=_dims(output, y, x))(output, y, x)
         losses = [self(o, t, rest).reshape(()) for o, t, rest in _rows(output, y, x)]
         self._one_by_one = True  # a criterion that looks at values (if loss > 0:) cannot be vectorised
         return torch.stack(losses)
@@ -164,8 +164,7 @@ class BatchLoss:
         if not self._one_by_one:
             try:
                 second = torch.func.jacrev(torch.func.grad(one))  # the reverse way: few losses have a forward one
-                with _quiet_fallback():
-                    return torch.func.vmap(second, in_dims=_dims(output, y, x))(output, y, x).detach()
+                return quiet_vmap(second, in_dims=_dims(output, y, x))(output, y, x).detach()
             except FAILURES:
                 self._one_by_one = True
         with torch.enable_grad():
@@ -214,14 +213,6 @@ class BatchLoss:
         finally:
             for p in trainable:
                 p.requires_grad_(True)
-
-
-@contextlib.contextmanager
-def _quiet_fallback():
-    """Without torch's word on operations that vmap takes row by row: nobody but a developer of torch can mend that."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop")
-        yield
 
 
 def _rows_and_device(returned):

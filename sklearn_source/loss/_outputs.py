@@ -25,6 +25,11 @@ class Outputs:
         self._shapes = [tuple(returned[i].shape[1:]) for i in self._joined] if read else None
 
     @property
+    def are_several(self):
+        """Whether the module returns more than one."""
+        return self._n is not None and self._n > 1
+
+    @property
     def are_joined(self):
         """bool: whether the tensor holds more than the first output."""
         return self._joined is not None

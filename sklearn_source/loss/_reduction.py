@@ -72,18 +72,18 @@ def find_reduction(batch_loss, output, y, x=None):
     index = torch.arange(min(len(output), 4), device=output.device) if len(output) > 1 else [0, 0]
     o, t, r = _nudge(take(output.detach(), index)), take(y, index), take(x, index)
     t = t if len(output) > 1 else map_tensors(_nudge, t)
+    # Of several outputs, as a siamese network has, the loss of one alone says nothing of the targets' shape.
+    hint = None if batch_loss.outputs.are_several else broadcast_hint(output, y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of the broadcasting that is refused below
         try:
             value = batch_loss(o, t, r)
         except Exception as error:
-            hint = broadcast_hint(output, y)
             if not hint:
                 raise
             raise TargetError(hint) from error
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"expected get_loss to return a tensor, got a {type(value).__name__}")
-        hint = None if batch_loss.outputs.are_joined else broadcast_hint(output, y)
         reduction = _reduction(batch_loss, o, t, r, value, hint)
         if reduction is None and not batch_loss.is_torchs:  # a sum over rows, and a penalty once
             beyond = _BeyondPenalty(batch_loss)

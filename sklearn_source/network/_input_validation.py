@@ -6,10 +6,30 @@ from collections.abc import Mapping
 
 import torch
 
-from ..utils._compat_torch import tree_leaves, tree_map
+from ..utils._compat_torch import BatchNorm, tree_leaves, tree_map
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError)
+
+
+class OutputError(TypeError):
+    """A module that returns something else than a tensor, or a tuple that starts with one.
+
+    Parameters
+    ----------
+    output : object
+        What it returned.
+    """
+
+    def __init__(self, output):
+        kind, key = type(output).__name__, "0"
+        if isinstance(output, Mapping):
+            kind += f" of {list(output)}"
+            key = next((repr(name) for name in ("logits", *output) if name in output), key)
+        super().__init__(
+            f"expected a module that returns a tensor (or a tuple that starts with one), got a {kind}: let the net's "
+            f"infer return the tensor that is the prediction, super().infer(x, **fit_params)[{key}]"
+        )
 
 
 def row_form(batch):
@@ -23,7 +43,7 @@ def row_form(batch):
 
 @torch.no_grad()
 def outputs_of(forward, x):
-    """``forward`` of some training rows.
+    """``forward`` of some training rows, without a graph even where the module turns gradients on.
 
     Raises
     ------
@@ -31,8 +51,8 @@ def outputs_of(forward, x):
         When the network fails on them.
     """
     try:
-        return forward(x)
-    except torch.cuda.OutOfMemoryError:
+        return forward(x).detach()
+    except (torch.cuda.OutOfMemoryError, OutputError):
         raise
     except _FAILURES as error:
         raise ValueError(
@@ -49,7 +69,6 @@ def validate_training_rows(network, x):
         When the network fails on them, or the output of a row depends on the others or on chance.
     """
     output = outputs_of(network.forward, x)
-    alone = outputs_of(network.forward, tree_map(lambda leaf: leaf[:1] if isinstance(leaf, torch.Tensor) else leaf, x))
     sizes = {len(leaf) for leaf in tree_leaves(x) if isinstance(leaf, torch.Tensor) and leaf.ndim}
     if output.ndim == 0 or len(sizes) == 1 and len(output) not in sizes:
         raise ValueError(
@@ -57,16 +76,46 @@ def validate_training_rows(network, x):
             f"{tuple(output.shape)}: let it return (rows, ...), of a sequence (rows, tokens, classes), and flatten in "
             "the criterion or in get_loss"
         )
-    tolerance = _TOLERANCE.get(output.dtype, 2e-2)
-    if torch.isfinite(output).all() and not torch.allclose(
-        alone[0], output[0], tolerance, tolerance * output.abs().max()
-    ):
-        raise ValueError(
-            "the network's output for a row changes with the other rows of its batch, or from call to call: no "
-            "gradient belongs to one row. Statistics over a batch and random numbers must stop in evaluation mode, as "
-            "those of BatchNorm and Dropout do"
-        )
+    _require_own_outputs(network, x, output)
     return output
+
+
+def _require_own_outputs(network, x, output):
+    """Refuse a network whose output for the first row is another, or of another shape, without the other rows."""
+    first = tree_map(lambda leaf: leaf[:1] if isinstance(leaf, torch.Tensor) else leaf, x)
+    try:
+        with torch.no_grad():
+            alone = network.forward(first).detach()
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except _FAILURES as error:
+        alone, reason = None, f"the network fails on a single row ({error})"
+    if alone is not None:
+        if alone.shape != (1, *output.shape[1:]):
+            raise ValueError(
+                f"expected one output per row, but for a single row the module returned a tensor of shape "
+                f"{tuple(alone.shape)}, for {len(output)} rows {tuple(output.shape)}: name the axis that squeeze() "
+                "removes, squeeze(-1), so that the axis of the rows stays"
+            )
+        tolerance = _TOLERANCE.get(output.dtype, 2e-2)
+        if not torch.isfinite(output).all() or torch.allclose(
+            alone[0], output[0], tolerance, tolerance * float(output.abs().max())
+        ):
+            return
+        reason = "the network's output for a row changes with the other rows of its batch, or from call to call"
+    batch_norms = [
+        name
+        for name, layer in network.module.named_modules()
+        if isinstance(layer, BatchNorm) and layer.running_mean is None
+    ]
+    cause = (
+        f"{batch_norms} take statistics over the batch in evaluation mode too (track_running_stats=False): train with "
+        "running statistics, or with GroupNorm or LayerNorm"
+        if batch_norms
+        else "statistics over a batch and random numbers must stop in evaluation mode, as those of BatchNorm and "
+        "Dropout do"
+    )
+    raise ValueError(f"{reason}: no gradient belongs to one row; {cause}")
 
 
 def validate_query_rows(network, x, form):

@@ -11,10 +11,14 @@ from skorch import NeuralNet
 from ..loss import Categorical, RowLoss, find_penalty
 from ..rows import prepare_rows
 from ..utils._compat_skorch import module_names
+from ..utils._compat_torch import checkpointing_off
 from ..utils._fastpath import mha_fastpath_off
+from ._full_precision import FullPrecision
+from ._input_validation import OutputError
 from ._module_state import load_values, signature_of
 from ._outside_state import outside_state, set_outside_state
 from ._private_net import PrivateNet
+from ._training_mode import training_flags, trains_otherwise
 
 
 class Network:
@@ -55,7 +59,10 @@ class Network:
         if any(torch.nn.parameter.is_lazy(p) for p in self.module.parameters()):
             raise NotFittedError("the module has lazy parameters that were never given a shape: fit the net first")
         self.device, self.dtype = floating[0].device, floating[0].dtype
+        self.trains_otherwise = False
         self.row_loss = RowLoss(private_net, self.dtype, self.device)
+        # Where half precision was, the network itself may cast to it, which then has to meet float32 weights.
+        self._cast = self.device.type if getattr(net, "computes_in_float32", False) else None
         self.threshold = float(getattr(net, "threshold", 0.5))
         self._history = net.history
         self._outside = self._loaded_outside = outside_state(net)
@@ -96,7 +103,8 @@ class Network:
         return cls(PrivateNet.from_net(net))
 
     def __getstate__(self):
-        return {"_private_net": self._private_net, "row_loss": self.row_loss}
+        kept = ("_private_net", "row_loss", "trains_otherwise")
+        return {name: vars(self)[name] for name in kept}
 
     def __setstate__(self, state):
         self.__init__(state["_private_net"])
@@ -149,8 +157,12 @@ class Network:
 
     # --- rows and outputs ---------------------------------------------------------------------------------------
 
+    def prepare_queries(self, X, y=None):
+        """:meth:`prepare` for queries, which are read as ``net.predict`` reads them: by the validation's iterator."""
+        return self._prepare(X, y, "iterator_valid")
+
     def prepare(self, X, y=None):
-        """Validated access to rows, as the net itself would read them.
+        """Validated access to rows, as the net's training reads them.
 
         Parameters
         ----------
@@ -170,9 +182,11 @@ class Network:
         TypeError
             A dataset without length or item access.
         """
-        return prepare_rows(
-            self._private_net.net, X, y, device=self.device, dtype=self.dtype, integer_targets=self._integer_targets()
-        )
+        return self._prepare(X, y, "iterator_train")
+
+    def _prepare(self, X, y, iterator):
+        net, integers = self._private_net.net, self._integer_targets()
+        return prepare_rows(net, X, y, iterator, device=self.device, dtype=self.dtype, integer_targets=integers)
 
     def _integer_targets(self):
         """What integer targets become: class labels int64, numbers the module's dtype, else as they are."""
@@ -195,21 +209,34 @@ class Network:
         """
         return self.row_loss.batch_loss.outputs.join(self._infer(x))
 
+    def forward_as_trained(self, x):
+        """The same for training rows: in training mode where that differs for more than chance and statistics.
+
+        Dropout, and norms that take statistics over the batch, are in evaluation mode all the same.
+        """
+        return self.row_loss.batch_loss.outputs.join(self._infer_as_trained(x))
+
+    def compare_modes(self, x):
+        """Find out on some training rows whether ``infer`` or the module treats rows otherwise in training."""
+        self.trains_otherwise = trains_otherwise(self.module, self.forward, x)
+
     def first(self, output):
         """The module's first output, of what :meth:`forward` returned."""
         return self.row_loss.batch_loss.outputs.first(output)
 
     def _infer(self, x):
         """All that the module returns for a batch: a tensor, or a tuple that starts with one."""
-        with mha_fastpath_off():
+        with mha_fastpath_off(), checkpointing_off(), FullPrecision(self._cast):
             returned = self._private_net.net.infer(x)
-        first = returned[0] if isinstance(returned, tuple) and returned else returned
-        if not isinstance(first, torch.Tensor):
-            raise TypeError(
-                "expected a module that returns a tensor (or a tuple that starts with one), got a "
-                f"{type(first).__name__}"
-            )
+        if not isinstance(returned[0] if isinstance(returned, tuple) and returned else returned, torch.Tensor):
+            raise OutputError(returned)
         return returned
+
+    def _infer_as_trained(self, x):
+        if not self.trains_otherwise:
+            return self._infer(x)
+        with training_flags(self.module):
+            return self._infer(x)
 
     def reads_targets(self, rows):
         """Whether the loss needs targets; where not, rows without are taken from then on.
@@ -222,7 +249,7 @@ class Network:
         x, _ = rows.batch(slice(0, 4))
         batch_loss = self.row_loss.batch_loss
         with torch.no_grad():
-            batch_loss.takes_no_targets = not batch_loss.reads_targets(self._infer(x), x)
+            batch_loss.takes_no_targets = not batch_loss.reads_targets(self._infer_as_trained(x), x)
         return not batch_loss.takes_no_targets
 
     def penalty(self, rows, indices):
@@ -241,7 +268,7 @@ class Network:
         share : float
             Of the rows' gradient, what a part of the loss that reads parameters and rows gives.
         """
-        return find_penalty(self.row_loss.batch_loss, self._infer, rows, indices)
+        return find_penalty(self.row_loss.batch_loss, self._infer_as_trained, rows, indices)
 
     def calibrate(self, rows, indices=None):
         """Fix what the loss of a row needs from the training rows, check the labels and the criterion. Call it once.
@@ -266,7 +293,7 @@ class Network:
         indices = np.arange(len(rows)) if indices is None else np.asarray(indices)
         if not len(indices):
             raise ValueError("expected at least one training row, got none")
-        self.row_loss.calibrate(rows, indices, self._infer)
+        self.row_loss.calibrate(rows, indices, self._infer_as_trained)
 
     def signature(self):
         """str: a digest of the module's code and structure and of the loss, without the parameters' values.

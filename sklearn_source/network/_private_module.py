@@ -87,3 +87,13 @@ def keep_weights(module):
                 "weights: expected nn.Embedding or nn.EmbeddingBag itself, or max_norm=None"
             )
         layer.__class__ = kinds[type(layer)]
+
+
+def widen(module):
+    """Turn bfloat16 and float16 into float32, in place; returns the names of the types that there were."""
+    halves = set()
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            halves.add(str(tensor.dtype).removeprefix("torch."))
+            tensor.data = tensor.data.float()
+    return halves

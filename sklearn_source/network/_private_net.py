@@ -12,7 +12,7 @@ from ..utils._compat_skorch import criterion_names, module_names, optimizer_name
 from ..utils._compat_torch import HOOKS
 from ..utils._warnings import warn
 from ._pickling import net_from_state
-from ._private_module import Uncompiled, keep_weights, skip_compilation
+from ._private_module import Uncompiled, keep_weights, skip_compilation, widen
 
 
 class PrivateNet:
@@ -64,16 +64,25 @@ class PrivateNet:
                 f"expected a net whose module and criterion can be copied, but copy.deepcopy failed ({error}): remove "
                 "what cannot be copied (locks, open files, generators) from the module's attributes"
             ) from error
+        halves = set()
         for name, part in zip(names, copies):
             if isinstance(part, Uncompiled) and name.removesuffix("_") in criterion_names(net):
                 part = part._orig_mod  # what kind of loss it is can be seen there
             if isinstance(part, torch.nn.Module):
                 part.eval()
                 keep_weights(part)
+                halves |= widen(part)
             state[name] = part
         _train_criteria(
             [state[f"{name}_"] for name in criterion_names(net)], [state[f"{n}_"] for n in module_names(net)]
         )
+        if halves:
+            warn(
+                f"weights of the network are {', '.join(sorted(halves))}: gradients are formed in float32, but what "
+                "the rounding of the weights did to the steps of the training is in no score. Train float32 weights "
+                "under torch.autocast to avoid it"
+            )
+        state["computes_in_float32"] = bool(halves)
         return cls(type(net), state)
 
 

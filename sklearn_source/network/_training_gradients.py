@@ -45,6 +45,9 @@ def training_gradients(
     net, module = network._private_net.net, network.module
     present = dict(network.parameters()), dict(network.buffers())
     flags = {name: p.requires_grad for name, p in module.named_parameters()}
+    criterion = getattr(net, "criterion_", None)
+    parts = [*module.modules(), *(criterion.modules() if isinstance(criterion, torch.nn.Module) else ())]
+    modes = [part.training for part in parts]
     total: dict[str, torch.Tensor] = {}
     try:
         # A forward pass in training mode writes to buffers: not to the recorded ones.
@@ -61,7 +64,8 @@ def training_gradients(
                     dense = gradient.to_dense() if gradient.is_sparse else gradient
                     total[name] = total.get(name, 0) + dense.cpu()
     finally:
-        set_training(net, False)
+        for part, mode in zip(parts, modes):
+            part.training = mode
         network.load(*present)
         for name, p in module.named_parameters():
             p.requires_grad_(flags[name])

@@ -136,7 +136,7 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
         raise ValueError("expected X_query, the queries to measure, got None: pass them")
     form = row_form(x)
     shape = tuple(y.shape[1:]) if isinstance(y, torch.Tensor) else None
-    rows = fresh.prepare(*cast_like_training(*as_arrays(start, X_query, y_query), form, shape))
+    rows = fresh.prepare_queries(*cast_like_training(*as_arrays(start, X_query, y_query), form, shape))
     validate_query_rows(fresh, rows.batch(slice(0, 1))[0], form)
 
     def reader(targets):

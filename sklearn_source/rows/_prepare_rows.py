@@ -20,6 +20,7 @@ def prepare_rows(
     net: NeuralNet,
     X: Any,
     y: Any = None,
+    iterator: str = "iterator_train",
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -30,9 +31,11 @@ def prepare_rows(
     Parameters
     ----------
     net : skorch.NeuralNet
-        Asked for ``get_dataset`` and the ``collate_fn`` of its iterators.
+        Asked for ``get_dataset`` and the ``collate_fn`` of that iterator.
     X, y
         As in ``fit``.
+    iterator : {"iterator_train", "iterator_valid"}
+        By which of the net's iterators items are collated: rows are read as in training, queries as in ``predict``.
     device : torch.device
     dtype : torch.dtype
         What floating-point inputs and targets become.
@@ -58,8 +61,7 @@ def prepare_rows(
     if len(dataset) == 0:
         raise ValueError("expected at least one row, got X with 0 rows")
     options = {"device": device, "dtype": dtype, "integer_targets": integer_targets}
-    collate = net.get_params_for("iterator_valid").get("collate_fn")
-    collate = collate or net.get_params_for("iterator_train").get("collate_fn")
+    collate = net.get_params_for(iterator).get("collate_fn")
     arrays = arrays_of(dataset) if collate is None else None
     rows: Rows
     if arrays is not None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.conv import _ConvNd as Convolution
@@ -15,9 +19,12 @@ __all__ = [
     "Convolution",
     "Dropout",
     "HOOKS",
+    "checkpointing_off",
     "InstanceNorm",
     "is_compiled",
+    "is_plain",
     "original_of",
+    "quiet_vmap",
     "schema_of",
     "tree_flatten",
     "tree_leaves",
@@ -46,6 +53,23 @@ def view_base(tensor):
     return tensor._base
 
 
+def is_plain(value):
+    """Whether a value is a tensor with strides: neither sparse nor nested."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_nested
+
+
+def quiet_vmap(function, **options):
+    """``torch.func.vmap`` without its warning of functions that have no batching rule, which no user can mend."""
+    mapped = torch.func.vmap(function, **options)
+
+    def quietly(*args):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            return mapped(*args)
+
+    return quietly
+
+
 def version_of(value):
     """How often a tensor was written to; None for anything else."""
     return getattr(value, "_version", None)
@@ -66,3 +90,25 @@ def original_of(module):
 def is_compiled(module):
     """Whether a module is what ``torch.compile`` made of another."""
     return original_of(module) is not None
+
+
+class _Plain:
+    """In the place of reentrant checkpointing: what it runs, run once, with its graph kept."""
+
+    @staticmethod
+    def apply(function, preserve_rng_state, *args):
+        return function(*args)
+
+
+@contextlib.contextmanager
+def checkpointing_off():
+    """Let reentrant checkpointing keep its graph for as long as the context lasts.
+
+    It hides the parameters that it uses from ``torch.autograd.grad``, whose gradients of them would be zero.
+    """
+    before = torch.utils.checkpoint.CheckpointFunction
+    torch.utils.checkpoint.CheckpointFunction = _Plain
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.CheckpointFunction = before

@@ -107,7 +107,8 @@ def concrete_rules():
 
 @pytest.mark.parametrize("rule", concrete_rules(), ids=lambda rule: rule.__name__)
 def test_every_rule_says_how_its_parameter_is_a_matrix(rule):
-    one = rule({"Bias": (4,), "Convolution": (4, 6, 2), "TransposedConvolution": (4, 6, 2)}.get(rule.__name__, (4, 6)))
+    of_three_axes = ("Contraction", "Convolution", "TransposedConvolution")
+    one = rule((4,) if rule.__name__ == "Bias" else (4, 6, 2) if rule.__name__ in of_three_axes else (4, 6))
     value = torch.randn(3, *one.parameter)
     matrix = one.to_matrix(value)
     assert matrix.shape == (3, *one.shape)

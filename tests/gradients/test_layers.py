@@ -12,7 +12,7 @@ from sklearn_source.gradients import GradientEngine, from_matrices, to_matrices
 from tests.gradients._layers import CASES, N_ROWS, make
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:There is a performance drop"),
+    pytest.mark.filterwarnings("ignore:no quick way of per-row gradients"),
     pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even"),
 ]

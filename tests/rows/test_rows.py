@@ -220,14 +220,20 @@ def test_items_are_collated_like_the_loader_does():
     assert rows.n_features is None
 
 
-@pytest.mark.parametrize("which", ["iterator_valid", "iterator_train"])
-def test_the_nets_collate_fn(which, X, y):
+@pytest.mark.parametrize(
+    ("which", "read"), [("iterator_train", Network.prepare), ("iterator_valid", Network.prepare_queries)]
+)
+def test_the_nets_collate_fn(which, read, X, y):
+    """Rows are read as in training, queries as by ``predict``."""
+
     def pad(items):
         return torch.stack([torch.cat([torch.as_tensor(x), torch.zeros(2)]) for x, _ in items]), [t for _, t in items]
 
-    rows = network_of(**{f"{which}__collate_fn": pad}).prepare(X, y)
-    x, t = rows.batch([1, 2])
+    network = network_of(**{f"{which}__collate_fn": pad})
+    x, t = read(network, X, y).batch([1, 2])
     assert x.shape == (2, 6)
+    (other,) = {Network.prepare, Network.prepare_queries} - {read}
+    assert other(network, X, y).batch([1, 2])[0].shape == (2, 4)
     assert [float(v) for v in t] == [np.float32(y[1, 0]), np.float32(y[2, 0])]
 
 

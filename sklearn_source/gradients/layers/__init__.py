@@ -27,6 +27,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ._broadcasting import ELEMENTWISE, EXPANSIONS, IN_PLACE, BroadcastParameter, broadcast_of
+from ._contraction import member_of
 from ._embedding import refuse_frequencies
 from ._factored_rule import FactoredRule
 from ._layer_registry import (
@@ -42,6 +43,7 @@ from ._layer_registry import (
 )
 from ._mixed import Mixed
 from ._parameter_rule import ParameterRule
+from ._routed_layout import RoutedLayout
 from ._row_layout import RowLayout
 from ._torch_func import WholeLayer, WholeNetwork
 from ._vector_rule import VectorRule
@@ -60,6 +62,7 @@ __all__ = [
     "ParameterRule",
     "ParameterSpec",
     "READERS",
+    "RoutedLayout",
     "RowLayout",
     "SPECIFICATIONS",
     "SUBSTITUTES",
@@ -67,6 +70,7 @@ __all__ = [
     "WholeLayer",
     "WholeNetwork",
     "broadcast_of",
+    "member_of",
     "reads",
     "refuse_frequencies",
     "specifies",

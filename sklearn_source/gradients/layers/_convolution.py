@@ -53,7 +53,8 @@ class Convolution(_OfMaps):
         if ones is None:
             return lead.reshape(shape)
         a = x.new_empty((*shape[:3], shape[3] + 1))
-        a[..., -1] = float(ones)
+        presence = layout.presence(len(x)) if ones else None
+        a[..., -1] = float(ones) if presence is None else presence.repeat_interleave(positions, 1).unsqueeze(1)
         target = a[..., :-1].unflatten(3, view.shape[2 + dims :]).unflatten(2, lead.shape[2 : 3 + dims])
         target.copy_(lead)  # no second copy of the unfolded input
         return a

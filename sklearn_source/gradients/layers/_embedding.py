@@ -27,10 +27,10 @@ class TransposedEmbedding(ParameterRule):
     adds_up = True
 
     def row_gradient(self, pairs, bias, layout, shared):
-        g = [self.outputs(use, grad, layout) for use, grad in pairs]
+        g = [self.outputs(use, grad, layout.of(use)) for use, grad in pairs]
         g = g[0] if len(g) == 1 else torch.cat(g, dim=1)
         if type(self) not in shared:
-            shared[type(self)] = torch.cat([_tokens(use, layout) for use, _ in pairs], dim=1)
+            shared[type(self)] = torch.cat([_tokens(use, layout.of(use)) for use, _ in pairs], dim=1)
         return Indexed(shared[type(self)], g, self.shape[2])
 
     def zero_gradient(self, n_rows, bias, like):

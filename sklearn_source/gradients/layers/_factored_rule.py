@@ -39,7 +39,7 @@ class FactoredRule(ParameterRule):
         return None
 
     def row_gradient(self, pairs, bias, layout, shared):
-        g = [self.outputs(use, grad, layout) for use, grad in pairs]
+        g = [self.outputs(use, grad, layout.of(use)) for use, grad in pairs]
         g = g[0] if len(g) == 1 else torch.cat(g, dim=2)
         if type(self) not in shared:
             uses = [use for use, _ in pairs]
@@ -50,8 +50,9 @@ class FactoredRule(ParameterRule):
         """The inputs of all uses, laid out where rows lie second, else as the :class:`Inputs` that lay them out."""
         ones = [None if bias is None else use.bias == (bias, use.weight[1]) for use in uses]
         # A partial, not a closure: a fitted estimator keeps some gradients, and is pickled.
-        lay_out = functools.partial(_laid_out, self, [use.settings for use in uses], layout, ones)
-        sources = [use.x.detach() for use in uses]
+        layouts = [layout.of(use) for use in uses]
+        lay_out = functools.partial(_laid_out, self, [use.settings for use in uses], layouts, ones)
+        sources = [use.x.detach().to(use.like.dtype) for use in uses]  # autocast casts what is not of its type
         if not layout.rows_first:  # no stretch of memory is some rows': laid out at once
             return lay_out(sources, slice(0, layout.n_rows))
         whole = len(uses) == 1 and len(sources[0]) == layout.n_rows
@@ -65,12 +66,13 @@ class FactoredRule(ParameterRule):
         return Factored(a, like.new_zeros((n_rows, groups, 1, out)))
 
 
-def _laid_out(rule, settings, layout, ones, sources, rows):
+def _laid_out(rule, settings, layouts, ones, sources, rows):
     """``a`` of the rows of a slice: the inputs of all uses, one after the other along the positions."""
-    if rows.stop - rows.start < layout.n_rows:
-        sources = [_some_rows(x, layout.n_rows, rows) for x in sources]
-        layout = RowLayout(rows.stop - rows.start, layout.rows_first)
-    a = [rule.inputs(x, of_use, layout, one) for x, of_use, one in zip(sources, settings, ones)]
+    n_rows = layouts[0].n_rows
+    if rows.stop - rows.start < n_rows:
+        sources = [_some_rows(x, n_rows, rows) for x in sources]
+        layouts = [RowLayout(rows.stop - rows.start, layout.rows_first) for layout in layouts]
+    a = [rule.inputs(x, of_use, layout, one) for x, of_use, layout, one in zip(sources, settings, layouts, ones)]
     return a[0] if len(a) == 1 else torch.cat(a, dim=2)
 
 

@@ -28,8 +28,10 @@ class Linear(FactoredRule):
         return (1, self.parameter[0], math.prod(self.parameter[1:]))
 
     def inputs(self, x, settings, layout, ones=None):
-        x = layout.split(x.reshape(-1, self.shape[2])).unsqueeze(1)  # (B, 1, T, in)
-        return x if ones is None else _with_ones(x, ones)
+        x = x.reshape(-1, self.shape[2])
+        presence = layout.presence(len(x)) if ones else None
+        x = layout.split(x).unsqueeze(1)  # (B, 1, T, in)
+        return x if ones is None else _with_ones(x, float(ones) if presence is None else presence.unsqueeze(1))
 
     def outputs(self, use, grad, layout):
         g = layout.split(grad.reshape(-1, grad.shape[-1]))
@@ -69,10 +71,10 @@ def _at_lines(g, start, lines):
 
 
 def _with_ones(x, ones):
-    """One more column: the bias's input, one where the use had the bias, else zero."""
+    """One more column: the bias's input, one where the use had the bias and there is a position, else zero."""
     a = x.new_empty((*x.shape[:-1], x.shape[-1] + 1))
     a[..., :-1] = x
-    a[..., -1] = float(ones)
+    a[..., -1] = ones
     return a
 
 
@@ -89,15 +91,6 @@ def _linear(input, weight, bias=None):
 @reads(F.bilinear)
 def _bilinear(input1, input2, weight, bias=None):
     return Arguments(Linear, (input1.unsqueeze(-1) * input2.unsqueeze(-2)).flatten(-2), weight, bias)
-
-
-@reads(torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.__matmul__)
-def _matmul(input, other):
-    if not isinstance(other, torch.Tensor) or other.dim() != 2 or input.dim() < 2:
-        return None
-    if view_base(other) is not None:  # x @ W.T is F.linear(x, W) without a bias
-        return Arguments(Linear, input, other.t())
-    return Arguments(Matmul, input, other)
 
 
 @reads(torch.addmm, torch.Tensor.addmm)

@@ -20,6 +20,21 @@ class RowLayout:
     n_rows: int
     rows_first: bool = True
 
+    def of(self, use):
+        """The layout of what one use saw."""
+        return self
+
+    def presence(self, length):
+        """(B, T), zero where ``split`` of ``length`` filled up a row that has fewer; None where all have as many."""
+        return None
+
+    def split_groups(self, x, arrange):
+        """(k, n, ...) vectors of k groups, the n rows and positions flattened, as (B, k, T, ...).
+
+        ``arrange`` brings the gradient of what came out into the axes of ``x``: a layout may look at it.
+        """
+        return self.split(x.transpose(0, 1)).transpose(1, 2)
+
     def split(self, x):
         """(B * k, ...) or (k * B, ...), the first axes of ``x`` flattened already, as (B, k, ...)."""
         if len(x) % self.n_rows:

@@ -20,7 +20,7 @@ class VectorRule(ParameterRule):
         """(B, *parameter): the gradient by one use, from that of the function's output."""
 
     def row_gradient(self, pairs, bias, layout, shared):
-        total = sum(self.of_use(use, grad, layout) for use, grad in pairs)
+        total = sum(self.of_use(use, grad, layout.of(use)) for use, grad in pairs)
         return Dense(total.reshape(layout.n_rows, *self.shape))
 
     def zero_gradient(self, n_rows, bias, like):
