@@ -1,0 +1,234 @@
+"""Recipes of losses: penalties, coefficients that change, weights of rows, chance, precision."""
+
+from __future__ import annotations
+
+import torch
+from skorch import NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import Callback
+from torch import nn
+
+from ._recipe import DECAY, MLP, N_FEATURES, Line, classes, recipe, regression
+
+
+def penalized(penalty):
+    """A net that adds a penalty to its loss: skorch's own recipe."""
+
+    class Penalized(NeuralNetRegressor):
+        def get_loss(self, y_pred, y_true, *args, **kwargs):
+            return super().get_loss(y_pred, y_true, *args, **kwargs) + penalty(self.module_)
+
+    return Penalized
+
+
+def l2(module):
+    return 0.1 * sum(value.square().sum() for value in module.parameters())
+
+
+def half_decay(module):
+    return 0.5 * DECAY * sum(value.square().sum() for value in module.parameters())
+
+
+def l1(module):
+    return 0.03 * sum(value.abs().sum() for value in module.parameters())
+
+
+def towards_ones(module):
+    return 0.1 * sum((value - 1.0).square().sum() for value in module.parameters())
+
+
+def l2_of_head(module):
+    return 0.3 * module.head.weight.square().sum()
+
+
+def orthogonal(module):
+    """Not separable by weight."""
+    weight = module.hidden.weight
+    return 0.1 * (weight.T @ weight - torch.eye(N_FEATURES, dtype=weight.dtype)).square().sum()
+
+
+class PenaltyOfOutputs(NeuralNetRegressor):
+    """A penalty on what the network says is a loss of the rows."""
+
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        return super().get_loss(y_pred, y_true, *args, **kwargs) + 0.2 * y_pred.square().mean()
+
+
+class ScaledMSE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = 1.0
+
+    def forward(self, y_pred, y_true):
+        return self.scale * (y_pred - y_true).square().mean()
+
+
+class WarmingUp(nn.Module):
+    """A Python counter, beside what a state dict holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, y_pred, y_true):
+        self.calls += 1
+        return min(1.0, self.calls / 100) * (y_pred - y_true).square().mean()
+
+
+class WarmingUpByBuffer(nn.Module):
+    """The counter as a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, y_pred, y_true):
+        self.calls += 1
+        return (self.calls / 100).clamp(max=1.0) * (y_pred - y_true).square().mean()
+
+
+class OtherInTraining(nn.Module):
+    def forward(self, y_pred, y_true):
+        return (3.0 if self.training else 1.0) * (y_pred - y_true).square().mean()
+
+
+class OtherLossInTraining(NeuralNetRegressor):
+    def get_loss(self, y_pred, y_true, *args, training=False, **kwargs):
+        loss = super().get_loss(y_pred, y_true, *args, training=training, **kwargs)
+        return 3.0 * loss if training else loss
+
+
+class ByHistory(NeuralNetRegressor):
+    def get_loss(self, *args, **kwargs):
+        return min(1.0, self.history[-1, "epoch"] / 30) * super().get_loss(*args, **kwargs)
+
+
+class ByAttribute(NeuralNetRegressor):
+    beta = 1.0
+
+    def get_loss(self, *args, **kwargs):
+        return self.beta * super().get_loss(*args, **kwargs)
+
+
+class AnnealCriterion(Callback):
+    def on_epoch_begin(self, net, **kwargs):
+        net.criterion_.scale = min(1.0, len(net.history) / 30)
+
+
+class AnnealNet(Callback):
+    def on_epoch_begin(self, net, **kwargs):
+        net.beta = min(1.0, len(net.history) / 30)
+
+
+class CountingModule(MLP):
+    """Its output depends on how often it was called in training."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.calls = 0
+
+    def forward(self, X):
+        if self.training:
+            self.calls += 1
+        return super().forward(X) * min(1.0, 0.2 + self.calls / 100)
+
+
+def weighted_rows():
+    X, y = regression()
+    weights = torch.linspace(0.0, 2.0, len(X)).double().numpy()[:, None]
+    return X, torch.cat([torch.as_tensor(y), torch.as_tensor(weights)], dim=1).numpy()
+
+
+class SampleWeights(NeuralNetRegressor):
+    """Weights of rows beside the targets."""
+
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        return (y_true[:, 1:] * (y_pred - y_true[:, :1]).square()).mean()
+
+
+class NormalizedWeights(NeuralNetRegressor):
+    """The weights of a batch sum to one."""
+
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        weights = y_true[:, 1:] / y_true[:, 1:].sum()
+        return (weights * (y_pred - y_true[:, :1]).square()).sum()
+
+
+class NoisyTargets(NeuralNetRegressor):
+    def get_loss(self, y_pred, y_true, *args, training=False, **kwargs):
+        if training:
+            y_true = y_true + 0.3 * torch.randn_like(y_true)
+        return super().get_loss(y_pred, y_true, *args, training=training, **kwargs)
+
+
+class Dropout(MLP):
+    def forward(self, X):
+        return self.head(nn.functional.dropout(torch.tanh(self.hidden(X)), 0.2, self.training))
+
+
+class NoisyInput(MLP):
+    def forward(self, X):
+        return super().forward(X + 0.3 * torch.randn_like(X) if self.training else X)
+
+
+class Normalized(MLP):
+    """A bias before batch normalisation."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.norm = nn.BatchNorm1d(8, dtype=torch.float64)
+
+    def forward(self, X):
+        return self.head(torch.tanh(self.norm(self.hidden(X))))
+
+
+class Autocast(MLP):
+    """Mixed precision in the forward pass."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.float()
+
+    def forward(self, X):
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(X)
+
+
+def single():
+    return tuple(values.astype("float32") for values in regression())
+
+
+PENALTY = "the penalty's curvature is not in H"
+CHANGING = "each checkpoint's own loss is not asked"
+MODE = "the criterion is asked in the mode of evaluation"
+DRAWN = "draws of the training are not those of the attribution"
+changing = {"says": "loss", "today": CHANGING}
+
+RECIPES = [
+    recipe("L2 in get_loss", "right or refused or warned", "penalty", PENALTY, net=penalized(l2)),
+    recipe("L2 in get_loss, one layer", "right or refused or warned", "penalty", PENALTY, net=penalized(l2), module=Line, methods=("EK-FAC",)),
+    recipe("L2 in get_loss, converged", net=penalized(half_decay), module=Line, methods=("Influence",), optimizer__weight_decay=0.0),
+    recipe("L1 in get_loss", "right or refused or warned", "penalty", PENALTY, net=penalized(l1)),
+    recipe("L2 towards other values", "right or refused or warned", "penalty", PENALTY, net=penalized(towards_ones)),
+    recipe("L2 on some weights", "right or refused or warned", "penalty", PENALTY, net=penalized(l2_of_head)),
+    recipe("orthogonality in get_loss", "right or refused or warned", "penalty", PENALTY, net=penalized(orthogonal)),
+    recipe("penalty of outputs", net=PenaltyOfOutputs),
+    recipe("annealed by a callback on criterion_", "right or refused or warned", **changing, criterion=ScaledMSE, after=(AnnealCriterion,), methods=("SOURCE", "TracIn")),
+    recipe("annealed, one layer", "right or refused or warned", **changing, module=Line, criterion=ScaledMSE, after=(AnnealCriterion,), methods=("EK-FAC",)),
+    recipe("annealed by the history", "right or refused or warned", **changing, net=ByHistory, methods=("SOURCE", "TracIn")),
+    recipe("annealed by a counter in the criterion", "right or refused or warned", **changing, criterion=WarmingUp),
+    recipe("annealed by a buffer of the criterion", "right or refused or warned", **changing, criterion=WarmingUpByBuffer),
+    recipe("annealed by an attribute of the net", "right or refused or warned", **changing, net=ByAttribute, after=(AnnealNet,)),
+    recipe("counter in the module", "right or refused or warned", "module|forward|loss", CHANGING, module=CountingModule),
+    recipe("criterion other in training", "right", "", MODE, criterion=OtherInTraining, methods=("SOURCE", "TracIn")),
+    recipe("get_loss other in training", net=OtherLossInTraining),
+    recipe("weights of rows in get_loss", net=SampleWeights, data=weighted_rows),
+    recipe("weights normalised by batch", "refused or warned", "row|batch", net=NormalizedWeights, data=weighted_rows),
+    recipe("weights of classes", net=NeuralNetClassifier, data=classes, lr=0.03, criterion__weight=torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64), tolerance=.1),
+    recipe("label smoothing", net=NeuralNetClassifier, data=classes, lr=0.03, criterion__label_smoothing=0.1),
+    recipe("noise on targets in get_loss", "right or refused or warned", "draw|random|chance|noise", DRAWN, net=NoisyTargets),
+    recipe("dropout", "right or warned", "dropout", DRAWN, module=Dropout),
+    recipe("noise on inputs in forward", "right or warned", "draw|random|chance|noise|mode", DRAWN, module=NoisyInput),
+    recipe("batch normalisation, Adam", "right or warned", "normali", DRAWN, module=Normalized, optimizer=torch.optim.Adam, lr=0.002, methods=("SOURCE", "TracIn")),
+    recipe("autocast", "right or refused or warned", "autocast|precision", module=Autocast, data=single, tolerance=0.2),
+    recipe("compiled", compile=True, compile__backend="eager"),
+]

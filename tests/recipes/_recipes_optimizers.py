@@ -1,0 +1,140 @@
+"""Recipes of optimizers, their rates and their groups."""
+
+from __future__ import annotations
+
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Freezer, LRScheduler, ParamMapper, Unfreezer
+from torch import optim
+
+from ._recipe import Line, classes, recipe
+
+
+class OwnSGD(optim.Optimizer):
+    """Sign descent, under a name of torch's."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr, "momentum": 0.0, "weight_decay": 0.0, "dampening": 0.0})
+
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter -= group["lr"] * parameter.grad / (1.0 + parameter.grad.abs())
+        return loss
+
+
+OwnSGD.__name__ = "SGD"
+
+
+class SubclassOfSGD(optim.SGD):
+    """Nothing is changed."""
+
+
+class HalvingSGD(optim.SGD):
+    """A subclass of torch's SGD that does change the step."""
+
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad.mul_(0.5)
+        super().step()
+        return loss
+
+
+class SAM(optim.SGD):
+    """Two steps in one: up along the gradient, and back down with the gradient from there (Foret et al. 2021)."""
+
+    def step(self, closure=None):
+        with torch.enable_grad():
+            closure()
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        with torch.no_grad():
+            norm = torch.stack([p.grad.norm() for p in parameters]).norm()
+            moves = [0.3 * p.grad / (norm + 1e-12) for p in parameters]
+            for p, move in zip(parameters, moves):
+                p += move
+        self.zero_grad()
+        with torch.enable_grad():
+            loss = closure()
+        with torch.no_grad():
+            for p, move in zip(parameters, moves):
+                p -= move
+        super().step()
+        return loss
+
+
+class Lookahead(optim.SGD):
+    """Every fifth step goes half of the way only (Zhang et al. 2019)."""
+
+    def __init__(self, params, **options):
+        super().__init__(params, **options)
+        self.count = 0
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        if self.count == 0:
+            self.slow = [p.detach().clone() for p in parameters]
+        self.count += 1
+        if self.count % 5 == 0:
+            with torch.no_grad():
+                for p, slow in zip(parameters, self.slow):
+                    slow += 0.5 * (p - slow)
+                    p.copy_(slow)
+        return loss
+
+
+short = {"max_epochs": 10, "lr": 0.005, "optimizer__momentum": 0.9}
+SHORT = "momentum has not reached its terminal velocity"
+adam = {"optimizer": optim.Adam, "lr": 0.002}
+per_batch = {"step_every": "batch"}
+
+RECIPES = [
+    recipe("SGD", methods=("SOURCE", "TracIn")),
+    recipe("SGD, one layer", module=Line, methods=("SOURCE", "EK-FAC", "Influence")),
+    recipe("SGD, classifier", net=NeuralNetClassifier, data=classes, lr=0.03, methods=("SOURCE", "TracIn")),
+    recipe("SGD, weight decay", optimizer__weight_decay=0.1),
+    recipe("momentum", lr=0.001, optimizer__momentum=0.9),
+    recipe("momentum, one layer", module=Line, lr=0.001, optimizer__momentum=0.9, methods=("EK-FAC",)),
+    recipe("Nesterov", lr=0.001, optimizer__momentum=0.9, optimizer__nesterov=True),
+    recipe("dampening", lr=0.01, optimizer__momentum=0.5, optimizer__dampening=0.5),
+    recipe("momentum, 30 steps", today=SHORT, **short, methods=("SOURCE", "TracIn")),
+    recipe("Nesterov, 30 steps", today=SHORT, **short, optimizer__nesterov=True),
+    recipe("momentum, 30 steps, one layer", today=SHORT, module=Line, **short, methods=("EK-FAC",)),
+    recipe("Adam", **adam, methods=("SOURCE", "TracIn")),
+    recipe("Adam, one layer", module=Line, **adam, methods=("EK-FAC", "Influence")),
+    recipe("Adam, 30 steps", **adam, max_epochs=10),
+    recipe("AdamW", optimizer=optim.AdamW, lr=0.002, optimizer__weight_decay=0.1),
+    recipe("NAdam", optimizer=optim.NAdam, lr=0.002),
+    recipe("RMSprop", optimizer=optim.RMSprop, lr=0.001, methods=("SOURCE", "TracIn")),
+    recipe("Adagrad", optimizer=optim.Adagrad, lr=0.01),
+    recipe("LBFGS", "refused", "LBFGS", optimizer=optim.LBFGS, max_epochs=5, methods=("SOURCE", "TracIn")),
+    recipe("LBFGS, one layer", module=Line, optimizer=optim.LBFGS, batch_size=-1, max_epochs=10, methods=("Influence",),
+           penalty=0.1) if False else None,
+    recipe("own class named SGD", "refused or warned", "SGD", OwnSGD.__doc__, optimizer=OwnSGD, methods=("SOURCE", "TracIn")),
+    recipe("subclass of SGD that changes nothing", "right or refused", "SubclassOfSGD", optimizer=SubclassOfSGD),
+    recipe("subclass of SGD that halves", "right or refused", "HalvingSGD", optimizer=HalvingSGD),
+    recipe("SAM optimizer", "refused", "SAM", optimizer=SAM),
+    recipe("Lookahead optimizer", "refused", "Lookahead", optimizer=Lookahead),
+    recipe("OneCycle per batch, cycled momentum", optimizer__momentum=0.9, after=(
+        lambda: LRScheduler(optim.lr_scheduler.OneCycleLR, max_lr=0.003, total_steps=121, **per_batch),), lr=0.001),
+    recipe("CyclicLR per batch, cycled momentum", optimizer__momentum=0.9, after=(
+        lambda: LRScheduler(optim.lr_scheduler.CyclicLR, base_lr=0.0005, max_lr=0.002, step_size_up=20, **per_batch),), lr=0.001),
+    recipe("CyclicLR per batch, 30 steps", today=SHORT, after=(
+        lambda: LRScheduler(optim.lr_scheduler.CyclicLR, base_lr=0.001, max_lr=0.01, step_size_up=10, **per_batch),), **{**short,"lr":.001}),
+    recipe("StepLR per epoch", lr=0.02, after=(lambda: LRScheduler(optim.lr_scheduler.StepLR, step_size=10, gamma=0.5),)),
+    recipe("cosine per batch", lr=0.02, before=(
+        lambda: LRScheduler(optim.lr_scheduler.CosineAnnealingLR, T_max=120, **per_batch),), methods=("SOURCE", "TracIn")),
+    recipe("parameter groups", optimizer__param_groups=[("head.*", {"lr": 0.03})]),
+    recipe("frozen layer", after=(lambda: Freezer("hidden.*"),)),
+    recipe("unfrozen layer", after=(lambda: Freezer("hidden.*"), lambda: Unfreezer("hidden.*", at=20))),
+    recipe("layer frozen on the way", after=(lambda: Freezer("hidden.*", at=20),)),
+]
+RECIPES = [r for r in RECIPES if r]
