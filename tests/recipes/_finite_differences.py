@@ -17,7 +17,6 @@ from skorch.callbacks import Callback
 
 from sklearn_source import TrajectoryRecorder
 
-EPS = 2e-3
 N_CHECKPOINTS = 24
 
 
@@ -104,10 +103,10 @@ class Outcome:
         return self.kind == "right" or re.search(says, self.words) is not None
 
 
-def directions(n_rows):
-    """Weights of rows to go along: one of all rows, and one row alone."""
-    mixed = np.random.default_rng(1).normal(size=n_rows)
-    return np.stack([mixed / np.linalg.norm(mixed), np.eye(n_rows)[3]])
+def directions(n_rows, n=1):
+    """Weights of rows to go along: random ones of length one, so that no row's error is hidden by another's."""
+    drawn = np.random.default_rng(1).normal(size=(n, n_rows))
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
 @lru_cache(maxsize=None)
@@ -120,9 +119,9 @@ def recorded(recipe, method):
 
 
 @lru_cache(maxsize=None)
-def truth(recipe, method, eps=EPS):
+def truth(recipe, method, eps=None, n_directions=1):
     """Derivatives of the measurements along :func:`directions`, (n_directions, n_query)."""
-    keys = recipe.rows()[0][:, 0]
+    keys, eps = recipe.rows()[0][:, 0], eps or recipe.eps
     present = recorded(recipe, method)[1]
     holding = []
     if recipe.optimizer in SQUARES and method != "Influence":
@@ -130,7 +129,7 @@ def truth(recipe, method, eps=EPS):
         recipe.train(method, HeldSquares(squares, replay=False))
         holding = [HeldSquares(squares, replay=True)]
     slopes = []
-    for direction in directions(len(keys)):
+    for direction in directions(len(keys), n_directions):
         up, down = (
             recipe.measure(recipe.train(method, RowWeights(keys, 1.0 + sign * eps * direction), *holding))
             for sign in (1, -1)
@@ -143,7 +142,7 @@ def truth(recipe, method, eps=EPS):
 
 def error_of(scores, slopes):
     """Relative error of scores, (n_query, n_rows), against the derivatives."""
-    found = directions(scores.shape[1]) @ scores.T
+    found = directions(scores.shape[1], len(slopes)) @ scores.T
     return float(np.linalg.norm(found - slopes) / np.linalg.norm(slopes))
 
 

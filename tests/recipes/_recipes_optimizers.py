@@ -24,7 +24,7 @@ class OwnSGD(optim.Optimizer):
         with torch.no_grad():
             for group in self.param_groups:
                 for parameter in group["params"]:
-                    parameter -= group["lr"] * parameter.grad / (1.0 + parameter.grad.abs())
+                    parameter -= group["lr"] * parameter.grad / (0.1 + parameter.grad.abs())
         return loss
 
 
@@ -93,48 +93,47 @@ class Lookahead(optim.SGD):
 
 short = {"max_epochs": 10, "lr": 0.005, "optimizer__momentum": 0.9}
 SHORT = "momentum has not reached its terminal velocity"
-adam = {"optimizer": optim.Adam, "lr": 0.002}
+adam = {"optimizer": optim.Adam, "lr": 0.0005, "optimizer__betas": (0.5, 0.99)}
 per_batch = {"step_every": "batch"}
 
 RECIPES = [
     recipe("SGD", methods=("SOURCE", "TracIn")),
     recipe("SGD, one layer", module=Line, methods=("SOURCE", "EK-FAC", "Influence")),
-    recipe("SGD, classifier", net=NeuralNetClassifier, data=classes, lr=0.03, methods=("SOURCE", "TracIn")),
+    recipe("SGD, classifier", net=NeuralNetClassifier, module=Line, data=classes, lr=0.05, methods=("SOURCE", "TracIn")),
     recipe("SGD, weight decay", optimizer__weight_decay=0.1),
-    recipe("momentum", lr=0.001, optimizer__momentum=0.9),
-    recipe("momentum, one layer", module=Line, lr=0.001, optimizer__momentum=0.9, methods=("EK-FAC",)),
-    recipe("Nesterov", lr=0.001, optimizer__momentum=0.9, optimizer__nesterov=True),
-    recipe("dampening", lr=0.01, optimizer__momentum=0.5, optimizer__dampening=0.5),
+    recipe("momentum", lr=0.0015, max_epochs=40, optimizer__momentum=0.9),
+    recipe("momentum, one layer", module=Line, lr=0.0015, max_epochs=40, optimizer__momentum=0.9, methods=("EK-FAC",)),
+    recipe("Nesterov", lr=0.0015, max_epochs=40, optimizer__momentum=0.9, optimizer__nesterov=True),
+    recipe("dampening", lr=0.02, optimizer__momentum=0.5, optimizer__dampening=0.5),
     recipe("momentum, 30 steps", today=SHORT, **short, methods=("SOURCE", "TracIn")),
     recipe("Nesterov, 30 steps", today=SHORT, **short, optimizer__nesterov=True),
     recipe("momentum, 30 steps, one layer", today=SHORT, module=Line, **short, methods=("EK-FAC",)),
     recipe("Adam", **adam, methods=("SOURCE", "TracIn")),
-    recipe("Adam, one layer", module=Line, **adam, methods=("EK-FAC", "Influence")),
-    recipe("Adam, 30 steps", **adam, max_epochs=10),
-    recipe("AdamW", optimizer=optim.AdamW, lr=0.002, optimizer__weight_decay=0.1),
-    recipe("NAdam", optimizer=optim.NAdam, lr=0.002),
-    recipe("RMSprop", optimizer=optim.RMSprop, lr=0.001, methods=("SOURCE", "TracIn")),
-    recipe("Adagrad", optimizer=optim.Adagrad, lr=0.01),
+    recipe("Adam, one layer", module=Line, **adam, methods=("EK-FAC",)),
+    recipe("Adam, converged", module=Line, optimizer=optim.Adam, lr=0.05, max_epochs=200, methods=("Influence",)),
+    recipe("Adam, default betas", optimizer=optim.Adam, lr=0.0005),
+    recipe("Adam, 30 steps", optimizer=optim.Adam, lr=0.0005, max_epochs=10),
+    recipe("AdamW", **{**adam, "optimizer": optim.AdamW}, optimizer__weight_decay=0.5),
+    recipe("NAdam", **{**adam, "optimizer": optim.NAdam}),
+    recipe("RMSprop", optimizer=optim.RMSprop, lr=0.0005, methods=("SOURCE", "TracIn")),
+    recipe("Adagrad", optimizer=optim.Adagrad, lr=0.003),
     recipe("LBFGS", "refused", "LBFGS", optimizer=optim.LBFGS, max_epochs=5, methods=("SOURCE", "TracIn")),
-    recipe("LBFGS, one layer", module=Line, optimizer=optim.LBFGS, batch_size=-1, max_epochs=10, methods=("Influence",),
-           penalty=0.1) if False else None,
     recipe("own class named SGD", "refused or warned", "SGD", OwnSGD.__doc__, optimizer=OwnSGD, methods=("SOURCE", "TracIn")),
     recipe("subclass of SGD that changes nothing", "right or refused", "SubclassOfSGD", optimizer=SubclassOfSGD),
     recipe("subclass of SGD that halves", "right or refused", "HalvingSGD", optimizer=HalvingSGD),
     recipe("SAM optimizer", "refused", "SAM", optimizer=SAM),
     recipe("Lookahead optimizer", "refused", "Lookahead", optimizer=Lookahead),
     recipe("OneCycle per batch, cycled momentum", optimizer__momentum=0.9, after=(
-        lambda: LRScheduler(optim.lr_scheduler.OneCycleLR, max_lr=0.003, total_steps=121, **per_batch),), lr=0.001),
+        lambda: LRScheduler(optim.lr_scheduler.OneCycleLR, max_lr=0.004, total_steps=90, **per_batch),), lr=0.002),
     recipe("CyclicLR per batch, cycled momentum", optimizer__momentum=0.9, after=(
-        lambda: LRScheduler(optim.lr_scheduler.CyclicLR, base_lr=0.0005, max_lr=0.002, step_size_up=20, **per_batch),), lr=0.001),
+        lambda: LRScheduler(optim.lr_scheduler.CyclicLR, base_lr=0.001, max_lr=0.004, step_size_up=20, **per_batch),), lr=0.001),
     recipe("CyclicLR per batch, 30 steps", today=SHORT, after=(
         lambda: LRScheduler(optim.lr_scheduler.CyclicLR, base_lr=0.001, max_lr=0.01, step_size_up=10, **per_batch),), **{**short,"lr":.001}),
-    recipe("StepLR per epoch", lr=0.02, after=(lambda: LRScheduler(optim.lr_scheduler.StepLR, step_size=10, gamma=0.5),)),
-    recipe("cosine per batch", lr=0.02, before=(
+    recipe("StepLR per epoch", lr=0.03, after=(lambda: LRScheduler(optim.lr_scheduler.StepLR, step_size=10, gamma=0.5),)),
+    recipe("cosine per batch", lr=0.03, before=(
         lambda: LRScheduler(optim.lr_scheduler.CosineAnnealingLR, T_max=120, **per_batch),), methods=("SOURCE", "TracIn")),
     recipe("parameter groups", optimizer__param_groups=[("head.*", {"lr": 0.03})]),
     recipe("frozen layer", after=(lambda: Freezer("hidden.*"),)),
     recipe("unfrozen layer", after=(lambda: Freezer("hidden.*"), lambda: Unfreezer("hidden.*", at=20))),
     recipe("layer frozen on the way", after=(lambda: Freezer("hidden.*", at=20),)),
 ]
-RECIPES = [r for r in RECIPES if r]

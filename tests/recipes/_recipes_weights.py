@@ -37,6 +37,11 @@ def clamp(module):
         value.clamp_(-0.35, 0.35)
 
 
+def clamp_close(module):
+    for value in module.parameters():
+        value.clamp_(-0.15, 0.15)
+
+
 def clamp_far(module):
     for value in module.parameters():
         value.clamp_(-100, 100)
@@ -132,7 +137,7 @@ class WeightNorm(MLP):
 
 def stream(net, X, y):
     """Two halves of the rows, one after the other."""
-    net.set_params(max_epochs=15)
+    net.set_params(max_epochs=20, batch_size=6)
     net.fit(X[:12], y[:12])
     return net.partial_fit(X[12:], y[12:])
 
@@ -181,13 +186,13 @@ EDITED = "edits of weights between steps are not seen"
 WORD = "weights"
 WHERE = "refused or warned"
 stopping = {
-    "callbacks__train_loss": PassthroughScoring("train_loss", on_train=True), "lr": 0.05, "max_epochs": 40,
+    "callbacks__train_loss": PassthroughScoring("train_loss", on_train=True), "lr": 0.04,
 }
 
 RECIPES = [
-    recipe("clamped after each batch, before the recorder", WHERE, WORD, EDITED, before=edits(clamp), methods=("SOURCE", "TracIn")),
+    recipe("clamped after each batch, before the recorder", WHERE, WORD, EDITED, before=edits(clamp)),
     recipe("clamped after each batch, after the recorder", WHERE, WORD, EDITED, after=edits(clamp)),
-    recipe("clamped, one layer", WHERE, WORD, EDITED, module=Line, after=edits(clamp), methods=("EK-FAC", "Influence")),
+    recipe("clamped, one layer", WHERE, WORD, EDITED, module=Line, after=edits(clamp_close), methods=("EK-FAC", "Influence")),
     recipe("clamped far away", after=edits(clamp_far)),
     recipe("max-norm per epoch, before the recorder", WHERE, WORD, EDITED, before=edits(max_norm, "epoch")),
     recipe("max-norm per epoch, after the recorder", WHERE, WORD, EDITED, after=edits(max_norm, "epoch")),
@@ -195,10 +200,10 @@ RECIPES = [
     recipe("decay by hand per batch, after the recorder", WHERE, WORD, EDITED, after=edits(decay)),
     recipe("decay by hand per epoch", WHERE, WORD, EDITED, after=edits(decay_epoch, "epoch")),
     recipe("noise on weights", "right or refused or warned", WORD, "", after=edits(jitter)),
-    recipe("EMA put in before the recorder", WHERE, WORD, EDITED, before=(Average,), lr=.02),
+    recipe("EMA put in before the recorder", WHERE, WORD, EDITED, before=(Average,)),
     recipe("EMA put in after the recorder", WHERE, WORD, EDITED, after=(Average,)),
     recipe("EMA put in at every epoch", WHERE, WORD, EDITED, before=(lambda: Average(0.9, "epoch"),)),
-    recipe("SWA before the recorder", WHERE, WORD, EDITED, before=(StochasticAverage,), lr=.02),
+    recipe("SWA before the recorder", WHERE, WORD, EDITED, before=(StochasticAverage,)),
     recipe("SWA after the recorder", WHERE, WORD, EDITED, after=(StochasticAverage,)),
     recipe("lookahead by a callback", WHERE, WORD, EDITED, before=(HalfWay,)),
     recipe("weight_norm", module=WeightNorm),
@@ -206,7 +211,7 @@ RECIPES = [
     recipe("early stopping, restored before the recorder", before=(lambda: EarlyStopping("train_loss", patience=3, load_best=True),), **stopping),
     recipe("resumed from a Checkpoint", WHERE, "history|resum|record", "", fit=resumed, callbacks__train_loss=PassthroughScoring("train_loss", on_train=True)),
     recipe("resumed from loaded weights", "refused or warned or right", "history|resum|record", "", fit=loaded),
-    recipe("stream of partial_fit", fit=stream, stage=lambda: np.repeat([0, 1], 12), methods=("SOURCE", "TracIn")),
+    recipe("stream of partial_fit", fit=stream, lr=0.01, stage=lambda: np.repeat([0, 1], 12), methods=("SOURCE", "TracIn")),
     recipe("fit and partial_fit", fit=twice),
     recipe("rate lowered between stages", fit=lower_rate),
 ]
