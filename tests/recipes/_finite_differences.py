@@ -1,23 +1,30 @@
 """Scores of rows against finite differences of the skorch training itself, each row's loss weighted a little up and down.
 
 A row's weight enters at the gradient that comes back to the network's output: nothing that the training computes
-forwards changes, so a recipe of any kind (its own loop, its own loss) trains on, and only what the row pulls at the weights
-is scaled. The trainings compared run without this package in them.
+forwards changes, so a recipe of any kind (its own loop, its own loss) trains on, and only what the row pulls at the
+weights is scaled. The trainings compared run without this package in them.
 """
 
 from __future__ import annotations
 
+import re
+import traceback
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
+from math import nan
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback
 
+import sklearn_source
 from sklearn_source import TrajectoryRecorder
 
-N_CHECKPOINTS = 24
+from ._held_squares import SQUARES, HoldSquares, RecordSquares
+from ._recipe import METHODS, N_ROWS
+
+PACKAGE = sklearn_source.__path__[0]
 
 
 class RowWeights(Callback):
@@ -32,11 +39,11 @@ class RowWeights(Callback):
 
         def weigh(module, inputs, output):
             if module.training and output.requires_grad:
-                hits = inputs[0][:, :1] == keys
-                if not bool(hits.any(dim=1).all()):
+                hits = (inputs[0][:, :1] == keys).to(weights)
+                if not bool((hits.sum(dim=1) == 1).all()):
                     raise AssertionError("a recipe changes the first column, by which its rows are known")
-                factor = (hits.to(weights) @ weights).reshape(-1, *[1] * (output.ndim - 1))
-                output.register_hook(lambda gradient: gradient * factor.to(gradient.dtype))
+                factors = (hits @ weights)[:, None].to(output.dtype)
+                output.register_hook(lambda gradient: gradient * factors)
 
         self.handle_ = net.module_.register_forward_hook(weigh)
 
@@ -44,137 +51,88 @@ class RowWeights(Callback):
         self.handle_.remove()
 
 
-# What of an optimizer's state is the moving mean (or sum) of squares, and what it starts from.
-SQUARES = {
-    "Adam": ("exp_avg_sq", {"step": torch.zeros(()), "exp_avg": 0.0}),
-    "AdamW": ("exp_avg_sq", {"step": torch.zeros(()), "exp_avg": 0.0}),
-    "NAdam": ("exp_avg_sq", {"step": torch.zeros(()), "exp_avg": 0.0, "mu_product": torch.ones(())}),
-    "RMSprop": ("square_avg", {"step": torch.zeros(())}),
-    "Adagrad": ("sum", {"step": torch.zeros(())}),
-}
-
-
-class HeldSquares(Callback):
-    """Keep the preconditioner of an adaptive optimizer what it was in a first training, as methods with a unit do.
-
-    Before a step, the running squares become what the first training's were, less what this step will add.
-    """
-
-    def __init__(self, steps, replay):
-        self.steps = steps
-        self.replay = replay
-
-    def on_train_begin(self, net, **kwargs):
-        self.position_ = 0
-
-    def on_grad_computed(self, net, named_parameters, **kwargs):
-        optimizer = net.optimizer_
-        key, fresh = SQUARES[type(optimizer).__name__]
-        for group in optimizer.param_groups:
-            kept = group["alpha"] if "alpha" in group else group["betas"][1] if "betas" in group else None
-            share = 1.0 if kept is None else (1.0 - kept) / kept
-            for parameter in group["params"]:
-                state = optimizer.state[parameter]
-                if not state:
-                    zeros = torch.zeros_like(parameter)
-                    state.update({k: v.clone() if torch.is_tensor(v) else zeros.clone() for k, v in fresh.items()})
-                    state[key] = zeros.clone()
-                added = share * parameter.grad.square()
-                if self.replay:
-                    state[key].copy_(self.steps[self.position_] - added)
-                    self.position_ += 1
-                else:
-                    self.steps.append(state[key] + added)
-
-
-@dataclass
-class Outcome:
-    """What a method said of a training: an error, warnings, or nothing, and how far its scores are from the truth."""
-
-    kind: str  # "right", "warned", "refused", "crashed" or "silent wrong"
-    error: float = float("nan")
-    words: str = ""
-
-    def matches(self, expected, says):
-        import re
-
-        if self.kind not in expected:
-            return False
-        return self.kind == "right" or re.search(says, self.words) is not None
-
-
-def directions(n_rows, n=1):
-    """Weights of rows to go along: random ones of length one, so that no row's error is hidden by another's."""
-    drawn = np.random.default_rng(1).normal(size=(n, n_rows))
+def directions(n):
+    """Weights of rows to go along, (n, n_rows): random ones, in which no row's error hides behind another's."""
+    drawn = np.random.default_rng(1).normal(size=(n, N_ROWS))
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
-@lru_cache(maxsize=None)
-def recorded(recipe, method):
-    """The net that the package sees, its outputs, and what was said while it trained."""
+@lru_cache(maxsize=2)
+def recorded(recipe, training):
+    """The net that the package sees, its measurements, and what was said while it trained."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        net = recipe.train(method, TrajectoryRecorder(n_checkpoints=N_CHECKPOINTS))
-    return net, recipe.measure(net), [str(w.message) for w in caught]
+        net = recipe.train(training, TrajectoryRecorder(n_checkpoints=recipe.n_checkpoints))
+    return net, recipe.measure(net), _words(caught)
 
 
-@lru_cache(maxsize=None)
-def truth(recipe, method, eps=None, n_directions=1):
+@lru_cache(maxsize=2)
+def slopes(recipe, training, eps=None, n_directions=1):
     """Derivatives of the measurements along :func:`directions`, (n_directions, n_query)."""
-    keys, eps = recipe.rows()[0][:, 0], eps or recipe.eps
-    present = recorded(recipe, method)[1]
+    keys, eps = recipe.data()[0][:, 0], eps or recipe.eps
     holding = []
-    if recipe.optimizer in SQUARES and method != "Influence":
+    if recipe.optimizer in SQUARES and training != "converged":
         squares = []
-        recipe.train(method, HeldSquares(squares, replay=False))
-        holding = [HeldSquares(squares, replay=True)]
-    slopes = []
-    for direction in directions(len(keys), n_directions):
+        recipe.train(training, RecordSquares(squares))
+        holding = [squares]
+    present, result = recorded(recipe, training)[1], []
+    for direction in directions(n_directions):
         up, down = (
-            recipe.measure(recipe.train(method, RowWeights(keys, 1.0 + sign * eps * direction), *holding))
-            for sign in (1, -1)
+            recipe.measure(recipe.train(training, RowWeights(keys, 1.0 + step * direction), *map(HoldSquares, holding)))
+            for step in (eps, -eps)
         )
-        # Another training (of other batches, or changed by the recorder) would not lie between the two.
-        assert np.abs((up + down) / 2 - present).max() < 0.1 * np.abs(up - down).max() + 1e-9, recipe.name
-        slopes.append((up - down) / (2 * eps))
-    return np.stack(slopes)
+        # Another training (on other batches, or changed by the recorder) would not lie halfway between the two.
+        if np.abs((up + down) / 2 - present).max() > 0.1 * np.abs(up - down).max() + 1e-9:
+            raise AssertionError(f"the trainings of {recipe.name} differ in more than the weights of rows")
+        result.append((up - down) / (2 * eps))
+    return np.stack(result)
 
 
-def error_of(scores, slopes):
+def error_of(scores, truth):
     """Relative error of scores, (n_query, n_rows), against the derivatives."""
-    found = directions(scores.shape[1], len(slopes)) @ scores.T
-    return float(np.linalg.norm(found - slopes) / np.linalg.norm(slopes))
+    return float(np.linalg.norm(directions(len(truth)) @ scores.T - truth) / np.linalg.norm(truth))
 
 
-def outcome(recipe, method, estimator, tolerance, with_error=False):
-    """Attribute, and judge.
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a recipe: its kind, the error of the scores where there are any, and what was said."""
 
-    ``with_error``: compute the error of scores that were warned of, too (a test need not, a table shows it).
-    """
-    said = []
-    try:
-        net, _, said = recorded(recipe, method)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            scores = recipe.attribute(estimator, net).transform(recipe.queries())
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        # An error is a refusal where it says what was expected, to a user: of these kinds, from a line of this package.
-        return Outcome("refused" if _by_the_package(error) else "crashed", words=text)
-    own = [str(w.message) for w in caught if not issubclass(w.category, (DeprecationWarning, FutureWarning))]
-    words = "; ".join([*said, *own])
-    if own and not with_error:
+    kind: str  # "right", "warned", "refused", "crashed" or "silent wrong"
+    error: float = nan
+    words: str = ""
+
+    def satisfies(self, recipe):
+        """Whether it is what the recipe may come to, in the fitting words."""
+        if self.kind not in recipe.expect.split(" or "):
+            return False
+        return self.kind == "right" or re.search(recipe.says, self.words, re.IGNORECASE) is not None
+
+
+def outcome(recipe, method, measured=True):
+    """Attribute, and judge. ``measured=False`` leaves out the error of scores that were warned of, for time."""
+    training, estimator = METHODS[method]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            net, _, earlier = recorded(recipe, training)
+            scores = recipe.scores(estimator(), net)
+        except Exception as error:
+            return Outcome("refused" if _is_refusal(error) else "crashed", words=f"{type(error).__name__}: {error}")
+    words = "; ".join(filter(None, [earlier, _words(caught)]))
+    if words and not measured:
         return Outcome("warned", words=words)
-    error = error_of(scores, truth(recipe, method))
-    if own:
-        return Outcome("warned", error, words)
-    return Outcome("right" if error < tolerance else "silent wrong", error, words)
+    error = error_of(scores, slopes(recipe, training))
+    kind = "warned" if words else "right" if error < recipe.tolerance else "silent wrong"
+    return Outcome(kind, error, words)
 
 
-def _by_the_package(error):
-    if not isinstance(error, (ValueError, TypeError, NotImplementedError)):
-        return False
-    last = error.__traceback__
-    while last.tb_next is not None:
-        last = last.tb_next
-    return "sklearn_source" in last.tb_frame.f_code.co_filename
+def _words(caught):
+    """What this package said to the user, on one line; what torch and skorch have to say is their own."""
+    own = [w for w in caught if issubclass(w.category, UserWarning) and "torch" not in w.filename]
+    return "; ".join(dict.fromkeys(str(w.message) for w in own))
+
+
+def _is_refusal(error):
+    """Whether an error is one that this package raises for a user, not one that it ran into."""
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, (ValueError, TypeError, NotImplementedError)) and last.startswith(PACKAGE)

@@ -15,16 +15,20 @@ from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn
 N_ROWS, N_FEATURES = 24, 3
 DECAY = 0.1
 
-# Method: its estimator, and the training that it is asked about (a first-order method small steps, influence functions a
-# converged one), where a recipe does not say otherwise.
+# What a method is asked about, where a recipe does not say otherwise: a training of some length, one of steps so small
+# that the first order is all, one that converged.
+TRAININGS = {
+    "plain": {},
+    "short": {},
+    "converged": {"max_epochs": 120, "lr": 0.2, "batch_size": N_ROWS, "optimizer__weight_decay": DECAY},
+}
+SHORTER = 200
+
 METHODS = {
-    "SOURCE": (lambda: SourceAttribution(n_segments=6, curvature="exact"), {}),
-    "EK-FAC": (lambda: SourceAttribution(n_segments=6, curvature="ekfac"), {}),
-    "TracIn": (lambda: TracIn(), {}),
-    "Influence": (
-        lambda: InfluenceFunctions(curvature="exact", damping=DECAY),
-        {"max_epochs": 120, "lr": 0.2, "batch_size": N_ROWS, "optimizer__weight_decay": DECAY},
-    ),
+    "SOURCE": ("plain", lambda: SourceAttribution(n_segments=6, curvature="exact")),
+    "EK-FAC": ("plain", lambda: SourceAttribution(n_segments=6, curvature="ekfac")),
+    "TracIn": ("short", lambda: TracIn()),
+    "Influence": ("converged", lambda: InfluenceFunctions(curvature="exact", damping=DECAY)),
 }
 
 
@@ -41,7 +45,7 @@ class MLP(nn.Module):
 
 
 class Line(nn.Module):
-    """One linear layer: EK-FAC is the matrix itself."""
+    """One linear layer: EK-FAC is the matrix itself, and the Gauss-Newton matrix the Hessian."""
 
     def __init__(self, n_outputs=1):
         super().__init__()
@@ -60,6 +64,7 @@ def _start():
 
 
 START = _start()
+QUERIES = np.random.default_rng(2).normal(size=(6, N_FEATURES))
 
 
 def regression():
@@ -70,21 +75,45 @@ def regression():
 
 
 def classes():
+    """Three classes."""
     X, y = regression()
     return X, np.digitize(y[:, 0], np.quantile(y, [0.3, 0.6]))
-
-
-QUERIES = np.random.default_rng(2).normal(size=(6, N_FEATURES))
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
     """One row of the matrix.
 
-    ``expect``: what may come of it, of "right", "warned" and "refused", joined by "or". ``says``: a regular expression
-    that the warning or refusal matches. ``today``: why it is not so yet. ``before`` and ``after``: callbacks to the left
-    and right of the recorder, made anew for each training. ``fit``: ``fit(net, X, y)``, trains. ``credited``: what
-    ``fit`` of the method is given, ``(X, y)`` and keywords. ``options``: of the net.
+    Attributes
+    ----------
+    name : str
+    expect : str
+        What may come of it: "right", "warned" and "refused", joined by "or".
+    says : str
+        A regular expression that the warning or the refusal matches, case aside.
+    today : str
+        Why it is not so yet, "" where it is.
+    methods : tuple of str
+        Those asked, of ``METHODS``.
+    net, module : type
+    data : callable
+        Gives X and y.
+    before, after : tuple of callables
+        Callbacks to the left and right of the recorder, made anew for each training.
+    fit : callable
+        ``fit(net, X, y)`` trains, and returns the trained net.
+    stage : array-like, optional
+        Which stage each row belongs to.
+    n_checkpoints : int, optional
+        None: every step is recorded.
+    tolerance : float
+        The largest relative error that is right.
+    eps : float
+        Step of the finite differences.
+    skip : str
+        Why it cannot be tried here.
+    options : dict
+        Of the net.
     """
 
     name: str
@@ -98,24 +127,22 @@ class Recipe:
     before: tuple = ()
     after: tuple = ()
     fit: Callable = lambda net, X, y: net.fit(X, y)
-    stage: Callable | None = None
-    skip: str = ""
+    stage: tuple[int, ...] | None = None
+    n_checkpoints: int | None = 24
     tolerance: float = 0.05
     eps: float = 1e-4
+    skip: str = ""
     options: dict = field(default_factory=dict)
-
-    def rows(self):
-        return self.data()
-
-    def queries(self):
-        return QUERIES
 
     @property
     def optimizer(self):
         return self.options.get("optimizer", torch.optim.SGD).__name__
 
-    def train(self, method, callback, *last):
-        """A net trained from the same start on the same batches each time, with one more callback (and those after all)."""
+    def train(self, training, callback, *last):
+        """A net trained from the same start on the same batches every time, with a callback where the recorder stands.
+
+        ``last``: callbacks behind all others.
+        """
         torch.manual_seed(0)
         settings = {
             "optimizer": torch.optim.SGD,
@@ -125,36 +152,36 @@ class Recipe:
             "iterator_train__shuffle": True,
             "train_split": None,
             "verbose": 0,
-            # Nothing is printed, and most of skorch's time is here.
-            **dict.fromkeys(
-                ["callbacks__print_log", "callbacks__epoch_timer", "callbacks__train_loss", "callbacks__valid_loss"]
-            ),
-            **METHODS[method][1],
+            **{f"callbacks__{name}": None for name in ("print_log", "epoch_timer", "train_loss", "valid_loss")},  # slow
+            **TRAININGS[training],
             **self.options,
         }
-        if method == "TracIn":
-            settings["lr"] /= 200
-        if self.net is NeuralNetClassifier or issubclass(self.net, NeuralNetClassifier):
-            settings = {"criterion": nn.CrossEntropyLoss, "module__n_outputs": 3, "callbacks__valid_acc": None, **settings}
-        callbacks = [*(make() for make in self.before), callback, *(make() for make in self.after), *last]
-        net = self.net(self.module, callbacks=callbacks, **settings)
-        return self.fit(net, *self.rows()) or net
+        if training == "short":
+            settings["lr"] /= SHORTER
+        if issubclass(self.net, NeuralNetClassifier):
+            settings = {
+                "criterion": nn.CrossEntropyLoss,
+                "module__n_outputs": 3,
+                "callbacks__valid_acc": None,
+                **settings,
+            }
+        made = [*(make() for make in self.before), callback, *(make() for make in self.after), *last]
+        return self.fit(self.net(self.module, callbacks=made, **settings), *self.data())
 
     def measure(self, net):
-        """The measurement of every query, as the user computes it: the output, or log-odds of the likeliest class."""
+        """The measurement of every query, as a user computes it: the output, or the log-odds of the likeliest class."""
         with torch.no_grad():
-            output = net.forward(QUERIES)
-        output = (output[0] if isinstance(output, tuple) else output).double()
+            output = net.forward(QUERIES).double()
         if output.shape[1] == 1:
             return output[:, 0].numpy()
         top = output.argmax(dim=1, keepdim=True)
         others = output.scatter(1, top, -torch.inf).logsumexp(dim=1)
         return (output.gather(1, top)[:, 0] - others).numpy()
 
-    def attribute(self, estimator, net):
-        X, y = self.rows()
-        options = {} if self.stage is None else {"stage": self.stage()}
-        return estimator.fit(net, X, y, **options)
+    def scores(self, estimator, net):
+        X, y = self.data()
+        options = {} if self.stage is None else {"stage": np.array(self.stage)}
+        return estimator.fit(net, X, y, **options).transform(QUERIES.astype(X.dtype))
 
 
 def recipe(name, expect="right", says="", today="", **settings):

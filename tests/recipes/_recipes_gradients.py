@@ -209,8 +209,8 @@ def add_noise(name, parameter):
     parameter.grad.add_(torch.randn_like(parameter), alpha=0.1)
 
 
-def centre(name, parameter):
-    parameter.grad.sub_(parameter.grad.mean())
+def normalize(name, parameter):
+    parameter.grad.div_(parameter.grad.norm())
 
 
 def edited(edit):
@@ -226,27 +226,59 @@ RECIPES = [
     recipe("accumulation, divided", today=ACCUMULATED, net=Accumulating, batch_size=4, methods=EVERY),
     recipe("accumulation, summed", today=ACCUMULATED, net=AccumulatingSums, batch_size=4),
     recipe("accumulation, divided at backward", today=ACCUMULATED, net=DividingAtBackward, batch_size=4),
-    recipe("accumulation, one layer", today=ACCUMULATED, net=Accumulating, module=Line, batch_size=4, methods=("EK-FAC", "Influence")),
-    recipe("accumulation, left over", "right or warned", "accumul|batches", ACCUMULATED, net=AccumulatingThree, batch_size=6),
+    recipe(
+        "accumulation, one layer",
+        today=ACCUMULATED,
+        net=Accumulating,
+        module=Line,
+        batch_size=4,
+        methods=("EK-FAC", "Influence"),
+    ),
+    recipe(
+        "accumulation, left over",
+        "right or warned",
+        "accumul|batches",
+        ACCUMULATED,
+        net=AccumulatingThree,
+        batch_size=6,
+    ),
     recipe("micro-batches", net=MicroBatches),
     recipe("loss scaled in train_step_single", "right or warned", WORD, UNSEEN, net=ScaledLoss, methods=EVERY),
     recipe("loss scaled by epoch there", "right or warned", WORD, UNSEEN, net=LossScaledByEpoch, methods=("TracIn",)),
     recipe("own clipping of the norm", "warned", WORD, UNSEEN, net=OwnNormClipping, methods=EVERY),
     recipe("own clipping never reached", net=OwnNormClippingNeverReached),
     recipe("own clipping of values", "warned", WORD, UNSEEN, net=OwnValueClipping),
-    recipe("GradientNormClipping", "warned", "GradientNormClipping|gradient", after=(lambda: GradientNormClipping(0.3),), methods=EVERY),
-    recipe("GradientNormClipping never reached", "right or warned", "GradientNormClipping", after=(lambda: GradientNormClipping(1e6),)),
+    recipe(
+        "GradientNormClipping",
+        "warned",
+        "GradientNormClipping|gradient",
+        after=(lambda: GradientNormClipping(0.3),),
+        methods=EVERY,
+    ),
+    recipe(
+        "GradientNormClipping never reached",
+        "right or warned",
+        "GradientNormClipping",
+        after=(lambda: GradientNormClipping(1e6),),
+    ),
     recipe("GradScaler", net=Scaler),
     recipe("step by hand", net=ManualStep),
     recipe("two steps per batch", net=TwoSteps, max_epochs=15, lr=0.01),
     recipe("SAM in train_step", "warned or refused", WORD, UNSEEN, net=SharpnessAware),
     recipe("mask by a tensor hook", "right or warned", WORD, UNSEEN, module=Masked, methods=EVERY),
-    recipe("mask by a tensor hook, one layer", "right or warned", WORD, UNSEEN, module=MaskedLine, methods=("EK-FAC", "Influence")),
+    recipe(
+        "mask by a tensor hook, one layer",
+        "right or warned",
+        WORD,
+        UNSEEN,
+        module=MaskedLine,
+        methods=("EK-FAC", "Influence"),
+    ),
     recipe("gradient scaled between layers", "warned or refused", WORD, UNSEEN, module=Reversed),
     recipe("zeroed in on_grad_computed", "right or warned", WORD, UNSEEN, after=edited(zero_hidden), methods=EVERY),
     recipe("removed in on_grad_computed", "right or warned", WORD, UNSEEN, after=edited(drop_hidden)),
     recipe("scaled in on_grad_computed", "right or warned", WORD, UNSEEN, after=edited(halve), methods=EVERY),
     recipe("scaled before the recorder", "right or warned", WORD, UNSEEN, before=edited(halve)),
-    recipe("centred in on_grad_computed", "right or warned", WORD, UNSEEN, after=edited(centre)),
+    recipe("normalised in on_grad_computed", "warned", WORD, UNSEEN, after=edited(normalize)),
     recipe("gradient noise", "right or warned", WORD, after=edited(add_noise)),
 ]

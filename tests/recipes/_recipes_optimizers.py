@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Freezer, LRScheduler, ParamMapper, Unfreezer
+from skorch.callbacks import Freezer, LRScheduler, Unfreezer
 from torch import optim
 
-from ._recipe import Line, classes, recipe
+from ._recipe import MLP, Line, classes, recipe
 
 
 class OwnSGD(optim.Optimizer):
@@ -93,13 +93,17 @@ class Lookahead(optim.SGD):
 
 short = {"max_epochs": 10, "lr": 0.005, "optimizer__momentum": 0.9}
 SHORT = "momentum has not reached its terminal velocity"
-adam = {"optimizer": optim.Adam, "lr": 0.0005, "optimizer__betas": (0.5, 0.99)}
+# Every step recorded: over so few, squares grow from one checkpoint to the next.
+adaptive = {"module": Line, "n_checkpoints": None}
+adam = {**adaptive, "optimizer": optim.Adam, "lr": 0.0005, "optimizer__betas": (0.5, 0.99)}
 per_batch = {"step_every": "batch"}
 
 RECIPES = [
     recipe("SGD", methods=("SOURCE", "TracIn")),
     recipe("SGD, one layer", module=Line, methods=("SOURCE", "EK-FAC", "Influence")),
-    recipe("SGD, classifier", net=NeuralNetClassifier, module=Line, data=classes, lr=0.05, methods=("SOURCE", "TracIn")),
+    recipe(
+        "SGD, classifier", net=NeuralNetClassifier, module=Line, data=classes, lr=0.05, methods=("SOURCE", "TracIn")
+    ),
     recipe("SGD, weight decay", optimizer__weight_decay=0.1),
     recipe("momentum", lr=0.0015, max_epochs=40, optimizer__momentum=0.9),
     recipe("momentum, one layer", module=Line, lr=0.0015, max_epochs=40, optimizer__momentum=0.9, methods=("EK-FAC",)),
@@ -108,31 +112,60 @@ RECIPES = [
     recipe("momentum, 30 steps", today=SHORT, **short, methods=("SOURCE", "TracIn")),
     recipe("Nesterov, 30 steps", today=SHORT, **short, optimizer__nesterov=True),
     recipe("momentum, 30 steps, one layer", today=SHORT, module=Line, **short, methods=("EK-FAC",)),
-    recipe("Adam", **adam, methods=("SOURCE", "TracIn")),
-    recipe("Adam, one layer", module=Line, **adam, methods=("EK-FAC",)),
+    recipe("Adam", **{**adam, "module": MLP}, methods=("SOURCE", "TracIn")),
+    recipe("Adam, one layer", **adam, methods=("SOURCE", "EK-FAC")),
     recipe("Adam, converged", module=Line, optimizer=optim.Adam, lr=0.05, max_epochs=200, methods=("Influence",)),
-    recipe("Adam, default betas", optimizer=optim.Adam, lr=0.0005),
-    recipe("Adam, 30 steps", optimizer=optim.Adam, lr=0.0005, max_epochs=10),
+    recipe("Adam, default betas", **adaptive, optimizer=optim.Adam, lr=0.0005),
+    recipe("Adam, 30 steps", **adaptive, optimizer=optim.Adam, lr=0.0005, max_epochs=10),
     recipe("AdamW", **{**adam, "optimizer": optim.AdamW}, optimizer__weight_decay=0.5),
     recipe("NAdam", **{**adam, "optimizer": optim.NAdam}),
-    recipe("RMSprop", optimizer=optim.RMSprop, lr=0.0005, methods=("SOURCE", "TracIn")),
-    recipe("Adagrad", optimizer=optim.Adagrad, lr=0.003),
+    recipe("RMSprop", **adaptive, optimizer=optim.RMSprop, lr=0.0005, methods=("SOURCE", "TracIn")),
+    recipe("Adagrad", **adaptive, optimizer=optim.Adagrad, lr=0.003, methods=("SOURCE", "TracIn")),
     recipe("LBFGS", "refused", "LBFGS", optimizer=optim.LBFGS, max_epochs=5, methods=("SOURCE", "TracIn")),
-    recipe("own class named SGD", "refused or warned", "SGD", OwnSGD.__doc__, optimizer=OwnSGD, methods=("SOURCE", "TracIn")),
+    recipe(
+        "own class named SGD",
+        "refused or warned",
+        "SGD",
+        OwnSGD.__doc__,
+        optimizer=OwnSGD,
+        methods=("SOURCE", "TracIn"),
+    ),
     recipe("subclass of SGD that changes nothing", "right or refused", "SubclassOfSGD", optimizer=SubclassOfSGD),
     recipe("subclass of SGD that halves", "right or refused", "HalvingSGD", optimizer=HalvingSGD),
     recipe("SAM optimizer", "refused", "SAM", optimizer=SAM),
     recipe("Lookahead optimizer", "refused", "Lookahead", optimizer=Lookahead),
-    recipe("OneCycle per batch, cycled momentum", optimizer__momentum=0.9, after=(
-        lambda: LRScheduler(optim.lr_scheduler.OneCycleLR, max_lr=0.004, total_steps=90, **per_batch),), lr=0.002),
-    recipe("CyclicLR per batch, cycled momentum", optimizer__momentum=0.9, after=(
-        lambda: LRScheduler(optim.lr_scheduler.CyclicLR, base_lr=0.001, max_lr=0.004, step_size_up=20, **per_batch),), lr=0.001),
-    recipe("CyclicLR per batch, 30 steps", today=SHORT, after=(
-        lambda: LRScheduler(optim.lr_scheduler.CyclicLR, base_lr=0.001, max_lr=0.01, step_size_up=10, **per_batch),), **{**short,"lr":.001}),
-    recipe("StepLR per epoch", lr=0.03, after=(lambda: LRScheduler(optim.lr_scheduler.StepLR, step_size=10, gamma=0.5),)),
-    recipe("cosine per batch", lr=0.03, before=(
-        lambda: LRScheduler(optim.lr_scheduler.CosineAnnealingLR, T_max=120, **per_batch),), methods=("SOURCE", "TracIn")),
-    recipe("parameter groups", optimizer__param_groups=[("head.*", {"lr": 0.03})]),
+    recipe(
+        "OneCycle per batch, cycled momentum",
+        optimizer__momentum=0.9,
+        after=(lambda: LRScheduler(optim.lr_scheduler.OneCycleLR, max_lr=0.004, total_steps=90, **per_batch),),
+        lr=0.002,
+    ),
+    recipe(
+        "CyclicLR per batch, cycled momentum",
+        optimizer__momentum=0.9,
+        after=(
+            lambda: LRScheduler(optim.lr_scheduler.CyclicLR, base_lr=0.001, max_lr=0.004, step_size_up=20, **per_batch),
+        ),
+        lr=0.001,
+    ),
+    recipe(
+        "CyclicLR per batch, 30 steps",
+        today=SHORT,
+        after=(
+            lambda: LRScheduler(optim.lr_scheduler.CyclicLR, base_lr=0.001, max_lr=0.01, step_size_up=10, **per_batch),
+        ),
+        **{**short, "lr": 0.001},
+    ),
+    recipe(
+        "StepLR per epoch", lr=0.03, after=(lambda: LRScheduler(optim.lr_scheduler.StepLR, step_size=10, gamma=0.5),)
+    ),
+    recipe(
+        "cosine per batch",
+        lr=0.03,
+        before=(lambda: LRScheduler(optim.lr_scheduler.CosineAnnealingLR, T_max=120, **per_batch),),
+        methods=("SOURCE", "TracIn"),
+    ),
+    recipe("parameter groups", optimizer__param_groups=[("head.*", {"lr": 0.01})]),
     recipe("frozen layer", after=(lambda: Freezer("hidden.*"),)),
     recipe("unfrozen layer", after=(lambda: Freezer("hidden.*"), lambda: Unfreezer("hidden.*", at=20))),
     recipe("layer frozen on the way", after=(lambda: Freezer("hidden.*", at=20),)),

@@ -6,9 +6,16 @@ import numpy as np
 import torch
 from skorch import NeuralNetRegressor
 from skorch.dataset import Dataset, ValidSplit
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    default_collate,
+)
 
-from ._recipe import Line, N_ROWS, recipe
+from ._recipe import N_ROWS, Line, recipe
 
 
 class Augmented(Dataset):
@@ -37,7 +44,7 @@ class Scaled(Dataset):
 
 def scaled_batch(rows):
     X, y = default_collate(rows)
-    return X * torch.tensor([1.0, 1.5, 0.5]), y
+    return X * torch.tensor([1.0, -1.0, 0.5]), y
 
 
 def jittered_batch(rows):
@@ -89,24 +96,82 @@ DRAWS = "draws per row are not recorded"
 READ = "a second reading is not compared"
 
 RECIPES = [
-    recipe("SubsetRandomSampler", "right or warned", "sampler", iterator_train__sampler=SubsetRandomSampler(range(18)), **no_shuffle, methods=("SOURCE", "TracIn")),
-    recipe("SubsetRandomSampler, converged", "right or warned", "sampler|never|drawn", DRAWS, module=Line, iterator_train__sampler=SubsetRandomSampler(range(18)), **no_shuffle, methods=("Influence",)),
-    recipe("WeightedRandomSampler", "right or warned", "sampler", iterator_train__sampler=skewed(), **no_shuffle, methods=("SOURCE", "TracIn")),
-    recipe("RandomSampler", "right or warned", "sampler", iterator_train__sampler=RandomSampler(range(N_ROWS)), **no_shuffle),
+    recipe(
+        "SubsetRandomSampler",
+        "right or warned",
+        "sampler",
+        iterator_train__sampler=SubsetRandomSampler(range(18)),
+        **no_shuffle,
+        methods=("SOURCE", "TracIn"),
+    ),
+    recipe(
+        "SubsetRandomSampler, converged",
+        "right or warned",
+        "sampler|never|drawn",
+        DRAWS,
+        module=Line,
+        iterator_train__sampler=SubsetRandomSampler(range(18)),
+        **no_shuffle,
+        methods=("Influence",),
+    ),
+    recipe(
+        "WeightedRandomSampler",
+        "right or warned",
+        "sampler",
+        iterator_train__sampler=skewed(),
+        **no_shuffle,
+        methods=("SOURCE", "TracIn"),
+    ),
+    recipe(
+        "RandomSampler",
+        "right or warned",
+        "sampler",
+        iterator_train__sampler=RandomSampler(range(N_ROWS)),
+        **no_shuffle,
+    ),
     recipe("batch_sampler", "right or warned", "sampler", iterator_train=ByBatchSampler),
-    recipe("batch_sampler that favours rows", "right or warned", "sampler|drawn|often", DRAWS, iterator_train=SkewedBatches),
+    recipe(
+        "batch_sampler that favours rows", "right or warned", "sampler|drawn|often", DRAWS, iterator_train=SkewedBatches
+    ),
     recipe("unshuffled", **no_shuffle),
-    recipe("unshuffled, drop_last", "right or warned", "drop_last", **no_shuffle, batch_size=10, iterator_train__drop_last=True),
+    recipe(
+        "unshuffled, drop_last",
+        "right or warned",
+        "drop_last",
+        **no_shuffle,
+        batch_size=10,
+        iterator_train__drop_last=True,
+    ),
     recipe("unshuffled, smaller last batch", "right or warned", "smaller batch", **no_shuffle, batch_size=10),
     recipe("shuffled, drop_last", batch_size=10, iterator_train__drop_last=True),
-    recipe("shuffled, smaller last batch", batch_size=9),
+    # Which rows shared the smaller batches is chance.
+    recipe("shuffled, smaller last batch", batch_size=9, tolerance=0.1),
     recipe("full batch", batch_size=-1, lr=0.04, max_epochs=60),
     recipe("held-out rows", "right or warned", "held out", batch_size=6, train_split=ValidSplit(4)),
-    recipe("augmenting Dataset", "right or warned", "augment|reading|read", READ, dataset=Augmented, methods=("SOURCE", "TracIn")),
+    recipe(
+        "augmenting Dataset",
+        "right or warned",
+        "augment|reading|read",
+        READ,
+        dataset=Augmented,
+        methods=("SOURCE", "TracIn"),
+    ),
     recipe("flipping Dataset", "right or warned", "augment|reading|read", READ, dataset=Flipped),
     recipe("Dataset that scales", dataset=Scaled),
-    recipe("collate_fn for training only", "right or warned or refused", "collate", "", iterator_train__collate_fn=scaled_batch),
-    recipe("collate_fn that jitters", "right or warned", "augment|reading|read", READ, iterator_train__collate_fn=jittered_batch),
+    recipe(
+        "collate_fn for training only",
+        "right or warned or refused",
+        "collate",
+        "",
+        iterator_train__collate_fn=scaled_batch,
+    ),
+    recipe(
+        "collate_fn that jitters",
+        "right or warned",
+        "augment|reading|read",
+        READ,
+        iterator_train__collate_fn=jittered_batch,
+    ),
     recipe("collate_fn for both", iterator_train__collate_fn=scaled_batch, iterator_valid__collate_fn=scaled_batch),
     recipe("infer other in training", "right or warned or refused", "infer|train", "", net=InferOther),
     recipe("infer that scales", net=InferScaled),

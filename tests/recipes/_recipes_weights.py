@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 
-import numpy as np
 import torch
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LoadInitState, PassthroughScoring
 from torch import nn
@@ -34,7 +33,7 @@ class Edit(Callback):
 
 def clamp(module):
     for value in module.parameters():
-        value.clamp_(-0.35, 0.35)
+        value.clamp_(-0.25, 0.25)
 
 
 def clamp_close(module):
@@ -49,7 +48,7 @@ def clamp_far(module):
 
 def max_norm(module):
     for value in module.parameters():
-        value.copy_(value.renorm(2, 0, 0.5) if value.ndim > 1 else value)
+        value.copy_(value.renorm(2, 0, 0.35) if value.ndim > 1 else value)
 
 
 def decay(module):
@@ -186,13 +185,22 @@ EDITED = "edits of weights between steps are not seen"
 WORD = "weights"
 WHERE = "refused or warned"
 stopping = {
-    "callbacks__train_loss": PassthroughScoring("train_loss", on_train=True), "lr": 0.04,
+    "callbacks__train_loss": PassthroughScoring("train_loss", on_train=True),
+    "lr": 0.03,
 }
 
 RECIPES = [
     recipe("clamped after each batch, before the recorder", WHERE, WORD, EDITED, before=edits(clamp)),
     recipe("clamped after each batch, after the recorder", WHERE, WORD, EDITED, after=edits(clamp)),
-    recipe("clamped, one layer", WHERE, WORD, EDITED, module=Line, after=edits(clamp_close), methods=("EK-FAC", "Influence")),
+    recipe(
+        "clamped, one layer",
+        WHERE,
+        WORD,
+        EDITED,
+        module=Line,
+        after=edits(clamp_close),
+        methods=("EK-FAC", "Influence"),
+    ),
     recipe("clamped far away", after=edits(clamp_far)),
     recipe("max-norm per epoch, before the recorder", WHERE, WORD, EDITED, before=edits(max_norm, "epoch")),
     recipe("max-norm per epoch, after the recorder", WHERE, WORD, EDITED, after=edits(max_norm, "epoch")),
@@ -207,11 +215,26 @@ RECIPES = [
     recipe("SWA after the recorder", WHERE, WORD, EDITED, after=(StochasticAverage,)),
     recipe("lookahead by a callback", WHERE, WORD, EDITED, before=(HalfWay,)),
     recipe("weight_norm", module=WeightNorm),
-    recipe("early stopping, weights restored", after=(lambda: EarlyStopping("train_loss", patience=3, load_best=True),), **stopping),
-    recipe("early stopping, restored before the recorder", before=(lambda: EarlyStopping("train_loss", patience=3, load_best=True),), **stopping),
-    recipe("resumed from a Checkpoint", WHERE, "history|resum|record", "", fit=resumed, callbacks__train_loss=PassthroughScoring("train_loss", on_train=True)),
+    recipe(
+        "early stopping, weights restored",
+        after=(lambda: EarlyStopping("train_loss", patience=3, load_best=True),),
+        **stopping,
+    ),
+    recipe(
+        "early stopping, restored before the recorder",
+        before=(lambda: EarlyStopping("train_loss", patience=3, load_best=True),),
+        **stopping,
+    ),
+    recipe(
+        "resumed from a Checkpoint",
+        WHERE,
+        "history|resum|record",
+        "",
+        fit=resumed,
+        callbacks__train_loss=PassthroughScoring("train_loss", on_train=True),
+    ),
     recipe("resumed from loaded weights", "refused or warned or right", "history|resum|record", "", fit=loaded),
-    recipe("stream of partial_fit", fit=stream, lr=0.01, stage=lambda: np.repeat([0, 1], 12), methods=("SOURCE", "TracIn")),
+    recipe("stream of partial_fit", fit=stream, lr=0.01, stage=(0,) * 12 + (1,) * 12, methods=("SOURCE", "TracIn")),
     recipe("fit and partial_fit", fit=twice),
     recipe("rate lowered between stages", fit=lower_rate),
 ]
