@@ -1,8 +1,6 @@
-"""Scores of rows against finite differences of the skorch training itself, each row's loss weighted a little up and down.
+"""Scores of rows against finite differences of the skorch training, each row's loss weighted up and down a little.
 
-A row's weight enters at the gradient that comes back to the network's output: nothing that the training computes
-forwards changes, so a recipe of any kind (its own loop, its own loss) trains on, and only what the row pulls at the
-weights is scaled. The trainings compared run without this package in them.
+The trainings compared run without this package in them.
 """
 
 from __future__ import annotations
@@ -13,42 +11,18 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from math import nan
+from pathlib import Path
 
 import numpy as np
-import torch
-from skorch.callbacks import Callback
 
 import sklearn_source
 from sklearn_source import TrajectoryRecorder
 
 from ._held_squares import SQUARES, HoldSquares, RecordSquares
 from ._recipe import METHODS, N_ROWS
+from ._row_weights import RowWeights
 
 PACKAGE = sklearn_source.__path__[0]
-
-
-class RowWeights(Callback):
-    """Weigh every row's loss in training; a row is known by the first number of its input."""
-
-    def __init__(self, keys, weights):
-        self.keys = keys
-        self.weights = weights
-
-    def on_train_begin(self, net, **kwargs):
-        keys, weights = torch.as_tensor(self.keys), torch.as_tensor(self.weights)
-
-        def weigh(module, inputs, output):
-            if module.training and output.requires_grad:
-                hits = (inputs[0][:, :1] == keys).to(weights)
-                if not bool((hits.sum(dim=1) == 1).all()):
-                    raise AssertionError("a recipe changes the first column, by which its rows are known")
-                factors = (hits @ weights)[:, None].to(output.dtype)
-                output.register_hook(lambda gradient: gradient * factors)
-
-        self.handle_ = net.module_.register_forward_hook(weigh)
-
-    def on_train_end(self, net, **kwargs):
-        self.handle_.remove()
 
 
 def directions(n):
@@ -128,7 +102,7 @@ def outcome(recipe, method, measured=True):
 
 def _words(caught):
     """What this package said to the user, on one line; what torch and skorch have to say is their own."""
-    own = [w for w in caught if issubclass(w.category, UserWarning) and "torch" not in w.filename]
+    own = [w for w in caught if issubclass(w.category, UserWarning) and "torch" not in Path(w.filename).parts]
     return "; ".join(dict.fromkeys(str(w.message) for w in own))
 
 

@@ -148,7 +148,7 @@ class Recipe:
             "optimizer": torch.optim.SGD,
             "lr": 0.02,
             "batch_size": 8,
-            "max_epochs": 30,
+            "max_epochs": 20,
             "iterator_train__shuffle": True,
             "train_split": None,
             "verbose": 0,

@@ -167,7 +167,7 @@ class Masked(MLP):
 class MaskedLine(Line):
     def __init__(self, **options):
         super().__init__(**options)
-        self.head.weight.register_hook(lambda gradient: gradient * torch.tensor([1.0, 0.0, 1.0]))
+        self.head.weight.register_hook(lambda gradient: gradient * torch.tensor([1.0, 0.0, 0.0]))
 
 
 class Reversed(MLP):
@@ -225,7 +225,7 @@ EVERY = ("SOURCE", "TracIn")
 RECIPES = [
     recipe("accumulation, divided", today=ACCUMULATED, net=Accumulating, batch_size=4, methods=EVERY),
     recipe("accumulation, summed", today=ACCUMULATED, net=AccumulatingSums, batch_size=4),
-    recipe("accumulation, divided at backward", today=ACCUMULATED, net=DividingAtBackward, batch_size=4),
+    recipe("accumulation, divided at backward", net=DividingAtBackward, batch_size=4),
     recipe(
         "accumulation, one layer",
         today=ACCUMULATED,

@@ -93,6 +93,7 @@ def skewed():
 
 no_shuffle = {"iterator_train__shuffle": False}
 DRAWS = "draws per row are not recorded"
+OTHER = "rows are read as training did, queries as net.predict does"
 READ = "a second reading is not compared"
 
 RECIPES = [
@@ -162,7 +163,7 @@ RECIPES = [
         "collate_fn for training only",
         "right or warned or refused",
         "collate",
-        "",
+        OTHER,
         iterator_train__collate_fn=scaled_batch,
     ),
     recipe(
@@ -173,7 +174,7 @@ RECIPES = [
         iterator_train__collate_fn=jittered_batch,
     ),
     recipe("collate_fn for both", iterator_train__collate_fn=scaled_batch, iterator_valid__collate_fn=scaled_batch),
-    recipe("infer other in training", "right or warned or refused", "infer|train", "", net=InferOther),
+    recipe("infer other in training", "right or warned or refused", "infer|train", OTHER, net=InferOther),
     recipe("infer that scales", net=InferScaled),
     recipe("targets mixed over a batch", "refused or warned", "row|batch", net=MixUp),
 ]
