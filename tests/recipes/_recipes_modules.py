@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import torch
 from skorch import NeuralNetRegressor
+from skorch.callbacks import PrintLog
 from torch import nn
 
 from ._recipe import MLP, recipe, regression
@@ -75,7 +76,13 @@ if find_spec("accelerate"):
     class Accelerated(AccelerateMixin, NeuralNetRegressor):
         """skorch's way to Hugging Face's accelerate, which wraps optimizer, module and loader."""
 
-    accelerated = {"net": Accelerated, "accelerator": Accelerator(cpu=True), "device": None, "today": "a raw error"}
+    accelerated = {
+        "today": "a raw error",
+        "net": Accelerated,
+        "accelerator": Accelerator(cpu=True),
+        "device": None,
+        "callbacks__print_log": PrintLog(),  # which it sets
+    }
 
 DEAD = "a bias that batch normalisation takes out is preconditioned by rounding noise"
 adam = {"optimizer": torch.optim.Adam, "lr": 0.0005, "optimizer__betas": (0.5, 0.99)}
