@@ -29,6 +29,7 @@ METHODS = {
     "EK-FAC": ("plain", lambda: SourceAttribution(n_segments=6, curvature="ekfac")),
     "TracIn": ("short", lambda: TracIn()),
     "Influence": ("converged", lambda: InfluenceFunctions(curvature="exact", damping=DECAY)),
+    "Influence, undamped": ("converged", lambda: InfluenceFunctions(curvature="exact", damping=0.0)),
 }
 
 

@@ -32,12 +32,12 @@ def l1(module):
     return 0.03 * sum(value.abs().sum() for value in module.parameters())
 
 
-def towards_ones(module):
-    return 0.3 * sum((value - 1.0).square().sum() for value in module.parameters())
+def towards_a_half(module):
+    return 0.3 * sum((value - 0.5).square().sum() for value in module.parameters())
 
 
 def l2_of_head(module):
-    return 1.0 * module.head.weight.square().sum()
+    return 0.5 * module.head.weight.square().sum()
 
 
 def orthogonal(module):
@@ -166,14 +166,34 @@ RECIPES = [
     ),
     recipe(
         "L2 in get_loss, converged",
+        "right or refused or warned",
+        "penalty",
+        PENALTY,
         net=penalized(half_decay),
         module=Line,
-        methods=("Influence",),
+        methods=("Influence, undamped",),
         optimizer__weight_decay=0.0,
     ),
     recipe("L1 in get_loss", "right or refused or warned", "penalty", net=penalized(l1)),
-    recipe("L2 towards other values", "right or refused or warned", "penalty", PENALTY, net=penalized(towards_ones)),
+    recipe(
+        "L2 towards other values",
+        "right or refused or warned",
+        "penalty",
+        PENALTY,
+        net=penalized(towards_a_half),
+        module=Line,
+        methods=("SOURCE", "EK-FAC"),
+    ),
     recipe("L2 on some weights", "right or refused or warned", "penalty", PENALTY, net=penalized(l2_of_head)),
+    recipe(
+        "L2 on some weights, one layer",
+        "right or refused or warned",
+        "penalty",
+        PENALTY,
+        net=penalized(l2_of_head),
+        module=Line,
+        methods=("EK-FAC",),
+    ),
     recipe("orthogonality in get_loss", "right or refused or warned", "penalty", net=penalized(orthogonal)),
     recipe("penalty of outputs", net=PenaltyOfOutputs),
     recipe(

@@ -91,7 +91,7 @@ class Lookahead(optim.SGD):
         return loss
 
 
-short = {"max_epochs": 10, "lr": 0.005, "optimizer__momentum": 0.9}
+short = {"max_epochs": 10, "lr": 0.0005, "optimizer__momentum": 0.9}
 SHORT = "momentum has not reached its terminal velocity"
 # Every step recorded: over so few, squares grow from one checkpoint to the next.
 adaptive = {"module": Line, "n_checkpoints": None}
@@ -110,6 +110,7 @@ RECIPES = [
     recipe("Nesterov", lr=0.0015, max_epochs=40, optimizer__momentum=0.9, optimizer__nesterov=True),
     recipe("dampening", lr=0.02, optimizer__momentum=0.5, optimizer__dampening=0.5),
     recipe("momentum, 30 steps", today=SHORT, **short, methods=("SOURCE", "TracIn")),
+    recipe("momentum that overshoots", "right or warned", "momentum|velocity", SHORT, **{**short, "lr": 0.005}),
     recipe("Nesterov, 30 steps", today=SHORT, **short, optimizer__nesterov=True),
     recipe("momentum, 30 steps, one layer", today=SHORT, module=Line, **short, methods=("EK-FAC",)),
     # SOURCE takes one preconditioner per segment: wider where layers differ.
@@ -155,7 +156,9 @@ RECIPES = [
         "CyclicLR per batch, 30 steps",
         today=SHORT,
         after=(
-            lambda: LRScheduler(optim.lr_scheduler.CyclicLR, base_lr=0.001, max_lr=0.01, step_size_up=10, **per_batch),
+            lambda: LRScheduler(
+                optim.lr_scheduler.CyclicLR, base_lr=0.0002, max_lr=0.001, step_size_up=10, **per_batch
+            ),
         ),
         **{**short, "lr": 0.001},
     ),

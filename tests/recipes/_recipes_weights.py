@@ -33,7 +33,7 @@ class Edit(Callback):
 
 def clamp(module):
     for value in module.parameters():
-        value.clamp_(-0.25, 0.25)
+        value.clamp_(-0.2, 0.2)
 
 
 def clamp_close(module):
@@ -48,7 +48,7 @@ def clamp_far(module):
 
 def max_norm(module):
     for value in module.parameters():
-        value.copy_(value.renorm(2, 0, 0.35) if value.ndim > 1 else value)
+        value.copy_(value.renorm(2, 0, 0.25) if value.ndim > 1 else value)
 
 
 def decay(module):
