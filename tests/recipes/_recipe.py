@@ -19,7 +19,7 @@ DECAY = 0.1
 # that the first order is all, one that converged.
 TRAININGS = {
     "plain": {},
-    "short": {},
+    "short": {"max_epochs": 10},
     "converged": {"max_epochs": 120, "lr": 0.2, "batch_size": N_ROWS, "optimizer__weight_decay": DECAY},
 }
 SHORTER = 200
@@ -129,7 +129,7 @@ class Recipe:
     after: tuple = ()
     fit: Callable = lambda net, X, y: net.fit(X, y)
     stage: tuple[int, ...] | None = None
-    n_checkpoints: int | None = 24
+    n_checkpoints: int | None = 12
     tolerance: float = 0.05
     eps: float = 1e-4
     skip: str = ""

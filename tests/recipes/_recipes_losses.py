@@ -7,7 +7,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback
 from torch import nn
 
-from ._recipe import DECAY, N_FEATURES, Line, classes, recipe, regression
+from ._recipe import N_FEATURES, Line, classes, recipe, regression
 
 
 def penalized(penalty):

@@ -94,7 +94,7 @@ class Lookahead(optim.SGD):
 short = {"max_epochs": 10, "lr": 0.0005, "optimizer__momentum": 0.9}
 SHORT = "momentum has not reached its terminal velocity"
 # Every step recorded: over so few, squares grow from one checkpoint to the next.
-adaptive = {"module": Line, "n_checkpoints": None}
+adaptive = {"module": Line, "n_checkpoints": None, "max_epochs": 20}
 adam = {**adaptive, "optimizer": optim.Adam, "lr": 0.0005, "optimizer__betas": (0.5, 0.99)}
 per_batch = {"step_every": "batch"}
 
@@ -118,8 +118,8 @@ RECIPES = [
     recipe("Adam, first order", **{**adam, "module": MLP}, methods=("TracIn",)),
     recipe("Adam, one layer", **adam, methods=("SOURCE", "EK-FAC")),
     recipe("Adam, converged", module=Line, optimizer=optim.Adam, lr=0.05, max_epochs=200, methods=("Influence",)),
-    recipe("Adam, default betas", **adaptive, optimizer=optim.Adam, lr=0.0005, max_epochs=40),
-    recipe("Adam, 30 steps", today=SHORT, **adaptive, optimizer=optim.Adam, lr=0.0005, max_epochs=10),
+    recipe("Adam, default betas", **{**adaptive, "max_epochs": 40}, optimizer=optim.Adam, lr=0.0005),
+    recipe("Adam, 30 steps", today=SHORT, **{**adaptive, "max_epochs": 10}, optimizer=optim.Adam, lr=0.0005),
     recipe("AdamW", **{**adam, "optimizer": optim.AdamW}, optimizer__weight_decay=0.5),
     recipe("NAdam", **{**adam, "optimizer": optim.NAdam}),
     recipe("RMSprop", **adaptive, optimizer=optim.RMSprop, lr=0.0005, methods=("SOURCE", "TracIn")),
@@ -157,7 +157,7 @@ RECIPES = [
         today=SHORT,
         after=(
             lambda: LRScheduler(
-                optim.lr_scheduler.CyclicLR, base_lr=0.0002, max_lr=0.001, step_size_up=10, **per_batch
+                optim.lr_scheduler.CyclicLR, base_lr=0.0002, max_lr=0.0006, step_size_up=9, **per_batch
             ),
         ),
         **{**short, "lr": 0.001},
