@@ -24,8 +24,8 @@ def l2(module):
     return 0.3 * sum(value.square().sum() for value in module.parameters())
 
 
-def half_decay(module):
-    return 0.5 * DECAY * sum(value.square().sum() for value in module.parameters())
+def l2_small(module):
+    return 0.15 * sum(value.square().sum() for value in module.parameters())
 
 
 def l1(module):
@@ -169,7 +169,7 @@ RECIPES = [
         "right or refused or warned",
         "penalty",
         PENALTY,
-        net=penalized(half_decay),
+        net=penalized(l2_small),
         module=Line,
         methods=("Influence, undamped",),
         optimizer__weight_decay=0.0,

@@ -33,11 +33,6 @@ class Edit(Callback):
 
 def clamp(module):
     for value in module.parameters():
-        value.clamp_(-0.2, 0.2)
-
-
-def clamp_close(module):
-    for value in module.parameters():
         value.clamp_(-0.15, 0.15)
 
 
@@ -177,15 +172,15 @@ stopping = {
 }
 
 RECIPES = [
-    recipe("clamped after each batch, before the recorder", WHERE, WORD, EDITED, before=edits(clamp)),
-    recipe("clamped after each batch, after the recorder", WHERE, WORD, EDITED, after=edits(clamp)),
+    recipe("clamped after each batch, before the recorder", WHERE, WORD, EDITED, module=Line, before=edits(clamp)),
+    recipe("clamped after each batch, after the recorder", WHERE, WORD, EDITED, module=Line, after=edits(clamp)),
     recipe(
-        "clamped, one layer",
+        "clamped, other methods",
         WHERE,
         WORD,
         EDITED,
         module=Line,
-        after=edits(clamp_close),
+        after=edits(clamp),
         methods=("EK-FAC", "Influence"),
     ),
     recipe("clamped far away", after=edits(clamp_far)),
