@@ -159,7 +159,7 @@ class InfluenceFunctions(CurvatureAttribution):
                 'curvature=EKFAC(fisher="empirical"), or use TracIn, which needs no curvature'
             )
         self.damping_ = {block.name: d for block, d in zip(self._gradients.blocks, dampings)}
-        self._mask = self._mask_of(index)
+        self._mask = self._credit_of(index)
 
     def _inverse(self, values, block):
         damped = values + self._shifts[block]

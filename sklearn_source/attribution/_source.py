@@ -200,7 +200,7 @@ class SourceAttribution(CurvatureAttribution):
 
     def _fit_gradients(self):
         if self.trajectory is None:
-            warn_of_unequal_steps(self.net_, self._credited)
+            warn_of_unequal_steps(self.net_, trajectory=self.trajectory_)
         self._states = {}
         self._fitted, self.segments_ = [], []
         for segment, flow in zip(self._split, self._flows):
@@ -228,31 +228,31 @@ class SourceAttribution(CurvatureAttribution):
         names = [block.parameters[0] for block in engine.blocks]
         h, relative = relative_rates([flow.rates[name] for name in names])
         states, weights = self._segment_states(segment)
-        index = self._credited[stage_position(trajectory, segment.stage)]
+        position = stage_position(trajectory, segment.stage)
+        index, row_weights = self._credited[position], self._row_weights[position]
+        credit = self._credit_of(index, row_weights)
         second = [flow.second[name] for name in names]
         if flow.preconditioner is None:
             shift = [flow.coupled[name] * p for name, p in zip(names, relative)]
-            curvature = self._fit_curvature(kind, states, weights, index).in_metric(relative)
+            curvature = self._fit_curvature(kind, states, weights, index, row_weights=row_weights).in_metric(relative)
             if curvature.couples_blocks:  # one function of one matrix
                 second = [float(np.average(second, weights=relative))] * len(names)
-            return FittedSegment(
-                states, weights, curvature, h, relative, shift, self._mask_of(index), len(index), second
-            )
+            return FittedSegment(states, weights, curvature, h, relative, shift, credit, len(index), second)
         preconditioner = self._gradients.matrices(flow.preconditioner)
         coupled, decoupled = ([decays[name] for name in names] for decays in (flow.coupled, flow.decoupled))
         if self.adam == "paper":
             alike = Diagonal(fisher=kind.fisher, n_samples=kind.n_samples, memory=kind.memory)
-            diagonal = self._fit_curvature(alike, states, weights, index).eigenvalues
+            diagonal = self._fit_curvature(alike, states, weights, index, row_weights=row_weights).eigenvalues
             rates = [
                 h * p * ((values + c) * P + d)
                 for p, values, P, c, d in zip(relative, diagonal, preconditioner, coupled, decoupled)
             ]
-            curvature = self._fit_curvature(kind, states, weights, index)
+            curvature = self._fit_curvature(kind, states, weights, index, row_weights=row_weights)
             damping = [AUTO_DAMPING * curvature.mean_eigenvalue(i) for i in range(len(names))]
-            return DiagonalSegment(states, weights, curvature, rates, damping, self._mask_of(index), len(index))
+            return DiagonalSegment(states, weights, curvature, rates, damping, credit, len(index))
         roots = [P.sqrt() for P in preconditioner]
         penalty = [c * P if c else None for c, P in zip(coupled, preconditioner)]
-        curvature = self._fit_curvature(kind, states, weights, index, Metric(roots, penalty))
+        curvature = self._fit_curvature(kind, states, weights, index, Metric(roots, penalty), row_weights)
         shift = [d * p for d, p in zip(decoupled, relative)]
         return FittedSegment(
             states,
@@ -261,7 +261,7 @@ class SourceAttribution(CurvatureAttribution):
             h,
             relative,
             shift,
-            self._mask_of(index),
+            credit,
             len(index),
             second,
             roots,

@@ -114,7 +114,7 @@ class TracIn(GradientAttribution):
     def _fit_gradients(self):
         trajectory = self.trajectory_
         if self.trajectory is None:
-            warn_of_unequal_steps(self.net_, self._credited)
+            warn_of_unequal_steps(self.net_, trajectory=trajectory)
         self._checkpoint_terms = []
         for stage, checkpoint, rates in self._weights:
             position = stage_position(trajectory, stage)
@@ -123,7 +123,9 @@ class TracIn(GradientAttribution):
             here = segment_flow(trajectory, checkpoint.step, checkpoint.step, position, [checkpoint], [1.0])
             if here.preconditioner is not None:
                 factors = [f * P for f, P in zip(factors, self._gradients.matrices(here.preconditioner))]
-            self._checkpoint_terms.append((self._gradients.state(checkpoint), factors, self._mask_of(index)))
+            self._checkpoint_terms.append(
+                (self._gradients.state(checkpoint), factors, self._credit_of(index, self._row_weights[position]))
+            )
 
     def _bytes_per_query(self):
         return sum(met_bytes(self._gradients.probe, factors) for _, factors, _ in self._checkpoint_terms)

@@ -12,33 +12,22 @@ def stage_position(trajectory, stage):
     return [s.index for s in trajectory.stages].index(stage)
 
 
-def warn_of_unequal_steps(net, credited):
-    """Say what of the training the learning rates do not tell: rows that weighed more than others, clipped gradients.
+def warn_of_unequal_steps(net, trajectory):
+    """Say what of the training the record does not tell: draws that could not be recognised, clipped gradients.
 
     Parameters
     ----------
     net : skorch.NeuralNet
-    credited : list of int arrays
-        Per stage, the rows trained on.
+    trajectory : Trajectory
     """
     options = net.get_params_for("iterator_train")
-    size = options.get("batch_size", net.batch_size)
     reasons = []
-    if options.get("sampler") is not None or options.get("batch_sampler") is not None:
-        reasons.append("its sampler may draw some rows more often than others, or never")
-    elif not options.get("shuffle"):
-        left = sorted({len(rows) % size for rows in credited} - {0}) if size != -1 else []
-        if left and options.get("drop_last"):
-            reasons.append(
-                f"without shuffling, drop_last=True left the last {left[-1]} rows out of every epoch: give them to no "
-                "fit, or set iterator_train__shuffle=True"
-            )
-        elif left and any(len(rows) > size for rows in credited):
-            share = size / left[-1]
-            reasons.append(
-                f"without shuffling, the last {left[-1]} rows always shared a smaller batch and weighed {share:.2g} "
-                "times as much as the others: set iterator_train__shuffle=True, or a batch_size that divides the rows"
-            )
+    sampled = options.get("sampler") is not None or options.get("batch_sampler") is not None
+    if sampled and any(stage.draws is None for stage in trajectory.stages):
+        reasons.append(
+            "its sampler may draw some rows more often than others, or never, and the rows of its batches could not be "
+            "recognised"
+        )
     clipping = [c for _, c in getattr(net, "callbacks_", ()) if isinstance(c, GradientNormClipping)]
     if any(callback.gradient_clip_value is not None for callback in clipping):
         reasons.append(

@@ -47,13 +47,17 @@ class CurvatureAttribution(GradientAttribution):
         """What a penalty in the loss adds to the curvature of every parameter, see :func:`penalty_curvature`."""
         return penalty_curvature(self._network, self._rows, index, values, weights)
 
-    def _fit_curvature(self, curvature, states, weights, index, metric=None):
-        """The fitted ``curvature`` of the rows ``index``, averaged over ``states``, in a metric where given."""
+    def _fit_curvature(self, curvature, states, weights, index, metric=None, row_weights=None):
+        """The fitted ``curvature`` of the rows ``index``, averaged over ``states``, in a metric where given.
+
+        ``row_weights`` (len(index),) have mean one; None for alike.
+        """
         stream = curvature.stream(
             self._network, self._gradients.engine, self._rows, index, states, weights, keys=self._keys,
             identified=self._identified, seed=self._seed,
             batch_size=self._gradients.rows_at_once,
             progress=lambda iterable, desc: progress(iterable, verbose=self.verbose, desc=desc), metric=metric,
+            row_weights=row_weights,
         )  # fmt: skip
         fitted = curvature.fit(stream)
         if not isinstance(fitted, FittedCurvature):

@@ -59,11 +59,11 @@ class GradientAttribution(NetworkAttribution):
     def _queries_at_once(self):
         return int(bytes_for("query_vectors") // max(self._bytes_per_query(), 1))
 
-    def _mask_of(self, index):
-        """A :class:`Term`'s ``credited`` for the rows ``index``: None where these are all."""
-        credited = np.zeros(self.n_train_, dtype=bool)
-        credited[index] = True
-        return None if credited.all() else credited
+    def _credit_of(self, index, weights=None):
+        """A :class:`Term`'s ``credited`` for the rows ``index``: None where these are all, and weigh the same."""
+        credited = np.zeros(self.n_train_, dtype=bool if weights is None else np.float64)
+        credited[index] = True if weights is None else weights
+        return None if weights is None and credited.all() else credited
 
     def _prepare_queries(self, rows, index, measure):
         return self._terms(Queries(self._gradients, rows, index, measure, n_met=self.n_train_))
@@ -81,7 +81,7 @@ class GradientAttribution(NetworkAttribution):
         total = torch.zeros((n_queries, len(index)), dtype=self._network.dtype, device=self._network.device)
         used = np.zeros(len(index), dtype=bool)
         for term in terms:
-            used |= True if term.credited is None else term.credited[index]
+            used |= True if term.credited is None else term.credited[index] > 0
         if not used.any():
             return total
         index = index[used]
@@ -102,7 +102,7 @@ class GradientAttribution(NetworkAttribution):
         self._require_finite(part, term, gradients)
         if term.credited is None:
             return part
-        return part * torch.as_tensor(term.credited[index], device=part.device)
+        return part * torch.as_tensor(term.credited[index], device=part.device, dtype=part.dtype)
 
     def _self_batches(self):
         measure = resolve_measurement("neg_loss", self._network)

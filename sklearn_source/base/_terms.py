@@ -28,8 +28,8 @@ class Term:
         The queries' side, every factor of the method's formula included.
     bases : list of Basis or None
         The coordinates of ``values``, per block, into which the training gradients are brought; None for parameters'.
-    credited : ndarray of bool (n_train,) or None
-        The rows this term gives a score; None for all.
+    credited : ndarray of bool or float (n_train,) or None
+        The rows this term gives a score, or how much of it; None for all.
     cosine : bool, default=False
         Whether each row's gradient is divided by its norm.
     """

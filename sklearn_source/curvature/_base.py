@@ -128,6 +128,7 @@ class Curvature(BaseEstimator, ABC):
         seed: int,
         progress: Callable[..., Iterable[int]] | None = None,
         metric: Metric | None = None,
+        row_weights: NDArray[np.float64] | None = None,
     ) -> FisherStream:
         """The stream that :meth:`fit` wants, by ``fisher``, ``n_samples`` and ``cache_size``.
 
@@ -157,6 +158,8 @@ class Curvature(BaseEstimator, ABC):
             Wraps the iterator over batches: ``progress(iterable, desc=...)``.
         metric : Metric, optional
             The coordinates that the gradients are given in, of an adaptive optimizer.
+        row_weights : ndarray of shape (n_rows,), optional
+            How much each row counts in the mean; their own mean is one.
 
         Returns
         -------
@@ -172,7 +175,7 @@ class Curvature(BaseEstimator, ABC):
         return FisherStream(
             network, engine, rows, index, checkpoints, weights, fisher=fisher, n_samples=self.n_samples, keys=keys,
             seed=seed, batch_size=batch_size(n_columns), cache_bytes=self.cache_size * 2**20, progress=progress,
-            metric=metric, identified=identified,
+            metric=metric, identified=identified, row_weights=row_weights,
         )  # fmt: skip
 
 

@@ -88,6 +88,8 @@ class FisherStream:
         The coordinates that the columns are given in, of an adaptive optimizer.
     identified : bool, default=False
         Whether ``keys`` are fingerprints of the rows' contents. Without them nothing can be kept for another fit.
+    row_weights : ndarray of shape (n_rows,), optional
+        How much each row counts in the mean; their own mean is one.
     """
 
     def __init__(
@@ -108,13 +110,14 @@ class FisherStream:
         progress: Callable[..., Iterable[int]] | None = None,
         metric: Metric | None = None,
         identified: bool = False,
+        row_weights: NDArray[np.float64] | None = None,
     ):
         self.network, self.engine, self.rows = network, engine, rows
         self.index, self.checkpoints, self.weights = np.asarray(index), list(checkpoints), np.asarray(weights, float)
         self.fisher, self.n_samples, self.keys, self.seed = fisher, n_samples, keys, seed
         self.batch_size, self._budget = batch_size, cache_bytes
         self._progress = progress or (lambda iterable, **_: iterable)
-        self.metric, self.identified = metric, identified
+        self.metric, self.identified, self.row_weights = metric, identified, row_weights
         self._kept: dict[tuple[int, int], list[list[Any]]] = {}
 
     @property
@@ -155,6 +158,7 @@ class FisherStream:
                 self.fisher,
                 (self.n_samples, self.seed) if self.fisher == "sampled" else None,
                 None if self.metric is None else [*self.metric.roots, *self.metric.penalty],
+                self.row_weights,
             )
         )
 
@@ -178,7 +182,7 @@ class FisherStream:
         missing = [start for start in starts if (c, start) not in self._kept]
         if missing:
             checkpoint = self.checkpoints[c]
-            self.network.load(checkpoint.parameters, checkpoint.buffers)
+            self.network.load(checkpoint.parameters, checkpoint.buffers, getattr(checkpoint, "outside", None))
         with self.engine.attached():
             for start in self._progress(starts, desc=f"curvature, step {self.checkpoints[c].step}"):
                 kept = self._kept.get((c, start))
@@ -194,7 +198,11 @@ class FisherStream:
         index = self.index[start : start + self.batch_size]
         x, y = self.rows.batch(index)
         capture = self.engine.capture(x)
-        columns = [capture.pull(cotangent) for cotangent in self._cotangents(c, capture.output, x, y, index)]
+        cotangents = self._cotangents(c, capture.output, x, y, index)
+        if self.row_weights is not None:
+            roots = torch.as_tensor(self.row_weights[start : start + self.batch_size] ** 0.5).to(capture.output)
+            cotangents = (cotangent * roots.reshape(-1, *[1] * (cotangent.ndim - 1)) for cotangent in cotangents)
+        columns = [capture.pull(cotangent) for cotangent in cotangents]
         return [list(block) for block in zip(*columns)]
 
     def _cotangents(self, c, output, x, y, index):

@@ -42,6 +42,8 @@ class RowLoss:
         What the outputs parametrise: of the criterion, or as calibration recognised it.
     recognised : dict of int to Predictive or None
         By number of axes of the outputs: what calibration saw where the criterion's type tells too little.
+    is_sum : bool
+        Whether a batch's loss is a sum over its rows, and no mean.
     is_sequence : bool
         Whether every row has classes at several positions (tokens, pixels).
     """
@@ -50,7 +52,7 @@ class RowLoss:
         self.batch_loss = BatchLoss(private_net)
         net, overridden = private_net.net, self.batch_loss.overridden
         self.predictive, self._closed_form = predictive_of_criterion(net, overridden, dtype, device)
-        self.recognised, self.is_sequence = {}, False
+        self.recognised, self.is_sequence, self.is_sum = {}, False, False
         self._reductions, self._row_weights = {}, RowWeights()
         self._mean_label_weight = self._n_rows = None
 
@@ -258,6 +260,7 @@ class RowLoss:
         reduction = find_reduction(batch_loss, output, y, x)
         batch_loss.remember(output, y, x)
         self._reductions[_form(output, y)] = reduction
+        self.is_sum = reduction in (Reduction.SUM, Reduction.ROW_SUM)
         if batch_loss.takes_labels and fits_labels(output, y):
             self._mean_label_weight = mean_label_weight(batch_loss.criterion, rows, indices, output.shape[1])
         recognised = None

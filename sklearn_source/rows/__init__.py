@@ -8,6 +8,7 @@ from ._casting import cast_like_training
 from ._changing_rows import warn_changing_rows
 from ._count import count_rows
 from ._draw_counter import DrawCounter
+from ._draw_weights import draw_weights
 from ._fingerprint import row_hashes
 from ._indices import row_indices
 from ._matching import require_same_rows
@@ -31,6 +32,7 @@ __all__ = [
     "as_arrays",
     "cast_like_training",
     "count_rows",
+    "draw_weights",
     "has_multiple_inputs",
     "is_array_like",
     "list_to_array",

@@ -57,7 +57,7 @@ class RowLocator:
         if self._has_targets:
             hashes = pair_hashes(hashes, hash_batch(yi))
         if hashes is None or self.known is None:
-            return np.full(_length(Xi), -1, dtype=np.int64)
+            return np.full(length_of(Xi), -1, dtype=np.int64)
         places = np.minimum(np.searchsorted(self.known, hashes), len(self.known) - 1)
         return np.where(self.known[places] == hashes, self._first[places], -1)
 
@@ -83,7 +83,8 @@ def _hashes(dataset):
     return pair_hashes(hashes, hash_batch(arrays[1])), True
 
 
-def _length(tree):
+def length_of(tree):
+    """Rows of a batch."""
     while not isinstance(tree, torch.Tensor):
         tree = next(iter(tree.values() if isinstance(tree, dict) else tree))
     return len(tree)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from ._flow import segment_flow, segment_rates
+from ._record_verification import Verification, verify_stages
 from ._recorder import TrajectoryRecorder
 from ._segments import Segment, split_segments
 from ._trajectory import Checkpoint, Stage, Trajectory
-from ._verification import StageVerification, Verification, verify_stages
 
 __all__ = [
     "Checkpoint",
     "Segment",
     "Stage",
-    "StageVerification",
     "Trajectory",
     "TrajectoryRecorder",
     "Verification",

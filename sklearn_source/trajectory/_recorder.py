@@ -17,6 +17,7 @@ from ..rows import count_rows, row_hashes, rows_after_split
 from ..utils._compat_skorch import optimizer_names
 from ..utils._digest import tensor_digest
 from ._checkpoint import snapshot, with_buffers_of
+from ._draws import Draws
 from ._observation import StepObserver, observed_at
 from ._optimizer_kind import inner_optimizer, optimizer_kind
 from ._stage_log import StageLog, check_trained_parameters, locate, thin
@@ -126,6 +127,8 @@ class TrajectoryRecorder(Callback):
             log.n_rows, log.rows = rows_after_split(dataset_train, self.fit_X_, n_given, split)
             if n_given != log.n_rows:
                 log.row_hashes = None  # the net makes other rows of what it is given
+        if log.draws is None and dataset_train is not None and log.n_rows:
+            log.draws = Draws(net, dataset_train)
         self.observer_.epoch_begins(_lengths_of_epoch(net, log))
 
     def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool | None = None, **kwargs: Any) -> None:
@@ -135,6 +138,8 @@ class TrajectoryRecorder(Callback):
         if self.hooks_ is None or not self.hooks_.belong_to(net):
             self._check_optimizer(net)
             self._hook(net)
+        if self.stages_[-1].draws is not None:
+            self.stages_[-1].draws.add(batch)
         n_steps = self.stages_[-1].n_steps
         lazy = not n_steps and any(is_lazy(value) for value in [*net.module_.parameters(), *net.module_.buffers()])
         self.observer_.batch_begins(net, batch, observed_at(n_steps) and not lazy, outside_state)
@@ -236,6 +241,7 @@ class TrajectoryRecorder(Callback):
         remaining = {checkpoint.step for checkpoint in kept}
         self._drop([checkpoint for checkpoint in log.held if checkpoint.step not in remaining])
         log.held = kept
+        log.draws = None if log.draws is None else log.draws.per_row()
         log.closed = True
 
     def _is_open(self):

@@ -48,6 +48,9 @@ class Stage:
     edits : tuple of (int, float), default=()
         Steps after which the recorder saw that something else than the optimizer had changed the weights, and by how
         much, relative to their norm. It looks after few steps.
+    draws : ndarray of shape (2, len(rows)), optional
+        How much of the steps' batches each row of ``rows`` made up, where a draw counts one over the size of its batch,
+        and how often it was drawn. None where all rows were drawn alike.
     factors : dict of str to float, optional
         Parameters whose gradient was that of the loss times a constant, as :meth:`Trajectory.verify` found.
     masks : dict of str to Tensor of bool, optional
@@ -66,6 +69,7 @@ class Stage:
     batches: np.ndarray | None = None
     continues: bool = False
     edits: tuple[tuple[int, float], ...] = ()
+    draws: np.ndarray | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     # How far one of velocity at the end, and at the start, goes on to move the weights: (n_groups,), None for 0.

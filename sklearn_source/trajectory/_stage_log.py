@@ -41,6 +41,7 @@ class StageLog:
         self.optimizer = None
         self.blocks = []  # runs of steps with the same parameter groups
         self.batches = array("I")  # whose gradients each step added up
+        self.draws = None  # Draws; of each row once the stage is closed
         self.observations = []
         self.edits = []  # (step, relative size) of changes of the weights between steps
         self.initial = None  # None too when the stage begins at the last weights of the stage before
@@ -142,6 +143,7 @@ class StageLog:
             self.index, self.start, end, self.optimizer, groups, hyper, self.n_rows, rows, self.row_hashes,
             continues=self.continues, batches=np.array(self.batches[:n_steps]),
             edits=tuple((step, size) for step, size in self.edits if step <= end),
+            draws=self.draws if self.closed or self.draws is None else self.draws.per_row(),
         )  # fmt: skip
 
 

@@ -129,6 +129,8 @@ class TrajectoryDirectory:
         arrays, described = {}, []
         for stage in stages:
             named = {f"hyper:{name}": stage.hyper[name] for name in HYPER_PARAMETERS} | {"rows": stage.rows}
+            if stage.draws is not None:
+                named["draws"] = np.asarray(stage.draws, dtype=np.float64)
             if stage.batches is not None:
                 named["batches"] = stage.batches.astype(np.int64)
             if stage.row_hashes is not None:
@@ -220,8 +222,10 @@ def _load_stage(entry, arrays):
     has_hashes = f"{entry['index']}:row_hashes" in arrays
     hashes = array("row_hashes").view(np.uint64) if has_hashes else None
     fixed = {key: entry[key] for key in _FIXED} | {"edits": tuple(map(tuple, entry["edits"]))}
-    batches = array("batches") if f"{entry['index']}:batches" in arrays else None
-    return Stage(**fixed, groups=groups, hyper=hyper, rows=array("rows"), row_hashes=hashes, batches=batches)
+    batches, draws = (array(name) if f"{entry['index']}:{name}" in arrays else None for name in ("batches", "draws"))
+    return Stage(
+        **fixed, groups=groups, hyper=hyper, rows=array("rows"), row_hashes=hashes, batches=batches, draws=draws
+    )
 
 
 def _restore(key, value):

@@ -118,8 +118,13 @@ def test_draws_of_a_training(name, X, y):
     )  # fmt: skip
     net.initialize().partial_fit(Telling(X, y), None)
     counter = next(c for _, c in net.callbacks_ if isinstance(c, Counter))
+    size = 4 if name == "batches" else 16
     draws = counter.draws.draws()
+    assert counter.draws.unknown == 0
+    shares, draws = draws
+    assert shares.sum() == pytest.approx({"subset": 3, "weighted": 12, "batches": 21, "dropped": 6}[name])  # batches
+    if name in ("batches", "dropped"):  # of one size
+        np.testing.assert_allclose(shares, draws / size)
     n_draws = int(draws.sum())
-    assert counter.draws.n_unknown == 0
     np.testing.assert_array_equal(draws, np.bincount(drawn[-n_draws:], minlength=N))
     assert n_draws == {"subset": 42, "weighted": 180, "batches": 84, "dropped": 96}[name]
