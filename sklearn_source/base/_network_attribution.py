@@ -35,6 +35,7 @@ from ..rows import (
 )
 from ..trajectory import TrajectoryRecorder, verify_stages
 from ..utils._compat import Interval, StrOptions, fit_context
+from ..utils._compat_torch import autocast_off
 from ..utils._progress import progress
 from ..utils._warnings import warn
 from ._attribution import BaseAttribution
@@ -131,6 +132,11 @@ class NetworkAttribution(BaseAttribution):
         self._seed = self._draw_seed()
         if not as_is:
             net, X, y = train_clone(net, X, y, seed=self._seed, recorder=self._recorder())
+        with autocast_off():  # the caller's, whose rounding would be that of sums over rows
+            self._fit_trained(X, y, net, as_is, stage)
+
+    def _fit_trained(self, X, y, net, as_is, stage):
+        """Fit on a net that is trained."""
         self.net_, self._given = net, (X, y, stage)
         self._network = Network.from_net(net)
         self._rows = self._network.prepare(X, y)
@@ -249,7 +255,7 @@ class NetworkAttribution(BaseAttribution):
     @contextlib.contextmanager
     def _exclusive(self):
         """One reader at a time: threads that share the estimator share the module, whose weights change on the walk."""
-        with super()._exclusive(), self._lock:
+        with super()._exclusive(), self._lock, autocast_off():
             yield
 
     def __sklearn_is_fitted__(self):

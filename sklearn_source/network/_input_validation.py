@@ -51,13 +51,14 @@ def outputs_of(forward, x):
         When the network fails on them.
     """
     try:
-        return forward(x).detach()
+        output = forward(x)
     except (torch.cuda.OutOfMemoryError, OutputError):
         raise
     except _FAILURES as error:
         raise ValueError(
             f"the network cannot read X, {_describe(row_form(x))} per row: pass the X given to net.fit ({error})"
         ) from error
+    return output.detach() if isinstance(output, torch.Tensor) else output
 
 
 def validate_training_rows(network, x):

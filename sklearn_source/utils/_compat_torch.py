@@ -19,6 +19,7 @@ __all__ = [
     "Convolution",
     "Dropout",
     "HOOKS",
+    "autocast_off",
     "checkpointing_off",
     "InstanceNorm",
     "is_compiled",
@@ -112,3 +113,13 @@ def checkpointing_off():
         yield
     finally:
         torch.utils.checkpoint.CheckpointFunction = before
+
+
+@contextlib.contextmanager
+def autocast_off():
+    """Let no ``torch.autocast`` around the caller reach what is computed as long as the context lasts."""
+    with contextlib.ExitStack() as stack:
+        for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield

@@ -133,6 +133,16 @@ def test_a_net_that_infers_under_autocast():
         )
 
 
+def test_autocast_around_everything_changes_nothing():
+    net = train(Net)
+    for method in (*METHODS, RepresentationSimilarity()):
+        expected = method.fit(net, X, y).transform(X[:4]), method.self_influence()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            actual = method.fit(net, X, y).transform(X[:4]), method.self_influence()
+            assert torch.is_autocast_enabled("cpu")
+        assert all(np.array_equal(a, b) for a, b in zip(actual, expected))
+
+
 def test_weights_in_half_precision_are_warned_of():
     net, plain = train(Halves), train(Net)  # of nearly the same weights
     for method in METHODS:
