@@ -34,21 +34,27 @@ class RowActivations:
 
     def __init__(self, network, name, take_input, x, n_rows):
         self._network, self._name, self._take_input = network, name, take_input
-        self._layout = None
         if n_rows == 1:  # thrice the same still shows which axis grows, and in which order
             x, n_rows = _rows(x, [0, 0, 0]), 3
-        alone = [self._run(_rows(x, [i])) for i in range(n_rows)]
-        if not torch.allclose(self._run(_rows(x, [0])), alone[0], 0, _tolerance(alone[0])):
+        if not bool(torch.isfinite(self._run(x)).all()):
             raise ValueError(
-                f"the activations of layer {name!r} change from call to call: random numbers must stop in evaluation "
-                "mode, as those of Dropout do"
+                f"the activations of layer {name!r} are not finite on a batch of rows: its training diverged, or the "
+                "rows hold numbers out of range"
             )
-        self._layout = self._find_layout(x, n_rows, alone)
-        if self._layout is None:
-            warn(
-                f"which of the activations of layer {name!r} belong to which row cannot be told where rows are passed "
-                "together: each is passed alone, which takes long; name another layer, layer=, if there is one",
-            )
+        self._layout = _layout(self._run, x, n_rows)
+        if self._layout is not None:
+            return
+        with torch.no_grad():
+            if _layout(network.forward, x, n_rows) is None:
+                raise ValueError(
+                    "the network's output for a row changes with the other rows of its batch, or from call to call: no "
+                    "activation belongs to one row. Statistics over a batch and random numbers must stop in evaluation "
+                    "mode, as those of BatchNorm and Dropout do"
+                )
+        warn(
+            f"which of the activations of layer {name!r} belong to which row cannot be told where rows are passed "
+            "together: each is passed alone, which takes long; name another layer, layer=, if there is one",
+        )
 
     def __call__(self, x, n_rows):
         """Activations of ``n_rows`` rows, flattened: (n_rows, width)."""
@@ -58,19 +64,6 @@ class RowActivations:
         if len({part.shape for part in parts}) > 1:
             raise ValueError(f"expected activations of one size per row in layer {self._name!r}: name another, layer=")
         return torch.cat(parts)
-
-    def _find_layout(self, x, n_rows, alone):
-        """(axis, rows_first) of the rows; None where there is none."""
-        together = self._run(x)
-        tolerance = _tolerance(together)
-        for axis, rows_first in product(range(together.ndim), (True, False)):
-            if together.shape[axis] % n_rows:
-                continue
-            rows = _split(together, n_rows, axis, rows_first)
-            own = [_split(each, 1, axis, rows_first)[0] if each.ndim == together.ndim else each for each in alone]
-            if all(row.shape == o.shape and torch.allclose(row, o, 0, tolerance) for row, o in zip(rows, own)):
-                return axis, rows_first
-        return None
 
     @torch.no_grad()
     def _run(self, x):
@@ -96,9 +89,18 @@ class RowActivations:
         return last.detach().clone()
 
 
-def _tolerance(activations):
-    """How far the same activations may lie apart, for rounding."""
-    return _TOLERANCE.get(activations.dtype, 5e-2) * float(activations.abs().max())
+def _layout(run, x, n_rows):
+    """(axis, rows_first) of the rows in ``run(x)``, None where there is none: rows alone tell what is theirs."""
+    together, alone = run(x), [run(_rows(x, [i])) for i in range(n_rows)]
+    tolerance = _TOLERANCE.get(together.dtype, 5e-2) * float(together.abs().max())
+    for axis, rows_first in product(range(together.ndim), (True, False)):
+        if together.shape[axis] % n_rows:
+            continue
+        rows = _split(together, n_rows, axis, rows_first)
+        own = [_split(each, 1, axis, rows_first)[0] if each.ndim == together.ndim else each for each in alone]
+        if all(row.shape == o.shape and torch.allclose(row, o, 0, tolerance) for row, o in zip(rows, own)):
+            return axis, rows_first
+    return None
 
 
 def _rows(x, index):

@@ -36,7 +36,8 @@ class RowLocator:
     def __init__(self, dataset: Any):
         n_rows = len(dataset)
         hashes, self._has_targets = _hashes(dataset)
-        self.known, self._first, self.group = None, None, np.arange(n_rows)
+        self.known: Any = None
+        self._first, self.group = np.arange(n_rows), np.arange(n_rows)
         if hashes is not None:
             self.known, self._first, self.group = np.unique(hashes, return_index=True, return_inverse=True)
 

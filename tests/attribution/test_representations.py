@@ -197,7 +197,10 @@ def test_what_is_no_representation_is_refused():
             return self.out(X + torch.randn_like(X))
 
     table = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
-    for module, layer, message in ((Counted, "best", "one tensor of floating-point"), (Random, None, "call to call")):
+    for module, layer, message in (
+        (Counted, "best", "one tensor of floating-point"),
+        (Random, None, "from call to call"),
+    ):
         net = NeuralNetRegressor(module, verbose=0, train_split=None).fit(table, table[:, :1])
         with pytest.raises(ValueError, match=message):
             RepresentationSimilarity(layer=layer).fit(net, table, table[:, :1])
