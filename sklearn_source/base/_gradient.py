@@ -10,7 +10,7 @@ import torch
 from ..loss import resolve_measurement
 from ..utils._config import bytes_for
 from ..utils._progress import progress
-from ._loss_penalty import check_rows_only_through_outputs
+from ._loss_penalty import check_penalty
 from ._network_attribution import NetworkAttribution
 from ._queries import Queries
 from ._row_gradients import BatchGradients, RowGradients
@@ -50,7 +50,8 @@ class GradientAttribution(NetworkAttribution):
         network = self._network
         if self._needs_trajectory:
             mark_trained(network.module, self.trajectory_)
-        check_rows_only_through_outputs(network, self._rows, np.unique(np.concatenate(self._credited)))
+        index = np.unique(np.concatenate(self._credited))
+        check_penalty(network, self._rows, index, getattr(self.net_, "optimizer_", None))
         self._gradients = RowGradients(
             network, self._rows, layers=self.layers, treatment=self._treatment(), batch_size=self.batch_size
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from ..utils._warnings import warn
 
 _MOST = 0.1  # of the rows' gradient; beyond it scores that leave a part out would be another loss's
 
 
-def check_rows_only_through_outputs(network, rows, index):
-    """Say, or refuse, that a part of the loss reaches parameters by a way that is not the outputs, row by row.
+def check_penalty(network, rows, index, optimizer):
+    """Say, or refuse, what of the loss reaches parameters by another way than the outputs and has no curvature.
 
     Parameters
     ----------
@@ -16,13 +18,17 @@ def check_rows_only_through_outputs(network, rows, index):
         At the trained weights.
     rows, index : Rows, ndarray of int
         The training rows.
+    optimizer : torch.optim.Optimizer or None
+        That of the training, at its last rates.
 
     Raises
     ------
     ValueError
-        Where that part is more than a tenth of the rows' gradient.
+        Where a part that reads rows too is more than a tenth of their gradient.
     """
-    _, share = network.penalty(rows, index)
+    penalty, share = network.penalty(rows, index)
+    if penalty is not None:
+        _warn_of_kinks(network, rows, index, optimizer, penalty)
     if not share:
         return
     what = (
@@ -33,6 +39,34 @@ def check_rows_only_through_outputs(network, rows, index):
     if share > _MOST:
         raise ValueError(f"{what} would be missing from the scores: {way}")
     warn(f"{what} is missing from the scores: {way}")
+
+
+def _warn_of_kinks(network, rows, index, optimizer, penalty):
+    """Say that steps of the training cross a kink of the penalty, as those of L1 do at zero, back and forth."""
+    rate = max((float(group["lr"]) for group in getattr(optimizer, "param_groups", ())), default=0.0)
+    gradient = penalty.gradient
+    if not rate or penalty.missed or not any(bool(g.any()) for g in gradient.values()):
+        return
+    own = network.parameters()
+    plain = isinstance(optimizer, torch.optim.SGD)  # others take steps of about the rate, however small the gradient
+    steps = {name: 2 * rate * (g if plain else g.sign()) for name, g in gradient.items()}
+    try:
+        network.load({name: value - steps[name] if name in steps else value for name, value in own.items()})
+        beyond, _ = network.penalty(rows, index)
+    finally:
+        network.load(own)
+    if beyond is None:
+        return
+    held = 0
+    for name, g in gradient.items():
+        smooth = g - penalty.curvature[name] * steps[name]
+        jumps = (beyond.gradient[name] - smooth).abs() > 0.5 * g.abs()
+        held += int((jumps & (g * beyond.gradient[name] < 0)).sum())
+    if held:
+        warn(
+            f"the loss has a penalty that holds {held} of {sum(g.numel() for g in gradient.values())} parameters at a "
+            "kink (L1 at zero): the scores take these parameters to be free to move"
+        )
 
 
 def penalty_curvature(network, rows, index, values, weights):

@@ -209,3 +209,9 @@ def test_the_loss_of_a_row_changes_by_its_own_alone():
     network.load({name: value + 0.3 for name, value in network.parameters().items()})
     after = both()
     torch.testing.assert_close(after[0] - before[0], after[1] - before[1])
+
+
+def test_weights_held_at_a_kink_are_said():
+    net, X, y = net_of(lambda module, X: 0.5 * module.first.weight.abs().sum(), max_epochs=60)
+    with pytest.warns(UserWarning, match=r"holds \d+ of 21 parameters at a kink"):
+        TracIn().fit(net, X, y)
