@@ -229,7 +229,7 @@ class SourceAttribution(CurvatureAttribution):
         h, relative = relative_rates([flow.rates[name] for name in names])
         states, weights = self._segment_states(segment)
         position = stage_position(trajectory, segment.stage)
-        index, row_weights = self._credited[position], self._row_weights[position]
+        index, row_weights = self._credited[position], self._row_weights(position, segment.start, segment.end)
         credit = self._credit_of(index, row_weights)
         second = [flow.second[name] for name in names]
         if flow.preconditioner is None:

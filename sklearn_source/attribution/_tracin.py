@@ -116,15 +116,23 @@ class TracIn(GradientAttribution):
         if self.trajectory is None:
             warn_of_unequal_steps(self.net_, trajectory=trajectory)
         self._checkpoint_terms = []
-        for stage, checkpoint, rates in self._weights:
+        steps = [checkpoint.step for _, checkpoint, _ in self._weights]
+        for number, (stage, checkpoint, rates) in enumerate(self._weights):
             position = stage_position(trajectory, stage)
-            index = self._credited[position]
+            index, recorded = self._credited[position], trajectory.stages[position]
+            # A checkpoint stands for the steps up to its neighbours in the stage.
+            neighbours = steps[max(number - 1, 0)], steps[min(number + 1, len(steps) - 1)]
+            around = max(neighbours[0], recorded.start), min(neighbours[1], recorded.end)
             factors = [-rates[block.parameters[0]] / len(index) for block in self._gradients.blocks]
             here = segment_flow(trajectory, checkpoint.step, checkpoint.step, position, [checkpoint], [1.0])
             if here.preconditioner is not None:
                 factors = [f * P for f, P in zip(factors, self._gradients.matrices(here.preconditioner))]
             self._checkpoint_terms.append(
-                (self._gradients.state(checkpoint), factors, self._credit_of(index, self._row_weights[position]))
+                (
+                    self._gradients.state(checkpoint),
+                    factors,
+                    self._credit_of(index, self._row_weights(position, *around)),
+                )
             )
 
     def _bytes_per_query(self):

@@ -47,9 +47,8 @@ class NetworkAttribution(BaseAttribution):
     """Base of the methods that look into a trained network.
 
     After :meth:`fit` a method finds a private copy of the network in ``_network``, the rows in ``_rows``, which of them
-    each stage trained on in ``_credited``, how much each of these weighed in ``_row_weights`` (None for alike; where a
-    trajectory is needed), the measurement in ``_measure``, and has learned its own in :meth:`_fit_method`. What another
-    method has to be given to be fitted on the same is in ``net_`` and ``_given``.
+    each stage trained on in ``_credited``, the measurement in ``_measure``, and has learned its own in
+    :meth:`_fit_method`. What another method has to be given to be fitted on the same is in ``net_`` and ``_given``.
 
     A method gives :meth:`_fit_method`, :meth:`_prepare_queries`, and the two generators of scores of
     :class:`BaseAttribution`. Its constructor takes ``net``, ``random_state``, ``verbose``, and what it needs of
@@ -156,11 +155,6 @@ class NetworkAttribution(BaseAttribution):
                 output = validate_training_rows(self._network, x)
         if self._needs_trajectory:
             self._verify_training()
-            summed, hashes = self._network.row_loss.is_sum, self.row_hashes_
-            self._row_weights = [
-                draw_weights(recorded, index, hashes, summed)
-                for recorded, index in zip(self.trajectory_.stages, self._credited)
-            ]
         self._measure = resolve_measurement(
             getattr(self, "measurement", "prediction"), self._network, output=getattr(self, "output", None)
         )
@@ -176,6 +170,11 @@ class NetworkAttribution(BaseAttribution):
         self.trajectory_ = trajectory.corrected(verification)
         if verification.remarks:
             warn(f"the record of the training shows that {'; '.join(verification.remarks)}")
+
+    def _row_weights(self, position, start, end):
+        """How much each of the rows ``_credited[position]`` weighed in some steps of a stage; None for alike."""
+        recorded, index = self.trajectory_.stages[position], self._credited[position]
+        return draw_weights(recorded, start, end, index, self.row_hashes_, self._network.row_loss.is_sum)
 
     def _credit(self, X, y, as_is, stage):
         """Recognise the rows: which stage of the training used which of them."""

@@ -23,7 +23,8 @@ def needs_targets(net):
     net : skorch.NeuralNet
         Trained or not.
     """
-    criterion = getattr(net, "criterion_", None) or net.criterion
+    criterion = getattr(net, "criterion_", None)
+    criterion = net.criterion if criterion is None else criterion
     return not _overrides(net) and _is_torchs(criterion)
 
 

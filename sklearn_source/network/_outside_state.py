@@ -32,7 +32,7 @@ def outside_state(net: Any) -> dict[str, Any]:
     """
     history = net.history
     state: dict[str, Any] = {"epochs": len(history), "batches": len(history[-1]["batches"]) if history else 0}
-    values = {f"net//{name}": value for name, value in vars(net).items() if isinstance(value, Number)}
+    values: dict[str, Any] = {f"net//{name}": value for name, value in vars(net).items() if isinstance(value, Number)}
     for part in ("criterion_", "module_"):
         for path, owner in _owners(getattr(net, part, None)):
             for name, value in vars(owner).items():

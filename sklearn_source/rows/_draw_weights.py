@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 
-def draw_weights(recorded: Any, index: np.ndarray, hashes: np.ndarray | None, summed: bool) -> np.ndarray | None:
-    """Weights of the rows of a stage by how often they were drawn, with mean one.
+def draw_weights(
+    recorded: Any, start: int, end: int, index: np.ndarray, hashes: np.ndarray | None, summed: bool
+) -> np.ndarray | None:
+    """Weights of the rows of a stage by how often they were drawn in some of its steps, with mean one.
 
     Parameters
     ----------
     recorded : Stage
+    start, end : int
+        The steps in ``(start, end]``.
     index : ndarray of int
         Positions, in the given data, of the rows that the stage trained on.
     hashes : ndarray of uint64 (n_rows,) or None
@@ -25,9 +29,10 @@ def draw_weights(recorded: Any, index: np.ndarray, hashes: np.ndarray | None, su
     weights : ndarray of shape (len(index),) or None
         None where all rows weighed the same.
     """
-    if recorded.draws is None or not recorded.draws.sum() > 0:
+    draws = recorded.draws_between(start, end)
+    if draws is None or not draws.sum() > 0:
         return None
-    draws = recorded.draws[int(summed)]
+    draws = draws[int(summed)]
     draws = draws / draws.mean()
     if np.abs(draws - 1.0).max() < 1e-9:
         return None

@@ -142,12 +142,23 @@ def verify_stages(network: Network, stages: tuple[Stage, ...], observations: Any
             vanished = here if vanished is None else vanished & here
         batches = (1, 1) if stage.batches is None else (int(stage.batches.min()), int(stage.batches.max()))
         names = [name for group in stage.groups for name in group["params"]]
+        # What is frozen at a step has no gradient there, whatever the loss's is.
+        pairs = [
+            tuple({name: g for name, g in side.items() if name in moving} for side in pair)
+            for pair, moving in zip(pairs, (_moving(stage, step) for step in seen))
+        ]
         ratio, cosine, factors, masks = _compare(names, pairs, remarks)
         factors |= {name: 0.0 for name in names if name in (vanished or ())}
         result.append(
             StageVerification(stage.index, tuple(seen), ratio, cosine, batches, factors, masks, tuple(remarks))
         )
     return Verification(tuple(result))
+
+
+def _moving(stage, step):
+    """Names of the parameters that the optimizer held, with a rate, at a step."""
+    rates = stage.hyper["lr"][step - stage.start - 1]
+    return {name for group, rate in zip(stage.groups, rates) if rate != 0 for name in group["params"]}
 
 
 def _edits(stage):
@@ -166,9 +177,11 @@ def _compare(names, pairs, remarks):
     """Ratio and cosine over all parameters, constant factors and masks; what is neither is added to the remarks."""
     ratios, cosines, factors, masks = [], [], {}, {}
     varying, other = {}, {}
-    wholes = [max(_norm(*formed.values()), 1e-300) for _, formed in pairs]
+    sizes = [max(_norm(*formed.values()), 1e-300) for _, formed in pairs]
     for name in names:
-        got, formed = ([_flat(side[k].get(name), pairs, name) for side in pairs] for k in (0, 1))
+        here = [(number, pair) for number, pair in enumerate(pairs) if any(name in side for side in pair)]
+        got, formed = ([_flat(pair[k].get(name), pairs, name) for _, pair in here] for k in (0, 1))
+        wholes = [sizes[number] for number, _ in here]
         if max((_norm(f) / whole for f, whole in zip(formed, wholes)), default=0.0) <= _ROUNDING:
             continue
         due = torch.stack([f.abs() > _ROUNDING * f.abs().max() for f in formed]).any(0)

@@ -184,6 +184,7 @@ class TrajectoryRecorder(Callback):
         self.observer_.compare_next(self.hooks_.module, log.n_steps)
         if log.is_due(self.n_checkpoints):
             checkpoint = self._snapshot(self.hooks_.net, log.end, log.index)
+            log.count_draws()
             self._drop(log.hold(self._keep(checkpoint), self.n_checkpoints))
 
     # Stages -------------------------------------------------------------------------------------------------
@@ -241,8 +242,8 @@ class TrajectoryRecorder(Callback):
         remaining = {checkpoint.step for checkpoint in kept}
         self._drop([checkpoint for checkpoint in log.held if checkpoint.step not in remaining])
         log.held = kept
-        log.draws = None if log.draws is None else log.draws.per_row()
-        log.closed = True
+        log.count_draws()
+        log.draws, log.closed = None, True
 
     def _is_open(self):
         return bool(self.stages_) and not self.stages_[-1].closed

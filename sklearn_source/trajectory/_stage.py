@@ -48,9 +48,9 @@ class Stage:
     edits : tuple of (int, float), default=()
         Steps after which the recorder saw that something else than the optimizer had changed the weights, and by how
         much, relative to their norm. It looks after few steps.
-    draws : ndarray of shape (2, len(rows)), optional
-        How much of the steps' batches each row of ``rows`` made up, where a draw counts one over the size of its batch,
-        and how often it was drawn. None where all rows were drawn alike.
+    draws : dict of int to ndarray of shape (2, len(rows)), optional
+        By step, how much of the batches up to it each row of ``rows`` made up, where a draw counts one over the size of
+        its batch, and how often it was drawn. None where all rows were drawn alike.
     factors : dict of str to float, optional
         Parameters whose gradient was that of the loss times a constant, as :meth:`Trajectory.verify` found.
     masks : dict of str to Tensor of bool, optional
@@ -69,7 +69,7 @@ class Stage:
     batches: np.ndarray | None = None
     continues: bool = False
     edits: tuple[tuple[int, float], ...] = ()
-    draws: np.ndarray | None = None
+    draws: Mapping[int, np.ndarray] | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     # How far one of velocity at the end, and at the start, goes on to move the weights: (n_groups,), None for 0.
@@ -121,6 +121,27 @@ class Stage:
             of training.
         """
         return np.diff(self._sums["momentum"][start - self.start : end - self.start + 1], axis=0)
+
+    def draws_between(self, start: int, end: int) -> np.ndarray | None:
+        """How much each row was drawn in the steps ``(start, end]``.
+
+        Parameters
+        ----------
+        start, end : int
+            Steps counted over all stages; those nearest that were looked at.
+
+        Returns
+        -------
+        draws : ndarray of shape (2, len(rows)) or None
+            See ``draws``. Over the whole stage, where nothing was drawn in between.
+        """
+        if self.draws is None:
+            return None
+        last = max(self.draws)
+        points = {self.start: np.zeros_like(self.draws[last]), **self.draws}
+        first, second = (points[min(points, key=lambda step: abs(step - near))] for near in (start, end))
+        inside = second - first
+        return inside if inside[1].sum() > 0 else np.asarray(self.draws[last])
 
     def rate_sums(self, kind: str, start: int, end: int) -> np.ndarray:
         """Sum a rate over the steps of this stage in ``(start, end]``.

@@ -41,7 +41,8 @@ class StageLog:
         self.optimizer = None
         self.blocks = []  # runs of steps with the same parameter groups
         self.batches = array("I")  # whose gradients each step added up
-        self.draws = None  # Draws; of each row once the stage is closed
+        self.draws = None  # Draws
+        self.drawn = {}  # step -> how much each row was drawn up to it
         self.observations = []
         self.edits = []  # (step, relative size) of changes of the weights between steps
         self.initial = None  # None too when the stage begins at the last weights of the stage before
@@ -91,6 +92,15 @@ class StageLog:
         self.observations.append(observation)
         return [self.observations.pop(1)] if len(self.observations) > 3 else []
 
+    def count_draws(self):
+        """Note how much each row was drawn so far."""
+        if self.draws is not None and (drawn := self.draws.per_row()) is not None:
+            self.drawn[self.end] = drawn
+
+    def _drawn(self, end):
+        """By step, up to ``end``; None where rows are drawn alike, or nothing is known."""
+        return {step: drawn for step, drawn in self.drawn.items() if step <= end} or None
+
     def is_due(self, n_checkpoints):
         """Say whether the step just taken is to be kept."""
         return n_checkpoints is None or self.n_steps % self.stride == 0
@@ -102,6 +112,7 @@ class StageLog:
             return []
         self.stride *= 2
         dropped = [held for held in self.held if (held.step - self.start) % self.stride]
+        self.drawn = {step: drawn for step, drawn in self.drawn.items() if not (step - self.start) % self.stride}
         self.held = [held for held in self.held if (held.step - self.start) % self.stride == 0]
         return dropped
 
@@ -121,6 +132,7 @@ class StageLog:
         dropped = [kept for kept in (*self.held, *self.observations) if kept.step > end]
         self.observations = [observation for observation in self.observations if observation.step <= end]
         self.edits = [(step, size) for step, size in self.edits if step <= end]
+        self.drawn = {step: drawn for step, drawn in self.drawn.items() if step <= end}
         self.held = [checkpoint for checkpoint in self.held if checkpoint.step <= end]
         self.epoch_ends = [(step, digest) for step, digest in self.epoch_ends if step <= end]
         self.n_steps = end - self.start
@@ -143,7 +155,7 @@ class StageLog:
             self.index, self.start, end, self.optimizer, groups, hyper, self.n_rows, rows, self.row_hashes,
             continues=self.continues, batches=np.array(self.batches[:n_steps]),
             edits=tuple((step, size) for step, size in self.edits if step <= end),
-            draws=self.draws if self.closed or self.draws is None else self.draws.per_row(),
+            draws=self._drawn(end),
         )  # fmt: skip
 
 

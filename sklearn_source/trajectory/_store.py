@@ -129,8 +129,7 @@ class TrajectoryDirectory:
         arrays, described = {}, []
         for stage in stages:
             named = {f"hyper:{name}": stage.hyper[name] for name in HYPER_PARAMETERS} | {"rows": stage.rows}
-            if stage.draws is not None:
-                named["draws"] = np.asarray(stage.draws, dtype=np.float64)
+            named |= {f"draws:{step}": drawn for step, drawn in (stage.draws or {}).items()}
             if stage.batches is not None:
                 named["batches"] = stage.batches.astype(np.int64)
             if stage.row_hashes is not None:
@@ -222,10 +221,11 @@ def _load_stage(entry, arrays):
     has_hashes = f"{entry['index']}:row_hashes" in arrays
     hashes = array("row_hashes").view(np.uint64) if has_hashes else None
     fixed = {key: entry[key] for key in _FIXED} | {"edits": tuple(map(tuple, entry["edits"]))}
-    batches, draws = (array(name) if f"{entry['index']}:{name}" in arrays else None for name in ("batches", "draws"))
-    return Stage(
-        **fixed, groups=groups, hyper=hyper, rows=array("rows"), row_hashes=hashes, batches=batches, draws=draws
-    )
+    batches = array("batches") if f"{entry['index']}:batches" in arrays else None
+    prefix = f"{entry['index']}:draws:"
+    draws = {int(name[len(prefix) :]): values.numpy() for name, values in arrays.items() if name.startswith(prefix)}
+    known = {"rows": array("rows"), "row_hashes": hashes, "batches": batches, "draws": draws or None}
+    return Stage(**fixed, groups=groups, hyper=hyper, **known)
 
 
 def _restore(key, value):
