@@ -92,8 +92,8 @@ class Recipe:
         What may come of it: "right", "warned" and "refused", joined by "or".
     says : str
         A regular expression that the warning or the refusal matches, case aside.
-    today : str
-        Why it is not so yet, "" where it is.
+    today : str or dict
+        Why it is not so yet, "" where it is; by method, where only some fail.
     methods : tuple of str
         Those asked, of ``METHODS``.
     net, module : type
@@ -120,7 +120,7 @@ class Recipe:
     name: str
     expect: str = "right"
     says: str = ""
-    today: str = ""
+    today: str | dict[str, str] = ""
     methods: tuple[str, ...] = ("SOURCE",)
     net: type = NeuralNetRegressor
     module: type = MLP

@@ -217,18 +217,17 @@ def edited(edit):
     return (lambda: EditGradients(edit),)
 
 
-ACCUMULATED = "batches per step are not counted"
 UNSEEN = "what is done to the gradient is not seen"
 WORD = "gradient"
 EVERY = ("SOURCE", "TracIn")
 
 RECIPES = [
-    recipe("accumulation, divided", today=ACCUMULATED, net=Accumulating, batch_size=4, methods=EVERY),
-    recipe("accumulation, summed", today=ACCUMULATED, net=AccumulatingSums, batch_size=4),
+    recipe("accumulation, divided", net=Accumulating, batch_size=4, methods=EVERY),
+    recipe("accumulation, summed", net=AccumulatingSums, batch_size=4),
     recipe("accumulation, divided at backward", net=DividingAtBackward, batch_size=4),
     recipe(
         "accumulation, one layer",
-        today=ACCUMULATED,
+        today={"Influence": "the factor in the loss is not taken into account"},
         net=Accumulating,
         module=Line,
         batch_size=4,
@@ -238,16 +237,15 @@ RECIPES = [
         "accumulation, left over",
         "right or warned",
         "accumul|batches",
-        ACCUMULATED,
         net=AccumulatingThree,
         batch_size=6,
     ),
     recipe("micro-batches", net=MicroBatches),
-    recipe("loss scaled in train_step_single", "right or warned", WORD, UNSEEN, net=ScaledLoss, methods=EVERY),
-    recipe("loss scaled by epoch there", "right or warned", WORD, UNSEEN, net=LossScaledByEpoch, methods=("TracIn",)),
-    recipe("own clipping of the norm", "warned", WORD, UNSEEN, net=OwnNormClipping, methods=EVERY),
+    recipe("loss scaled in train_step_single", "right or warned", WORD, net=ScaledLoss, methods=EVERY),
+    recipe("loss scaled by epoch there", "right or warned", WORD, net=LossScaledByEpoch, methods=("TracIn",)),
+    recipe("own clipping of the norm", "warned", WORD, net=OwnNormClipping, methods=EVERY),
     recipe("own clipping never reached", net=OwnNormClippingNeverReached),
-    recipe("own clipping of values", "warned", WORD, UNSEEN, net=OwnValueClipping),
+    recipe("own clipping of values", "warned", WORD, net=OwnValueClipping),
     recipe(
         "GradientNormClipping",
         "warned",
@@ -264,21 +262,21 @@ RECIPES = [
     recipe("GradScaler", net=Scaler),
     recipe("step by hand", net=ManualStep),
     recipe("two steps per batch", net=TwoSteps, max_epochs=15, lr=0.01),
-    recipe("SAM in train_step", "warned or refused", WORD, UNSEEN, net=SharpnessAware),
-    recipe("mask by a tensor hook", "right or warned", WORD, UNSEEN, module=Masked, methods=EVERY),
+    recipe("SAM in train_step", "warned or refused", WORD, net=SharpnessAware),
+    recipe("mask by a tensor hook", "right or warned", WORD, module=Masked, methods=EVERY),
     recipe(
         "mask by a tensor hook, one layer",
         "right or warned",
         WORD,
-        UNSEEN,
+        {"Influence": UNSEEN},
         module=MaskedLine,
         methods=("EK-FAC", "Influence"),
     ),
     recipe("gradient scaled between layers", "warned or refused", WORD, UNSEEN, module=Reversed),
-    recipe("zeroed in on_grad_computed", "right or warned", WORD, UNSEEN, after=edited(zero_hidden), methods=EVERY),
-    recipe("removed in on_grad_computed", "right or warned", WORD, UNSEEN, after=edited(drop_hidden)),
-    recipe("scaled in on_grad_computed", "right or warned", WORD, UNSEEN, after=edited(halve), methods=EVERY),
-    recipe("scaled before the recorder", "right or warned", WORD, UNSEEN, before=edited(halve)),
-    recipe("normalised in on_grad_computed", "warned", WORD, UNSEEN, after=edited(normalize)),
+    recipe("zeroed in on_grad_computed", "right or warned", WORD, after=edited(zero_hidden), methods=EVERY),
+    recipe("removed in on_grad_computed", "right or warned", WORD, after=edited(drop_hidden)),
+    recipe("scaled in on_grad_computed", "right or warned", WORD, after=edited(halve), methods=EVERY),
+    recipe("scaled before the recorder", "right or warned", WORD, before=edited(halve)),
+    recipe("normalised in on_grad_computed", "warned", WORD, after=edited(normalize)),
     recipe("gradient noise", "right or warned", WORD, after=edited(add_noise)),
 ]

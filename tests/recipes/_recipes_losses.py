@@ -147,19 +147,17 @@ class NoisyTargets(NeuralNetRegressor):
         return super().get_loss(y_pred, y_true, *args, training=training, **kwargs)
 
 
-PENALTY = "the penalty's curvature is not in H"
-CHANGING = "each checkpoint's own loss is not asked"
-MODE = "the criterion is asked in the mode of evaluation"
+COUPLED = "refused in words that speak of weight_decay, not of the penalty"
+CHANGING = "state of the net outside of its modules is not recorded"
 ELSE = "^(?!.*couples rows).*"  # which is not what is the matter
-changing = {"says": ELSE + "loss", "today": CHANGING}
+changing = {"says": ELSE + "loss"}
 
 RECIPES = [
-    recipe("L2 in get_loss", "right or refused or warned", "penalty", PENALTY, net=penalized(l2)),
+    recipe("L2 in get_loss", "right or refused or warned", "penalty", net=penalized(l2)),
     recipe(
         "L2 in get_loss, one layer",
         "right or refused or warned",
         "penalty",
-        PENALTY,
         net=penalized(l2),
         module=Line,
         methods=("EK-FAC",),
@@ -168,7 +166,6 @@ RECIPES = [
         "L2 in get_loss, converged",
         "right or refused or warned",
         "penalty",
-        PENALTY,
         net=penalized(l2_small),
         module=Line,
         methods=("Influence, undamped",),
@@ -179,22 +176,21 @@ RECIPES = [
         "L2 towards other values",
         "right or refused or warned",
         "penalty",
-        PENALTY,
         net=penalized(towards_a_half),
         module=Line,
         methods=("SOURCE", "EK-FAC"),
     ),
-    recipe("L2 on some weights", "right or refused or warned", "penalty", PENALTY, net=penalized(l2_of_head)),
+    recipe("L2 on some weights", "right or refused or warned", "penalty", COUPLED, net=penalized(l2_of_head)),
     recipe(
         "L2 on some weights, one layer",
         "right or refused or warned",
         "penalty",
-        PENALTY,
+        "a penalty on weights without the bias: a block of both is treated alike",
         net=penalized(l2_of_head),
         module=Line,
         methods=("EK-FAC",),
     ),
-    recipe("orthogonality in get_loss", "right or refused or warned", "penalty", net=penalized(orthogonal)),
+    recipe("orthogonality in get_loss", "right or refused or warned", "penalty", COUPLED, net=penalized(orthogonal)),
     recipe("penalty of outputs", net=PenaltyOfOutputs),
     recipe(
         "annealed by a callback on criterion_",
@@ -205,7 +201,12 @@ RECIPES = [
         methods=("SOURCE", "TracIn"),
     ),
     recipe(
-        "annealed by the history", "right or refused or warned", **changing, net=ByHistory, methods=("SOURCE", "TracIn")
+        "annealed by the history",
+        "right or refused or warned",
+        **changing,
+        today=CHANGING,
+        net=ByHistory,
+        methods=("SOURCE", "TracIn"),
     ),
     recipe("annealed by a counter in the criterion", "right or refused or warned", **changing, criterion=WarmingUp),
     recipe(
@@ -215,6 +216,7 @@ RECIPES = [
         "annealed by an attribute of the net",
         "right or refused or warned",
         **changing,
+        today=CHANGING,
         net=ByAttribute,
         after=(AnnealNet,),
     ),
@@ -222,7 +224,6 @@ RECIPES = [
         "criterion other in training",
         "right",
         "",
-        MODE,
         criterion=OtherInTraining,
         lr=0.007,
         methods=("SOURCE", "TracIn"),

@@ -84,7 +84,6 @@ if find_spec("accelerate"):
         "callbacks__print_log": PrintLog(),  # which it sets
     }
 
-DEAD = "a bias that batch normalisation takes out is preconditioned by rounding noise"
 adam = {"optimizer": torch.optim.Adam, "lr": 0.0005, "optimizer__betas": (0.5, 0.99)}
 
 RECIPES = [
@@ -93,7 +92,6 @@ RECIPES = [
         "counter in the module",
         "right or refused or warned",
         "module|forward|loss",
-        "the counter is not recorded",
         module=CountingModule,
     ),
     recipe("dropout", "right or warned", "dropout", module=Dropout, tolerance=0.2),
@@ -106,10 +104,9 @@ RECIPES = [
     ),
     # A row's pull on others through the batch is a documented limit: so wide.
     recipe("batch normalisation", module=Normalized, tolerance=0.2),
-    recipe("batch normalisation, Adam", today=DEAD, module=Normalized, tolerance=0.3, **adam),
+    recipe("batch normalisation, Adam", module=Normalized, tolerance=0.3, **adam),
     recipe(
         "batch normalisation, Adam, first order",
-        today=DEAD,
         module=Normalized,
         tolerance=2.0,
         **adam,
@@ -125,6 +122,6 @@ RECIPES = [
         tolerance=0.2,
         eps=0.2,
     ),
-    recipe("compiled", compile=True, compile__backend="eager"),
+    recipe("compiled", compile=True, compile__backend="eager", today="TypeError: MSELoss does not support len()"),
     recipe("accelerate", **accelerated),
 ]

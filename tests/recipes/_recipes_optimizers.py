@@ -91,8 +91,9 @@ class Lookahead(optim.SGD):
         return loss
 
 
+FROZEN = "a false warning of other gradients than those of the loss"
 short = {"max_epochs": 10, "lr": 0.0005, "optimizer__momentum": 0.9}
-SHORT = "momentum has not reached its terminal velocity"
+SHORT = "a velocity that has not come to rest"
 # Every step recorded: over so few, squares grow from one checkpoint to the next.
 adaptive = {"module": Line, "n_checkpoints": None, "max_epochs": 20}
 adam = {**adaptive, "optimizer": optim.Adam, "lr": 0.0005, "optimizer__betas": (0.5, 0.99)}
@@ -109,10 +110,10 @@ RECIPES = [
     recipe("momentum, one layer", module=Line, lr=0.0015, max_epochs=40, optimizer__momentum=0.9, methods=("EK-FAC",)),
     recipe("Nesterov", lr=0.0015, max_epochs=40, optimizer__momentum=0.9, optimizer__nesterov=True),
     recipe("dampening", lr=0.02, optimizer__momentum=0.5, optimizer__dampening=0.5),
-    recipe("momentum, 30 steps", today=SHORT, **short, methods=("SOURCE", "TracIn")),
+    recipe("momentum, 30 steps", **short, methods=("SOURCE", "TracIn")),
     recipe("momentum that overshoots", "right or warned", "momentum|velocity", SHORT, **{**short, "lr": 0.005}),
-    recipe("Nesterov, 30 steps", today=SHORT, **short, optimizer__nesterov=True),
-    recipe("momentum, 30 steps, one layer", today=SHORT, module=Line, **short, methods=("EK-FAC",)),
+    recipe("Nesterov, 30 steps", **short, optimizer__nesterov=True),
+    recipe("momentum, 30 steps, one layer", module=Line, **short, methods=("EK-FAC",)),
     # SOURCE takes one preconditioner per segment: wider where layers differ.
     recipe("Adam", **{**adam, "module": MLP}, tolerance=0.12),
     recipe("Adam, first order", **{**adam, "module": MLP}, methods=("TracIn",)),
@@ -129,7 +130,6 @@ RECIPES = [
         "own class named SGD",
         "refused or warned",
         "SGD",
-        OwnSGD.__doc__,
         optimizer=OwnSGD,
         methods=("SOURCE", "TracIn"),
     ),
@@ -154,7 +154,6 @@ RECIPES = [
     ),
     recipe(
         "CyclicLR per batch, 30 steps",
-        today=SHORT,
         after=(
             lambda: LRScheduler(
                 optim.lr_scheduler.CyclicLR, base_lr=0.0002, max_lr=0.0006, step_size_up=9, **per_batch
@@ -173,6 +172,6 @@ RECIPES = [
     ),
     recipe("parameter groups", optimizer__param_groups=[("head.*", {"lr": 0.01})]),
     recipe("frozen layer", after=(lambda: Freezer("hidden.*"),)),
-    recipe("unfrozen layer", after=(lambda: Freezer("hidden.*"), lambda: Unfreezer("hidden.*", at=10))),
-    recipe("layer frozen on the way", after=(lambda: Freezer("hidden.*", at=10),)),
+    recipe("unfrozen layer", today=FROZEN, after=(lambda: Freezer("hidden.*"), lambda: Unfreezer("hidden.*", at=10))),
+    recipe("layer frozen on the way", today=FROZEN, after=(lambda: Freezer("hidden.*", at=10),)),
 ]

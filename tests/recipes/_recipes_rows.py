@@ -92,9 +92,7 @@ def skewed():
 
 
 no_shuffle = {"iterator_train__shuffle": False}
-DRAWS = "draws per row are not recorded"
-OTHER = "rows are read as training did, queries as net.predict does"
-READ = "a second reading is not compared"
+DRAWS = "draws per row are not taken into account"
 
 RECIPES = [
     recipe(
@@ -121,6 +119,8 @@ RECIPES = [
         "sampler",
         iterator_train__sampler=skewed(),
         **no_shuffle,
+        max_epochs=40,  # when a row is drawn is chance
+        lr=0.01,
         methods=("SOURCE", "TracIn"),
     ),
     recipe(
@@ -153,28 +153,25 @@ RECIPES = [
         "augmenting Dataset",
         "right or warned",
         "augment|reading|read",
-        READ,
         dataset=Augmented,
         methods=("SOURCE", "TracIn"),
     ),
-    recipe("flipping Dataset", "right or warned", "augment|reading|read", READ, dataset=Flipped),
+    recipe("flipping Dataset", "right or warned", "augment|reading|read", dataset=Flipped),
     recipe("Dataset that scales", dataset=Scaled),
     recipe(
         "collate_fn for training only",
         "right or warned or refused",
         "collate",
-        OTHER,
         iterator_train__collate_fn=scaled_batch,
     ),
     recipe(
         "collate_fn that jitters",
         "right or warned",
         "augment|reading|read",
-        READ,
         iterator_train__collate_fn=jittered_batch,
     ),
     recipe("collate_fn for both", iterator_train__collate_fn=scaled_batch, iterator_valid__collate_fn=scaled_batch),
-    recipe("infer other in training", "right or warned or refused", "infer|train", OTHER, net=InferOther),
+    recipe("infer other in training", "right or warned or refused", "infer|train", net=InferOther),
     recipe("infer that scales", net=InferScaled),
     recipe("targets mixed over a batch", "refused or warned", "row|batch", net=MixUp),
 ]
