@@ -19,6 +19,7 @@ from ..curvature import (
     gauss_newton_product,
     resolve_curvature,
 )
+from ..trajectory import verify_stages
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
 
@@ -131,6 +132,27 @@ class InfluenceFunctions(CurvatureAttribution):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _fit_method(self):
+        self._say_what_the_record_shows()
+        super()._fit_method()
+
+    def _say_what_the_record_shows(self):
+        """Influence functions take the weights for a minimum of the mean loss: a recorded training may show otherwise."""
+        trajectory = self._recorded_trajectory()
+        if trajectory is None:
+            return
+        verification = verify_stages(self._network, trajectory.stages, trajectory.observations)
+        as_recorded = ("as recorded", "nothing could be verified")
+        said = [stage.verdict for stage in verification.stages if stage.verdict not in as_recorded]
+        said = [verdict.replace(": taken into account", "") for verdict in said]
+        if any(stage.draws is not None and _uneven(stage.draws_between(stage.start, stage.end)) for stage in trajectory.stages):
+            said.append("some rows were drawn more often than others, or never (a sampler, drop_last)")
+        if said:
+            warn(
+                "influence functions take the trained weights for a minimum of the mean loss over the rows, but the "
+                f"record of the training shows: {'; '.join(said)}"
+            )
+
     def _treatment(self):
         """Weight and bias share a block only where the loss's own penalty treats them alike."""
         network, self._index = self._network, np.unique(np.concatenate(self._credited))
@@ -200,3 +222,8 @@ class InfluenceFunctions(CurvatureAttribution):
                 ConvergenceWarning,
             )
         return solution
+
+
+def _uneven(draws):
+    """Whether rows made up shares of the batches that differ by more than those of a smaller last batch."""
+    return float(draws[1].max()) > 1.5 * max(float(draws[1].mean()), 1e-300) or float(draws[1].min()) == 0.0

@@ -163,6 +163,16 @@ class NetworkAttribution(BaseAttribution):
         self._lock = threading.RLock()
         self._fit_method()
 
+    def _recorded_trajectory(self) -> Any:
+        """What a recorder among the net's callbacks recorded.
+
+        Returns
+        -------
+        trajectory : Trajectory or None
+            None where there is none, or the net's weights are none that it saw.
+        """
+        return trajectory_of(self.net_, needed=False)
+
     def _verify_training(self):
         """Hold the recorded steps against the loss: what is known of them is corrected, what is not is said."""
         trajectory = self.trajectory_

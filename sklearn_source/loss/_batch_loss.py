@@ -83,6 +83,11 @@ class BatchLoss:
         self._one_by_one = False
 
     @property
+    def nets(self):
+        """The private nets that are asked: with the criterion, and with its unreduced copy where there is one."""
+        return [part.net for part in (self.private_net, self._unreduced) if part is not None]
+
+    @property
     def has_elements(self):
         return self._unreduced is not None
 

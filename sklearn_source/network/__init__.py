@@ -7,7 +7,7 @@ from ._network import Network
 from ._outside_state import outside_state, set_outside_state
 from ._pickling import PortableNet
 from ._training import TURN, refuse_module_instance, seeded_clone, train_clone
-from ._training_gradients import training_gradients
+from ._training_gradients import slope_along, training_gradients
 
 __all__ = [
     "TURN",
@@ -19,6 +19,7 @@ __all__ = [
     "row_form",
     "seeded_clone",
     "set_outside_state",
+    "slope_along",
     "train_clone",
     "training_gradients",
     "validate_query_rows",

@@ -152,7 +152,8 @@ class Network:
         load_values(self.module, parameters, buffers)
         outside = self._outside if outside is None else outside
         if outside is not self._loaded_outside:
-            set_outside_state(self._private_net.net, outside, self._history)
+            for net in self.row_loss.batch_loss.nets:
+                set_outside_state(net, outside, self._history)
             self._loaded_outside = outside
 
     # --- rows and outputs ---------------------------------------------------------------------------------------

@@ -72,6 +72,58 @@ def training_gradients(
     return total
 
 
+def slope_along(
+    network: Network,
+    parameters: Mapping[str, torch.Tensor],
+    buffers: Mapping[str, torch.Tensor],
+    outside: Mapping[str, Any] | None,
+    batches: Iterable[tuple[Any, Mapping[str, Any]]],
+    gradients: Mapping[str, torch.Tensor],
+) -> float | None:
+    """Slope of the loss along its gradient, over the slope that the gradient says: 1 where it is the gradient.
+
+    It is not where a hook changes gradients within the network, or a function brings a backward pass of its own.
+
+    Parameters
+    ----------
+    network, parameters, buffers, outside, batches
+        As of :func:`training_gradients`.
+    gradients : dict of str to Tensor
+        What it gave in evaluation mode.
+
+    Returns
+    -------
+    share : float or None
+        None where the precision of the network does not tell.
+    """
+    net = network._private_net.net
+    present = dict(network.parameters()), dict(network.buffers())
+    square = sum(float(g.double().square().sum()) for g in gradients.values())
+    size = sum(float(parameters[name].double().square().sum()) for name in gradients) ** 0.5
+    try:
+        network.load(parameters, buffers, outside)
+
+        def loss(step):
+            moved = {n: p + step * gradients[n].to(p) if n in gradients else p for n, p in parameters.items()}
+            network.load(moved, buffers, outside)
+            total = 0.0
+            for batch, states in batches:
+                with _random(states, network.device), torch.no_grad(), mha_fastpath_off():
+                    Xi, yi = unpack_data(batch)
+                    total += float(net.get_loss(net.infer(Xi), yi, X=Xi, training=True))
+            return total
+
+        here = abs(loss(0.0))
+        if not square > 0:
+            return None
+        step = min(5e-3 * here / square, 1e-2 * size / square**0.5)
+        if 2 * step * square < 1e3 * torch.finfo(network.dtype).eps * here:
+            return None
+        return (loss(step) - loss(-step)) / (2 * step * square)
+    finally:
+        network.load(*present)
+
+
 @contextlib.contextmanager
 def _random(states, device):
     """Global generators in recorded states, and put back."""

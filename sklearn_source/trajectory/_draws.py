@@ -30,7 +30,7 @@ class Draws:
     def __init__(self, net, dataset):
         options = net.get_params_for("iterator_train")
         self._counter, self._known = None, None
-        of_torch = isinstance(net.iterator_train, type) and issubclass(net.iterator_train, DataLoader)
+        of_torch = net.iterator_train is DataLoader  # a class of the user's may draw as it likes
         if not of_torch or options.get("sampler") is not None or options.get("batch_sampler") is not None:
             self._counter = DrawCounter(dataset)
         elif not options.get("shuffle"):

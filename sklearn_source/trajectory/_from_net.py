@@ -6,6 +6,7 @@ from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
 from ..utils._digest import tensor_digest
+from ..utils._warnings import warn
 from ._checkpoint import snapshot, with_buffers_of
 from ._recorder import TrajectoryRecorder
 from ._stage_log import locate, thin
@@ -26,6 +27,14 @@ def record_from_net(net):
             "The TrajectoryRecorder of this net saw no training step. Call net.fit with it among the callbacks "
             "(max_epochs "
             "at least 1, weights not merely loaded)"
+        )
+    unseen = len(net.history) - getattr(recorder, "n_epochs_", len(net.history))
+    if unseen > 0:
+        warn(
+            f"the net's history has {len(net.history)} epochs, of which its TrajectoryRecorder saw the last "
+            f"{len(net.history) - unseen}: the training was resumed from files (LoadInitState, load_params), and what "
+            "rows did before is in no score. Train from the start with a recorder, or record both parts and describe "
+            "them by Trajectory.from_checkpoints"
         )
     digest = tensor_digest(dict(net.module_.named_parameters()))
     end = locate(logs, digest)

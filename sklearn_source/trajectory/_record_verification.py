@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..network import Network, training_gradients
+from ..network import Network, slope_along, training_gradients
 from ._stage import Stage
 
 __all__ = ["StageVerification", "Verification", "verify_stages"]
 
 # Gradients formed twice differ by rounding, by low precision, by kernels: not by more.
 _RATIO, _COSINE = 0.02, 0.99
+# A finite step along a gradient meets curvature, and kinks.
+_SLOPE = 0.2
 # What is smaller than this, relative to the gradient of all parameters, is rounding.
 _ROUNDING = 1e-5
 # In training mode a batch norm takes the gradient of a bias before it away, but for rounding.
@@ -136,6 +138,12 @@ def verify_stages(network: Network, stages: tuple[Stage, ...], observations: Any
             except Exception as error:  # the user's own code, on a copy: what it raises is not ours to know
                 remarks.append(f"the gradient of step {observation.step} could not be formed again ({error})")
                 continue
+            if not seen and (slope := slope_along(network, *at, steady)) is not None and abs(slope - 1) > _SLOPE:
+                remarks.append(
+                    f"the loss rises by {slope:.2g} of what its gradient says: a hook within the network, gradient "
+                    "reversal or a straight-through function changes gradients on their way, so that no curvature of "
+                    "the loss is that of the training"
+                )
             seen.append(observation.step)
             pairs.append((observation.gradients, formed))
             here = {name for name in steady if _norm(formed.get(name)) <= _VANISHED * _norm(steady[name])}

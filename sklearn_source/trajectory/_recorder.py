@@ -93,6 +93,7 @@ class TrajectoryRecorder(Callback):
         """Prepare for training. Keeps the record: skorch calls this too when a parameter is set on a trained net."""
         if not hasattr(self, "stages_"):
             self.stages_: list[StageLog] = []
+            self.n_epochs_ = 0
             self.directory_ = None
         self._release()
         return self
@@ -106,7 +107,7 @@ class TrajectoryRecorder(Callback):
         check_trained_parameters(net)
         self._open_directory(fresh=not net.history)
         if not net.history:
-            self.stages_ = []
+            self.stages_, self.n_epochs_ = [], 0
         if self._is_open():
             self._close_stage(net)  # an exception ended the last training, and it goes on now
         self.fit_X_ = X
@@ -127,6 +128,7 @@ class TrajectoryRecorder(Callback):
             log.n_rows, log.rows = rows_after_split(dataset_train, self.fit_X_, n_given, split)
             if n_given != log.n_rows:
                 log.row_hashes = None  # the net makes other rows of what it is given
+        self.n_epochs_ = getattr(self, "n_epochs_", 0) + 1
         if log.draws is None and dataset_train is not None and log.n_rows:
             log.draws = Draws(net, dataset_train)
         self.observer_.epoch_begins(_lengths_of_epoch(net, log))
