@@ -145,7 +145,10 @@ class InfluenceFunctions(CurvatureAttribution):
         as_recorded = ("as recorded", "nothing could be verified")
         said = [stage.verdict for stage in verification.stages if stage.verdict not in as_recorded]
         said = [verdict.replace(": taken into account", "") for verdict in said]
-        if any(stage.draws is not None and _uneven(stage.draws_between(stage.start, stage.end)) for stage in trajectory.stages):
+        if any(
+            stage.draws is not None and _uneven(stage.draws_between(stage.start, stage.end))
+            for stage in trajectory.stages
+        ):
             said.append("some rows were drawn more often than others, or never (a sampler, drop_last)")
         if said:
             warn(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch.overrides import TorchFunctionMode
 
+# Kinds of devices with an autocast of their own; asked at every call of a function, so found out once.
+_KINDS = ("cpu", "cuda") if torch.backends.cuda.is_built() else ("cpu",)
+
 
 class FullPrecision(TorchFunctionMode):
     """A mode in which ``torch.autocast``, around a forward pass or within it, casts to float32 instead.
@@ -24,7 +27,7 @@ class FullPrecision(TorchFunctionMode):
         self._cast = cast
 
     def __enter__(self):
-        self._before = [(k, torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in _kinds()]
+        self._before = [(k, torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in _KINDS]
         if self._cast is not None:
             torch.set_autocast_enabled(self._cast, True)
         return super().__enter__()
@@ -36,12 +39,7 @@ class FullPrecision(TorchFunctionMode):
         return super().__exit__(*exception)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        for kind in _kinds():
+        for kind in _KINDS:
             if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) != torch.float32:
                 torch.set_autocast_dtype(kind, torch.float32)  # put back as autocast's own context ends
         return func(*args, **(kwargs or {}))
-
-
-def _kinds():
-    """Kinds of devices with an autocast of their own that are there."""
-    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)

@@ -1,4 +1,4 @@
-"""What a network does otherwise in training, told apart from dropout, noise and statistics; forward precision."""
+"""What a network does otherwise in training, told apart from dropout, noise and statistics; and in what precision."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ class Recipe:
     def measure(self, net):
         """The measurement of every query, as a user computes it: the output, or the log-odds of the likeliest class."""
         with torch.no_grad():
-            output = net.forward(QUERIES).double()
+            output = net.forward(QUERIES.astype(self.data()[0].dtype)).double()
         if output.shape[1] == 1:
             return output[:, 0].numpy()
         top = output.argmax(dim=1, keepdim=True)

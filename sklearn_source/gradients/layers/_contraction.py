@@ -26,7 +26,7 @@ class Contraction(ParameterRule):
     them are the last.
     """
 
-    groups: str = "goi"
+    groups: int | str = "goi"
     form = "factored"
     has_factors = True
     bias_rule = Shift

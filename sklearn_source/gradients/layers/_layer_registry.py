@@ -38,7 +38,7 @@ class Arguments(NamedTuple):
     weight: torch.Tensor | None
     bias: torch.Tensor | None = None
     settings: tuple[Any, ...] = ()
-    groups: int = 1
+    groups: int | str = 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ParameterSpec:
     rule: type[ParameterRule]
     weight: str | None
     bias: str | None = None
-    groups: int = 1
+    groups: int | str = 1
 
 
 def reads(*functions):

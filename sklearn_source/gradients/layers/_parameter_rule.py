@@ -19,8 +19,8 @@ class ParameterRule(ABC):
     ----------
     parameter : tuple of int
         The parameter's shape.
-    groups : int
-        Of a grouped convolution.
+    groups : int or str
+        Of a grouped convolution; of a contraction what each axis of the parameter is.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class ParameterRule(ABC):
     """
 
     parameter: tuple[int, ...]
-    groups: int = 1
+    groups: int | str = 1
 
     form: ClassVar[str]
     has_factors: ClassVar[bool] = False
