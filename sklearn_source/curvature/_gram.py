@@ -73,8 +73,8 @@ class GramCurvature(FittedCurvature):
             if not torch.allclose(phi(probe, i), at, rtol=1e-10, atol=0):
                 raise ValueError(
                     "curvature='exact' couples all parameters and needs one damping and one weight_decay * rate for "
-                    "all of them; this network's parameter groups, or a penalty in its loss, make them differ. Use a block-diagonal curvature such as "
-                    "'ekfac'"
+                    "all of them; this network's parameter groups, or a penalty in its loss, make them differ. Use a "
+                    "block-diagonal curvature such as 'ekfac'"
                 )
         flat = torch.cat([v.flatten(1) for v in encoded], dim=1).double()  # (n, P)
         weights = (at[1:] - at[0]) / self._values

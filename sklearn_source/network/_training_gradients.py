@@ -35,7 +35,7 @@ def training_gradients(
     batches : iterable of (batch, random states)
         As the net's iterator gave them; from the states its random draws begin.
     training : bool
-        The mode of module and criterion.
+        Whether module and criterion are in training mode, and not as they are for row losses.
 
     Returns
     -------
@@ -52,7 +52,8 @@ def training_gradients(
     try:
         # A forward pass in training mode writes to buffers: not to the recorded ones.
         network.load(parameters, {name: value.clone() for name, value in buffers.items()}, outside)
-        set_training(net, training)
+        if training:  # else as row losses are formed: the module in evaluation mode, the criterion as trained
+            set_training(net, True)
         named = {name: p.requires_grad_() for name, p in module.named_parameters() if p.is_floating_point()}
         for batch, states in batches:
             with _random(states, network.device), torch.enable_grad(), mha_fastpath_off():

@@ -14,9 +14,6 @@ def _marked(recipe, method):
     marks = []
     if recipe.skip:
         marks.append(pytest.mark.skip(reason=recipe.skip))
-    today = recipe.today.get(method) if isinstance(recipe.today, dict) else recipe.today
-    if today:
-        marks.append(pytest.mark.xfail(reason=today, strict=True))
     return pytest.param(recipe, method, id=f"{recipe.name}, {method}", marks=marks)
 
 
