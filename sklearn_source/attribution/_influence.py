@@ -137,7 +137,7 @@ class InfluenceFunctions(CurvatureAttribution):
         super()._fit_method()
 
     def _say_what_the_record_shows(self):
-        """Influence functions take the weights for a minimum of the mean loss: a recorded training may show otherwise."""
+        """Influence functions take the weights for a minimum of the mean loss: the record may show otherwise."""
         trajectory = self._recorded_trajectory()
         if trajectory is None:
             return

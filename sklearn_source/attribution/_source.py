@@ -19,7 +19,7 @@ from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ._influence import AUTO_DAMPING
 from ._source_segment import DiagonalSegment, FittedSegment, SegmentSummary, mean_state, relative_rates
 from ._source_walk import walk_in_eigencoordinates, walk_in_parameters
-from ._training_assumptions import stage_position, warn_of_unequal_steps
+from ._training_assumptions import stage_position, warn_of_overshooting, warn_of_unequal_steps
 
 
 class SourceAttribution(CurvatureAttribution):
@@ -220,7 +220,19 @@ class SourceAttribution(CurvatureAttribution):
                 fitted.quantiles(),
             )
             self.segments_.append(summary)
+        warn_of_overshooting(self.trajectory_, self._largest_curvatures())
         del self._flows  # preconditioners as large as the network, which the fitted segments have taken in
+
+    def _largest_curvatures(self):
+        """For each segment of an optimizer without preconditioner its stage, and each block's largest eigenvalue."""
+        names = [block.parameters[0] for block in self._gradients.engine.blocks]
+        result = []
+        for segment, fitted in zip(self._split, self._fitted):
+            if isinstance(fitted, FittedSegment) and fitted.roots is None:
+                spectrum = zip(names, fitted.curvature.spectrum(), fitted.metric)
+                largest = [(name, float(values.max()) / p) for name, values, p in spectrum if values.numel()]
+                result.append((stage_position(self.trajectory_, segment.stage), largest))
+        return result
 
     def _fit_segment(self, segment, flow):
         trajectory, engine = self.trajectory_, self._gradients.engine

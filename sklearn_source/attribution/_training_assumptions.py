@@ -38,3 +38,28 @@ def warn_of_unequal_steps(net, trajectory):
             "the scores take every row to weigh 1/N in training and every step to follow its learning rate, but in "
             f"this training {'; '.join(reasons)}",
         )
+
+
+def warn_of_overshooting(trajectory, segments):
+    """Say where a short training with momentum oscillates: the closed form of a segment decays without.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+    segments : list of (stage position, list of (parameter name, largest eigenvalue))
+    """
+    for position, largest in segments:
+        stage = trajectory.stages[position]
+        for number, group in enumerate(stage.groups):
+            momentum, lr = (stage.hyper[name][:, number] for name in ("momentum", "lr"))
+            curvature = max((value for name, value in largest if name in group["params"]), default=0.0)
+            past = (lr * curvature > (1.0 - momentum**0.5) ** 2) & (momentum > 0)
+            # Oscillations die out by the root of the momentum a step: in a long training they leave no trace.
+            if past.mean() > 0.25 and momentum.mean() ** (stage.n_steps / 2) > 0.05:
+                warn(
+                    f"in the {stage.n_steps} steps of stage {stage.index} the momentum of {momentum.max():g} "
+                    f"overshoots: the largest curvature, {curvature:.2g}, times the learning rate is past (1 - "
+                    "sqrt(momentum))^2, so that the weights oscillate there while scores take them to decay. Train "
+                    "longer, or at a smaller rate or momentum"
+                )
+                return

@@ -92,6 +92,15 @@ def find_reduction(batch_loss, output, y, x=None):
     if reduction is None and hint:
         raise TargetError(hint)
     if reduction is None:
+        with torch.no_grad():
+            again = batch_loss(o, t, r)
+        if not _close(again, value):
+            size = float((again - value).abs().max() / value.abs().max().clamp_min(1e-30))
+            raise ValueError(
+                f"the loss draws random numbers: two calls for the same rows differ by {size:.2g} of it, so that no "
+                "row has one loss of its own; draw them in the Dataset from the row's index, or leave the noise out of "
+                "get_loss"
+            )
         raise ValueError(
             "the criterion couples rows: the loss of a row changes with the other rows of its batch (a "
             "contrastive loss, a statistic over the batch?), so that no row has a loss of its own; train with a "

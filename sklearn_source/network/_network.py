@@ -208,7 +208,7 @@ class Network:
         -------
         Tensor of shape (B, ...)
         """
-        return self.row_loss.batch_loss.outputs.join(self._infer(x))
+        return self.row_loss.batch_loss.outputs.join(self.infer(x))
 
     def forward_as_trained(self, x):
         """The same for training rows: in training mode where that differs for more than chance and statistics.
@@ -225,7 +225,7 @@ class Network:
         """The module's first output, of what :meth:`forward` returned."""
         return self.row_loss.batch_loss.outputs.first(output)
 
-    def _infer(self, x):
+    def infer(self, x):
         """All that the module returns for a batch: a tensor, or a tuple that starts with one."""
         with mha_fastpath_off(), checkpointing_off(), FullPrecision(self._cast):
             returned = self._private_net.net.infer(x)
@@ -235,9 +235,9 @@ class Network:
 
     def _infer_as_trained(self, x):
         if not self.trains_otherwise:
-            return self._infer(x)
+            return self.infer(x)
         with training_flags(self.module):
-            return self._infer(x)
+            return self.infer(x)
 
     def reads_targets(self, rows):
         """Whether the loss needs targets; where not, rows without are taken from then on.

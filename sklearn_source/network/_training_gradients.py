@@ -58,7 +58,8 @@ def training_gradients(
         for batch, states in batches:
             with _random(states, network.device), torch.enable_grad(), mha_fastpath_off():
                 Xi, yi = unpack_data(batch)
-                loss = net.get_loss(net.infer(Xi), yi, X=Xi, training=True)
+                output = net.infer(Xi) if training else network.infer(Xi)
+                loss = net.get_loss(output, yi, X=Xi, training=True)
                 gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
             for name, gradient in zip(named, gradients):
                 if gradient is not None:
@@ -83,6 +84,8 @@ def slope_along(
 ) -> float | None:
     """Slope of the loss along its gradient, over the slope that the gradient says: 1 where it is the gradient.
 
+    Every parameter counts the same, whatever the size of its gradient.
+
     It is not where a hook changes gradients within the network, or a function brings a backward pass of its own.
 
     Parameters
@@ -99,28 +102,30 @@ def slope_along(
     """
     net = network._private_net.net
     present = dict(network.parameters()), dict(network.buffers())
-    square = sum(float(g.double().square().sum()) for g in gradients.values())
-    size = sum(float(parameters[name].double().square().sum()) for name in gradients) ** 0.5
+    squares = {name: float(g.double().square().sum()) for name, g in gradients.items()}
+    squares = {name: square for name, square in squares.items() if square > 1e-4 * max(squares.values())}
+    directions = {name: gradients[name] / square for name, square in squares.items()}
+    length = sum(1 / square for square in squares.values()) ** 0.5
+    size = sum(float(parameters[name].double().square().sum()) for name in squares) ** 0.5
     try:
         network.load(parameters, buffers, outside)
 
         def loss(step):
-            moved = {n: p + step * gradients[n].to(p) if n in gradients else p for n, p in parameters.items()}
+            moved = {n: p + step * directions[n].to(p) if n in directions else p for n, p in parameters.items()}
             network.load(moved, buffers, outside)
             total = 0.0
             for batch, states in batches:
                 with _random(states, network.device), torch.no_grad(), mha_fastpath_off():
                     Xi, yi = unpack_data(batch)
-                    total += float(net.get_loss(net.infer(Xi), yi, X=Xi, training=True))
+                    total += float(net.get_loss(network.infer(Xi), yi, X=Xi, training=True))
             return total
 
         here = abs(loss(0.0))
-        if not square > 0:
+        step = min(5e-3 * here / len(squares), 1e-2 * size / length) if squares else 0.0
+        change = 2 * step * len(squares)
+        if change < 1e3 * torch.finfo(network.dtype).eps * here or not change > 0:
             return None
-        step = min(5e-3 * here / square, 1e-2 * size / square**0.5)
-        if 2 * step * square < 1e3 * torch.finfo(network.dtype).eps * here:
-            return None
-        return (loss(step) - loss(-step)) / (2 * step * square)
+        return (loss(step) - loss(-step)) / change
     finally:
         network.load(*present)
 

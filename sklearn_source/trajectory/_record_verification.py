@@ -126,7 +126,9 @@ def verify_stages(network: Network, stages: tuple[Stage, ...], observations: Any
     """
     result = []
     for stage in stages:
-        seen, pairs, vanished, remarks = [], [], None, _edits(stage)
+        seen: list[int] = []
+        pairs: list[Any] = []
+        vanished, remarks = None, _edits(stage)
         for kept in observations:
             if kept.stage != stage.index:
                 continue

@@ -92,8 +92,6 @@ class Recipe:
         What may come of it: "right", "warned" and "refused", joined by "or".
     says : str
         A regular expression that the warning or the refusal matches, case aside.
-    today : str or dict
-        Why it is not so yet, "" where it is; by method, where only some fail.
     methods : tuple of str
         Those asked, of ``METHODS``.
     net, module : type
@@ -120,7 +118,6 @@ class Recipe:
     name: str
     expect: str = "right"
     says: str = ""
-    today: str | dict[str, str] = ""
     methods: tuple[str, ...] = ("SOURCE",)
     net: type = NeuralNetRegressor
     module: type = MLP
@@ -185,7 +182,7 @@ class Recipe:
         return estimator.fit(net, X, y, **options).transform(QUERIES.astype(X.dtype))
 
 
-def recipe(name, expect="right", says="", today="", **settings):
+def recipe(name, expect="right", says="", **settings):
     """A Recipe; what is none of its fields is an option of the net."""
     fields = {key: settings.pop(key) for key in list(settings) if key in Recipe.__dataclass_fields__}
-    return Recipe(name, expect, says, today, options=settings, **fields)
+    return Recipe(name, expect, says, options=settings, **fields)

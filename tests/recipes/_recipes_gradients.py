@@ -217,7 +217,6 @@ def edited(edit):
     return (lambda: EditGradients(edit),)
 
 
-UNSEEN = "what is done to the gradient is not seen"
 WORD = "gradient"
 EVERY = ("SOURCE", "TracIn")
 
@@ -227,7 +226,8 @@ RECIPES = [
     recipe("accumulation, divided at backward", net=DividingAtBackward, batch_size=4),
     recipe(
         "accumulation, one layer",
-        today={"Influence": "the factor in the loss is not taken into account"},
+        "right or warned",
+        "batches a step",
         net=Accumulating,
         module=Line,
         batch_size=4,
@@ -268,11 +268,10 @@ RECIPES = [
         "mask by a tensor hook, one layer",
         "right or warned",
         WORD,
-        {"Influence": UNSEEN},
         module=MaskedLine,
         methods=("EK-FAC", "Influence"),
     ),
-    recipe("gradient scaled between layers", "warned or refused", WORD, UNSEEN, module=Reversed),
+    recipe("gradient scaled between layers", "warned or refused", WORD, module=Reversed),
     recipe("zeroed in on_grad_computed", "right or warned", WORD, after=edited(zero_hidden), methods=EVERY),
     recipe("removed in on_grad_computed", "right or warned", WORD, after=edited(drop_hidden)),
     recipe("scaled in on_grad_computed", "right or warned", WORD, after=edited(halve), methods=EVERY),

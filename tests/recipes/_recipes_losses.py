@@ -147,8 +147,6 @@ class NoisyTargets(NeuralNetRegressor):
         return super().get_loss(y_pred, y_true, *args, training=training, **kwargs)
 
 
-COUPLED = "refused in words that speak of weight_decay, not of the penalty"
-CHANGING = "state of the net outside of its modules is not recorded"
 ELSE = "^(?!.*couples rows).*"  # which is not what is the matter
 changing = {"says": ELSE + "loss"}
 
@@ -180,17 +178,15 @@ RECIPES = [
         module=Line,
         methods=("SOURCE", "EK-FAC"),
     ),
-    recipe("L2 on some weights", "right or refused or warned", "penalty", COUPLED, net=penalized(l2_of_head)),
+    recipe("L2 on some weights", "right or refused or warned", "penalty", net=penalized(l2_of_head)),
     recipe(
         "L2 on some weights, one layer",
-        "right or refused or warned",
-        "penalty",
-        "a penalty on weights without the bias: a block of both is treated alike",
+        tolerance=0.1,  # a weight and a bias that are treated differently are two blocks of EK-FAC
         net=penalized(l2_of_head),
         module=Line,
         methods=("EK-FAC",),
     ),
-    recipe("orthogonality in get_loss", "right or refused or warned", "penalty", COUPLED, net=penalized(orthogonal)),
+    recipe("orthogonality in get_loss", "right or refused or warned", "penalty", net=penalized(orthogonal)),
     recipe("penalty of outputs", net=PenaltyOfOutputs),
     recipe(
         "annealed by a callback on criterion_",
@@ -204,7 +200,6 @@ RECIPES = [
         "annealed by the history",
         "right or refused or warned",
         **changing,
-        today=CHANGING,
         net=ByHistory,
         methods=("SOURCE", "TracIn"),
     ),
@@ -216,7 +211,6 @@ RECIPES = [
         "annealed by an attribute of the net",
         "right or refused or warned",
         **changing,
-        today=CHANGING,
         net=ByAttribute,
         after=(AnnealNet,),
     ),
@@ -253,7 +247,6 @@ RECIPES = [
         "noise on targets in get_loss",
         "right or refused or warned",
         ELSE + "(draw|random|chance|noise)",
-        "said to couple rows",
         net=NoisyTargets,
     ),
 ]

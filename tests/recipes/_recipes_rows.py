@@ -92,7 +92,6 @@ def skewed():
 
 
 no_shuffle = {"iterator_train__shuffle": False}
-DRAWS = "draws per row are not taken into account"
 
 RECIPES = [
     recipe(
@@ -107,7 +106,6 @@ RECIPES = [
         "SubsetRandomSampler, converged",
         "right or warned",
         "sampler|never|drawn",
-        DRAWS,
         module=Line,
         iterator_train__sampler=SubsetRandomSampler(range(18)),
         **no_shuffle,
@@ -131,9 +129,7 @@ RECIPES = [
         **no_shuffle,
     ),
     recipe("batch_sampler", "right or warned", "sampler", iterator_train=ByBatchSampler),
-    recipe(
-        "batch_sampler that favours rows", "right or warned", "sampler|drawn|often", DRAWS, iterator_train=SkewedBatches
-    ),
+    recipe("batch_sampler that favours rows", "right or warned", "sampler|drawn|often", iterator_train=SkewedBatches),
     recipe("unshuffled", **no_shuffle),
     recipe(
         "unshuffled, drop_last",

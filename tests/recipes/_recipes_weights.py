@@ -163,7 +163,6 @@ def edits(edit, every="batch"):
     return (lambda: Edit(edit, every),)
 
 
-EDITED = "edits of weights between steps are not seen"
 WORD = "weights"
 WHERE = "refused or warned"
 stopping = {
@@ -178,7 +177,6 @@ RECIPES = [
         "clamped, other methods",
         WHERE,
         WORD,
-        {"Influence": EDITED},
         module=Line,
         after=edits(clamp),
         methods=("EK-FAC", "Influence"),
@@ -189,7 +187,7 @@ RECIPES = [
     recipe("decay by hand per batch", WHERE, WORD, before=edits(decay)),
     recipe("decay by hand per batch, after the recorder", WHERE, WORD, after=edits(decay)),
     recipe("decay by hand per epoch", WHERE, WORD, after=edits(decay_epoch, "epoch")),
-    recipe("noise on weights", "right or refused or warned", WORD, "", after=edits(jitter)),
+    recipe("noise on weights", "right or refused or warned", WORD, after=edits(jitter)),
     recipe("EMA put in before the recorder", WHERE, WORD, before=(Average,)),
     recipe("EMA put in after the recorder", WHERE, WORD, after=(Average,)),
     recipe("EMA put in at every epoch", WHERE, WORD, before=(lambda: Average(0.9, "epoch"),)),
@@ -210,7 +208,6 @@ RECIPES = [
         "resumed from a Checkpoint",
         WHERE,
         "history|resum|record",
-        "only the second half is in the record",
         fit=resumed,
         callbacks__train_loss=PassthroughScoring("train_loss", on_train=True),
     ),
