@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._flow import segment_flow, segment_rates
-from ._record_verification import Verification, verify_stages
+from ._record_verification import StageVerification, Verification, verify_stages
 from ._recorder import TrajectoryRecorder
 from ._segments import Segment, split_segments
 from ._trajectory import Checkpoint, Stage, Trajectory
@@ -12,6 +12,7 @@ __all__ = [
     "Checkpoint",
     "Segment",
     "Stage",
+    "StageVerification",
     "Trajectory",
     "TrajectoryRecorder",
     "Verification",

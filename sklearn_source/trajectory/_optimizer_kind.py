@@ -35,10 +35,6 @@ def optimizer_kind(optimizer):
     optimizer = inner_optimizer(optimizer)
     own = inspect.unwrap(type(optimizer).step)
     for cls in type(optimizer).__mro__:
-        if (
-            cls.__module__.startswith("torch.optim.")
-            and "step" in vars(cls)
-            and inspect.unwrap(vars(cls)["step"]) is own
-        ):
+        if cls.__module__.startswith("torch.optim.") and inspect.unwrap(cls.step) is own:
             return cls.__name__
     return f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"

@@ -215,7 +215,8 @@ def _compare(names, pairs, remarks):
         elif np.abs(ratio - 1).max() <= _RATIO:
             continue
         elif np.ptp(ratio) <= _RATIO * abs(ratio.mean()):
-            factors[name] = float(ratio.mean())
+            # To a few digits: a weight and its bias with one factor share a block, whatever the rounding.
+            factors[name] = float(f"{ratio.mean():.4g}")
         else:
             varying[name] = ratio
     for got, formed in pairs:
