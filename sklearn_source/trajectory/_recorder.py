@@ -66,8 +66,10 @@ class TrajectoryRecorder(Callback):
     Notes
     -----
     Holds at most ``2 * n_checkpoints + 3`` copies of the network per running stage (with `dirname` all but one on disk)
-    and 32 bytes per step and parameter group. Costs one copy and one hash of the parameters per epoch, and about
-    ``n_checkpoints * log2(n_steps / n_checkpoints)`` further copies.
+    and 36 bytes per step and parameter group; and three observed steps, each with a copy of weights and gradients and
+    the step's batches (up to 256 MiB), for :meth:`Trajectory.verify`. Costs two copies and one hash of the parameters
+    per epoch, and about ``n_checkpoints * log2(n_steps / n_checkpoints) + 3 * log2(n_steps)`` further copies. Where a
+    sampler, or an iterator of one's own, draws the rows, every batch is recognised by its contents.
 
     Examples
     --------
