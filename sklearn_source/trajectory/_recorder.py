@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-from numbers import Integral
-from pathlib import Path
 from typing import Any
 
-import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
 from ..network import outside_state
 from ..rows import count_rows, row_hashes, rows_after_split
-from ..utils._compat_skorch import optimizer_names
 from ..utils._digest import tensor_digest
 from ._checkpoint import snapshot, with_buffers_of
 from ._draws import Draws
 from ._observation import StepObserver, observed_at
 from ._optimizer_kind import inner_optimizer, optimizer_kind
+from ._recorder_checks import check_optimizer, check_parameters, lengths_of_epoch
 from ._stage_log import StageLog, check_trained_parameters, locate, thin
 from ._step_hooks import StepHooks
 from ._store import TrajectoryDirectory
@@ -104,8 +101,8 @@ class TrajectoryRecorder(Callback):
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Start afresh, or open a new stage."""
-        self._check_parameters()
-        self._check_optimizer(net)
+        check_parameters(self)
+        check_optimizer(net)
         check_trained_parameters(net)
         self._open_directory(fresh=not net.history)
         if not net.history:
@@ -133,14 +130,14 @@ class TrajectoryRecorder(Callback):
         self.n_epochs_ = getattr(self, "n_epochs_", 0) + 1
         if log.draws is None and dataset_train is not None and log.n_rows:
             log.draws = Draws(net, dataset_train)
-        self.observer_.epoch_begins(_lengths_of_epoch(net, log))
+        self.observer_.epoch_begins(lengths_of_epoch(net, log))
 
     def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool | None = None, **kwargs: Any) -> None:
         """Take the initial weights; follow an optimizer that was replaced."""
         if not training or not self._is_open():
             return
         if self.hooks_ is None or not self.hooks_.belong_to(net):
-            self._check_optimizer(net)
+            check_optimizer(net)
             self._hook(net)
         if self.stages_[-1].draws is not None:
             self.stages_[-1].draws.add(batch)
@@ -316,33 +313,3 @@ class TrajectoryRecorder(Callback):
         if wanted == "auto":
             wanted = optimizer_kind(optimizer) != "SGD"
         return snapshot(net.module_, step, stage, optimizer if wanted else None, outside_state(net))
-
-    def _check_parameters(self):
-        n = self.n_checkpoints
-        if n is not None and (not isinstance(n, Integral) or isinstance(n, bool) or n < 1):
-            raise ValueError(f"expected n_checkpoints to be a whole number >= 1, or None to keep every step, got {n!r}")
-        if self.optimizer_state not in (True, False, "auto"):
-            raise ValueError(f"expected optimizer_state to be True, False or 'auto', got {self.optimizer_state!r}")
-        if self.dirname is not None and not isinstance(self.dirname, (str, Path)):
-            raise ValueError(f"expected dirname to be a path or None, got {self.dirname!r}")
-
-    @staticmethod
-    def _check_optimizer(net):
-        names = optimizer_names(net) or ["optimizer"]
-        optimizer = getattr(net, "optimizer_", None)
-        if names != ["optimizer"] or not isinstance(optimizer, torch.optim.Optimizer):
-            raise ValueError(
-                f"TrajectoryRecorder needs a net with one torch optimizer, named optimizer_, but this one has "
-                f"{', '.join(name + '_' for name in names) or 'none'}"
-                f"{'' if optimizer is None else f' (optimizer_ is a {type(optimizer).__name__})'}. Train all "
-                "parameters with a single optimizer (parameter groups may differ), or leave the recorder out"
-            )
-
-
-def _lengths_of_epoch(net, log):
-    """How many batches an epoch may have; a sampler may make it another number."""
-    n_rows = log.n_rows if log.rows is None else len(log.rows)
-    size = net.get_params_for("iterator_train").get("batch_size", net.batch_size)
-    if not n_rows or not isinstance(size, Integral) or size < 1:
-        return {1}
-    return {n_rows // int(size), -(-n_rows // int(size))}
