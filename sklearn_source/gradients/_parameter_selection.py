@@ -45,7 +45,9 @@ def select_parameters(module, layers=None):
                 name for name, _ in module.named_parameters()
             ]
             if layer in known:
-                raise ValueError(f"layers: {layer!r} has no trainable parameter (requires_grad=True)")
+                raise ValueError(
+                    f"layers: {layer!r} has no trainable parameter (requires_grad=True, and moved by the training)"
+                )
             near = difflib.get_close_matches(str(layer), known, n=3) or known[:6]
             raise ValueError(f"layers: the network has no layer or parameter {layer!r}; did you mean one of {near}?")
         chosen.update(below)
