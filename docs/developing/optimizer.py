@@ -52,4 +52,5 @@ class _AdaBelief(Family):
         return state["exp_avg_var"] / (1.0 - group["betas"][1] ** float(state["step"]))
 
 
-FAMILIES["AdaBelief"] = _AdaBelief()  # by the name of the optimizer's class
+# By name for a class of torch.optim, else by module and name: another class may be called the same.
+FAMILIES[f"{AdaBelief.__module__}.AdaBelief"] = _AdaBelief()

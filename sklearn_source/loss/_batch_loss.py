@@ -11,6 +11,7 @@ from skorch import NeuralNet, NeuralNetClassifier
 from ..utils._compat_skorch import criterion_names
 from ..utils._compat_torch import quiet_vmap
 from ..utils._tree import map_tensors, take
+from ._criterion_state import criterion_unchanged
 from ._outputs import Outputs, copied, find_outputs
 from ._weighted_mean import FAILURES
 
@@ -102,7 +103,8 @@ class BatchLoss:
     def with_parameters(self, returned, y, x):
         """The same for all that the module returned, also differentiable in parameters that are read directly."""
         y, x = self._placeholders(y, returned), map_tensors(torch.clone, x)
-        return self.private_net.net.get_loss(copied(returned), y, X=x, training=True)
+        with self._unchanged(self.private_net):
+            return self.private_net.net.get_loss(copied(returned), y, X=x, training=True)
 
     @torch.no_grad()
     def reads_targets(self, returned, x):
@@ -187,7 +189,7 @@ class BatchLoss:
             returned, y = copied(returned), self._placeholders(y, output)
             x = map_tensors(torch.clone, x) if self.overridden else x
         try:
-            with self._parameters_constant():
+            with self._parameters_constant(), self._unchanged(private_net):
                 return private_net.net.get_loss(returned, y, X=x, training=True)
         except KeyError as error:
             raise ValueError(
@@ -206,6 +208,20 @@ class BatchLoss:
                 )
                 + f" ({type(error).__name__}: {error})"
             ) from error
+
+    def evaluate_criterion(self):
+        """Put the criterion into evaluation mode; False where it is in none other."""
+        criteria = [getattr(net, "criterion_", None) for net in self.nets]
+        parts = [part for c in criteria if isinstance(c, torch.nn.Module) for part in c.modules() if part.training]
+        for part in parts:
+            part.training = False
+        return bool(parts)
+
+    def _unchanged(self, private_net):
+        """A criterion of the user's may count its calls in training."""
+        if self.is_torchs:
+            return contextlib.nullcontext()
+        return criterion_unchanged(getattr(private_net.net, "criterion_", None))
 
     @contextlib.contextmanager
     def _parameters_constant(self):

@@ -6,6 +6,7 @@ import torch
 from sklearn.base import ClassifierMixin
 
 from ..utils._tree import take
+from ..utils._warnings import warn
 from ._batch_loss import BatchLoss
 from ._calibration import batch_size_of, mean_batch_size, mean_label_weight, probe_rows
 from ._criterion_weights import criterion_weights
@@ -14,7 +15,7 @@ from ._predictive import Categorical
 from ._recognition import predictive_of_criterion, recognise_binary, recognise_predictive
 from ._reduction import Reduction, find_reduction
 from ._row_weights import COUPLED, RowWeights
-from ._targets import check_targets, fits_labels, holds, label_weights
+from ._targets import TargetError, check_targets, fits_labels, holds, label_weights
 
 _SMALL = 512  # outputs of a row whose general Hessian costs little beside a gradient
 
@@ -257,7 +258,7 @@ class RowLoss:
 
         _, x, y, output = probe = probe_rows(batch_loss, rows, indices, forward)
         check_targets(batch_loss, output, y)
-        reduction = find_reduction(batch_loss, output, y, x)
+        reduction = self._reduction_as_trained(output, y, x)
         batch_loss.remember(output, y, x)
         self._reductions[_form(output, y)] = reduction
         self.is_sum = reduction in (Reduction.SUM, Reduction.ROW_SUM)
@@ -288,6 +289,23 @@ class RowLoss:
         """What training fixes in the row losses: mean weights per row, number of rows, batch size."""
         size = batch_size_of(self.batch_loss.private_net.net)
         return self._mean_label_weight, self._row_weights.mean, self._n_rows, size
+
+    def _reduction_as_trained(self, output, y, x):
+        """The reduction; of a criterion that couples rows in training mode alone that of its evaluation mode."""
+        batch_loss = self.batch_loss
+        try:
+            return find_reduction(batch_loss, output, y, x)
+        except TargetError:
+            raise
+        except ValueError:
+            if batch_loss.is_torchs or not batch_loss.evaluate_criterion():
+                raise
+        reduction = find_reduction(batch_loss, output, y, x)
+        warn(
+            f"in training mode the criterion ({type(batch_loss.criterion).__name__}) couples the rows of a batch, by a "
+            "statistic over them say: row losses are those of its evaluation mode"
+        )
+        return reduction
 
 
 def _form(output, y):

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from skorch.history import History
 
+from ..utils._compat_torch import MODULE_ATTRIBUTES
+
 _LARGEST = 100_000  # numbers of a criterion's tensor: a table of weights, not a network
-_TORCHS_OWN = {"training", "_is_full_backward_hook", "call_super_init", "dump_patches", "_version"}
 
 
 def outside_state(net: Any) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def outside_state(net: Any) -> dict[str, Any]:
     for part in ("criterion_", "module_"):
         for path, owner in _owners(getattr(net, part, None)):
             for name, value in vars(owner).items():
-                if isinstance(value, Number) and name not in _TORCHS_OWN:
+                if isinstance(value, Number) and name not in MODULE_ATTRIBUTES:
                     values[f"{part}/{path}/{name}"] = value
                 elif part == "criterion_" and isinstance(value, torch.Tensor) and value.numel() <= _LARGEST:
                     values[f"{part}/{path}/{name}"] = value.detach().to("cpu", copy=True)

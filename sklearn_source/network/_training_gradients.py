@@ -11,6 +11,7 @@ import torch
 from skorch.dataset import unpack_data
 
 from ..utils._compat_skorch import set_training
+from ..utils._compat_torch import checkpointing_off
 from ..utils._fastpath import mha_fastpath_off
 from ._network import Network
 
@@ -56,7 +57,7 @@ def training_gradients(
             set_training(net, True)
         named = {name: p.requires_grad_() for name, p in module.named_parameters() if p.is_floating_point()}
         for batch, states in batches:
-            with _random(states, network.device), torch.enable_grad(), mha_fastpath_off():
+            with _random(states, network.device), torch.enable_grad(), mha_fastpath_off(), checkpointing_off():
                 Xi, yi = unpack_data(batch)
                 output = net.infer(Xi) if training else network.infer(Xi)
                 loss = net.get_loss(output, yi, X=Xi, training=True)

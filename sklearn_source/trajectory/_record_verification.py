@@ -148,7 +148,8 @@ def verify_stages(network: Network, stages: tuple[Stage, ...], observations: Any
                 )
             seen.append(observation.step)
             pairs.append((observation.gradients, formed))
-            here = {name for name in steady if _norm(formed.get(name)) <= _VANISHED * _norm(steady[name])}
+            both = formed, observation.gradients
+            here = {n for n, g in steady.items() if all(_norm(side.get(n)) <= _VANISHED * _norm(g) for side in both)}
             vanished = here if vanished is None else vanished & here
         batches = (1, 1) if stage.batches is None else (int(stage.batches.min()), int(stage.batches.max()))
         names = [name for group in stage.groups for name in group["params"]]

@@ -55,6 +55,8 @@ class Stage:
         Parameters whose gradient was that of the loss times a constant, as :meth:`Trajectory.verify` found.
     masks : dict of str to Tensor of bool, optional
         Parameters of which some elements never got a gradient: False there.
+    velocity_worth : ndarray of shape (n_groups,), optional
+        How far one of velocity at the end goes on to move the weights in stages that continue this one.
     """
 
     index: int
@@ -72,8 +74,7 @@ class Stage:
     draws: Mapping[int, np.ndarray] | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
-    # How far one of velocity at the end, and at the start, goes on to move the weights: (n_groups,), None for 0.
-    _worth_after: np.ndarray | None = field(default=None, repr=False)
+    velocity_worth: np.ndarray | None = field(default=None, repr=False)
     _worth_before: np.ndarray = field(init=False, repr=False)
     _sums: dict[str, np.ndarray] = field(init=False, repr=False)
 
@@ -87,7 +88,7 @@ class Stage:
         if batches.shape != shape[:1]:
             raise ValueError(f"expected batches of shape {shape[:1]} (steps,), got {batches.shape}")
         rules = lr, momentum, dampening, [bool(group.get("nesterov")) for group in self.groups], not self.continues
-        worth = np.zeros(shape[1]) if self._worth_after is None else self._worth_after
+        worth = np.zeros(shape[1]) if self.velocity_worth is None else self.velocity_worth
         responses, worth_before = pull_responses(*rules, worth)
         pulls = np.broadcast_to(batches[:, None], shape)
         steps = {
@@ -192,7 +193,7 @@ def with_velocities(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     for stage in reversed(stages):
         later = result[-1] if result else None
         if later is not None and later.continues and _names(later) == _names(stage) and later._worth_before.any():
-            stage = replace(stage, _worth_after=later._worth_before)
+            stage = replace(stage, velocity_worth=later._worth_before)
         result.append(stage)
     return tuple(reversed(result))
 

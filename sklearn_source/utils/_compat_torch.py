@@ -19,6 +19,7 @@ __all__ = [
     "Convolution",
     "Dropout",
     "HOOKS",
+    "MODULE_ATTRIBUTES",
     "autocast_off",
     "checkpointing_off",
     "InstanceNorm",
@@ -46,6 +47,8 @@ HOOKS = (
     "_backward_pre_hooks",
     "_backward_hooks",
 )
+# What torch itself keeps among the attributes of a module that are numbers.
+MODULE_ATTRIBUTES = {"training", "_is_full_backward_hook", "call_super_init", "dump_patches", "_version"}
 unsafe_view = torch.ops.aten._unsafe_view.default
 
 

@@ -11,8 +11,9 @@ from torch import nn
 
 from sklearn_source import InfluenceFunctions, RepresentationSimilarity, SourceAttribution, TracIn, TrajectoryRecorder
 from sklearn_source.curvature import EKFAC
+from tests._methods import GRADIENT_METHODS
 
-METHODS = [SourceAttribution, TracIn, InfluenceFunctions]
+METHODS = [method for method in GRADIENT_METHODS if method.has_unit]
 
 
 def fitted(cls, make, X, y, **options):

@@ -327,7 +327,7 @@ def test_outputs_that_are_not_one_per_row(transposed):
 
     labels = RNG.randint(0, 3, (N, 3))
     net = trained(make_net(NeuralNet, module=Flat, module__transposed=transposed, criterion=Loss), A, labels)
-    for method in METHODS:
+    for method in [method for method in METHODS if method.__name__ != "RepresentationSimilarity"]:  # which asks no loss
         with pytest.raises(ValueError, match=r"for 4 rows the module returned .* let it return \(rows, \.\.\.\)"):
             method().fit(net, A, labels)
 

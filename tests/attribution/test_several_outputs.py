@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from skorch import NeuralNet, NeuralNetRegressor
 from torch import nn
 
-from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
+from sklearn_source import SourceAttribution, TracIn, TrajectoryRecorder
+from tests._methods import GRADIENT_METHODS
 
-METHODS = [SourceAttribution, TracIn, InfluenceFunctions]
+METHODS = [method for method in GRADIENT_METHODS if method.has_unit]
 
 
 class Heads(nn.Module):

@@ -9,9 +9,17 @@ import pytest
 import torch
 from skorch import NeuralNetRegressor
 from skorch.callbacks import GradientNormClipping
+from skorch.dataset import Dataset
 from torch import nn
 
 from sklearn_source import SourceAttribution, TracIn, TrajectoryRecorder
+
+
+class Changing(Dataset):
+    """Rows that no fingerprint knows."""
+
+    def transform(self, X, y):
+        return super().transform(X + 1e-3 * np.random.randn(*X.shape).astype("float32"), y)
 
 
 def _fit(estimator, n_rows=20, callbacks=(), **options):
@@ -37,12 +45,10 @@ def _fit(estimator, n_rows=20, callbacks=(), **options):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, r"last 4 rows always shared a smaller batch and weighed 2 times"),
-        ({"iterator_train__drop_last": True}, r"left the last 4 rows out"),
-        ({"iterator_train__sampler": torch.utils.data.SubsetRandomSampler(range(10))}, "sampler"),
+        ({"iterator_train__sampler": torch.utils.data.RandomSampler(range(20)), "dataset": Changing}, "recognised"),
         ({"iterator_train__shuffle": True, "callbacks": [GradientNormClipping(0.1)]}, "GradientNormClipping"),
     ],
-    ids=["last batch", "drop_last", "sampler", "clipping"],
+    ids=["sampler", "clipping"],
 )
 def test_unequal_rows_and_steps_are_said(estimator, options, said):
     with pytest.warns(UserWarning, match=said):
@@ -63,3 +69,29 @@ def test_even_trainings_pass_in_silence(options):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         _fit(SourceAttribution(), **options)
+
+
+@pytest.mark.parametrize("estimator", [SourceAttribution(), TracIn()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    ("options", "never"),
+    [
+        ({}, 20),
+        ({"iterator_train__drop_last": True}, 16),
+        ({"iterator_train__sampler": torch.utils.data.SubsetRandomSampler(range(10))}, 10),
+    ],
+    ids=["last batch", "drop_last", "sampler"],
+)
+def test_credit_follows_draws(estimator, options, never):
+    """Rows that no batch held score 0; without shuffling those of a smaller last batch weigh as much more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fitted = _fit(estimator, **options)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20, 2)).astype("float32")
+    scores = fitted.transform(X)
+    assert (scores[:, never:] == 0).all()
+    assert (np.abs(scores[:, :never]).max(axis=0) > 0).all()
+    weights = fitted._row_weights(0, 0, fitted.trajectory_.n_steps)
+    assert weights.mean() == pytest.approx(1)
+    if not options:
+        np.testing.assert_allclose(weights[16:] / weights[0], 2)

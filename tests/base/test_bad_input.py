@@ -131,12 +131,17 @@ def test_not_a_skorch_net(method):
 class Mine(torch.optim.Adam):
     """A user's own optimizer: nothing is known of its steps."""
 
+    def step(self, closure=None):
+        return super().step(closure)
+
 
 @recorded_methods
 @pytest.mark.parametrize("optimizer", [torch.optim.Rprop, Mine])
 def test_optimizers_that_are_not_covered(method, optimizer):
     net = trained(make_net(optimizer=optimizer, lr=0.01))
-    with pytest.raises(ValueError, match=f"with {optimizer.__name__}, whose steps are not known.*Covered: SGD, Adam"):
+    with pytest.raises(
+        ValueError, match=rf"with (\S+\.)?{optimizer.__name__}, whose steps are not known.*Covered: SGD, Adam"
+    ):
         method().fit(net, X, Y)
     assert InfluenceFunctions().fit(net, X, Y).transform(QUERIES).any()
 

@@ -103,9 +103,10 @@ def test_metric():
 def AdaBelief():
     """The optimizer of the page; its family is known for as long as the test runs."""
     module = example("optimizer")
-    FAMILIES["AdaBelief"] = module._AdaBelief()
+    name = f"{module.AdaBelief.__module__}.AdaBelief"
+    FAMILIES[name] = module._AdaBelief()
     yield module.AdaBelief
-    FAMILIES.pop("AdaBelief", None)
+    FAMILIES.pop(name, None)
 
 
 def trained(optimizer):
@@ -143,7 +144,7 @@ def test_an_optimizer_is_covered_by_its_family(AdaBelief):
 
 
 def test_without_its_family_it_is_refused(AdaBelief):
-    del FAMILIES["AdaBelief"]
+    del FAMILIES[f"{AdaBelief.__module__}.AdaBelief"]
     net, X, y = trained(AdaBelief)
     with pytest.raises(ValueError, match="AdaBelief, whose steps are not known"):
         SourceAttribution(n_segments=2).fit(net, X, y)

@@ -124,7 +124,7 @@ def member_of(arguments, base):
         return None
     x = arguments.x.reshape(1, -1, weight.shape[1])
     order = tuple(range(arguments.x.dim()))
-    return arguments._replace(rule=Contraction, x=x, settings=(order, 1), groups=axes), (
+    return Arguments(Contraction, x, arguments.weight, arguments.bias, (order, 1), axes), (
         weight.storage_offset() - base.storage_offset()
     ) // lines[0]
 

@@ -29,7 +29,7 @@ class RoutedLayout(RowLayout):
         while size < n_rows:
             pulled.append(pull(1 + number // size % _BASE))
             size *= _BASE
-        object.__setattr__(self, "_pulled", pulled)
+        object.__setattr__(self, "pulled_back", pulled)
 
     def agrees(self, use, layout):
         """Whether the rows that come back to a use are those of another layout, as far as they can be told."""
@@ -42,7 +42,7 @@ class RoutedLayout(RowLayout):
         return bool(((rows == torch.arange(self.n_rows, device=rows.device).unsqueeze(1)) | (rows < 0)).all())
 
     def of(self, use):
-        return _RoutedUse(self.n_rows, [grads[use] for grads in self._pulled])
+        return _RoutedUse(self.n_rows, [grads[use] for grads in self.pulled_back])
 
 
 class _RoutedUse(RowLayout):
@@ -50,7 +50,7 @@ class _RoutedUse(RowLayout):
 
     def __init__(self, n_rows, pulled):
         super().__init__(n_rows, rows_first=False)
-        object.__setattr__(self, "_pulled", pulled)
+        object.__setattr__(self, "pulled_back", pulled)
 
     def split(self, x):
         return self.split_groups(x.unsqueeze(0), lambda grad: grad.reshape(1, len(x), -1)).squeeze(1)
@@ -58,16 +58,16 @@ class _RoutedUse(RowLayout):
     def rows(self, length, use):
         """(length,) rows of the vectors that a use saw."""
         arrange = getattr(use.rule, "arranged", lambda use, grad: grad.reshape(1, length, -1))
-        return self._rows([arrange(use, grad) for grad in self._pulled])[0]
+        return self._rows([arrange(use, grad) for grad in self.pulled_back])[0]
 
     def presence(self, length):
-        like = self._pulled[0]
+        like = self.pulled_back[0]
         return self.split(like.new_ones(length))
 
     def split_groups(self, x, arrange):
         if not x.shape[1]:
             return x.new_zeros((self.n_rows, len(x), 1, *x.shape[2:]))
-        rows = self._rows([arrange(grad) for grad in self._pulled])  # (k, n)
+        rows = self._rows([arrange(grad) for grad in self.pulled_back])  # (k, n)
         k, n = rows.shape
         place = rows + self.n_rows * torch.arange(k, device=x.device).unsqueeze(1)
         place = place.where(rows >= 0, self.n_rows * k).flatten()  # those of no row come last, and are left out
