@@ -138,7 +138,7 @@ class RowGradients:
         state : State
             For ``state=`` of :meth:`of_loss` and :meth:`of_measurement`.
         """
-        device, outside = self.network.device, checkpoint.outside
+        device, outside = self.network.device, self.network.relevant(checkpoint.outside)
         return State(
             checkpoint.step,
             {name: value.to(device) for name, value in checkpoint.parameters.items()},

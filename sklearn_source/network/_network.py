@@ -16,7 +16,7 @@ from ..utils._fastpath import mha_fastpath_off
 from ._full_precision import FullPrecision
 from ._input_validation import OutputError
 from ._module_state import load_values, signature_of
-from ._outside_state import outside_state, set_outside_state
+from ._outside_state import outside_state, same_values, set_outside_state
 from ._private_net import PrivateNet
 from ._training_mode import training_flags, trains_otherwise
 
@@ -155,6 +155,18 @@ class Network:
             for net in self.row_loss.batch_loss.nets:
                 set_outside_state(net, outside, self._history)
             self._loaded_outside = outside
+
+    def relevant(self, outside):
+        """What of a recorded state outside the ``state_dict`` can matter: None where nothing can.
+
+        Parameters
+        ----------
+        outside : mapping or None
+            As :func:`outside_state` read it.
+        """
+        net = self._private_net.net
+        reads_history = self.row_loss.batch_loss.overridden or type(net).infer is not NeuralNet.infer
+        return None if outside is None or (not reads_history and same_values(outside, self._outside)) else outside
 
     # --- rows and outputs ---------------------------------------------------------------------------------------
 

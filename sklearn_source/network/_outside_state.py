@@ -32,7 +32,7 @@ def outside_state(net: Any) -> dict[str, Any]:
         net, path of a module in it, attribute) joined with ``"/"``, numbers and copied tensors.
     """
     history = net.history
-    state: dict[str, Any] = {"epochs": len(history), "batches": len(history[-1]["batches"]) if history else 0}
+    state: dict[str, Any] = {"epochs": len(history), "batches": len(history[-1].get("batches", ())) if history else 0}
     values: dict[str, Any] = {f"net//{name}": value for name, value in vars(net).items() if isinstance(value, Number)}
     for part in ("criterion_", "module_"):
         for path, owner in _owners(getattr(net, part, None)):
@@ -45,6 +45,24 @@ def outside_state(net: Any) -> dict[str, Any]:
                 for name, value in owner.named_buffers(recurse=False):
                     values[f"{part}/{path}/{name}"] = value.detach().to("cpu", copy=True)
     return state | {"values": values}
+
+
+def same_values(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
+    """Whether all that was recorded is so now, but for the lengths of the history.
+
+    Parameters
+    ----------
+    recorded, present : dict
+        Of :func:`outside_state`.
+    """
+
+    def same(key, value):
+        other = present["values"].get(key)
+        if isinstance(value, torch.Tensor):
+            return isinstance(other, torch.Tensor) and torch.equal(value, other)
+        return value == other
+
+    return all(same(key, value) for key, value in recorded["values"].items())
 
 
 def set_outside_state(net: Any, state: Mapping[str, Any], history: History) -> None:
