@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,8 +29,7 @@ class ReferenceSegment:
 
 def segment_rate(lr, start, end, momentum=0.0, dampening=0.0, nesterov=False) -> float:
     """h of the steps in ``(start, end]``: how far a gradient of one there moves a weight until torch's SGD ends."""
-    pulled = [start <= k < end for k in range(len(lr))]
-    return _moved(lr, pulled, momentum, dampening, nesterov, curvature=0.0)
+    return _moved(tuple(lr), start, end, momentum, dampening, nesterov)
 
 
 def segment_second_order(lr, start, end, momentum=0.0, dampening=0.0, nesterov=False, since=0) -> float:
@@ -40,23 +40,23 @@ def segment_second_order(lr, start, end, momentum=0.0, dampening=0.0, nesterov=F
     From the way of torch's SGD under a pull of one and small curvatures of both signs, ``F(s) = h - m s``: with
     ``F = (1 - exp(-h s - kappa s^2)) / s`` there is ``kappa = h^2 / 2 - m``.
     """
-    kappa = []
+    lr, rule, kappa = tuple(lr), (momentum, dampening, nesterov), []
     for last in (start, end):
-        pulled = [since <= k < last for k in range(len(lr))]
-        h = _moved(lr, pulled, momentum, dampening, nesterov, curvature=0.0)
+        h = _moved(lr, since, last, *rule)
         epsilon = 1e-4 / h if h else 1.0
-        up, down = (_moved(lr, pulled, momentum, dampening, nesterov, curvature=s) for s in (epsilon, -epsilon))
+        up, down = (_moved(lr, since, last, *rule, curvature=s) for s in (epsilon, -epsilon))
         kappa.append(h**2 / 2 + (up - down) / (2 * epsilon))
-    return (kappa[1] - kappa[0]) / segment_rate(lr, start, end, momentum, dampening, nesterov) ** 2
+    return (kappa[1] - kappa[0]) / segment_rate(lr, start, end, *rule) ** 2
 
 
-def _moved(lr, pulled, momentum, dampening, nesterov, curvature):
-    """Where a weight ends that starts at 0 and has gradient ``curvature * weight - 1`` at the steps that pull it."""
+@functools.lru_cache(maxsize=1000)
+def _moved(lr, first, last, momentum, dampening, nesterov, curvature=0.0):
+    """Where a weight ends that starts at 0 and has gradient ``curvature * weight - 1`` at steps ``first .. last``."""
     weight = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([weight], lr=0.0, momentum=momentum, dampening=dampening, nesterov=nesterov)
-    for rate, pull in zip(lr, pulled):
+    for k, rate in enumerate(lr):
         optimizer.param_groups[0]["lr"] = rate
-        weight.grad = (curvature * weight.detach() - 1.0) * float(pull)
+        weight.grad = (curvature * weight.detach() - 1.0) * float(first <= k < last)
         optimizer.step()
     return weight.item()
 
