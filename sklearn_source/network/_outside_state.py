@@ -7,14 +7,15 @@ Callbacks set attributes of the net and of its criterion, criteria and modules c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Number
 from typing import Any
 
+import numpy as np
 import torch
 from skorch.history import History
 
 from ..utils._compat_torch import MODULE_ATTRIBUTES
 
+_NUMBERS = (int, float, complex, np.number)
 _LARGEST = 100_000  # numbers of a criterion's tensor: a table of weights, not a network
 
 
@@ -33,11 +34,11 @@ def outside_state(net: Any) -> dict[str, Any]:
     """
     history = net.history
     state: dict[str, Any] = {"epochs": len(history), "batches": len(history[-1].get("batches", ())) if history else 0}
-    values: dict[str, Any] = {f"net//{name}": value for name, value in vars(net).items() if isinstance(value, Number)}
+    values: dict[str, Any] = {f"net//{name}": value for name, value in vars(net).items() if isinstance(value, _NUMBERS)}
     for part in ("criterion_", "module_"):
         for path, owner in _owners(getattr(net, part, None)):
             for name, value in vars(owner).items():
-                if isinstance(value, Number) and name not in MODULE_ATTRIBUTES:
+                if isinstance(value, _NUMBERS) and name not in MODULE_ATTRIBUTES:
                     values[f"{part}/{path}/{name}"] = value
                 elif part == "criterion_" and isinstance(value, torch.Tensor) and value.numel() <= _LARGEST:
                     values[f"{part}/{path}/{name}"] = value.detach().to("cpu", copy=True)

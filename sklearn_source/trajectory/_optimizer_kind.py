@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import torch
@@ -32,9 +33,13 @@ def optimizer_kind(optimizer):
     A subclass that inherits ``step`` steps like its parent. torch wraps ``step`` of every class that it makes an
     instance of, so that what is wrapped is compared.
     """
-    optimizer = inner_optimizer(optimizer)
-    own = inspect.unwrap(type(optimizer).step)
-    for cls in type(optimizer).__mro__:
-        if cls.__module__.startswith("torch.optim.") and inspect.unwrap(cls.step) is own:
-            return cls.__name__
-    return f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+    return _kind(type(inner_optimizer(optimizer)))
+
+
+@functools.lru_cache(maxsize=64)
+def _kind(cls):
+    own = inspect.unwrap(cls.step)
+    for parent in cls.__mro__:
+        if parent.__module__.startswith("torch.optim.") and inspect.unwrap(parent.step) is own:
+            return parent.__name__
+    return f"{cls.__module__}.{cls.__qualname__}"
