@@ -150,6 +150,14 @@ class Network:
             When a name is missing or foreign, or a shape differs; then nothing was changed.
         """
         load_values(self.module, parameters, buffers)
+        self._load_outside(outside)
+
+    def reload(self, parameters, buffers, outside=None):
+        """:meth:`load`, also where asking the net has moved counters on since."""
+        self._loaded_outside = None
+        self.load(parameters, buffers, outside)
+
+    def _load_outside(self, outside):
         outside = self._outside if outside is None else outside
         if outside is not self._loaded_outside:
             for net in self.row_loss.batch_loss.nets:

@@ -90,7 +90,7 @@ def set_outside_state(net: Any, state: Mapping[str, Any], history: History) -> N
         if isinstance(value, torch.Tensor):
             present = getattr(owner, name, None)
             if isinstance(present, torch.Tensor) and present.shape == value.shape:
-                present.data = value.to(present.device, present.dtype)
+                present.data = value.to(present.device, present.dtype, copy=True)  # it may be written to
         elif vars(owner).get(name, value) != value:
             vars(owner)[name] = value
 

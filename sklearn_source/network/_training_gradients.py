@@ -52,7 +52,7 @@ def training_gradients(
     total: dict[str, torch.Tensor] = {}
     try:
         # A forward pass in training mode writes to buffers: not to the recorded ones.
-        network.load(parameters, {name: value.clone() for name, value in buffers.items()}, outside)
+        network.reload(parameters, {name: value.clone() for name, value in buffers.items()}, outside)
         if training:  # else as row losses are formed: the module in evaluation mode, the criterion as trained
             set_training(net, True)
         named = {name: p.requires_grad_() for name, p in module.named_parameters() if p.is_floating_point()}
@@ -69,7 +69,7 @@ def training_gradients(
     finally:
         for part, mode in zip(parts, modes):
             part.training = mode
-        network.load(*present)
+        network.reload(*present)
         for name, p in module.named_parameters():
             p.requires_grad_(flags[name])
     return total
@@ -109,11 +109,11 @@ def slope_along(
     length = sum(1 / square for square in squares.values()) ** 0.5
     size = sum(float(parameters[name].double().square().sum()) for name in squares) ** 0.5
     try:
-        network.load(parameters, buffers, outside)
+        network.reload(parameters, buffers, outside)
 
         def loss(step):
             moved = {n: p + step * directions[n].to(p) if n in directions else p for n, p in parameters.items()}
-            network.load(moved, buffers, outside)
+            network.reload(moved, buffers, outside)
             total = 0.0
             for batch, states in batches:
                 with _random(states, network.device), torch.no_grad(), mha_fastpath_off():
@@ -128,7 +128,7 @@ def slope_along(
             return None
         return (loss(step) - loss(-step)) / change
     finally:
-        network.load(*present)
+        network.reload(*present)
 
 
 @contextlib.contextmanager

@@ -59,3 +59,11 @@ def test_set_on_another_net():
     assert len(late.history[-1]["batches"]) == 1
     assert len(history) == 3  # the whole is left as it was
     assert len(history[1]["batches"]) == 2
+
+
+def test_what_was_recorded_is_not_written_to():
+    net = make()
+    state = outside_state(net)
+    set_outside_state(net, state, net.history)
+    net.criterion_.mean += 1
+    assert torch.equal(state["values"]["criterion_//mean"], torch.zeros(2))
