@@ -124,7 +124,7 @@ class Trajectory:
         optimizer_options: Mapping[str, Any] | None = None,
         groups: Sequence[Sequence[str]] | None = None,
     ) -> Trajectory:
-        """Describe a training that no recorder watched.
+        """Describe a training that no recorder watched: nothing of its steps can be verified (:meth:`verify`).
 
         Parameters
         ----------
