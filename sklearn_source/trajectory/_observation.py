@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..utils._compat_torch import tree_leaves
+
 __all__ = ["Observation", "StepObserver", "observed_at"]
 
 _LARGEST_BATCH = 2**28  # bytes
@@ -147,20 +149,8 @@ def _dense(value):
 
 def _copied_batch(batch):
     """A deep copy on the CPU, None where it cannot be copied or is very large."""
-    sizes = []
-
-    def visit(value):
-        if isinstance(value, torch.Tensor):
-            sizes.append(value.numel() * value.element_size())
-        elif isinstance(value, dict):
-            for item in value.values():
-                visit(item)
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                visit(item)
-
-    visit(batch)
-    if sum(sizes) > _LARGEST_BATCH:
+    tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor)]
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > _LARGEST_BATCH:
         return None
     try:
         return copy.deepcopy(batch)
