@@ -13,6 +13,7 @@ from skorch.dataset import unpack_data
 from ..utils._compat_skorch import set_training
 from ..utils._compat_torch import checkpointing_off
 from ..utils._fastpath import mha_fastpath_off
+from ..utils._random import generators_kept
 from ._network import Network
 
 
@@ -134,14 +135,10 @@ def slope_along(
 @contextlib.contextmanager
 def _random(states, device):
     """Global generators in recorded states, and put back."""
-    devices = [device] if device.type == "cuda" else []
-    numpys = np.random.get_state()
-    with torch.random.fork_rng(devices):
+    cuda = device.type == "cuda"
+    with generators_kept(cuda):
         torch.set_rng_state(states["torch"])
-        if devices and "cuda" in states:
+        if cuda and "cuda" in states:
             torch.cuda.set_rng_state(states["cuda"], device)
         np.random.set_state(states["numpy"])
-        try:
-            yield
-        finally:
-            np.random.set_state(numpys)
+        yield

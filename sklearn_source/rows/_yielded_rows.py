@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from ..utils._digest import bytes_digest
+from ..utils._random import generators_kept
 from ._table_hashes import named_hashes, pair_hashes
 
 _MAX_ROWS, _MAX_BYTES = 8192, 32 << 20  # of a Dataset that is read in whole: well under a second
@@ -32,13 +33,10 @@ def undisturbed(dataset: Any) -> Iterator[None]:
     """Put all generators of random numbers back afterwards: the global ones, and those that a Dataset holds."""
     own = list(_generators(dataset))
     states = [_state(generator) for generator in own]
-    python, numpy_ = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+    with generators_kept(cuda=torch.cuda.is_initialized()):
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy_)
             for generator, state in zip(own, states):
                 _set_state(generator, state)
 

@@ -10,6 +10,24 @@ import torch
 
 
 @contextlib.contextmanager
+def generators_kept(cuda):
+    """Put the global generators of Python, NumPy and torch back as they are, whatever draws from them meanwhile.
+
+    Parameters
+    ----------
+    cuda : bool
+        Whether the generators of all CUDA devices are among them.
+    """
+    python, numpy_ = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_)
+
+
+@contextlib.contextmanager
 def seeded(seed, device="cpu"):
     """Seed the global generators of Python, NumPy and torch for as long as the context lasts.
 
@@ -20,14 +38,9 @@ def seeded(seed, device="cpu"):
         A CUDA device includes the generators of all CUDA devices.
     """
     cuda = torch.device(device).type == "cuda"
-    python, numpy_ = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
+    with generators_kept(cuda):
         # Not torch.manual_seed for the CPU alone: it would seed the CUDA generators too, for good.
         (torch.manual_seed if cuda else torch.default_generator.manual_seed)(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_)
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import warnings
 
 import numpy as np
@@ -152,12 +153,23 @@ def test_nothing_is_known_of_checkpoints_given_by_hand():
     assert "nothing could be verified" in str(trajectory.verify(net, X, Y))
 
 
-def test_verifying_changes_nothing():
-    net = trained(module=Normed)
+class DrawsEverywhere(MLP):
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        return super().forward(x) + 0.01 * (random.random() + np.random.rand() + torch.rand(()).item())
+
+
+@pytest.mark.parametrize("module", [Normed, DrawsEverywhere])
+def test_verifying_changes_nothing(module):
+    options = {"module__n_features": 3} if module is DrawsEverywhere else {}
+    net = trained(module=module, **options)
     before = {name: value.clone() for name, value in net.module_.state_dict().items()}
+    python = random.getstate()
     state, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()
     n_epochs, mode = len(net.history), net.module_.training
     verification(net)
+    assert random.getstate() == python
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpys).all()
     assert (len(net.history), net.module_.training) == (n_epochs, mode)
