@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Literal
 
@@ -14,14 +15,17 @@ from skorch import NeuralNet
 from ..base import CurvatureAttribution, Term
 from ..curvature import (
     Curvature,
+    Metric,
     conjugate_gradient,
     decode_queries_or_rotate_rows,
     gauss_newton_product,
     resolve_curvature,
 )
-from ..trajectory import verify_stages
+from ..trajectory import TrajectoryRecorder, verify_stages
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
+from ._influence_damping import regularization
+from ._source_walk import times
 
 # Grosse et al. (2023), Section 3.2.1: a tenth of the mean eigenvalue of the layer.
 AUTO_DAMPING = 0.1
@@ -40,9 +44,11 @@ class InfluenceFunctions(CurvatureAttribution):
         How the Gauss-Newton matrix is represented and estimated. A name stands for :class:`~.curvature.EKFAC`,
         :class:`~.curvature.KFAC`, :class:`~.curvature.Diagonal`, :class:`~.curvature.Identity` or
         :class:`~.curvature.ExactGaussNewton` (for small problems) at its defaults; an object has parameters of its own.
-    damping : float or "auto", default="auto"
-        Added to every eigenvalue. ``"auto"``: 0.1 times the mean eigenvalue of each layer (of the whole matrix for
-        ``curvature="exact"``).
+    damping : float or {"auto", "trajectory", "mean_eigenvalue"}, default="auto"
+        Added to every eigenvalue of H, which weight decay belongs to. ``"trajectory"``: one over the integrated
+        learning rate of the recorded training, in the metric of its optimizer. ``"mean_eigenvalue"``: 0.1 times the
+        mean eigenvalue of each layer (of the whole matrix for ``curvature="exact"``). ``"auto"``: ``"trajectory"``
+        where one is recorded, of an optimizer that SOURCE covers, else ``"mean_eigenvalue"``.
     solver : {"direct", "cg"}, default="direct"
         ``"cg"`` solves with exact Gauss-Newton products by conjugate gradients, the curvature as preconditioner.
     cg_tol : float, default=1e-6
@@ -66,7 +72,7 @@ class InfluenceFunctions(CurvatureAttribution):
     Attributes
     ----------
     damping_ : dict of str to float
-        Per block of parameters.
+        Per block of parameters; that of a recorded training is in the metric of its optimizer.
     net_ : skorch.NeuralNet
         The network.
     n_train_ : int
@@ -96,7 +102,7 @@ class InfluenceFunctions(CurvatureAttribution):
 
     _parameter_constraints = {
         **CurvatureAttribution._parameter_constraints,
-        "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "damping": [StrOptions({"auto", "trajectory", "mean_eigenvalue"}), Interval(Real, 0, None, closed="left")],
         "solver": [StrOptions({"direct", "cg"})],
         "cg_tol": [Interval(Real, 0, 1, closed="neither")],
         "cg_max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -108,7 +114,7 @@ class InfluenceFunctions(CurvatureAttribution):
         net: NeuralNet | FrozenEstimator | None = None,
         *,
         curvature: str | Curvature = "ekfac",
-        damping: float | Literal["auto"] = "auto",
+        damping: float | Literal["auto", "trajectory", "mean_eigenvalue"] = "auto",
         solver: Literal["direct", "cg"] = "direct",
         cg_tol: float = 1e-6,
         cg_max_iter: int = 100,
@@ -133,16 +139,17 @@ class InfluenceFunctions(CurvatureAttribution):
         self.verbose = verbose
 
     def _fit_method(self):
-        self._say_what_the_record_shows()
+        self._trajectory = self._recorded_trajectory()
+        if self._trajectory is not None:
+            self._read_the_record(self._trajectory)
         super()._fit_method()
+        del self._trajectory
 
-    def _say_what_the_record_shows(self):
+    def _read_the_record(self, trajectory):
         """Influence functions take the weights for a minimum of the mean loss: the record may show otherwise."""
-        trajectory = self._recorded_trajectory()
-        if trajectory is None:
-            return
         verification = verify_stages(self._network, trajectory.stages, trajectory.observations)
         as_recorded = ("as recorded", "nothing could be verified")
+        self._trajectory = trajectory.corrected(verification)
         said = [stage.verdict for stage in verification.stages if stage.verdict not in as_recorded]
         said = [verdict.replace(": taken into account", "") for verdict in said]
         if any(
@@ -156,35 +163,68 @@ class InfluenceFunctions(CurvatureAttribution):
                 f"record of the training shows: {'; '.join(said)}"
             )
 
+    def _recorder(self):
+        return TrajectoryRecorder() if self.damping == "trajectory" else None
+
     def _treatment(self):
-        """Weight and bias share a block only where the loss's own penalty treats them alike."""
+        """Weight and bias share a block only where decay, a penalty in the loss and the training treat them alike."""
         network, self._index = self._network, np.unique(np.concatenate(self._credited))
         trained = network.parameters(), network.buffers()
         penalty = self._penalty_curvature(self._index, [trained], np.ones(1))
-        self._penalty = {name: penalty.get(name, 0.0) for name in trained[0]}
-        return self._penalty if any(penalty.values()) else None
+        self._regularization = self._regularization_of(list(trained[0])).with_penalty(penalty)
+        return self._regularization.signature()
+
+    def _regularization_of(self, names):
+        trajectory = self._trajectory
+        if self.damping == "trajectory" and trajectory is None:
+            raise ValueError(
+                "damping='trajectory' needs the record of the training that the net's weights came from, and there is "
+                "none: train with callbacks=[TrajectoryRecorder()], or use damping='mean_eigenvalue'"
+            )
+        if trajectory is not None and self.damping in ("auto", "trajectory"):
+            try:
+                return regularization(self.net_, trajectory, names, from_training=True)
+            except ValueError:  # an optimizer whose steps have no known rate
+                if self.damping == "trajectory":
+                    raise
+        return regularization(self.net_, trajectory, names, from_training=False)
 
     def _fit_gradients(self):
-        index = self._index
-        self._curvature = self._fit_curvature(
-            resolve_curvature(self.curvature), [self._gradients.trained], np.ones(1), index
-        )
-        blocks = range(len(self._gradients.blocks))
-        if self.damping == "auto":
-            dampings = [AUTO_DAMPING * self._curvature.mean_eigenvalue(i) for i in blocks]
-        else:
-            dampings = [float(self.damping) for _ in blocks]
-        # A penalty in the loss is a part of its Hessian, which the damping is added to.
-        penalties = [self._penalty[block.parameters[0]] for block in self._gradients.blocks]
-        self._shifts = [d + p for d, p in zip(dampings, penalties)]
-        if not any(self._shifts) and not any(self._curvature.mean_eigenvalue(i) for i in blocks):
+        blocks = self._gradients.blocks
+        system = self._regularization.system(self._gradients)
+        del self._regularization  # preconditioners as large as the network
+        self._curvature = self._curvature_in(system)
+        if system.dampings is None:
+            system = replace(system, dampings=self._dampings(system))
+            system.shifts = [shift + damping for shift, damping in zip(system.shifts, system.dampings)]
+        if self._curvature.couples_blocks and len(set(system.shifts)) > 1:  # one function of one matrix
+            system = system.elementwise(blocks, next(iter(self._gradients.trained.parameters.values())))
+            self._curvature = self._curvature_in(system)
+        self._system, self._shifts = system, system.shifts
+        if not any(self._shifts) and not any(self._curvature.mean_eigenvalue(i) for i in range(len(blocks))):
             raise ValueError(
                 "the curvature is zero in every direction (a piecewise linear criterion, as quantile and hinge losses "
                 "are, or probabilities of 0 and 1?), so that a Newton step has no length: pass damping > 0 or "
                 'curvature=EKFAC(fisher="empirical"), or use TracIn, which needs no curvature'
             )
-        self.damping_ = {block.name: d for block, d in zip(self._gradients.blocks, dampings)}
-        self._mask = self._credit_of(index)
+        self.damping_ = {block.name: d for block, d in zip(blocks, system.dampings)}
+        self._mask = self._credit_of(self._index)
+
+    def _curvature_in(self, system):
+        """H of the rows, in the metric of a :class:`System` and with its penalty."""
+        metric = None if system.roots is None else Metric(system.roots, system.penalty)
+        kind = resolve_curvature(self.curvature)
+        fitted = self._fit_curvature(kind, [self._gradients.trained], np.ones(1), self._index, metric)
+        return fitted if system.relative is None else fitted.in_metric(system.relative)
+
+    def _dampings(self, system):
+        """Per block, where the training does not say."""
+        n_blocks = len(self._gradients.blocks)
+        if not isinstance(self.damping, str):
+            return [float(self.damping)] * n_blocks
+        # Of the rows' curvature alone: weight decay is no measure of it.
+        decays = system.mean_penalty(self._curvature.couples_blocks)
+        return [AUTO_DAMPING * (self._curvature.mean_eigenvalue(i) - decays[i]) for i in range(n_blocks)]
 
     def _inverse(self, values, block):
         damped = values + self._shifts[block]
@@ -192,15 +232,22 @@ class InfluenceFunctions(CurvatureAttribution):
         return torch.where(damped > 0, 1 / damped, torch.zeros_like(damped))
 
     def _terms(self, queries):
-        curvature = self._curvature
-        encoded = queries.encoded(self._gradients.trained, curvature.encode)
-        unit = -1.0 / len(self._index)
+        curvature, roots, relative = self._curvature, self._system.roots, self._system.relative
+        trained, unit = self._gradients.trained, -1.0 / len(self._index)
+        if roots is None:
+            encoded = times(queries.encoded(trained, curvature.encode), relative, 0.5)
+        else:
+            encoded = queries.encoded(trained, lambda g: curvature.encode([b.matrix() * r for b, r in zip(g, roots)]))
         if self.solver == "cg":
             encoded = [v * unit for v in curvature.encode(self._solve(curvature.decode(encoded)))]
         else:
             encoded = curvature.scale_(lambda values, block: self._inverse(values, block) * unit, encoded)
+        if roots is not None:  # a metric of its own for every element: the vectors are parameters' gradients
+            values = [(v * r).reshape(v.shape[0], -1) for v, r in zip(curvature.decode(encoded), roots)]
+            return [Term([trained], np.ones(1), values, None, self._mask)]
+        encoded = times(encoded, relative, 0.5)
         values, bases = decode_queries_or_rotate_rows(curvature, encoded, self._gradients.probe, n_rows=queries.n_met)
-        return [Term([self._gradients.trained], np.ones(1), values, bases, self._mask)]
+        return [Term([trained], np.ones(1), values, bases, self._mask)]
 
     def _solve(self, gradients):
         def product(vectors):
@@ -208,8 +255,11 @@ class InfluenceFunctions(CurvatureAttribution):
                 self._network, self._gradients.engine, self._rows, self._index, vectors, self._gradients.batch_size
             )
 
+        system = self._system
+
         def damped(vectors):
-            return [h + d * v for h, d, v in zip(product(vectors), self._shifts, vectors)]
+            curved = system.rooted(product(system.rooted(vectors)))
+            return [h + held for h, held in zip(curved, system.held(vectors))]
 
         def precondition(vectors):
             return self._curvature.apply(self._inverse, vectors)

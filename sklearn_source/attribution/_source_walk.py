@@ -20,23 +20,25 @@ def walk_in_eigencoordinates(segments, queries, final, probe):
             encoded = queries.encoded(final, curvature.encode)
         else:
             encoded = previous.curvature.change(curvature, encoded)
-        encoded = _times(encoded, segment.metric, 0.5)
+        encoded = times(encoded, segment.metric, 0.5)
         share = -1.0 / segment.n_rows
         scored = curvature.scale(lambda values, i, s=segment, n=share: n * s.integration(values, i), encoded)
-        scored = _times(scored, segment.metric, 0.5)
+        scored = times(scored, segment.metric, 0.5)
         values, bases = decode_queries_or_rotate_rows(
             curvature, scored, probe, n_rows=queries.n_met, n_checkpoints=len(segment.states)
         )
         terms.append(Term(segment.states, segment.weights, values, bases, segment.credited))
         if segment is not segments[0]:
             encoded = curvature.scale(segment.propagation, encoded)
-            encoded = _times(encoded, segment.metric, -0.5)
+            encoded = times(encoded, segment.metric, -0.5)
         previous = segment
     return terms
 
 
-def _times(vectors, metric, power):
-    """Every block's vectors times a power of its rate relative to the largest; most often that is one."""
+def times(vectors, metric, power):
+    """Every block's vectors times a power of its rate relative to the largest; most often that is one, or None."""
+    if metric is None:
+        return vectors
     return [v if p == 1 else v * p**power for v, p in zip(vectors, metric)]
 
 

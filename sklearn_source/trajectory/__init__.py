@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._flow import segment_flow, segment_rates
+from ._flow import coupled_decay, segment_flow, segment_rates
+from ._present_step import present_step
 from ._record_verification import StageVerification, Verification, verify_stages
 from ._recorder import TrajectoryRecorder
 from ._segments import Segment, split_segments
@@ -16,6 +17,8 @@ __all__ = [
     "Trajectory",
     "TrajectoryRecorder",
     "Verification",
+    "coupled_decay",
+    "present_step",
     "segment_flow",
     "segment_rates",
     "split_segments",

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from ._checkpoint import Checkpoint
-from ._preconditioner import family_of, preconditioner_of
+from ._preconditioner import FAMILIES, family_of, preconditioner_of
 
-__all__ = ["Flow", "segment_flow", "segment_rates"]
+__all__ = ["Flow", "coupled_decay", "segment_flow", "segment_rates"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,18 @@ def segment_rates(trajectory: Any, start: int, end: int, stage: int) -> dict[str
     if family_of(trajectory.stages[stage]).counted:
         return segment_flow(trajectory, start, end, stage).rates
     return trajectory.integrated_learning_rate(start, end)
+
+
+def coupled_decay(trajectory: Any, stage: int) -> dict[str, float] | None:
+    """The weight decay of a stage, where all of it entered the gradient; None where it did not, or may not have."""
+    described = trajectory.stages[stage]
+    family = FAMILIES.get(described.optimizer)
+    if family is None or any(
+        family.decoupled(group) and described.hyper["weight_decay"][:, number].any()
+        for number, group in enumerate(described.groups)
+    ):
+        return None
+    return trajectory.mean_weight_decay(described.start, described.end)
 
 
 def _states(trajectory, stage, checkpoints, weights, end):
