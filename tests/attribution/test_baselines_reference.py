@@ -17,7 +17,8 @@ from tests.reference import influence_scores, neg_loss, row_gradients, source_sc
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "regressor", "conv"])
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
-HYPER = {"momentum": 0.5, "weight_decay": 0.02}
+DECAY = 0.02
+HYPER = {"momentum": 0.5, "weight_decay": DECAY}
 
 
 def scores(run, method):
@@ -35,25 +36,33 @@ def dampings(blocks):
 @KINDS
 @DTYPES
 @pytest.mark.parametrize("curvature", ["ekfac", "kfac", "diagonal", "identity", "exact"])
-@pytest.mark.parametrize("damping", [0.03, "auto"])
+@pytest.mark.parametrize("damping", [0.03, "mean_eigenvalue", "trajectory"])
 def test_influence_functions(kind, dtype, curvature, damping, run):
     r = run(kind, dtype, **HYPER)
     H = r.curvature([(r.params(STEPS), 1.0)], curvature)
-    each = dampings(H) if damping == "auto" and curvature != "exact" else damping
-    expected = influence_scores(H, r.queries(), r.gradients(STEPS), each)
+    if damping == "trajectory":
+        each = 1 / r.h(0, STEPS)
+    elif damping == "mean_eigenvalue":
+        each = dampings(H) if curvature != "exact" else 0.1 * float(torch.trace(H)) / len(H)
+    else:
+        each = damping
+    decayed = [d + DECAY for d in each] if isinstance(each, list) else each + DECAY
+    expected = influence_scores(H, r.queries(), r.gradients(STEPS), decayed)
     method = InfluenceFunctions(curvature=curvature, damping=damping)
     assert relative(scores(r, method), expected) < TOLERANCE[dtype]
-    if damping == "auto" and curvature == "ekfac":
+    if damping == "mean_eigenvalue" and curvature == "ekfac":
         expected = {block.label.split("[")[0].removesuffix(".weight"): d for block, d in zip(H, each)}
         found = {name.removesuffix(".weight"): d for name, d in method.damping_.items()}
         assert found == pytest.approx(expected, rel=TOLERANCE[dtype])
+    if damping == "trajectory":
+        assert list(method.damping_.values()) == pytest.approx([each] * len(method.damping_))
 
 
 @KINDS
 def test_influence_functions_with_the_empirical_fisher(kind, run):
     r = run(kind, **HYPER)
     H = r.curvature([(r.params(STEPS), 1.0)], "ekfac", "empirical")
-    expected = influence_scores(H, r.queries(), r.gradients(STEPS), 0.03)
+    expected = influence_scores(H, r.queries(), r.gradients(STEPS), 0.03 + DECAY)
     assert relative(scores(r, InfluenceFunctions(curvature=EKFAC(fisher="empirical"), damping=0.03)), expected) < 1e-7
 
 
@@ -65,7 +74,7 @@ def test_conjugate_gradients_reach_the_dense_solution(kind, preconditioner, run,
     monkeypatch.setattr(_influence, "gauss_newton_product", lambda *args: products.append(1) or product(*args))
     r = run(kind, **HYPER)
     H = r.curvature([(r.params(STEPS), 1.0)], "exact")
-    expected = influence_scores(H, r.queries(), r.gradients(STEPS), 0.01)
+    expected = influence_scores(H, r.queries(), r.gradients(STEPS), 0.01 + DECAY)
     method = InfluenceFunctions(curvature=preconditioner, damping=0.01, solver="cg", cg_tol=1e-10, cg_max_iter=1000)
     assert relative(scores(r, method), expected) < 1e-7
     assert 1 < len(products) < 1000
@@ -82,9 +91,10 @@ def test_conjugate_gradients_with_one_damping_per_layer(run):
     damped = H.clone()
     for block, damping in zip(blocks, dampings(blocks)):
         where = block.index.flatten()
-        damped[where, where] += damping
+        damped[where, where] += damping + DECAY
     expected = -r.queries() @ torch.linalg.solve(damped, r.gradients(STEPS).T) / len(r.X)
-    assert relative(scores(r, InfluenceFunctions(solver="cg", cg_tol=1e-10, cg_max_iter=1000)), expected) < 1e-7
+    method = InfluenceFunctions(damping="mean_eigenvalue", solver="cg", cg_tol=1e-10, cg_max_iter=1000)
+    assert relative(scores(r, method), expected) < 1e-7
 
 
 def test_no_damping_leaves_out_what_no_row_moves(run):

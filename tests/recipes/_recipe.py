@@ -28,8 +28,7 @@ METHODS = {
     "SOURCE": ("plain", lambda: SourceAttribution(n_segments=6, curvature="exact")),
     "EK-FAC": ("plain", lambda: SourceAttribution(n_segments=6, curvature="ekfac")),
     "TracIn": ("short", lambda: TracIn()),
-    "Influence": ("converged", lambda: InfluenceFunctions(curvature="exact", damping=DECAY)),
-    "Influence, undamped": ("converged", lambda: InfluenceFunctions(curvature="exact", damping=0.0)),
+    "Influence": ("converged", lambda: InfluenceFunctions(curvature="exact", damping=0.0)),
 }
 
 

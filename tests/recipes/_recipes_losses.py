@@ -166,7 +166,7 @@ RECIPES = [
         "penalty",
         net=penalized(l2_small),
         module=Line,
-        methods=("Influence, undamped",),
+        methods=("Influence",),
         optimizer__weight_decay=0.0,
     ),
     recipe("L1 in get_loss", "right or refused or warned", "penalty", net=penalized(l1)),

@@ -1,0 +1,163 @@
+"""Damping of a recorded training in influence functions, against the dense float64 reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skorch import NeuralNetRegressor
+from torch import nn
+
+from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
+from tests.attribution._runs import STEPS, TOLERANCE, Hyper, Run, relative
+from tests.attribution.test_adaptive_reference import OPTIMIZERS, adaptive_run, metric_segment, moment_at
+from tests.reference import influence_scores, scatter_blocks
+from tests.reference._metric import metric_block
+
+KINDS = pytest.mark.parametrize("kind", ["mlp", "regressor", "conv"])
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def scores(run, **options):
+    return InfluenceFunctions(**options).fit(run.net, run.X, run.y).transform(run.X_query)
+
+
+def dense_scores(run, added):
+    """With the whole matrix, and one number per parameter element added to its diagonal."""
+    H = run.curvature([(run.params(run.trajectory.n_steps), 1.0)], "exact")
+    gradients = run.gradients(run.trajectory.n_steps)
+    return -run.queries() @ torch.linalg.solve(H + torch.diag(added), gradients.T) / len(run.X)
+
+
+@KINDS
+@DTYPES
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_in_the_metric_of_the_optimizer(kind, dtype, name):
+    """``P^1/2 (P^1/2 H P^1/2 + coupled P + decoupled + 1/h)^-1 P^1/2``, EK-FAC of what is in it."""
+    r = adaptive_run(kind, dtype, name)
+    segment = metric_segment(r, name, 0, STEPS)
+    last = metric_segment(r, name, STEPS - 4, STEPS, "right")
+    segment.preconditioner, segment.columns, segment.weights = last.preconditioner, last.columns[-1:], [1.0]
+    blocks = [metric_block(segment, *block) for block in zip(segment.indices, segment.kept)]
+    shift = 1 / segment.h + segment.decoupled
+    root = torch.diag(segment.preconditioner.sqrt())
+    inverse = root @ scatter_blocks(blocks, [b.matrix(lambda s: 1 / (s + shift)) for b in blocks]) @ root
+    expected = -r.queries() @ inverse @ r.gradients(STEPS).T / len(r.X)
+    assert relative(scores(r), expected) < TOLERANCE[dtype]
+    assert relative(scores(r, damping="trajectory"), expected) < TOLERANCE[dtype]
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_the_whole_matrix_in_the_metric(kind, name):
+    r = adaptive_run(kind, "float64", name)
+    _, coupled, decoupled, _ = OPTIMIZERS[name]
+    moment = moment_at(r, name, STEPS)
+    P = torch.where(moment > 0, 1 / (moment.sqrt() + 1e-8), 1e-30)
+    expected = dense_scores(r, coupled + (decoupled + 1 / (0.01 * STEPS)) / P)
+    assert relative(scores(r, curvature="exact"), expected) < 1e-7
+    assert relative(scores(r, solver="cg", cg_tol=1e-10, cg_max_iter=1000), expected) < 1e-6
+
+
+@KINDS
+@pytest.mark.parametrize("curvature", ["exact", "ekfac", "cg"])
+def test_every_parameter_has_the_rate_and_decay_of_its_group(kind, curvature):
+    groups = {"0.*": {"lr": 0.02, "weight_decay": 0.1}, "*bias": {"weight_decay": 0.0}}
+    r = Run(kind, "float64", Hyper(momentum=0.5, weight_decay=0.02, groups=groups))
+    added = r.flat("added", lambda n: 1 / r.rate(n, 0, STEPS) + r.option("weight_decay", n))
+    if curvature == "ekfac":
+        H = r.curvature([(r.params(STEPS), 1.0)])
+        each = [float(added[block.index.flatten()[0]]) for block in H]
+        expected = influence_scores(H, r.queries(), r.gradients(STEPS), each)
+        found = scores(r)
+    else:
+        expected = dense_scores(r, added)
+        exact = {"curvature": "exact"} if curvature == "exact" else {"solver": "cg", "cg_max_iter": 1000}
+        found = scores(r, cg_tol=1e-10, **exact)
+    assert relative(found, expected) < 1e-6
+
+
+def test_what_never_moved_has_no_influence():
+    """Its rate is zero, and so is its part of every score."""
+    r = Run("regressor", "float64", Hyper(groups={"0.*": {"lr": 0.0}}))
+    for curvature in ("ekfac", "exact"):
+        found = scores(r, curvature=curvature)
+        assert relative(found, scores(r, curvature=curvature, layers=["2"])) < 1e-9
+        assert not scores(r, curvature=curvature, layers=["0"]).any()
+    assert np.isinf(InfluenceFunctions(layers=["0"]).fit(r.net, r.X, r.y).damping_["0"])
+
+
+@pytest.mark.parametrize("second", ["SGD", "AdamW"])
+def test_stages_add_up(second):
+    """``H + rho / P + 1 / (sum_l h_l P_l)``, the decay that of the last stage."""
+    options = {"lr": 0.01, "optimizer__weight_decay": 0.3}
+    r = Run("regressor", "float64", Hyper(lr=0.02, weight_decay=0.1))
+    r.net.set_params(optimizer=getattr(torch.optim, second), max_epochs=4, **options)
+    if second == "SGD":
+        r.net.set_params(optimizer__momentum=0.0, optimizer__dampening=0.0, optimizer__nesterov=False)
+    else:
+        for name in ("momentum", "dampening", "nesterov"):
+            del r.net.__dict__[f"optimizer__{name}"]
+            r.net._kwargs.pop(f"optimizer__{name}", None)
+    r.net.module_ = r.net.module_.requires_grad_(True)
+    r.net._initialize_optimizer() if hasattr(r.net, "_initialize_optimizer") else r.net.initialize_optimizer()
+    r.net.partial_fit(r.X, r.y)
+    from sklearn_source import Trajectory
+
+    r.trajectory = Trajectory.from_net(r.net)
+    r.at, r._params, r._gradients = {(c.stage, c.step): c for c in r.trajectory.checkpoints}, {}, {}
+    assert [stage.optimizer for stage in r.trajectory.stages] == ["SGD", second]
+    n = r.trajectory.n_steps
+    P = torch.ones(r.layout.size) if second == "SGD" else 1 / (moment_at_last(r) + 1e-8)
+    added = 0.3 / P + 1 / (0.02 * STEPS + 0.01 * (n - STEPS) * P)
+    assert relative(scores(r, curvature="exact"), dense_scores(r, added)) < 1e-7
+
+
+def moment_at_last(r):
+    state = r.trajectory.checkpoints[-1].optimizer_state
+    return r.layout.flatten(
+        {n: (state[n]["exp_avg_sq"] / (1 - 0.999 ** float(state[n]["step"]))).sqrt() for n in r.names}
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_short_trainings_are_tracin(optimizer):
+    """Where nothing is lost on the way the damping is all there is, as for SOURCE and TracIn."""
+    hyper = Hyper(lr=1e-6, optimizer=optimizer, weight_decay=0.1)
+    r = Run("mlp", "float64", hyper)
+    found = scores(r)
+    for method in (TracIn(), SourceAttribution(n_segments=1)):
+        other = method.fit(r.net, r.X, r.y).transform(r.X_query)
+        # P is that of the last step here, and a mean over checkpoints there.
+        assert relative(found, other) < (1e-3 if optimizer == "SGD" else 0.3)
+
+
+def plain_net(**options):
+    module = nn.Linear(3, 1, dtype=torch.float64)
+    return NeuralNetRegressor(module, max_epochs=2, train_split=None, verbose=0, **options)
+
+
+def test_the_default_is_that_of_the_record_where_there_is_one():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 3)), rng.normal(size=(20, 1))
+    recorded = plain_net(callbacks=[TrajectoryRecorder()]).fit(X, y)
+    for net, name in ((recorded, "trajectory"), (plain_net().fit(X, y), "mean_eigenvalue")):
+        expected = InfluenceFunctions(damping=name).fit(net, X, y).transform(X[:3])
+        np.testing.assert_array_equal(InfluenceFunctions().fit(net, X, y).transform(X[:3]), expected)
+    # An optimizer whose steps have no known rate.
+    other = plain_net(callbacks=[TrajectoryRecorder()], optimizer=torch.optim.Rprop).fit(X, y)
+    expected = InfluenceFunctions(damping="mean_eigenvalue").fit(other, X, y).transform(X[:3])
+    np.testing.assert_array_equal(InfluenceFunctions().fit(other, X, y).transform(X[:3]), expected)
+    with pytest.raises(ValueError, match="trained with Rprop"):
+        InfluenceFunctions(damping="trajectory").fit(other, X, y)
+
+
+def test_without_a_record_there_is_no_damping_of_it():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 3)), rng.normal(size=(20, 1))
+    with pytest.raises(ValueError, match="damping='trajectory' needs the record of the training"):
+        InfluenceFunctions(damping="trajectory").fit(plain_net().fit(X, y), X, y)
+    trained = InfluenceFunctions(plain_net(), damping="trajectory", random_state=0).fit(X, y)  # which records it
+    assert trained.damping_ == {"": pytest.approx(1 / 0.02)} or list(trained.damping_.values()) == [
+        pytest.approx(1 / 0.02)
+    ]
