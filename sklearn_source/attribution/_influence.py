@@ -88,8 +88,11 @@ class InfluenceFunctions(CurvatureAttribution):
 
     Notes
     -----
-    ``tau[q, m] = -(1/N) < (H + lambda)^-1 grad f_q, grad l_m >`` at the trained weights: the unit of the measurement,
-    positive where having the row raised it. Cost: ``fit`` one forward pass and one backward pass per Fisher column
+    ``tau[q, m] = -(1/N) < (H + rho + lambda)^-1 grad f_q, grad l_m >`` at the trained weights: the unit of the
+    measurement, positive where having the row raised it. ``rho`` is the weight decay, recorded or that of the net's
+    optimizer; ``rho / P`` for decay beside the step (AdamW), ``P`` the preconditioner at the last step, taken as given.
+    In the metric of an adaptive optimizer (``damping="trajectory"``) the solve is that of ``P^(1/2) H P^(1/2)``, as for
+    SOURCE, and costs what it costs there. Cost: ``fit`` one forward pass and one backward pass per Fisher column
     (``"exact"`` has one column per output); ``transform`` one forward and backward pass and one product
     n_query x n_train x n_parameters; ``"cg"`` two further passes per query and iteration.
 

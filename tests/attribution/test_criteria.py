@@ -194,7 +194,7 @@ class Pinball(nn.Module):
 @pytest.mark.filterwarnings("ignore:the criterion's second derivative in the output is zero")
 @pytest.mark.parametrize(
     "options",
-    [{"damping": "mean_eigenvalue"}, {"damping": 0.0, "solver": "cg"}, {"curvature": "exact", "damping": 0.0}],
+    [{"damping": "mean_eigenvalue"}, {"solver": "cg", "damping": 0.0}, {"curvature": "exact", "damping": 0.0}],
 )
 def test_influence_functions_without_any_curvature_are_refused(options):
     X, y = rows()

@@ -11,11 +11,23 @@ from torch import nn
 from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
 from tests.attribution._runs import STEPS, TOLERANCE, Hyper, Run, relative
 from tests.attribution.test_adaptive_reference import OPTIMIZERS, adaptive_run, metric_segment, moment_at
-from tests.reference import influence_scores, scatter_blocks
+from tests.reference import influence_scores
+from tests.reference._factors import scatter_blocks
 from tests.reference._metric import metric_block
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "regressor", "conv"])
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def linear_net(**options):
+    module = nn.Linear(3, 1, bias=False, dtype=torch.float64)
+    return NeuralNetRegressor(module, **{"max_epochs": 2, "train_split": None, "verbose": 0, **options})
+
+
+def regression():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20, 3))
+    return X, X @ rng.normal(size=(3, 1)) + rng.normal(size=(20, 1))
 
 
 def scores(run, **options):
@@ -87,37 +99,29 @@ def test_what_never_moved_has_no_influence():
     assert np.isinf(InfluenceFunctions(layers=["0"]).fit(r.net, r.X, r.y).damping_["0"])
 
 
-@pytest.mark.parametrize("second", ["SGD", "AdamW"])
-def test_stages_add_up(second):
+@pytest.mark.parametrize("curvature", ["exact", "ekfac"])
+@pytest.mark.parametrize("second", ["SGD", "AdamW", "Adam"])
+def test_stages_add_up(second, curvature):
     """``H + rho / P + 1 / (sum_l h_l P_l)``, the decay that of the last stage."""
-    options = {"lr": 0.01, "optimizer__weight_decay": 0.3}
-    r = Run("regressor", "float64", Hyper(lr=0.02, weight_decay=0.1))
-    r.net.set_params(optimizer=getattr(torch.optim, second), max_epochs=4, **options)
-    if second == "SGD":
-        r.net.set_params(optimizer__momentum=0.0, optimizer__dampening=0.0, optimizer__nesterov=False)
-    else:
-        for name in ("momentum", "dampening", "nesterov"):
-            del r.net.__dict__[f"optimizer__{name}"]
-            r.net._kwargs.pop(f"optimizer__{name}", None)
-    r.net.module_ = r.net.module_.requires_grad_(True)
-    r.net._initialize_optimizer() if hasattr(r.net, "_initialize_optimizer") else r.net.initialize_optimizer()
-    r.net.partial_fit(r.X, r.y)
-    from sklearn_source import Trajectory
-
-    r.trajectory = Trajectory.from_net(r.net)
-    r.at, r._params, r._gradients = {(c.stage, c.step): c for c in r.trajectory.checkpoints}, {}, {}
-    assert [stage.optimizer for stage in r.trajectory.stages] == ["SGD", second]
-    n = r.trajectory.n_steps
-    P = torch.ones(r.layout.size) if second == "SGD" else 1 / (moment_at_last(r) + 1e-8)
-    added = 0.3 / P + 1 / (0.02 * STEPS + 0.01 * (n - STEPS) * P)
-    assert relative(scores(r, curvature="exact"), dense_scores(r, added)) < 1e-7
-
-
-def moment_at_last(r):
-    state = r.trajectory.checkpoints[-1].optimizer_state
-    return r.layout.flatten(
-        {n: (state[n]["exp_avg_sq"] / (1 - 0.999 ** float(state[n]["step"]))).sqrt() for n in r.names}
-    )
+    X, y = regression()
+    net = linear_net(callbacks=[TrajectoryRecorder()], lr=0.02, optimizer__weight_decay=0.1).fit(X, y)
+    net.optimizer = getattr(torch.optim, second)
+    net.set_params(lr=0.01, optimizer__weight_decay=0.3, max_epochs=4)
+    net.initialize_optimizer()
+    net.partial_fit(X, y)
+    P, rho = np.ones(3), 0.3
+    if second != "SGD":
+        P = 1 / (np.sqrt(net.optimizer_.state[net.module_.weight]["exp_avg_sq"].numpy()[0] / (1 - 0.999**4)) + 1e-8)
+        rho = 0.3 if second == "Adam" else 0.3 / P
+    moved = 2 * 0.02 + 4 * 0.01 * P
+    residual = y - net.predict(X)
+    if curvature == "exact":
+        inverse = np.linalg.inv(2 / 20 * X.T @ X + np.diag(rho + 1 / moved))
+    else:  # one output: in the metric EK-FAC is the matrix in its eigenbasis, what is added its diagonal there
+        root = np.diag(moved**0.5)
+        inverse = root @ np.linalg.inv(root @ (2 / 20 * X.T @ X + np.diag(rho * np.ones(3))) @ root + np.eye(3)) @ root
+    found = InfluenceFunctions(curvature=curvature).fit(net, X, y).transform(X[:4])
+    assert relative(found, 2 / 20 * X[:4] @ inverse @ X.T * residual[:, 0]) < 1e-6
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
@@ -132,20 +136,14 @@ def test_short_trainings_are_tracin(optimizer):
         assert relative(found, other) < (1e-3 if optimizer == "SGD" else 0.3)
 
 
-def plain_net(**options):
-    module = nn.Linear(3, 1, dtype=torch.float64)
-    return NeuralNetRegressor(module, max_epochs=2, train_split=None, verbose=0, **options)
-
-
 def test_the_default_is_that_of_the_record_where_there_is_one():
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(20, 3)), rng.normal(size=(20, 1))
-    recorded = plain_net(callbacks=[TrajectoryRecorder()]).fit(X, y)
-    for net, name in ((recorded, "trajectory"), (plain_net().fit(X, y), "mean_eigenvalue")):
+    X, y = regression()
+    recorded = linear_net(callbacks=[TrajectoryRecorder()]).fit(X, y)
+    for net, name in ((recorded, "trajectory"), (linear_net().fit(X, y), "mean_eigenvalue")):
         expected = InfluenceFunctions(damping=name).fit(net, X, y).transform(X[:3])
         np.testing.assert_array_equal(InfluenceFunctions().fit(net, X, y).transform(X[:3]), expected)
     # An optimizer whose steps have no known rate.
-    other = plain_net(callbacks=[TrajectoryRecorder()], optimizer=torch.optim.Rprop).fit(X, y)
+    other = linear_net(callbacks=[TrajectoryRecorder()], optimizer=torch.optim.Rprop).fit(X, y)
     expected = InfluenceFunctions(damping="mean_eigenvalue").fit(other, X, y).transform(X[:3])
     np.testing.assert_array_equal(InfluenceFunctions().fit(other, X, y).transform(X[:3]), expected)
     with pytest.raises(ValueError, match="trained with Rprop"):
@@ -153,11 +151,8 @@ def test_the_default_is_that_of_the_record_where_there_is_one():
 
 
 def test_without_a_record_there_is_no_damping_of_it():
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(20, 3)), rng.normal(size=(20, 1))
+    X, y = regression()
     with pytest.raises(ValueError, match="damping='trajectory' needs the record of the training"):
-        InfluenceFunctions(damping="trajectory").fit(plain_net().fit(X, y), X, y)
-    trained = InfluenceFunctions(plain_net(), damping="trajectory", random_state=0).fit(X, y)  # which records it
-    assert trained.damping_ == {"": pytest.approx(1 / 0.02)} or list(trained.damping_.values()) == [
-        pytest.approx(1 / 0.02)
-    ]
+        InfluenceFunctions(damping="trajectory").fit(linear_net().fit(X, y), X, y)
+    trained = InfluenceFunctions(linear_net(), damping="trajectory", random_state=0).fit(X, y)  # which records it
+    assert list(trained.damping_.values()) == pytest.approx([1 / 0.02])
