@@ -198,8 +198,9 @@ class InfluenceFunctions(CurvatureAttribution):
         del self._regularization  # preconditioners as large as the network
         self._curvature = self._curvature_in(system)
         if system.dampings is None:
-            system = replace(system, dampings=self._dampings(system))
-            system.shifts = [shift + damping for shift, damping in zip(system.shifts, system.dampings)]
+            dampings = self._dampings(system)
+            shifts = [decay + damping for decay, damping in zip(system.shifts, dampings)]
+            system = replace(system, shifts=shifts, dampings=dampings)
         if self._curvature.couples_blocks and len(set(system.shifts)) > 1:  # one function of one matrix
             system = system.elementwise(blocks, next(iter(self._gradients.trained.parameters.values())))
             self._curvature = self._curvature_in(system)

@@ -62,7 +62,9 @@ class Regularization:
             return System(coupled, roots, penalty)
         rates = [self.rates[name] for name in names]
         h, relative = relative_rates(rates)
-        bare = 1.0 / h if h else float("inf")
+        if h == 0:  # nothing moved, and nothing has influence
+            relative = [0.0] * len(relative)
+        bare = 1.0 / h if h else 1.0
         dampings = [1.0 / rate if rate else float("inf") for rate in rates]
         if self.moved is None:
             shifts = [bare + rho * p for rho, p in zip(coupled, relative)]
@@ -83,7 +85,7 @@ class Regularization:
         return System(shifts, [G.sqrt() for G in metric], penalty, dampings=dampings)
 
 
-@dataclass
+@dataclass(frozen=True)
 class System:
     """``R (R H R + penalty + shifts)^-1 R`` for the blocks of a network.
 

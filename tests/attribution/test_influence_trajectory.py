@@ -104,10 +104,12 @@ def test_what_never_moved_has_no_influence():
 def test_stages_add_up(second, curvature):
     """``H + rho / P + 1 / (sum_l h_l P_l)``, the decay that of the last stage."""
     X, y = regression()
+    torch.manual_seed(0)
     net = linear_net(callbacks=[TrajectoryRecorder()], lr=0.02, optimizer__weight_decay=0.1).fit(X, y)
     net.optimizer = getattr(torch.optim, second)
-    net.set_params(lr=0.01, optimizer__weight_decay=0.3, max_epochs=4)
+    net.set_params(lr=0.01, max_epochs=4)
     net.initialize_optimizer()
+    net.optimizer_.param_groups[0]["weight_decay"] = 0.3
     net.partial_fit(X, y)
     P, rho = np.ones(3), 0.3
     if second != "SGD":
