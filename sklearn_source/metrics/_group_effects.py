@@ -103,8 +103,8 @@ def group_effect_score(
 
     *Intervals* are jackknives with Student's quantiles: over queries, and over groups where queries share these, the
     chance of both counted once; degrees of freedom are those of the fewer. In simulations, intervals of 95 % held the
-    expected slope in 92 to 98 % of the cases. The chance of the networks on all rows, which all groups that belong to
-    queries are compared with, is not in them: give these repeats.
+    expected slope in 91 to 98 % of the cases; where a few queries hold most of the effects, in 80 %. The chance of the
+    networks on all rows, with which all groups that belong to queries are compared, is not in them: it takes repeats.
 
     First order ends where groups are large or measurements saturate: the log-odds of a query that is sure move further
     than any sum says. Ask for the ``"prediction"`` then, or predict otherwise and pass `predicted`.
