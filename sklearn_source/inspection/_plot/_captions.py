@@ -49,6 +49,13 @@ def format_interval(value, interval):
     return texts[0] if len(texts) == 1 else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
+def format_slope(slope):
+    """A slope, float or None, as str; a dash where it is NaN, nothing for None."""
+    if slope is None or not np.isfinite(slope):
+        return "" if slope is None else "\N{EN DASH}"
+    return f"{slope:.2f}" if 0.1 <= abs(slope) < 1000 else f"{slope:.1e}"
+
+
 def row_caption(group, j):
     """The target of row j of a group as str, empty where it is not known."""
     return "" if group.y is None else format_value(group.y[j])

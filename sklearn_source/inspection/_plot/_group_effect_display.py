@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from ...retraining import Retraining
 
-_AREAS = (10.0, 60.0)  # of a point for the smallest and the largest group, in points squared
-_OPAQUE = 150  # so many points are drawn solid; more let each other shine through
+_AREAS = (9.0, 45.0)  # of the points of small and of the largest groups, in points squared
+_OPAQUE = 100  # so many points are drawn solid; more let each other shine through
 
 
 class GroupEffectDisplay(Display):
@@ -201,7 +201,7 @@ class GroupEffectDisplay(Display):
         ImportError
             Without matplotlib.
         """
-        missing = [field for field in ("predicted", "retrained", "n_removed", "slope") if field not in result]
+        missing = [field for field in ("predicted", "retrained", "query", "n_removed", "slope") if field not in result]
         if missing:
             raise ValueError(
                 f"expected a result with {', '.join(missing)}, as group_effect_score returns it, got one without"
@@ -236,13 +236,12 @@ class GroupEffectDisplay(Display):
         ends = np.array([min(result.predicted.min(), 0.0), max(result.predicted.max(), 0.0)])
         label = f"{self.name}: slope {format_interval(result.slope, result.slope_interval)}"
         self.line_ = draw_curve(ax, ends, result.slope * ends, label, color=color, lw=2)
-        sizes = [result.n_removed] if random is None else [result.n_removed, random.n_removed]
-        largest = np.concatenate(sizes).max()
+        sizes = np.unique(np.concatenate([part.n_removed for part in (result, random) if part is not None]))
         self.random_ = None
         if random is not None:
             words = f"random groups: slope {format_interval(random.slope, random.slope_interval)}"
-            self.random_ = _draw_points(ax, random, REFERENCE, largest, label=words, zorder=1)
-        self.points_ = _draw_points(ax, result, self.line_.get_color(), largest, zorder=2)
+            self.random_ = _draw_points(ax, random, REFERENCE, sizes, label=words, zorder=1)
+        self.points_ = _draw_points(ax, result, self.line_.get_color(), sizes, zorder=2)
         if first:
             ax.axhline(0, color="0.3", lw=0.8, zorder=0)
             ax.axvline(0, color="0.3", lw=0.8, zorder=0)
@@ -257,19 +256,19 @@ class GroupEffectDisplay(Display):
         what = measurement_in_words(result.get("measurement"))
         words = "" if result.own_groups else "\nabout the mean of each query"
         ax.set_ylabel(f"change of {what}, retrained{words}", **LITERAL)
-        if len(np.unique(np.concatenate(sizes))) > 1:
+        if len(sizes) > 1:
             words += "; " if words else "\n"
-            words += f"larger points: more rows removed, {np.concatenate(sizes).min()} to {largest}"
+            words += f"larger points: more rows removed, {sizes[0]} to {sizes[-1]}"
         ax.set_xlabel(f"change of {what}, predicted{words}", **LITERAL)
         ax.grid(alpha=0.3)
         ax.set_axisbelow(True)
-        add_legend(ax, frameon=False)
+        add_legend(ax, below_diagonal=True, frameon=False)
         return self
 
 
-def _draw_points(ax, result, color, largest, **style):
-    """Draw a point for each group and query, its area by the rows removed, and return them."""
+def _draw_points(ax, result, color, sizes, **style):
+    """Draw a point for each group and query, and return them; larger ones for larger groups where sizes differ."""
     small, large = _AREAS
-    areas = small + (large - small) * result.n_removed / largest
+    areas = small + (large - small) * (result.n_removed / sizes[-1] if len(sizes) > 1 else np.zeros(len(result.query)))
     alpha = float(np.clip(np.sqrt(_OPAQUE / len(areas)), 0.08, 0.8))
     return ax.scatter(result.predicted, result.retrained, s=areas, color=color, alpha=alpha, lw=0, **style)
