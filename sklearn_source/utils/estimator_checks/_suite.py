@@ -62,7 +62,7 @@ def check_attribution_estimator(
         is checked too; so are ``measurement``, ``batch_size`` and ``random_state``.
     has_unit : bool or "auto", default="auto"
         Whether scores carry the unit of the measurement, so that their sign and size are compared with retraining: of a
-        linear model, and of a network of two layers, where sums over groups have to be right to a third.
+        linear model, and of a network of two layers, where sums over groups have to be within a factor of 4/3.
         ``"auto"`` asks the estimator's attribute ``has_unit``; without one, no.
     unit_factor : float, default=2.5
         How far scores may be from the effect measured by retraining a linear model, half-way to convergence. SOURCE
