@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import linregress, pearsonr, spearmanr, t
 from sklearn.utils import Bunch
 
+from sklearn_source import SourceAttribution
 from sklearn_source.metrics import (
     first_order_change,
     group_effect_score,
@@ -16,6 +18,8 @@ from sklearn_source.metrics import (
     linear_datamodeling_score,
     top_k_removals,
 )
+from sklearn_source.retraining import retrain_on_subsets, retrain_without
+from tests._nets import make_net
 from tests.metrics._worlds import RidgeWorld, SkewedWorld
 
 N = 24
@@ -128,6 +132,27 @@ def test_slope_of_a_ridge_regression_is_what_its_leverage_says():
         found = group_effect_score(scores, truth, queries=np.where(np.arange(N) == m, 2, -1))
         assert found.slope == pytest.approx(1 / (1 - leverage[m]), rel=1e-5)
         assert found.retrained[0] == pytest.approx(outputs[1 + m, 0, 2] - outputs[0, 0, 2])
+
+
+def test_a_linear_network_trained_again_has_slope_one_in_every_convention():
+    """Up to the leverage of the groups, which makes the slope grow with their size."""
+    rng = np.random.default_rng(0)
+    X, X_query = (rng.normal(size=(n, 3)).astype(np.float32) for n in (120, 6))
+    y = (X @ [[1.0], [-2.0], [0.5]] + 0.5 * rng.normal(size=(120, 1))).astype(np.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = make_net(module__hidden=(), max_epochs=50, batch_size=-1, lr=0.1).fit(X, y)
+    scores = SourceAttribution(curvature="exact").fit(net, X, y).transform(X_query)
+    random_halves = retrain_on_subsets(net, X, y, X_query, n_subsets=30, random_state=0)
+    assert group_effect_score(scores, random_halves).slope == pytest.approx(1, abs=0.15)
+    removed = top_k_removals(scores, [2, 12], n_random=6)
+    for renormalize in (True, False):
+        truth = retrain_without(net, X, y, X_query, removed=removed, random_state=0, renormalize=renormalize)
+        found = group_effect_score(scores, truth)
+        few, many = found.by_size.slope
+        assert 0.97 < few < 1.15 < many < 1.5
+        assert found.random.slope == pytest.approx(1.08, abs=0.12)
+        assert found.intercept == pytest.approx(0, abs=0.02)
 
 
 def test_halves_are_regressed_about_the_mean_of_each_query(effects):

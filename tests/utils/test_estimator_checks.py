@@ -353,6 +353,11 @@ class Summed(TracIn):
         return super().transform(X, y) * self.n_train_
 
 
+class Quartered(SourceAttribution):
+    def transform(self, X, y=None):
+        return super().transform(X, y) / 4
+
+
 BROKEN = [
     (WrongDtype, "output", "float64, not float32"),
     (WrongShape, "output", r"shape \(24, 7\), not"),
@@ -394,6 +399,7 @@ BROKEN = [
     (ClipsK, "k", "k=0: no error"),
     (Negated, "unit", "only 0% of the scores have the sign"),
     (Summed, "unit", "times the effect"),
+    (Quartered, "size", r"are 0\.\d+ times the effect of the groups"),
     (TracIn, "size", "are 17.* times the effect of the groups.*within a factor of 1.33"),
 ]
 
