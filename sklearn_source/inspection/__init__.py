@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ._audit import audit_training_rows
 from ._group_influence import group_influence
+from ._plot._group_effect_display import GroupEffectDisplay
 from ._plot._influence_display import InfluenceDisplay
 from ._plot._lds_display import LDSDisplay
 from ._plot._mislabel_display import MislabelDisplay
@@ -16,6 +17,7 @@ from ._segment_scores import segment_scores
 from ._under_sampled_regions import under_sampled_regions
 
 __all__ = [
+    "GroupEffectDisplay",
     "InfluenceDisplay",
     "LDSDisplay",
     "MislabelDisplay",

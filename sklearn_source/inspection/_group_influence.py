@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
-from ..metrics import student_interval
+from ..metrics import first_order_change, student_interval
 from ..rows import row_indices
 from ..utils._argument_checks import check_confidence
 from ._score_chunks import check_attribution, score_chunks
@@ -27,6 +27,9 @@ def group_influence(
     confidence: float = 0.95,
 ) -> Bunch:
     """Sum the scores of each group of training rows for each query, with an uncertainty.
+
+    The sum is the derivative of a query's measurement by the weight of the group in the loss, when the other rows keep
+    theirs; ``removal`` says what removing the group should do, where the others gain what it loses.
 
     Read more in the :ref:`User Guide <decisions>`.
 
@@ -54,9 +57,14 @@ def group_influence(
     -------
     result : :class:`~sklearn.utils.Bunch`
         influence : ndarray of shape (n_query, n_groups)
-            In the unit of the scores; positive: having the group raised the query's measurement.
+            In the unit of the scores; positive: having the group raised the query's measurement. All weights 1/N kept,
+            as by ``retrain_without(renormalize=False)``.
+        removal : ndarray of shape (n_query, n_groups)
+            How far the measurement should go when the network is trained without the group, by
+            :func:`~sklearn_source.metrics.first_order_change`: minus the influence, and what the others add, whose
+            weights become :math:`1/(N - |G|)`. Negative: it falls. NaN for a group of all rows.
         interval : tuple of ndarray of shape (n_query, n_groups)
-            By Student's quantiles. NaN where nothing tells the spread: for the rows of a group of one.
+            Of the influence, by Student's quantiles. NaN where nothing tells the spread: for a single row.
         std_error : ndarray of shape (n_query, n_groups)
             Of what the interval allows for.
         std_error_rows : ndarray of shape (n_query, n_groups)
@@ -81,11 +89,12 @@ def group_influence(
     See Also
     --------
     sklearn_source.retraining.retrain_without : Removes a group and trains again, to see what it did.
+    sklearn_source.metrics.group_effect_score : Compares what was predicted with that.
     under_sampled_regions : Which predictions rest on few rows.
 
     Notes
     -----
-    Scores are derivatives: their sums foretell the removal of a group while it is a small part of the rows
+    Scores are derivatives: they foretell the removal of a group while it is a small part of the rows
     (:func:`~sklearn_source.retraining.retrain_without` tells). No interval here allows for that. Costs one
     ``transform`` for each estimator; scores are summed a part of the queries at a time.
 
@@ -121,12 +130,13 @@ def group_influence(
         )
     names, masks = _group_masks(groups, estimators[0].n_train_)
     sizes = masks.sum(axis=1)
-    chunk_sums, chunk_errors = [], []
+    chunk_sums, chunk_errors, chunk_removals = [], [], []
     for chunk in zip(*(score_chunks(e, X_query, y_query) for e in estimators)):
         scores = np.stack([s for _, s in chunk])  # (n_estimators, n, n_train)
         chunk_sums.append(scores @ masks.T.astype(np.float64))
         mean = scores.mean(axis=0)
         chunk_errors.append(np.stack([_jackknife_error(mean[:, mask]) for mask in masks], axis=1))
+        chunk_removals.append(_removal(mean, masks))
     sums = np.concatenate(chunk_sums, axis=1)  # (n_estimators, n_query, n_groups)
     error_rows = np.concatenate(chunk_errors)
     error_networks = sums.std(axis=0, ddof=1) / np.sqrt(len(sums)) if several else np.full(error_rows.shape, np.nan)
@@ -139,6 +149,7 @@ def group_influence(
     influence = sums.mean(axis=0)
     return Bunch(
         influence=influence,
+        removal=np.concatenate(chunk_removals),
         interval=student_interval(influence, std_error, np.maximum(degrees_of_freedom, 1), confidence),
         std_error=std_error,
         std_error_rows=error_rows,
@@ -146,6 +157,13 @@ def group_influence(
         names=names,
         sizes=sizes,
     )
+
+
+def _removal(scores, masks):
+    """Changes by the removal of groups, masks (n_groups, n_train): (n_query, n_groups), NaN where no rows remain."""
+    changes, some_remain = np.full((len(masks), len(scores)), np.nan), ~masks.all(axis=1)
+    changes[some_remain] = first_order_change(scores, ~masks[some_remain])
+    return changes.T
 
 
 def _jackknife_error(scores):

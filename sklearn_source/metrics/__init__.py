@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ._class_detection import class_detection_score
 from ._datamodeling import linear_datamodeling_difference, linear_datamodeling_score
+from ._first_order import first_order_change
+from ._group_effects import group_effect_score
 from ._intervals import mean_interval, student_interval
 from ._leave_one_out import leave_one_out_correlation
 from ._mislabel import mislabel_detection_score, mislabelled_mask
@@ -16,6 +18,8 @@ __all__ = [
     "check_scores",
     "check_truth",
     "class_detection_score",
+    "first_order_change",
+    "group_effect_score",
     "leave_one_out_correlation",
     "linear_datamodeling_difference",
     "linear_datamodeling_score",

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Bunch, check_random_state
 
 from ..utils._argument_checks import check_confidence, check_count
+from ._agreement import slope_of_tables
+from ._first_order import predicted_changes
 from ._intervals import student_interval
 from ._ranks import column_spearman, resampled_spearman, resamples
 from ._score_validation import check_scores, check_truth
@@ -17,9 +19,10 @@ _N_SPLITS = 20  # random halves of the repeats that the reliability is averaged 
 
 
 def linear_datamodeling_score(
-    scores: ArrayLike,
+    scores: ArrayLike | None,
     truth: Any,
     *,
+    predicted: ArrayLike | None = None,
     confidence: float = 0.95,
     n_bootstrap: int = 1000,
     random_state: int | np.random.RandomState | None = 0,
@@ -33,11 +36,13 @@ def linear_datamodeling_score(
 
     Parameters
     ----------
-    scores : array-like of shape (n_query, n_train)
+    scores : array-like of shape (n_query, n_train) or None
         From ``transform``; positive: having the row raises the query's measurement. Their unit does not matter.
     truth : Retraining
         From :func:`~sklearn_source.retraining.retrain_on_subsets` with the same queries, training rows and measurement.
         Anything with ``masks`` (n_subsets, n_train) and ``outputs`` (n_subsets, n_repeats, n_query) will do.
+    predicted : array-like of shape (n_subsets, n_query), optional
+        In place of scores: how far the measurement goes on each subset, predicted otherwise than by a sum of scores.
     confidence : float, default=0.95
         Of the interval.
     n_bootstrap : int, default=1000
@@ -63,6 +68,9 @@ def linear_datamodeling_score(
             The correlation of each query; 0 where scores or outputs do not vary.
         per_query_ceiling : ndarray of shape (n_query,)
             The ceiling of each query.
+        slope, slope_interval : float, tuple of float
+            What :func:`group_effect_score` says of the size of scores that have a unit: 1 is right, below 1 they are
+            too large. All subsets count for every query.
 
     Raises
     ------
@@ -107,9 +115,10 @@ def linear_datamodeling_score(
     """
     seed = check_random_state(random_state).randint(2**31)
     masks, outputs = check_truth(truth)
-    correlation = _mean_correlation(
-        [(scores, 1)], masks, outputs, confidence, n_bootstrap, np.random.default_rng([seed, 0])
-    )
+    changes = predicted_changes(scores, predicted, truth, masks, outputs.shape[2])
+    ranked = [(_ranked(scores, predicted, truth, masks, outputs), 1)]
+    correlation = _mean_correlation(ranked, outputs, confidence, n_bootstrap, np.random.default_rng([seed, 0]))
+    slope, slope_interval = slope_of_tables(changes, outputs.mean(axis=1), confidence)
     ceilings = _noise_ceilings(outputs, np.random.default_rng([seed, 1]))
     return Bunch(
         score=correlation.mean,
@@ -117,14 +126,17 @@ def linear_datamodeling_score(
         ceiling=float(ceilings.mean()),
         per_query=correlation.per_query,
         per_query_ceiling=ceilings,
+        slope=slope,
+        slope_interval=slope_interval,
     )
 
 
 def linear_datamodeling_difference(
-    scores: ArrayLike,
+    scores: ArrayLike | None,
     others: ArrayLike,
     truth: Any,
     *,
+    predicted: ArrayLike | None = None,
     confidence: float = 0.95,
     n_bootstrap: int = 1000,
     random_state: int | np.random.RandomState | None = 0,
@@ -142,6 +154,8 @@ def linear_datamodeling_difference(
         Of two methods, from ``transform``; positive: having the row raises the query's measurement.
     truth : Retraining
         From :func:`~sklearn_source.retraining.retrain_on_subsets` with the same queries, training rows and measurement.
+    predicted : array-like of shape (n_subsets, n_query), optional
+        In place of `scores`, which are None then: how far the measurement goes on each subset.
     confidence : float, default=0.95
         Of the interval.
     n_bootstrap : int, default=1000
@@ -181,14 +195,23 @@ def linear_datamodeling_difference(
     ... ).interval
     """
     seed = check_random_state(random_state).randint(2**31)
-    signed = [(scores, 1), (others, -1)]
-    correlation = _mean_correlation(
-        signed, *check_truth(truth), confidence, n_bootstrap, np.random.default_rng([seed, 0])
-    )
+    masks, outputs = check_truth(truth)
+    ranked = [
+        (_ranked(scores, predicted, truth, masks, outputs), 1),
+        (_ranked(others, None, truth, masks, outputs), -1),
+    ]
+    correlation = _mean_correlation(ranked, outputs, confidence, n_bootstrap, np.random.default_rng([seed, 0]))
     return Bunch(difference=correlation.mean, interval=correlation.interval, per_query=correlation.per_query)
 
 
-def _mean_correlation(signed, masks, outputs, confidence, n_bootstrap, rng):
+def _ranked(scores, predicted, truth, masks, outputs):
+    """Whose ranks are compared: sums of scores over the rows of each subset, else what was predicted."""
+    if scores is None or predicted is not None:
+        return predicted_changes(scores, predicted, truth, masks, outputs.shape[2])
+    return masks @ check_scores(scores, outputs.shape[2], masks.shape[1]).T
+
+
+def _mean_correlation(sides, outputs, confidence, n_bootstrap, rng):
     """Mean over queries of the correlations of scores with the truth, those of several added up with their signs.
 
     Queries vary with each other by what they are and by what the subsets happen to be; both are in the variance between
@@ -197,12 +220,13 @@ def _mean_correlation(signed, masks, outputs, confidence, n_bootstrap, rng):
 
     Parameters
     ----------
-    signed : list of (scores, sign)
+    sides : list of (ndarray of shape (n_subsets, n_query), sign)
+        What is predicted.
+    outputs : ndarray of shape (n_subsets, n_repeats, n_query)
     """
-    sides = [(masks @ check_scores(scores, outputs.shape[2], masks.shape[1]).T, sign) for scores, sign in signed]
     check_count("n_bootstrap", n_bootstrap, 2)
     check_confidence(confidence)
-    n_subsets, n_query = len(masks), outputs.shape[2]
+    n_subsets, n_query = len(outputs), outputs.shape[2]
     if n_subsets < 3:
         raise ValueError(f"expected at least 3 subsets to correlate over, got {n_subsets}")
     measured = outputs.mean(1)

@@ -20,7 +20,7 @@ def column_spearman(a, b):
     correlations : ndarray of shape (n_columns,)
         0 where a column does not vary: it orders nothing.
     """
-    return _pearson(rankdata(a, axis=0), rankdata(b, axis=0), np.ones((len(a), 1)))
+    return pearson(rankdata(a, axis=0), rankdata(b, axis=0), np.ones((len(a), 1)))
 
 
 def resampled_spearman(a, b, counts):
@@ -43,7 +43,7 @@ def resampled_spearman(a, b, counts):
     step = max(1, bytes_for("resamples") // (8 * len(a)))
     for start in range(0, len(counts), step):
         weights = counts[start : start + step].T
-        correlations[start : start + step] = _pearson(below[0] @ weights, below[1] @ weights, weights)
+        correlations[start : start + step] = pearson(below[0] @ weights, below[1] @ weights, weights)
     return correlations
 
 
@@ -52,7 +52,8 @@ def resamples(n, n_resamples, rng):
     return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(float)
 
 
-def _pearson(a, b, weights):
+def pearson(a, b, weights):
+    """Weighted Pearson correlations along the first axis, (n, n_columns) -> (n_columns,); 0 for constants."""
     total = weights.sum(0)
     a = a - (weights * a).sum(0) / total
     b = b - (weights * b).sum(0) / total

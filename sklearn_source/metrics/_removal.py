@@ -151,8 +151,9 @@ def subset_removal_score(
             f"{int((~whole).sum())} that lack some: make it with retrain_without"
         )
     n_query = outputs.shape[2]
-    names = None if getattr(truth, "names", None) is None else [n for n, w in zip(truth.names, whole) if not w]
-    query_of = _query_of_groups(queries, names, int((~whole).sum()), n_query)
+    names = names_of_groups(truth, whole)
+    n_groups = int((~whole).sum())
+    query_of = _check_removed_for_queries(query_of_groups(queries, names, n_groups, n_query), n_groups, n_query)
     threshold = _threshold(threshold, getattr(truth, "measurement", None))
     before = outputs[whole].reshape(-1, n_query).mean(axis=0)
     changes = before - outputs[~whole].mean(axis=1)  # (n_groups, n_query)
@@ -195,8 +196,17 @@ def _mean_over_queries(values, confidence, limits):
     return mean, tuple(np.array(end) for end in zip(*ends))
 
 
-def _query_of_groups(queries, names, n_groups, n_query):
-    """The query that each group is removed for: ndarray of int, (n_groups,), -1 for groups of random rows."""
+def names_of_groups(truth, whole):
+    """Names of the subsets that lack rows, a list, or None; `whole` (n_subsets,) says which hold all."""
+    names = getattr(truth, "names", None)
+    return None if names is None else [name for name, all_rows in zip(names, whole) if not all_rows]
+
+
+def query_of_groups(queries, names, n_groups, n_query):
+    """The query that each group belongs to: ndarray of int, (n_groups,), -1 for groups of none.
+
+    None where the names of the groups do not say, and `queries` does not either.
+    """
     if queries is not None:
         query_of = np.asarray(queries)
         fits = query_of.shape == (n_groups,) and query_of.dtype.kind in "iu"
@@ -205,22 +215,28 @@ def _query_of_groups(queries, names, n_groups, n_query):
                 f"expected queries as {n_groups} integers, one for each group, from -1 (random rows) to {n_query - 1}, "
                 f"got {query_of.dtype} of shape {query_of.shape}"
             )
-    else:
-        matches = [_NAME.fullmatch(name) for name in names or ()]
-        if matches and all(matches):
-            query_of = np.array([-1 if match[1] is None else int(match[1]) for match in matches])
-        elif n_groups == n_query:
-            query_of = np.arange(n_query)
-        else:
+        return query_of
+    matches = [_NAME.fullmatch(name) for name in names or ()]
+    if not matches or not all(matches):
+        return None
+    query_of = np.array([-1 if match[1] is None else int(match[1]) for match in matches])
+    if query_of.max() >= n_query:
+        raise ValueError(
+            f"expected groups named for the {n_query} queries of the truth, got one of query {query_of.max()}: "
+            "make the groups by top_k_removals from scores of the same queries"
+        )
+    return query_of
+
+
+def _check_removed_for_queries(query_of, n_groups, n_query):
+    """The query of each group, one after the other where they do not say; ValueError where no group has one."""
+    if query_of is None:
+        if n_groups != n_query:
             raise ValueError(
                 f"expected the query that each of {n_groups} groups is removed for, got names that do not tell which "
                 f"of {n_query} queries it is: name the groups by top_k_removals, or pass queries="
             )
-        if query_of.max() >= n_query:
-            raise ValueError(
-                f"expected groups named for the {n_query} queries of the truth, got one of query {query_of.max()}: "
-                "make the groups by top_k_removals from scores of the same queries"
-            )
+        return np.arange(n_query)
     if (query_of < 0).all():
         raise ValueError(
             "expected groups that are removed for a query, got groups of random rows alone: add those that "

@@ -65,6 +65,21 @@ def test_several_networks(tables):
     )
 
 
+def test_removal_gives_the_others_the_weight_of_the_group(tables):
+    est, X_query = known(tables[0])
+    result = group_influence(est, X_query, GROUPS)
+    for g, rows in enumerate(([0, 1, 2, 3], [0, 3, 6, 9], [7])):
+        others = np.setdiff1d(np.arange(12), rows)
+        for q in range(4):
+            scores = tables[0, q]
+            expected = -scores[rows].sum() + len(rows) / len(others) * scores[others].sum()
+            assert result.removal[q, g] == pytest.approx(expected)
+    assert np.isnan(result.removal[:, 3]).all()
+    several = group_influence([known(table)[0] for table in tables], X_query, GROUPS)
+    alone = [group_influence(known(table)[0], X_query, GROUPS).removal for table in tables]
+    np.testing.assert_allclose(several.removal, np.mean(alone, axis=0))
+
+
 def test_labels_lists_and_masks_are_the_same_groups(tables):
     est, X_query = known(tables[0])
     labels = np.array(["b", "a", "b"] * 4)
@@ -85,6 +100,7 @@ def test_parts_of_the_queries_give_the_same(tables, monkeypatch):
     parts = group_influence(est, X_query, GROUPS, targets)
     np.testing.assert_allclose(parts.influence, whole.influence)
     np.testing.assert_allclose(parts.std_error, whole.std_error)
+    np.testing.assert_allclose(parts.removal, whole.removal)
 
 
 def test_intervals_cover_the_effect_of_a_group_like_it():
@@ -114,6 +130,8 @@ def test_sums_foretell_retraining_without_the_groups():
         assert spearmanr(result.influence[q], np.array(effects)[:, q]).statistic > 0.9
     truth = retrain_without(net, X, y, X_query, removed=groups, random_state=0)
     assert np.corrcoef(result.influence.ravel(), truth.effects().ravel())[0, 1] > 0.95
+    gaps = [np.abs(foretold - truth.effects()).mean() for foretold in (-result.removal, result.influence)]
+    assert gaps[0] < gaps[1]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from sklearn.utils import Bunch
 
 from sklearn_source import EmpiricalInfluence, InfluenceFunctions, SourceAttribution, TracIn
 from sklearn_source.inspection import (
+    GroupEffectDisplay,
     InfluenceDisplay,
     LDSDisplay,
     MislabelDisplay,
@@ -230,6 +231,7 @@ def test_what_is_missing_is_said_without_matplotlib(monkeypatch, fitted):
     monkeypatch.setattr(importlib, "import_module", blocked)
     calls = {
         "InfluenceDisplay.from_estimator": lambda: InfluenceDisplay.from_estimator(est, X, X_train=X),
+        "GroupEffectDisplay.from_predictions": lambda: GroupEffectDisplay.from_predictions(None, None),
         "LDSDisplay.from_predictions": lambda: LDSDisplay.from_predictions({}, None),
         "MislabelDisplay.from_estimator": lambda: MislabelDisplay.from_estimator(est, [1]),
         "SegmentDisplay.from_estimator": lambda: SegmentDisplay.from_estimator(est, X),

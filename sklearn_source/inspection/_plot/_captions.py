@@ -38,6 +38,24 @@ def format_score(score, groups):
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def format_interval(value, interval):
+    """A number as str with two digits behind the point or more, and its interval (two floats) where that is known."""
+    if not np.isfinite(value):
+        return "unknown"
+    numbers = [value, *interval] if np.isfinite(interval).all() else [value]
+    decimals = int(np.clip(1 - np.floor(np.log10(abs(value))), 2, 6)) if value else 2
+    scientific = max(map(abs, numbers)) >= 1e4 or 0 < abs(value) < 1e-4
+    texts = [(f"{n:.1e}" if scientific else f"{n:.{decimals}f}").replace("-", "\N{MINUS SIGN}") for n in numbers]
+    return texts[0] if len(texts) == 1 else f"{texts[0]} ({texts[1]} to {texts[2]})"
+
+
+def format_slope(slope):
+    """A slope, float or None, as str; a dash where it is NaN, nothing for None."""
+    if slope is None or not np.isfinite(slope):
+        return "" if slope is None else "\N{EN DASH}"
+    return f"{slope:.2f}" if 0.1 <= abs(slope) < 1000 else f"{slope:.1e}"
+
+
 def row_caption(group, j):
     """The target of row j of a group as str, empty where it is not known."""
     return "" if group.y is None else format_value(group.y[j])

@@ -1,4 +1,4 @@
-"""Names for estimators in a legend."""
+"""What a legend says of estimators: their names, and whether their scores have a unit."""
 
 from __future__ import annotations
 
@@ -53,3 +53,9 @@ def estimator_names(estimators):
             name, number = f"{name.split(' #')[0]} #{number}", number + 1
         by_name[name] = estimator
     return by_name
+
+
+def has_unit(estimator):
+    """Whether scores of an estimator, or of the method that a search or pipeline ends in, carry a unit."""
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    return bool(getattr(estimator[-1] if hasattr(estimator, "steps") else estimator, "has_unit", False))

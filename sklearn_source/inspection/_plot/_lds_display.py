@@ -12,8 +12,9 @@ from sklearn.utils import Bunch
 
 from ...metrics import check_truth, linear_datamodeling_score
 from ...model_selection import queries_of, scores_for
+from ._captions import format_slope
 from ._display import Display
-from ._estimator_names import estimator_names
+from ._estimator_names import estimator_names, has_unit
 from ._fit_missing import fit_missing
 from ._matplotlib import LITERAL, REFERENCE, SUPPORTING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class LDSDisplay(Display):
-    """How well each of several methods predicts retrained networks, with intervals and the noise ceiling.
+    """How well each of several methods predicts retrained networks, with intervals, the noise ceiling and the slopes.
 
     Made by :meth:`from_estimators` or :meth:`from_predictions`.
 
@@ -46,6 +47,9 @@ class LDSDisplay(Display):
         Their intervals.
     values_ : list of Text
         The scores in numbers, at the right.
+    slopes_ : list of Text
+        Of retrained on predicted changes, at the right of the scores: 1 is right, below 1 scores are too large. A dash
+        for methods whose scores have no unit, empty for results that do not tell it.
     queries_ : list of PathCollection
         The scores of single queries, per method; empty where not shown.
     ceiling_ : Line2D or None
@@ -138,19 +142,15 @@ class LDSDisplay(Display):
         check_truth(truth)
         by_name = dict(estimators) if isinstance(estimators, Mapping) else estimator_names(estimators)
         X_query, y_query = queries_of(truth, X_query, y_query)
-        scores = {
-            name: scores_for(truth, fitted, X_query, y_query)
-            for name, fitted in fit_missing(by_name, net, X_train, y_train)
-        }
-        return cls.from_predictions(
-            scores,
-            truth,
-            confidence=confidence,
-            n_bootstrap=n_bootstrap,
-            random_state=random_state,
-            show_queries=show_queries,
-            ax=ax,
-        )
+        results = {}
+        for name, fitted in fit_missing(by_name, net, X_train, y_train):
+            results[name] = linear_datamodeling_score(
+                scores_for(truth, fitted, X_query, y_query), truth,
+                confidence=confidence, n_bootstrap=n_bootstrap, random_state=random_state,
+            )  # fmt: skip
+            if not has_unit(fitted):
+                results[name].slope = np.nan
+        return cls(results=results, confidence=confidence).plot(ax=ax, show_queries=show_queries)
 
     @classmethod
     def from_predictions(
@@ -246,18 +246,11 @@ class LDSDisplay(Display):
                 self.queries_.append(points)
         self.intervals_ = ax.hlines(places, low, high, color=SUPPORTING, lw=2.5)
         self.points_ = ax.scatter(scores, places, s=60, marker="|", color=SUPPORTING, lw=2.5, zorder=3)
-        self.values_ = [  # in a column, where nothing else is
-            ax.annotate(
-                f"{score:.2f}".replace("-", "\N{MINUS SIGN}"),
-                (1, place),
-                (5, 0),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                va="center",
-                annotation_clip=False,
-            )
-            for place, score in zip(places, scores)
-        ]
+        self.values_ = _column(ax, 5, [f"{score:.2f}" for score in scores])
+        slopes = [result.get("slope") for result in results]
+        self.slopes_ = []
+        if not all(slope is None for slope in slopes):
+            self.slopes_ = _column(ax, 45, [format_slope(slope) for slope in slopes], "slope")
         self.ceiling_ = self._draw_ceiling(ax, results[0].ceiling)
         ax.axvline(0, color="0.3", lw=0.8, zorder=0)
         ax.set_yticks(places, names, **LITERAL)
@@ -287,3 +280,18 @@ class LDSDisplay(Display):
             fontsize=9,
         )
         return line
+
+
+def _column(ax, offset, texts, header=""):
+    """Write a text for each method at the right, some points away from the axes, where nothing else is."""
+    places = [(place, ("axes fraction", "data"), "center") for place in range(len(texts))]
+    if header:
+        places.append((1, "axes fraction", "baseline"))
+    written = [
+        ax.annotate(
+            text.replace("-", "\N{MINUS SIGN}"), (1, place), (offset, 3 if text == header else 0),
+            xycoords=coordinates, textcoords="offset points", va=align, annotation_clip=False,
+        )
+        for text, (place, coordinates, align) in zip([*texts, header], places)
+    ]  # fmt: skip
+    return written[: len(texts)]
