@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 
 from ..base import CurvatureAttribution, Term
 from ..curvature import (
     Curvature,
     Metric,
-    conjugate_gradient,
+    SpectralFunction,
     decode_queries_or_rotate_rows,
-    gauss_newton_product,
+    inverse,
     resolve_curvature,
 )
 from ..trajectory import TrajectoryRecorder, verify_stages
@@ -49,12 +48,6 @@ class InfluenceFunctions(CurvatureAttribution):
         learning rate of the recorded training, in the metric of its optimizer. ``"mean_eigenvalue"``: 0.1 times the
         mean eigenvalue of each layer (of the whole matrix for ``curvature="exact"``). ``"auto"``: ``"trajectory"``
         where one is recorded, of an optimizer that SOURCE covers, else ``"mean_eigenvalue"``.
-    solver : {"direct", "cg"}, default="direct"
-        ``"cg"`` solves with exact Gauss-Newton products by conjugate gradients, the curvature as preconditioner.
-    cg_tol : float, default=1e-6
-        Relative residual at which ``"cg"`` stops.
-    cg_max_iter : int, default=100
-        Most iterations of ``"cg"``.
     measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
         What is attributed; its unit is the unit of the scores. ``"auto"``: log-odds of the predicted or given class for
         classifiers, the output for regressors. A callable maps ``(output, target)`` to one number per row, in torch.
@@ -94,7 +87,7 @@ class InfluenceFunctions(CurvatureAttribution):
     In the metric of an adaptive optimizer (``damping="trajectory"``) the solve is that of ``P^(1/2) H P^(1/2)``, as for
     SOURCE, and costs what it costs there. Cost: ``fit`` one forward pass and one backward pass per Fisher column
     (``"exact"`` has one column per output); ``transform`` one forward and backward pass and one product
-    n_query x n_train x n_parameters; ``"cg"`` two further passes per query and iteration.
+    n_query x n_train x n_parameters.
 
     References
     ----------
@@ -106,9 +99,6 @@ class InfluenceFunctions(CurvatureAttribution):
     _parameter_constraints = {
         **CurvatureAttribution._parameter_constraints,
         "damping": [StrOptions({"auto", "trajectory", "mean_eigenvalue"}), Interval(Real, 0, None, closed="left")],
-        "solver": [StrOptions({"direct", "cg"})],
-        "cg_tol": [Interval(Real, 0, 1, closed="neither")],
-        "cg_max_iter": [Interval(Integral, 1, None, closed="left")],
     }
     has_unit = True
 
@@ -118,9 +108,6 @@ class InfluenceFunctions(CurvatureAttribution):
         *,
         curvature: str | Curvature = "ekfac",
         damping: float | Literal["auto", "trajectory", "mean_eigenvalue"] = "auto",
-        solver: Literal["direct", "cg"] = "direct",
-        cg_tol: float = 1e-6,
-        cg_max_iter: int = 100,
         measurement: str | Callable[..., torch.Tensor] = "auto",
         output: int | tuple[int, ...] | None = None,
         layers: str | Sequence[str] | None = None,
@@ -131,9 +118,6 @@ class InfluenceFunctions(CurvatureAttribution):
         self.net = net
         self.curvature = curvature
         self.damping = damping
-        self.solver = solver
-        self.cg_tol = cg_tol
-        self.cg_max_iter = cg_max_iter
         self.measurement = measurement
         self.output = output
         self.layers = layers
@@ -230,10 +214,8 @@ class InfluenceFunctions(CurvatureAttribution):
         decays = system.mean_penalty(self._curvature.couples_blocks)
         return [AUTO_DAMPING * (self._curvature.mean_eigenvalue(i) - decays[i]) for i in range(n_blocks)]
 
-    def _inverse(self, values, block):
-        damped = values + self._shifts[block]
-        # Without damping, directions that no row moves have no inverse; no training gradient points there either.
-        return torch.where(damped > 0, 1 / damped, torch.zeros_like(damped))
+    def _bytes_per_query(self):
+        return super()._bytes_per_query() + self._bytes_for_functions([self._curvature])
 
     def _terms(self, queries):
         curvature, roots, relative = self._curvature, self._system.roots, self._system.relative
@@ -242,43 +224,13 @@ class InfluenceFunctions(CurvatureAttribution):
             encoded = times(queries.encoded(trained, curvature.encode), relative, 0.5)
         else:
             encoded = queries.encoded(trained, lambda g: curvature.encode([b.matrix() * r for b, r in zip(g, roots)]))
-        if self.solver == "cg":
-            encoded = [v * unit for v in curvature.encode(self._solve(curvature.decode(encoded)))]
-        else:
-            encoded = curvature.scale_(lambda values, block: self._inverse(values, block) * unit, encoded)
+        encoded = [v.mul_(unit) for v in curvature.scale_(SpectralFunction(lambda s, _: inverse(s), self._shifts), encoded)]
         if roots is not None:  # a metric of its own for every element: the vectors are parameters' gradients
             values = [(v * r).reshape(v.shape[0], -1) for v, r in zip(curvature.decode(encoded), roots)]
             return [Term([trained], np.ones(1), values, None, self._mask)]
         encoded = times(encoded, relative, 0.5)
         values, bases = decode_queries_or_rotate_rows(curvature, encoded, self._gradients.probe, n_rows=queries.n_met)
         return [Term([trained], np.ones(1), values, bases, self._mask)]
-
-    def _solve(self, gradients):
-        def product(vectors):
-            return gauss_newton_product(
-                self._network, self._gradients.engine, self._rows, self._index, vectors, self._gradients.batch_size
-            )
-
-        system = self._system
-
-        def damped(vectors):
-            curved = system.rooted(product(system.rooted(vectors)))
-            return [h + held for h, held in zip(curved, system.held(vectors))]
-
-        def precondition(vectors):
-            return self._curvature.apply(self._inverse, vectors)
-
-        self._gradients.load(self._gradients.trained)
-        solution, residual, _ = conjugate_gradient(
-            damped, gradients, precondition, tol=self.cg_tol, max_iter=self.cg_max_iter
-        )
-        if residual > self.cg_tol:
-            warn(
-                f"conjugate gradients reached a relative residual of {residual:.1g} in cg_max_iter={self.cg_max_iter} "
-                f"iterations, not cg_tol={self.cg_tol:g}: raise cg_max_iter, cg_tol or damping",
-                ConvergenceWarning,
-            )
-        return solution
 
 
 def _uneven(draws):

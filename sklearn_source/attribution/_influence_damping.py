@@ -108,16 +108,6 @@ class System:
     relative: list[float] | None = None
     dampings: list[float] | None = None
 
-    def rooted(self, vectors):
-        """``R v``, in parameters' coordinates."""
-        roots = self.roots or self.relative and [p**0.5 for p in self.relative]
-        return [v * r for v, r in zip(vectors, roots)] if roots else vectors
-
-    def held(self, vectors):
-        """``(penalty + shifts) v``, in parameters' coordinates."""
-        penalty = self.penalty or [None] * len(vectors)
-        return [v * (s if p is None else s + p) for v, s, p in zip(vectors, self.shifts, penalty)]
-
     def elementwise(self, blocks, like):
         """The same with all that is added as ``penalty``: for curvatures that take one number for all blocks."""
         ones = [torch.ones(block.shape, dtype=like.dtype, device=like.device) for block in blocks]

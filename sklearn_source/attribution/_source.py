@@ -253,7 +253,7 @@ class SourceAttribution(CurvatureAttribution):
         preconditioner = self._gradients.matrices(flow.preconditioner)
         coupled, decoupled = ([decays[name] for name in names] for decays in (flow.coupled, flow.decoupled))
         if self.adam == "paper":
-            alike = Diagonal(fisher=kind.fisher, n_samples=kind.n_samples, memory=kind.memory)
+            alike = Diagonal(fisher=kind.fisher, n_samples=kind.n_samples, memory=kind.memory, coupling=None)
             diagonal = self._fit_curvature(alike, states, weights, index, row_weights=row_weights).eigenvalues
             rates = [
                 h * p * ((values + c) * P + d)
@@ -291,7 +291,8 @@ class SourceAttribution(CurvatureAttribution):
         return [mean_state(states, segment.weights)], np.ones(1)
 
     def _bytes_per_query(self):
-        return (self.n_segments * len(self.trajectory_.stages) + 2) * super()._bytes_per_query()
+        kept = (self.n_segments * len(self.trajectory_.stages) + 2) * super()._bytes_per_query()
+        return kept + self._bytes_for_functions([segment.curvature for segment in self._fitted])
 
     def _terms(self, queries):
         if all(isinstance(segment, FittedSegment) and segment.roots is None for segment in self._fitted):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..base import State
+from ..curvature import SpectralFunction, inverse
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 # Rates are compared with the largest one; a parameter that did not move in a segment still needs a positive metric.
@@ -73,42 +74,47 @@ class FittedSegment:
     second: list
     roots: list | None = None
 
-    def _exponent(self, values, block):
-        """``-(x + c x^2)``, x = h (sigma + rho)."""
-        x = self.h * (values + self.shift[block])
-        return -x * (1.0 + self.second[block] * x)
+    def _exponent(self, s, block):
+        """``-(x + c x^2)``, x = h s with s = sigma + rho."""
+        x = self.h * s
+        return -x * (1.0 + (np.mean(self.second) if block is None else self.second[block]) * x)
 
-    def propagation(self, values, block):
-        """``exp(-x - c x^2)``: what is left of a change after the segment."""
-        return torch.exp(self._exponent(values, block))
-
-    def propagation_minus_one(self, values, block):
-        """The same minus 1."""
-        return torch.expm1(self._exponent(values, block))
-
-    def integration(self, values, block):
-        """``(1 - exp(-x - c x^2)) / s`` with s = sigma + rho, which is ``h`` at s = 0."""
-        s = values + self.shift[block]
+    def _integrate(self, s, block):
         small = s * self.h < 1e-12
-        return torch.where(small, self.h, -torch.expm1(self._exponent(values, block)) / torch.where(small, 1.0, s))
+        return torch.where(small, self.h, -torch.expm1(self._exponent(s, block)) / torch.where(small, 1.0, s))
+
+    @property
+    def propagation(self):
+        """``exp(-x - c x^2)``: what is left of a change after the segment."""
+        return self._function(lambda s, block: torch.exp(self._exponent(s, block)))
+
+    @property
+    def propagation_minus_one(self):
+        """The same minus 1."""
+        return self._function(lambda s, block: torch.expm1(self._exponent(s, block)))
+
+    @property
+    def integration(self):
+        """``(1 - exp(-x - c x^2)) / s``, which is ``h`` at s = 0 and about ``1 / (s + 1/h)``."""
+        return self._function(self._integrate)
+
+    def _function(self, function):
+        return SpectralFunction(function, self.shift, ridge=1.0 / self.h if self.h else float("inf"))
 
     def integrated_and_propagated(self, vectors, *, propagate):
         """``F v``, and ``S v`` unless ``propagate`` is false, of ``v`` and in parameters' coordinates."""
         encoded = self._to_eigenbasis(vectors)
-        return self._integrated(encoded), self._propagated(vectors, encoded) if propagate else None
+        phis = [self.integration, self.propagation_minus_one][: 2 if propagate else 1]
+        scaled, *changes = (self.curvature.decode(part) for part in self.curvature.scale_all(phis, encoded))
+        integrated = [v * root for v, root in zip(scaled, self._roots())]
+        return integrated, self._propagated(vectors, *changes) if propagate else None
 
     def _to_eigenbasis(self, vectors):
         """In the metric's eigencoordinates."""
         return self.curvature.encode([v * root for v, root in zip(vectors, self._roots())])
 
-    def _integrated(self, encoded):
-        """``F v`` in parameter coordinates, of what :meth:`_to_eigenbasis` gave."""
-        integrated = self.curvature.decode(self.curvature.scale(self.integration, encoded))
-        return [v * root for v, root in zip(integrated, self._roots())]
-
-    def _propagated(self, vectors, encoded):
-        """``S v`` in parameter coordinates."""
-        changes = self.curvature.decode(self.curvature.scale(self.propagation_minus_one, encoded))
+    def _propagated(self, vectors, changes):
+        """``S v`` in parameter coordinates, by what changes in those of the metric."""
         propagated = []
         for v, change, root, shift in zip(vectors, changes, self._roots(), self.shift):
             still = root == 0  # no gradient reached it: only decay beside the step does
@@ -160,7 +166,7 @@ class DiagonalSegment:
     def integrated_and_propagated(self, vectors, *, propagate):
         """``F v``, and ``S v`` unless ``propagate`` is false, of ``v`` and in parameters' coordinates."""
         lost = [-torch.expm1(-rate) * v for rate, v in zip(self.rates, vectors)]  # (1 - S) v
-        integrated = self.curvature.apply(lambda values, i: 1.0 / (values + self.damping[i]), lost)
+        integrated = self.curvature.apply(SpectralFunction(lambda s, _: inverse(s), self.damping), lost)
         return integrated, [v - change for v, change in zip(vectors, lost)] if propagate else None
 
     def quantiles(self):

@@ -21,16 +21,15 @@ def walk_in_eigencoordinates(segments, queries, final, probe):
         else:
             encoded = previous.curvature.change(curvature, encoded)
         encoded = times(encoded, segment.metric, 0.5)
-        share = -1.0 / segment.n_rows
-        scored = curvature.scale(lambda values, i, s=segment, n=share: n * s.integration(values, i), encoded)
-        scored = times(scored, segment.metric, 0.5)
+        last = segment is segments[0]
+        scored, *passed = curvature.scale_all([segment.integration, segment.propagation][: 1 if last else 2], encoded)
+        scored = [v * (-(p**0.5) / segment.n_rows) for v, p in zip(scored, segment.metric)]
         values, bases = decode_queries_or_rotate_rows(
             curvature, scored, probe, n_rows=queries.n_met, n_checkpoints=len(segment.states)
         )
         terms.append(Term(segment.states, segment.weights, values, bases, segment.credited))
-        if segment is not segments[0]:
-            encoded = curvature.scale(segment.propagation, encoded)
-            encoded = times(encoded, segment.metric, -0.5)
+        if not last:
+            encoded = times(passed[0], segment.metric, -0.5)
         previous = segment
     return terms
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..curvature import CURVATURES, Curvature, FittedCurvature, resolve_curvature
+from ..curvature import CURVATURES, Curvature, fit_curvature, resolve_curvature
 from ..utils._compat import StrOptions, validate_parameters
 from ..utils._progress import progress
 from ._gradient import GradientAttribution
@@ -59,10 +59,9 @@ class CurvatureAttribution(GradientAttribution):
             progress=lambda iterable, desc: progress(iterable, verbose=self.verbose, desc=desc), metric=metric,
             row_weights=row_weights,
         )  # fmt: skip
-        fitted = curvature.fit(stream)
-        if not isinstance(fitted, FittedCurvature):
-            raise TypeError(
-                f"expected {type(curvature).__name__}.fit to return a FittedCurvature, got a {type(fitted).__name__}: "
-                "return an EigenCurvature, or subclass FittedCurvature"
-            )
-        return fitted
+        return fit_curvature(curvature, stream)
+
+    def _bytes_for_functions(self, fitted):
+        """Bytes that functions of fitted curvatures hold per query: those of the largest."""
+        n, size = self._gradients.n_parameters, self._network.dtype.itemsize
+        return max(curvature.bytes_per_query(n, size) for curvature in fitted)

@@ -8,19 +8,19 @@ and what they fit keep; ``_base.py`` shows how to write a curvature of one's own
 from __future__ import annotations
 
 from ._base import Curvature, FittedCurvature
-from ._cg import conjugate_gradient
+from ._coupling import fit_curvature
 from ._covariances import moments
 from ._diagonal import Diagonal
 from ._eigen import Basis, EigenCurvature
 from ._ekfac import EKFAC
 from ._exact_gauss_newton import ExactGaussNewton
 from ._fisher import FisherStream, Metric, choose_fisher
-from ._gauss_newton import gauss_newton_product
 from ._gram import GramCurvature
 from ._identity import Identity
 from ._kfac import KFAC
 from ._registry import CURVATURES, resolve_curvature
 from ._rotation import decode_queries_or_rotate_rows
+from ._spectral import SpectralFunction, inverse
 
 __all__ = [
     "CURVATURES",
@@ -36,10 +36,11 @@ __all__ = [
     "Identity",
     "KFAC",
     "Metric",
+    "SpectralFunction",
     "choose_fisher",
-    "conjugate_gradient",
     "decode_queries_or_rotate_rows",
-    "gauss_newton_product",
+    "fit_curvature",
+    "inverse",
     "moments",
     "resolve_curvature",
 ]

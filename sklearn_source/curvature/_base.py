@@ -80,17 +80,30 @@ class Curvature(BaseEstimator, ABC):
     memory : str, path, joblib.Memory or None
         Where the curvatures of this package keep their statistics. One of another package is never kept: a change of
         its code could not be seen.
+    coupling : {"layers", "krylov"} or None
+        How a block-diagonal form is corrected across its blocks once it is fitted: see :class:`EKFAC`. None unless the
+        instance has another; of no consequence where the fitted form couples its blocks itself.
+    n_iter : int
+        Iterations of ``coupling="krylov"``. 10 unless the instance has another.
+    max_rows : int, "auto" or None
+        Fisher columns that blocks are coupled by. ``"auto"`` unless the instance has another.
     """
 
     fisher = "auto"
     n_samples = 1
     cache_size = 0
     memory: str | PathLike | joblib.Memory | None = None
+    coupling: str | None = None
+    n_iter = 10
+    max_rows: int | str | None = "auto"
     _parameter_constraints = {
         "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "cache_size": [Interval(Integral, 0, None, closed="left")],
         "memory": [None, str, PathLike, HasMethods("cache")],
+        "coupling": [None, StrOptions({"layers", "krylov"})],
+        "n_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_rows": [None, StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     }
 
     @abstractmethod
@@ -305,6 +318,40 @@ class FittedCurvature(ABC):
         eigenvalues : list of tensor
             float64, on the CPU, of any shape: one per block, or one for all of them.
         """
+
+    def scale_all(self, phis: Sequence[Phi], encoded: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+        """:meth:`scale` with several functions of the same vectors.
+
+        Parameters
+        ----------
+        phis : list of callable
+            Each as for :meth:`scale`.
+        encoded : list of tensor (n, groups, out, in), one per block
+            From :meth:`encode`; left as they are.
+
+        Returns
+        -------
+        scaled : list of list of tensor (n, groups, out, in)
+            For every function one tensor per block, in eigencoordinates.
+        """
+        return [self.scale(phi, encoded) for phi in phis]
+
+    def bytes_per_query(self, n_parameters: int, itemsize: int) -> int:
+        """What :meth:`scale` holds per vector, beside the vector and the result.
+
+        Parameters
+        ----------
+        n_parameters : int
+            Numbers in a vector.
+        itemsize : int
+            Bytes of a number.
+
+        Returns
+        -------
+        n_bytes : int
+            0 unless overridden.
+        """
+        return 0
 
     def scale_(self, phi: Phi, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
         """:meth:`scale` of coordinates that nobody else needs.

@@ -17,7 +17,7 @@ from ._covariances import moments
 from ._fisher import FisherStream
 
 # The first two are in the stream's digest, as they were resolved; the others change no number.
-_NOT_IN_KEY = ("fisher", "n_samples", "cache_size", "memory")
+_NOT_IN_KEY = ("fisher", "n_samples", "cache_size", "memory", "coupling", "n_iter", "max_rows")
 
 
 def kept_fit(fit, curvature, stream):

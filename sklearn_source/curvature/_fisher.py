@@ -116,9 +116,13 @@ class FisherStream:
         self.index, self.checkpoints, self.weights = np.asarray(index), list(checkpoints), np.asarray(weights, float)
         self.fisher, self.n_samples, self.keys, self.seed = fisher, n_samples, keys, seed
         self.batch_size, self._budget = batch_size, cache_bytes
-        self._progress = progress or (lambda iterable, **_: iterable)
+        self._progress = progress
         self.metric, self.identified, self.row_weights = metric, identified, row_weights
         self._kept: dict[tuple[int, int], list[list[Any]]] = {}
+
+    def __getstate__(self):
+        """Without what can be computed again, and the caller's progress bar."""
+        return {**self.__dict__, "_kept": {}, "_progress": None}
 
     @property
     def blocks(self) -> list[Block]:
@@ -179,12 +183,12 @@ class FisherStream:
             in).
         """
         starts = range(0, self.n_rows, self.batch_size)
-        missing = [start for start in starts if (c, start) not in self._kept]
-        if missing:
-            checkpoint = self.checkpoints[c]
-            self.network.load(checkpoint.parameters, checkpoint.buffers, getattr(checkpoint, "outside", None))
+        if any((c, start) not in self._kept for start in starts):
+            self.load(c)
         with self.engine.attached():
-            for start in self._progress(starts, desc=f"curvature, step {self.checkpoints[c].step}"):
+            if self._progress is not None:
+                starts = self._progress(starts, desc=f"curvature, step {self.checkpoints[c].step}")
+            for start in starts:
                 kept = self._kept.get((c, start))
                 if kept is None:
                     kept = self._compute(c, start)
@@ -192,21 +196,38 @@ class FisherStream:
                     if size <= self._budget:
                         self._budget -= size
                         self._kept[c, start] = kept
-                yield kept if self.metric is None else self.metric.scale(kept)
+                yield self.in_metric(kept)
+
+    def load(self, c):
+        """Point the network at a checkpoint."""
+        checkpoint = self.checkpoints[c]
+        self.network.load(checkpoint.parameters, checkpoint.buffers, getattr(checkpoint, "outside", None))
+
+    def batches(self, positions):
+        """Positions among the rows, as many at a time as are taken at once: ndarrays of int."""
+        positions = np.asarray(positions)
+        return [positions[start : start + self.batch_size] for start in range(0, len(positions), self.batch_size)]
+
+    def in_metric(self, batch):
+        """Gradients of some rows, blocks of columns, in the coordinates of :attr:`metric`."""
+        return batch if self.metric is None else self.metric.scale(batch)
 
     def _compute(self, c, start):
-        index = self.index[start : start + self.batch_size]
-        x, y = self.rows.batch(index)
+        positions = np.arange(start, min(start + self.batch_size, self.n_rows))
+        x, y = self.rows.batch(self.index[positions])
         capture = self.engine.capture(x)
-        cotangents = self._cotangents(c, capture.output, x, y, index)
-        if self.row_weights is not None:
-            roots = torch.as_tensor(self.row_weights[start : start + self.batch_size] ** 0.5).to(capture.output)
-            cotangents = (cotangent * roots.reshape(-1, *[1] * (cotangent.ndim - 1)) for cotangent in cotangents)
-        columns = [capture.pull(cotangent) for cotangent in cotangents]
+        columns = [capture.pull(cotangent) for cotangent in self.cotangents(c, capture.output, x, y, positions)]
         return [list(block) for block in zip(*columns)]
 
-    def _cotangents(self, c, output, x, y, index):
-        output = output.detach()
+    def cotangents(self, c, output, x, y, positions):
+        """What is pulled back of some rows at the loaded checkpoint ``c``, column by column, shaped like ``output``."""
+        roots = None
+        if self.row_weights is not None:
+            roots = torch.as_tensor(self.row_weights[positions] ** 0.5).to(output)
+        for cotangent in self._unweighted(c, output.detach(), x, y, self.index[positions]):
+            yield cotangent if roots is None else cotangent * roots.reshape(-1, *[1] * (cotangent.ndim - 1))
+
+    def _unweighted(self, c, output, x, y, index):
         if self.fisher == "exact":
             yield from self.network.row_loss.output_hessian(output, y, x).columns()
         elif self.fisher == "empirical":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from os import PathLike
+from typing import Literal
 
 import joblib
 import torch
@@ -32,6 +33,16 @@ class KFAC(Curvature):
         the true targets. ``"auto"``: exact for at most 16 outputs per row, else sampled.
     n_samples : int, default=1
         Draws per row for ``fisher="sampled"``. Their seed is the ``random_state`` of the method.
+    coupling : {"layers", "krylov"} or None, default="layers"
+        How layers are coupled, without which scores come out several times too large on networks of several.
+        ``"layers"``: how far to go along each layer's part of a solution is found from Fisher columns of all layers at
+        once. ``"krylov"``: ``n_iter`` rounds of further directions. None: every layer for itself.
+    n_iter : int, default=10
+        Rounds of ``coupling="krylov"``, each two passes over the columns and one vector of all parameters per query.
+    max_rows : int, "auto" or None, default="auto"
+        Fisher columns, about, that layers are coupled by, drawn from all rows and checkpoints by their share of the
+        curvature. ``"auto"``: 1,024 for ``"layers"``, 4,096 for ``"krylov"``, fewer where they would take more than half
+        a gigabyte. None: all, in one pass over the rows for each product.
     memory : str, path or joblib.Memory, optional
         Where statistics are kept for later fits: the covariances of every checkpoint, which do not depend on a
         training's segments, and whole curvatures. :class:`EKFAC` shares the covariances.
@@ -62,11 +73,17 @@ class KFAC(Curvature):
         basis: str = "kfac",
         fisher: str = "auto",
         n_samples: int = 1,
+        coupling: Literal["layers", "krylov"] | None = "layers",
+        n_iter: int = 10,
+        max_rows: int | Literal["auto"] | None = "auto",
         memory: str | PathLike | joblib.Memory | None = None,
     ):
         self.basis = basis
         self.fisher = fisher
         self.n_samples = n_samples
+        self.coupling = coupling
+        self.n_iter = n_iter
+        self.max_rows = max_rows
         self.memory = memory
 
     def fit(self, stream: FisherStream) -> EigenCurvature:

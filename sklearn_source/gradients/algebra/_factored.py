@@ -136,6 +136,35 @@ class Factored(RowGradient):
                 add_product(out[:, rows], queries[:, start : start + size], matrices.view(len(slab), size))
         return out
 
+    def combined(self, weights):
+        """The protocol's; of one position as a single product per group, of several by slabs as :meth:`inner_`."""
+        groups, n_out, n_in = self.shape
+        n_sums, itemsize = len(weights), self.g.element_size()
+        total = self.g.new_zeros((n_sums, groups, n_out, n_in))
+        if self.n_positions == 1:
+            step = max(1, CHUNK_BYTES // (n_sums * n_out * itemsize))
+            for rows in even_chunks(len(self), step):
+                part = self[rows]
+                a = part.a
+                for group in range(groups):
+                    left = weights[:, None, rows] * part.g[:, group, 0].T  # (n_sums, out, rows)
+                    total[:, group] += (left.flatten(0, 1) @ a[:, group, 0]).view(n_sums, n_out, n_in)
+            return total
+        n_rows, n_lines = slab_plan(len(self), self.shape, self.n_positions, n_sums, itemsize)
+        flat = total.view(n_sums, groups * n_out, n_in)
+        for rows in even_chunks(len(self), n_rows):
+            part = self[rows]
+            if n_lines < n_out:
+                part = Factored(part.a, part.g)
+            for lines in even_chunks(n_out, n_lines):
+                slab = Factored(part.inputs, part.g[..., lines])
+                sums = weights[:, rows] @ slab.matrix().flatten(1)
+                if n_lines < n_out:  # then there is one group
+                    flat[:, lines] += sums.view(n_sums, -1, n_in)
+                else:
+                    flat += sums.view(flat.shape)
+        return total
+
     def input_moment(self):
         chunks = (part.a for _, part in self.pieces())
         overlap = getattr(self.inputs, "overlap", None)

@@ -102,6 +102,15 @@ class Indexed(RowGradient):
             out[:, start : start + rows].addmm_(columns, formed.T)
         return out
 
+    def combined(self, weights):
+        """The protocol's, of the columns that are not zero."""
+        total = weights.new_zeros((len(weights), *self.shape))
+        tokens, flat = self.tokens.flatten(), self.g.flatten(0, 1)  # (B T,), (B T, d)
+        per_place = weights.repeat_interleave(self.n_positions, dim=1)
+        for sums, own in zip(total, per_place):
+            sums[0].index_add_(1, tokens, (flat * own[:, None]).T)
+        return total
+
     def rowwise_inner(self, vectors):
         d = self.g.shape[2]
         index = self.tokens.unsqueeze(1).expand(-1, d, -1)

@@ -101,6 +101,17 @@ class RowGradient(ABC):
             add_product(out[:, rows], queries, matrices.flatten(1))
         return out
 
+    def combined(self, weights: torch.Tensor) -> torch.Tensor:
+        """``sum_n w[k, n] G_n`` for weights (n_sums, B): (n_sums, groups, out, in), the transpose of :meth:`inner_`.
+
+        Cost: ``n_sums * B * groups * out * in`` multiplications, and what forms the matrices, a chunk at a time.
+        """
+        groups, out, inp = self.shape
+        total = weights.new_zeros((len(weights), groups * out * inp))
+        for rows, matrices in self.matrix_chunks():
+            total.addmm_(weights[:, rows], matrices.flatten(1))
+        return total.view(-1, groups, out, inp)
+
     def rowwise_inner(self, vectors: torch.Tensor) -> torch.Tensor:
         """(B,) inner products of each row's gradient with its own ``vectors[n]`` (B, groups*out*in)."""
         return (self.matrix().flatten(1) * vectors).sum(1)

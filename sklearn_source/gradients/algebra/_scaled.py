@@ -49,6 +49,9 @@ class Scaled(RowGradient):
         """``<q, root * G> = <root * q, G>``: the gradient within meets the queries."""
         return self.gradient.inner_(queries * self.root.flatten(), out)
 
+    def combined(self, weights):
+        return self.gradient.combined(weights).mul_(self.root)
+
     def rowwise_inner(self, vectors):
         return self.gradient.rowwise_inner(vectors * self.root.flatten())
 

@@ -1,0 +1,95 @@
+"""The Fisher columns of a segment, all blocks of them at once: what couples layers."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from ..gradients.algebra import Scaled
+
+
+class JointRows:
+    """``R`` with ``R^T R`` the curvature of all parameters, in the coordinates of a fitted curvature.
+
+    Kept columns are brought into these coordinates once; columns that are streamed, or in the metric of an adaptive
+    optimizer, meet vectors that are decoded.
+
+    Parameters
+    ----------
+    bases : list of Basis, one per block
+        The coordinates.
+    kept : list of list of list of gradients, optional
+        Batches of blocks of columns, weights included.
+    stream : FisherStream, optional
+        In place of ``kept``: every column, in one pass for each product.
+    """
+
+    def __init__(self, bases, kept=None, stream=None):
+        self._stream, self._bases = stream, bases
+        self._penalties = [None for _ in bases]
+        in_bases = kept is not None and not any(isinstance(own[0], Scaled) for batch in kept for own in batch)
+        if in_bases:
+            kept = [
+                [[g.rotate_factors(b.left, b.right) for g in own] for own, b in zip(batch, bases)] for batch in kept
+            ]
+        self._kept, self._in_bases = kept, in_bases
+
+    def with_penalties(self, penalties):
+        """The same with a diagonal per block, None for none, in parameters' coordinates, added to ``R^T R``."""
+        self._penalties = penalties
+        return self
+
+    @functools.cached_property
+    def n_columns(self):
+        """How many columns, the length of what :meth:`push` gives."""
+        if self._kept is not None:
+            return sum(len(g) for batch in self._kept for g in batch[0])
+        stream = self._stream
+        return stream.n_rows * sum(len(next(iter(stream.columns(c)))[0]) for c in range(len(stream.checkpoints)))
+
+    def push(self, vectors):
+        """``R_b v_b`` of every block: list of tensor (n, n_columns), of vectors (n, groups, out, in)."""
+        flat = [v.flatten(1).contiguous() for v in self._decoded(vectors)]
+        parts = [[] for _ in flat]
+        for batch, root in self._batches():
+            for part, columns, v in zip(parts, batch, flat):
+                for gradient in columns:
+                    product = gradient.inner_(v, v.new_zeros((len(v), len(gradient))))
+                    part.append(product if root == 1 else product.mul_(root))
+        return [torch.cat(part, dim=1) for part in parts]
+
+    def pull(self, weights):
+        """``R^T w`` of weights (n, n_columns): list of tensor (n, groups, out, in), one per block."""
+        total, start = None, 0
+        for batch, root in self._batches():
+            for columns in zip(*batch):
+                own = weights[:, start : start + len(columns[0])]
+                start += len(columns[0])
+                parts = [gradient.combined(own if root == 1 else own * root) for gradient in columns]
+                total = parts if total is None else [t.add_(part) for t, part in zip(total, parts)]
+        return total if self._in_bases else [basis.encode(v) for basis, v in zip(self._bases, total)]
+
+    def penalised(self, block, vectors):
+        """The penalty's diagonal times vectors (n, groups, out, in) of one block; None where there is none."""
+        penalty = self._penalties[block]
+        if penalty is None:
+            return None
+        basis = self._bases[block]
+        return basis.encode(basis.inverse().encode(vectors) * penalty.to(vectors))
+
+    def _decoded(self, vectors):
+        return vectors if self._in_bases else [b.inverse().encode(v) for b, v in zip(self._bases, vectors)]
+
+    def _batches(self):
+        """Batches of blocks of columns, and what their products are multiplied by.
+
+        Columns come in one order: batch by batch, within it column by column.
+        """
+        if self._kept is not None:
+            yield from ((batch, 1.0) for batch in self._kept)
+            return
+        stream = self._stream
+        for c, weight in enumerate(stream.weights):
+            for batch in stream.columns(c):
+                yield batch, (float(weight) / stream.n_rows) ** 0.5

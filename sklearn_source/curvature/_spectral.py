@@ -1,0 +1,44 @@
+"""Functions of a curvature as methods ask for them: of its eigenvalues and what is added to these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class SpectralFunction:
+    """``phi(sigma, block) = function(sigma + shift[block], block)``: a function of ``H + shift``.
+
+    Read more in the :ref:`User Guide <add_curvature>`.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(s, block)`` of values ``s = sigma + shift``, a tensor, to one of that shape; ``block`` is None where
+        H couples them.
+    shifts : list of float, one per block
+        What a damping or a weight decay adds to the eigenvalues.
+    ridge : float, default=0
+        The function is about ``1 / (s + ridge)``: what is solved, where a curvature that couples its blocks improves on
+        one that does not.
+    """
+
+    function: Callable[[torch.Tensor, int | None], torch.Tensor]
+    shifts: Sequence[float]
+    ridge: float = 0.0
+
+    def __call__(self, values: torch.Tensor, block: int) -> torch.Tensor:
+        """``phi`` of eigenvalues of H."""
+        return self.function(values + self.shifts[block], block)
+
+    def resolvent(self, values: torch.Tensor, block: int) -> torch.Tensor:
+        """``1 / (sigma + shift + ridge)`` of eigenvalues of H."""
+        return inverse(values + (self.shifts[block] + self.ridge))
+
+
+def inverse(values: torch.Tensor) -> torch.Tensor:
+    """``1 / s``, and zero where ``s`` is: directions that no row moves have no gradients either."""
+    return torch.where(values > 0, 1 / values, torch.zeros_like(values))
