@@ -146,7 +146,7 @@ class _Space:
         return self._combined(self._coefficients(function))
 
     def share(self):
-        """``V a`` with ``V^T (H + shift + ridge) V a = V^T (M + shift + ridge) phi(M) v``: ``phi(M) v`` where H is M."""
+        """``V a`` with ``V^T (H + c) V a = V^T (M + c) phi(M) v``, c = shift + ridge: ``phi(M) v`` where H is M."""
         ridge = self._phi.ridge * torch.eye(len(self._blocks), dtype=torch.float64, device=self._H.device)
         asked = ((self._of_base() + ridge) @ self._sizes.unsqueeze(2)).squeeze(2)
         values, vectors = torch.linalg.eigh(self._H + ridge)
