@@ -217,6 +217,10 @@ class InfluenceFunctions(CurvatureAttribution):
     def _bytes_per_query(self):
         return super()._bytes_per_query() + self._bytes_for_functions([self._curvature])
 
+    def _reweighting(self, weights):
+        state = self._gradients.trained
+        return self._refit(state, self._index, self._system.scale(self._gradients.blocks), weights)
+
     def _terms(self, queries):
         curvature, roots, relative = self._curvature, self._system.roots, self._system.relative
         trained, unit = self._gradients.trained, -1.0 / len(self._index)

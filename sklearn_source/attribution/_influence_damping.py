@@ -108,6 +108,21 @@ class System:
     relative: list[float] | None = None
     dampings: list[float] | None = None
 
+    def scale(self, blocks):
+        """The inverse of what is added to H, in parameters' coordinates: floats or tensors, one per block."""
+        roots = self.roots or [p**0.5 for p in self.relative or [1.0] * len(blocks)]
+        penalty = self.penalty or [None] * len(blocks)
+        result = []
+        for root, shift, held, block in zip(roots, self.shifts, penalty, blocks):
+            added = shift if held is None else held + shift
+            if not (added > 0.0 if held is None else bool((added > 0).all())):
+                raise ValueError(
+                    f"nothing is added to the curvature of {block.name!r}, so that rows that are removed may leave "
+                    "directions without any: pass damping > 0"
+                )
+            result.append(root**2 / added)
+        return result
+
     def elementwise(self, blocks, like):
         """The same with all that is added as ``penalty``: for curvatures that take one number for all blocks."""
         ones = [torch.ones(block.shape, dtype=like.dtype, device=like.device) for block in blocks]

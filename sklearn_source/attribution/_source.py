@@ -17,6 +17,7 @@ from ..curvature import Curvature, Diagonal, Metric, resolve_curvature
 from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ._influence import AUTO_DAMPING
+from ._snapshots import snapshots
 from ._source_segment import DiagonalSegment, FittedSegment, SegmentSummary, mean_state, relative_rates
 from ._source_walk import walk_in_eigencoordinates, walk_in_parameters
 from ._training_assumptions import stage_position, warn_of_overshooting, warn_of_unequal_steps
@@ -293,6 +294,25 @@ class SourceAttribution(CurvatureAttribution):
     def _bytes_per_query(self):
         kept = (self.n_segments * len(self.trajectory_.stages) + 2) * super()._bytes_per_query()
         return kept + self._bytes_for_functions([segment.curvature for segment in self._fitted])
+
+    def _reweighting(self, weights):
+        """At every checkpoint, with the damping of the training up to it: the mean of their predictions."""
+        trajectory = self.trajectory_
+        if len(trajectory.stages) > 1:
+            return super()._reweighting(weights)
+        index = self._credited[0]
+
+        def penalty_of(state):
+            return self._penalty_curvature(index, [(state.parameters, state.buffers)], np.ones(1))
+
+        row_weights = self._row_weights(0, trajectory.stages[0].start, trajectory.n_steps)
+        predictions = [
+            self._refit(state, index, scale, weights, row_weights)
+            for state, scale in snapshots(trajectory, self._gradients, penalty_of)
+        ]
+        if not predictions:  # nothing was learned
+            return super()._reweighting(weights)
+        return lambda queries: sum(predict(queries) for predict in predictions) / len(predictions)
 
     def _terms(self, queries):
         if all(isinstance(segment, FittedSegment) and segment.roots is None for segment in self._fitted):

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..curvature import CURVATURES, Curvature, fit_curvature, resolve_curvature
+import numpy as np
+import torch
+
+from ..curvature import CURVATURES, Curvature, GaussNewtonRefit, fit_curvature, resolve_curvature
 from ..utils._compat import StrOptions, validate_parameters
 from ..utils._progress import progress
 from ._gradient import GradientAttribution
 from ._loss_penalty import penalty_curvature
+
+# Fisher columns that a solution for other weights of the rows is made of: the cube of it is the work.
+_REFIT_COLUMNS = 4096
 
 
 class CurvatureAttribution(GradientAttribution):
@@ -60,6 +66,52 @@ class CurvatureAttribution(GradientAttribution):
             row_weights=row_weights,
         )  # fmt: skip
         return fit_curvature(curvature, stream)
+
+    def _refit(self, state, index, scale, weights, row_weights=None):
+        """Changes by the Gauss-Newton solution for other weights of the rows ``index``, at one state.
+
+        Parameters
+        ----------
+        state : State
+        index : ndarray of int (n_rows,)
+            The rows that were trained on.
+        scale : list of (float or tensor (groups, out, in)), one per block
+            The inverse of what is added to H, elementwise.
+        weights : ndarray (n_groups, n_train)
+            Asked about, 1 as in training.
+
+        Returns
+        -------
+        predict : callable
+            Of :class:`Queries` to (n_query, n_groups).
+        """
+        curvature = resolve_curvature(self.curvature)
+        stream = curvature.stream(
+            self._network, self._gradients.engine, self._rows, index, [state], np.ones(1), keys=self._keys,
+            identified=self._identified, seed=self._seed, batch_size=self._gradients.rows_at_once,
+            row_weights=row_weights,
+        )  # fmt: skip
+        refit = GaussNewtonRefit(stream, _REFIT_COLUMNS, scale)
+        own = weights[:, index]
+        change = own - 1.0 if row_weights is None else (own - 1.0) * row_weights
+        vectors = self._sums_of_gradients(state, index, change / len(index))
+        changes = refit.push(vectors), vectors
+
+        def predict(queries):
+            encoded = queries.encoded(state, lambda blocks: [gradient.matrix() for gradient in blocks])
+            return -refit.forms((refit.push(encoded), encoded), changes, own)
+
+        return predict
+
+    def _sums_of_gradients(self, state, index, weights):
+        """``sum_m w[g, m] grad l_m`` at a state, one tensor (n_groups, groups, out, in) per block."""
+        total, size = None, self._gradients.batch_size
+        for start in range(0, len(index), size):
+            some = slice(start, start + size)
+            gradients = self._gradients.of_loss(*self._rows.batch(index[some]), state)
+            parts = [g.combined(torch.as_tensor(weights[:, some]).to(g.tensors()[-1])) for g in gradients]
+            total = parts if total is None else [t.add_(part) for t, part in zip(total, parts)]
+        return total
 
     def _bytes_for_functions(self, fitted):
         """Bytes that functions of fitted curvatures hold per query: those of the largest."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..loss import resolve_measurement
 from ..utils._config import bytes_for
@@ -13,6 +15,7 @@ from ..utils._progress import progress
 from ._loss_penalty import check_penalty
 from ._network_attribution import NetworkAttribution
 from ._queries import Queries
+from ._reweighting import row_weights_asked
 from ._row_gradients import BatchGradients, RowGradients
 from ._terms import term_scores
 from ._trainable import mark_trained
@@ -95,6 +98,66 @@ class GradientAttribution(NetworkAttribution):
                 total[:, torch.as_tensor(used)] += part
             training.keep_only(terms[number + 1].checkpoints if number + 1 < len(terms) else [])
         return total
+
+    def predict_reweighting(
+        self, X: Any, y: Any = None, *, groups: Any = None, weights: Any = None, renormalize: bool = True
+    ) -> NDArray[np.float64]:
+        """How far measurements go where groups of rows are removed, or rows weigh otherwise, and training is redone.
+
+        Scores are derivatives, and sums of them leave out what rows of a group do together: those that support a query
+        support each other, so that removing them together does more than the sum says. Methods with a curvature
+        (:class:`~sklearn_source.SourceAttribution`, :class:`~sklearn_source.InfluenceFunctions`) solve for the new
+        weights, with the curvature that the rows take along; others sum their scores
+        (:func:`~sklearn_source.metrics.first_order_change`).
+
+        Read more in the :ref:`User Guide <removal>`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_query, ...)
+            The queries.
+        y : array-like, optional
+            Their targets, where the measurement needs them.
+        groups : dict of str to array-like, array-like of shape (n_train,), or list of array-like, optional
+            Rows to remove, a group at a time: as :func:`~sklearn_source.inspection.group_influence` takes them.
+        weights : array-like of shape (n_groups, n_train) or (n_train,), optional
+            In place of groups: what every row weighs, 1 as in training, 0 for a row that is away.
+        renormalize : bool, default=True
+            Whether the loss is a mean over the rows by their weights, as of a training on the rows left. False: the
+            rows left keep their weight 1/N.
+
+        Returns
+        -------
+        change : ndarray of shape (n_query, n_groups), float64
+            The measurement after, minus before, in its unit: negative where it falls. Transposed, it is ``predicted``
+            of :func:`~sklearn_source.metrics.group_effect_score`.
+
+        Raises
+        ------
+        ValueError
+            If both or neither of groups and weights are given, or leave no rows to train on.
+        """
+        with self._exclusive():
+            asked = row_weights_asked(groups, weights, self.n_train_, renormalize)
+            n_query, chunks = self._query_chunks(X, y)
+            predict = self._reweighting(asked)
+            change = np.zeros((n_query, len(asked)))
+            for chunk, rows, index in chunks:
+                queries = Queries(self._gradients, rows, index, self._measure, n_met=self.n_train_)
+                change[chunk] = predict(queries).cpu().numpy()
+        return change
+
+    def _reweighting(self, weights):
+        """A function of :class:`Queries` to their changes (n_query, n_groups) for ``weights`` (n_groups, n_train)."""
+        change = torch.as_tensor(weights - 1.0)
+
+        def first_order(queries):
+            total = 0.0
+            for columns, scores in self._score_batches(self._terms(queries), len(queries)):
+                total = total + scores.double().cpu() @ change[:, columns].T
+            return total
+
+        return first_order
 
     def _credited_scores(self, term, training, index, rowwise=False):
         """:func:`term_scores` for the training rows ``index``, zero for those the term does not credit."""

@@ -238,6 +238,11 @@ class NetworkAttribution(BaseAttribution):
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _query_batches(self, X, y):
+        n_query, chunks = self._query_chunks(X, y)
+        return n_query, ((chunk, self._prepare_queries(rows, index, self._measure)) for chunk, rows, index in chunks)
+
+    def _query_chunks(self, X, y):
+        """Validated queries, parted by what fits in memory: how many, and (their places, rows, their indices)."""
         X, y = read(self, self.net_, X, y, reset=False)
         rows = self._network.prepare_queries(*cast_like_training(X, y, self._form, self._y_shape))
         if self._measure.needs_y and not rows.has_y:
@@ -250,9 +255,7 @@ class NetworkAttribution(BaseAttribution):
         size = max(1, min(self._query_chunk, self._queries_at_once()))
         chunks = even_chunks(len(rows), size)
         chunks = progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")
-        return len(rows), (
-            (chunk, self._prepare_queries(rows, np.arange(chunk.start, chunk.stop), self._measure)) for chunk in chunks
-        )
+        return len(rows), ((chunk, rows, np.arange(chunk.start, chunk.stop)) for chunk in chunks)
 
     def _queries_at_once(self):
         """Queries whose vectors fit in memory together."""

@@ -18,6 +18,7 @@ from ._fisher import FisherStream, Metric, choose_fisher
 from ._gram import GramCurvature
 from ._identity import Identity
 from ._kfac import KFAC
+from ._refit import GaussNewtonRefit
 from ._registry import CURVATURES, resolve_curvature
 from ._rotation import decode_queries_or_rotate_rows
 from ._spectral import SpectralFunction, inverse
@@ -32,6 +33,7 @@ __all__ = [
     "ExactGaussNewton",
     "FisherStream",
     "FittedCurvature",
+    "GaussNewtonRefit",
     "GramCurvature",
     "Identity",
     "KFAC",

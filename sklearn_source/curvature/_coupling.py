@@ -44,6 +44,6 @@ def fit_curvature(curvature: Curvature, stream: FisherStream) -> FittedCurvature
         size = curvature.max_rows
         if size == "auto":
             size = columns_that_fit(stream, _COLUMNS[curvature.coupling], bytes_for("joint_rows"))
-        rows = JointRows(fitted.bases, kept=list(FisherSample(stream, size)))
+        rows = JointRows(fitted.bases, kept=[batch for batch, _ in FisherSample(stream, size).batches()])
     n_iter = curvature.n_iter if curvature.coupling == "krylov" else 0
     return CoupledCurvature(fitted, rows.with_penalties(stream.penalties), n_iter)

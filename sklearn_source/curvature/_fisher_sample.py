@@ -55,8 +55,15 @@ class FisherSample:
             parts.append(torch.stack([v.double().flatten(1).square().sum(1) for v in columns], dim=1).cpu())
         return torch.cat(parts).numpy()
 
-    def __iter__(self):
-        """Yield per batch of drawn columns the gradients, one per block, whose outer products sum to H."""
+    def batches(self):
+        """Drawn columns, some at a time, whose outer products sum to H.
+
+        Yields
+        ------
+        gradients : list over blocks of lists of one gradient
+        rows : ndarray of int (n_columns,)
+            Positions among the stream's rows.
+        """
         stream = self._stream
         for c, (rows, columns, weights, _) in enumerate(self._chosen):
             if not len(rows):
@@ -71,7 +78,7 @@ class FisherSample:
                     for number, column in enumerate(stream.cotangents(c, capture.output, x, y, rows[some])):
                         own = np.where(columns[some] == number, factors[some], 0.0)
                         cotangent += column * torch.as_tensor(own).to(column).reshape(-1, *[1] * (column.ndim - 1))
-                    yield stream.in_metric([[gradient] for gradient in capture.pull(cotangent)])
+                    yield stream.in_metric([[gradient] for gradient in capture.pull(cotangent)]), rows[some]
 
 
 def columns_that_fit(stream, size, n_bytes):

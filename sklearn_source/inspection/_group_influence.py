@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from ..metrics import first_order_change, student_interval
-from ..rows import row_indices
+from ..rows import group_masks
 from ..utils._argument_checks import check_confidence
 from ._score_chunks import check_attribution, score_chunks
 
@@ -128,7 +128,7 @@ def group_influence(
             f"expected several estimators for uncertainty={uncertainty!r}, got one: fit the method to networks "
             "trained with other seeds, or pass uncertainty='rows'"
         )
-    names, masks = _group_masks(groups, estimators[0].n_train_)
+    names, masks = group_masks(groups, estimators[0].n_train_)
     sizes = masks.sum(axis=1)
     chunk_sums, chunk_errors, chunk_removals = [], [], []
     for chunk in zip(*(score_chunks(e, X_query, y_query) for e in estimators)):
@@ -181,40 +181,3 @@ def _combined_error(sources):
     weight = sum(error**4 / np.maximum(freedom, 1) for error, freedom in sources)
     freedom = np.divide(variance**2, weight, out=np.ones_like(variance), where=weight > 0)
     return np.sqrt(variance), freedom
-
-
-def _group_masks(groups, n_train):
-    """Names of the groups, a list, and their rows, masks (n_groups, n_train), from groups as the user gives them."""
-    if isinstance(groups, Mapping):
-        names, members = list(groups), list(groups.values())
-    else:
-        labels = groups if isinstance(groups, (list, tuple)) else np.asarray(groups)
-        if isinstance(labels, np.ndarray) and labels.ndim == 0:
-            raise ValueError(
-                "expected groups as a dict from names to rows, a label for each training row, or rows of one group "
-                f"after the other, got {groups!r}"
-            )
-        if len(labels) and all(np.ndim(label) == 0 for label in labels):
-            return _masks_by_label(np.asarray(labels), n_train)
-        names, members = list(range(len(labels))), list(labels)
-    if not members:
-        raise ValueError("expected at least one group, got none")
-    masks = np.zeros((len(members), n_train), dtype=bool)
-    for mask, name, rows in zip(masks, names, members):
-        mask[row_indices(rows, n_train, f"group {name!r}")] = True
-        if not mask.any():
-            raise ValueError(f"expected rows in every group, got none in group {name!r}")
-    return names, masks
-
-
-def _masks_by_label(labels, n_train):
-    """Names and masks (n_groups, n_train) of a group for each value among labels (n_train,)."""
-    if labels.shape != (n_train,):
-        raise ValueError(f"expected a label for each of {n_train} training rows, got {len(labels)}")
-    try:
-        values, inverse = np.unique(labels, return_inverse=True)
-    except TypeError as error:
-        raise ValueError(
-            f"expected labels of one kind, which can be sorted ({error}): name the rows that have none too"
-        ) from error
-    return values.tolist(), inverse[None] == np.arange(len(values))[:, None]

@@ -10,6 +10,7 @@ from ._count import count_rows
 from ._draw_counter import DrawCounter
 from ._draw_weights import draw_weights
 from ._fingerprint import row_hashes
+from ._groups import group_masks
 from ._indices import row_indices
 from ._matching import require_same_rows
 from ._multiple_inputs import has_multiple_inputs
@@ -33,6 +34,7 @@ __all__ = [
     "cast_like_training",
     "count_rows",
     "draw_weights",
+    "group_masks",
     "has_multiple_inputs",
     "is_array_like",
     "list_to_array",

@@ -1,0 +1,130 @@
+"""The Gauss-Newton solution for other weights of the rows: what rows of a group do together."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..gradients.algebra import Factored, add_pairs, even_chunks, to_meet
+from ._fisher_sample import FisherSample
+
+# Bytes of the formed gradients that meet the others at a time.
+_FORMED_BYTES = 256 * 2**20
+
+
+class GaussNewtonRefit:
+    """``u^T (H_w + D)^-1 v`` where ``H_w = (1/N) sum_m w_m H_m`` for any weights w of the rows.
+
+    With ``R`` Fisher columns of the rows, ``H = R^T R``, and ``K = R D^-1 R^T``,
+
+        u^T (H_w + D)^-1 v = u^T D^-1 v - (R D^-1 u)^T (W^-1 + K)^-1 (R D^-1 v)
+
+    (Woodbury), rows of weight zero left away: all layers are coupled, and each removed row takes along the curvature
+    that it held.
+
+    Parameters
+    ----------
+    stream : FisherStream
+        Of one checkpoint, in no metric.
+    size : int
+        Fisher columns, about, that stand for all of them.
+    scale : list of (float or tensor (groups, out, in)), one per block
+        ``D^-1``: nonnegative.
+    """
+
+    def __init__(self, stream, size, scale):
+        self._scale = scale
+        batches = list(FisherSample(stream, size).batches())
+        self._columns = [[column for (column,) in batch] for batch, _ in batches]
+        self._rows = np.concatenate([rows for _, rows in batches]) if batches else np.zeros(0, dtype=int)
+        self._K = self._gram().double()
+        self._inverses = {}
+
+    def push(self, vectors):
+        """``R D^-1 v`` of vectors (n, groups, out, in), one tensor per block: (n, n_columns) in float64."""
+        scaled = [(v * s).flatten(1).contiguous() for v, s in zip(vectors, self._scale)]
+        parts = []
+        for columns in self._columns:
+            out = scaled[0].new_zeros((len(scaled[0]), len(columns[0])))
+            for v, column in zip(scaled, columns):
+                column.inner_(v, out)
+            parts.append(out)
+        return torch.cat(parts, dim=1).double() if parts else scaled[0].new_zeros((len(scaled[0]), 0)).double()
+
+    def inner(self, first, second):
+        """``u^T D^-1 v`` of two sets of vectors: (n_first, n_second) in float64."""
+        return sum((u * s).flatten(1).double() @ v.flatten(1).double().T for u, v, s in zip(first, second, self._scale))
+
+    def forms(self, queries, changes, weights):
+        """``u_q^T (H_w + D)^-1 v_g`` for each g with weights of its own.
+
+        Parameters
+        ----------
+        queries, changes : pair (inner products with columns, from :meth:`push`; vectors)
+            The queries u (n_query, ...), and the v (n_groups, ...).
+        weights : ndarray of shape (n_groups, n_rows)
+            Of the stream's rows; 1 as in training.
+
+        Returns
+        -------
+        forms : Tensor (n_query, n_groups), float64
+        """
+        (on_queries, u), (on_changes, v) = queries, changes
+        result = self.inner(u, v)
+        for g, own in enumerate(weights):
+            w = own[self._rows]
+            kept = torch.as_tensor(w > 0)
+            solved = self._solve(w, kept, on_changes[g].cpu()).to(result.device)
+            result[:, g] -= on_queries @ solved
+        return result
+
+    def _solve(self, w, kept, right):
+        """``(W^-1 + K)^-1 r`` on the columns kept, zeros elsewhere."""
+        solved = torch.zeros_like(right)
+        values = np.unique(w[w > 0])
+        removed = ~kept
+        if len(values) == 1 and int(removed.sum()) < len(w) // 3:  # the inverse of a part, from that of the whole
+            inverse = self._inverse_of_all(float(values[0]))
+            solved = inverse @ torch.where(kept, right, 0.0)
+            if removed.any():
+                solved -= inverse[:, removed] @ torch.linalg.solve(inverse[removed][:, removed], solved[removed])
+            return torch.where(kept, solved, 0.0)
+        if kept.any():
+            matrix = self._K[kept][:, kept] + torch.diag(torch.as_tensor(1.0 / w[kept.numpy()]))
+            factor = torch.linalg.cholesky(matrix)
+            solved[kept] = torch.cholesky_solve(right[kept].unsqueeze(1), factor).squeeze(1)
+        return solved
+
+    def _inverse_of_all(self, weight):
+        key = round(weight, 12)
+        if key not in self._inverses:
+            self._inverses = {key: torch.linalg.inv(self._K + torch.eye(len(self._K)).double() / weight)}
+        return self._inverses[key]
+
+    def _gram(self):
+        """``R D^-1 R^T`` on the CPU."""
+        bounds = np.cumsum([0] + [len(columns[0]) for columns in self._columns])
+        gram = torch.zeros(bounds[-1], bounds[-1], dtype=torch.float64)
+        for i, left in enumerate(self._columns):
+            formed = sum(np.prod(column.shape) * column.tensors()[-1].element_size() for column in left)
+            for some in even_chunks(len(left[0]), _FORMED_BYTES // max(int(formed), 1)):
+                scaled = [to_meet([column[some]], scale) for column, scale in zip(left, self._scale)]
+                for j in range(i + 1):
+                    part = self._meet(scaled, self._columns[j]).cpu()
+                    lines = slice(bounds[i] + some.start, bounds[i] + some.stop)
+                    columns = slice(bounds[j], bounds[j + 1])
+                    gram[lines, columns] = part
+                    if j < i:
+                        gram[columns, lines] = part.T
+        return (gram + gram.T) / 2
+
+    def _meet(self, scaled, columns):
+        like = columns[0].tensors()[-1]
+        out = torch.zeros(len(scaled[0]), len(columns[0]), dtype=torch.float64, device=like.device)
+        for left, right in zip(scaled, columns):
+            part = like.new_zeros(out.shape)
+            if isinstance(left, Factored):
+                out += add_pairs(part, left, right)
+            else:
+                out += right.inner_(left, part)
+        return out
