@@ -16,6 +16,7 @@ from ..base import CurvatureAttribution
 from ..curvature import Curvature, Diagonal, Metric, resolve_curvature
 from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
+from ..utils._warnings import warn
 from ._influence import AUTO_DAMPING
 from ._snapshots import snapshots
 from ._source_segment import DiagonalSegment, FittedSegment, SegmentSummary, mean_state, relative_rates
@@ -299,6 +300,10 @@ class SourceAttribution(CurvatureAttribution):
         """At every checkpoint, with the damping of the training up to it: the mean of their predictions."""
         trajectory = self.trajectory_
         if len(trajectory.stages) > 1:
+            warn(
+                "the training was in several stages, for which there is no solution with other weights of the rows: "
+                "predicted is the sum of scores"
+            )
             return super()._reweighting(weights)
         index = self._credited[0]
 

@@ -1,0 +1,178 @@
+"""What removing groups of rows does: a ridge regression solved again, and dense matrices at every snapshot."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skorch import NeuralNetClassifier, NeuralNetRegressor
+from torch import nn
+
+from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
+from sklearn_source.curvature import EKFAC
+from sklearn_source.metrics import first_order_change
+from tests.attribution._runs import relative
+
+DECAY = 0.2
+GROUPS = {"first": [0, 1, 2], "one": [7], "many": np.arange(12) % 2 == 0}
+
+
+@pytest.fixture(scope="module")
+def ridge():
+    """A converged ridge regression, and what its solution on some of the rows puts out."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 4))
+    y = X @ rng.normal(size=(4, 1)) + 0.5 * rng.normal(size=(12, 1))
+    torch.manual_seed(0)
+    net = NeuralNetRegressor(
+        nn.Linear(4, 1, bias=False, dtype=torch.float64), lr=0.1, max_epochs=600, batch_size=-1, train_split=None,
+        optimizer__weight_decay=DECAY, verbose=0, callbacks=[TrajectoryRecorder(n_checkpoints=2)],
+    ).fit(X, y)  # fmt: skip
+    X_query = rng.normal(size=(3, 4))
+
+    def solved(weights):
+        H = 2 / len(X) * X.T @ (weights[:, None] * X) + DECAY * np.eye(4)
+        return (X_query @ np.linalg.solve(H, 2 / len(X) * X.T @ (weights[:, None] * y)))[:, 0]
+
+    return net, X, y, X_query, solved
+
+
+def test_a_ridge_regression_is_solved_again(ridge):
+    net, X, y, X_query, solved = ridge
+    method = InfluenceFunctions(damping=0.0).fit(net, X, y)
+    before = solved(np.ones(len(X)))
+    change = method.predict_reweighting(X_query, groups=GROUPS)
+    for g, rows in enumerate(GROUPS.values()):
+        kept = np.ones(len(X))
+        kept[rows] = 0.0
+        np.testing.assert_allclose(change[:, g], solved(kept * len(X) / kept.sum()) - before, rtol=1e-4, atol=1e-7)
+        summed = method.predict_reweighting(X_query, groups=[rows], renormalize=False)
+        np.testing.assert_allclose(summed[:, 0], solved(kept) - before, rtol=1e-4, atol=1e-7)
+    # First order is not that.
+    masks = np.ones((1, len(X)), dtype=bool)
+    masks[0, GROUPS["first"]] = False
+    linear = first_order_change(method.transform(X_query), masks)[0]
+    assert relative(linear, change[:, 0]) > 0.1
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0, 3), min_size=12, max_size=12).filter(lambda w: sum(w) > 1))
+def test_any_weights(ridge, weights):
+    net, X, y, X_query, solved = ridge
+    method = InfluenceFunctions(damping=0.0).fit(net, X, y)
+    change = method.predict_reweighting(X_query, weights=weights, renormalize=False)
+    expected = solved(np.asarray(weights)) - solved(np.ones(len(X)))
+    np.testing.assert_allclose(change[:, 0], expected, rtol=1e-4, atol=1e-7)
+
+
+def deep(optimizer=torch.optim.SGD, **options):
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(14, 3))
+    y = (X[:, 0] * X[:, 1] > 0).astype(np.int64) + (X[:, 2] > 1)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    net = NeuralNetClassifier(
+        module, criterion=nn.CrossEntropyLoss, optimizer=optimizer, max_epochs=6, batch_size=7, train_split=None,
+        verbose=0, callbacks=[TrajectoryRecorder(n_checkpoints=3)], **options,
+    )  # fmt: skip
+    return net.fit(X, y), X, y, rng.normal(size=(4, 3))
+
+
+def flat(gradients):
+    return torch.cat([g.flatten() for g in gradients])
+
+
+def dense_change(net, X, y, X_query, checkpoint, added, weights, names):
+    """``-v^T (H_w + added)^-1 sum_m (w_m - 1) g_m / N`` at a checkpoint, from autograd, for the classes predicted last."""
+    module = copy.deepcopy(net.module_)
+    with torch.no_grad():
+        classes = module(torch.as_tensor(X_query)).argmax(1)
+    module.load_state_dict({**module.state_dict(), **checkpoint.parameters})
+    parameters = [dict(module.named_parameters())[name] for name in names]
+    H, change = 0.0, 0.0
+    for x, label, w in zip(torch.as_tensor(X), y, weights):
+        output = module(x[None])[0]
+        J = torch.stack([flat(torch.autograd.grad(o, parameters, retain_graph=True)) for o in output])
+        p = output.softmax(0).detach()
+        H = H + w * J.T @ (torch.diag(p) - torch.outer(p, p)) @ J / len(X)
+        change = change + (w - 1) * J.T @ (p - nn.functional.one_hot(torch.tensor(label), 3)) / len(X)
+    solved = torch.linalg.solve(H + torch.diag(added), change)
+    values = []
+    for x, label in zip(torch.as_tensor(X_query), classes):
+        output = module(x[None])[0]
+        others = torch.cat([output[:label], output[label + 1 :]])
+        v = flat(torch.autograd.grad(output[label] - others.logsumexp(0), parameters))
+        values.append(-float(v @ solved))
+    return np.array(values)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "Adam"])
+def test_dense_matrices_at_every_snapshot(optimizer):
+    """Damped by what the training up to each has come to: one over the sum of rates, times its preconditioner."""
+    rate, decay = {"SGD": 0.5}.get(optimizer, 0.02), 0.1
+    net, X, y, X_query = deep(getattr(torch.optim, optimizer), lr=rate, optimizer__weight_decay=decay)
+    method = SourceAttribution(n_segments=1, curvature=EKFAC(fisher="exact")).fit(net, X, y)
+    weights = np.ones((2, len(X)))
+    weights[0, [1, 4, 5]] = 0.0
+    weights[1, 2:5] = [0.5, 2.0, 0.0]
+    change = method.predict_reweighting(X_query, weights=weights)
+    trajectory = method.trajectory_
+    names = list(trajectory.checkpoints[-1].parameters)
+    expected = []
+    scaled = weights * len(X) / weights.sum(1, keepdims=True)
+    for checkpoint in trajectory.checkpoints[1:]:
+        h = trajectory.integrated_learning_rate(0, checkpoint.step)[names[0]]
+        if optimizer == "SGD":
+            added = torch.full((sum(v.numel() for v in checkpoint.parameters.values()),), 1 / h + decay).double()
+        else:
+            P = []
+            for name in names:
+                own = checkpoint.optimizer_state[name]
+                P.append(1 / ((own["exp_avg_sq"] / (1 - 0.999 ** float(own["step"]))).sqrt() + 1e-8).flatten())
+            P = torch.cat(P).double()
+            added = (1 / h + decay) / P if optimizer == "AdamW" else 1 / (h * P) + decay
+        expected.append([dense_change(net, X, y, X_query, checkpoint, added, w, names) for w in scaled])
+    np.testing.assert_allclose(change, np.mean(expected, axis=0).T, rtol=1e-5, atol=1e-8)
+
+
+def test_first_order_without_curvature_and_in_several_stages():
+    net, X, y, X_query = deep()
+    method = TracIn().fit(net, X, y)
+    kept = np.ones((1, len(X)), dtype=bool)
+    kept[0, :3] = False
+    change = method.predict_reweighting(X_query, groups=[[0, 1, 2]])
+    np.testing.assert_allclose(change.T, first_order_change(method.transform(X_query), kept), rtol=1e-5, atol=1e-7)
+    net.partial_fit(X, y)
+    staged = SourceAttribution(n_segments=1).fit(net, X, y)
+    with pytest.warns(UserWarning, match="several stages"):
+        change = staged.predict_reweighting(X_query, groups=[[0, 1, 2]])
+    np.testing.assert_allclose(change.T, first_order_change(staged.transform(X_query), kept), rtol=1e-4, atol=1e-6)
+
+
+def test_a_sample_of_columns_comes_near(ridge):
+    net, X, y, X_query, solved = ridge
+    method = InfluenceFunctions(damping=0.0).fit(net, X, y)
+    whole = method.predict_reweighting(X_query, groups=GROUPS)
+    assert whole.shape == (3, 3)
+    one = method.predict_reweighting(X_query[:1], groups=[GROUPS["one"]])
+    np.testing.assert_allclose(one[0, 0], whole[0, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "expected either groups, to be removed, or weights of all rows, got neither"),
+        ({"groups": [[0]], "weights": np.ones(12)}, "got both"),
+        ({"weights": np.ones((2, 5))}, r"expected weights of shape \(n_groups, n_train\)"),
+        ({"weights": -np.ones(12)}, "finite and not negative"),
+        ({"groups": [np.ones(12, dtype=bool)]}, "rows that are left to train on"),
+    ],
+)
+def test_what_cannot_be_asked(ridge, options, message):
+    net, X, y, X_query, _ = ridge
+    with pytest.raises(ValueError, match=message):
+        InfluenceFunctions(damping=0.0).fit(net, X, y).predict_reweighting(X_query, **options)
