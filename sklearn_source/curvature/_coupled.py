@@ -146,11 +146,17 @@ class _Space:
         return self._combined(self._coefficients(function))
 
     def share(self):
-        """``V a`` with ``V^T (H + c) V a = V^T (M + c) phi(M) v``, c = shift + ridge: ``phi(M) v`` where H is M."""
-        ridge = self._phi.ridge * torch.eye(len(self._blocks), dtype=torch.float64, device=self._H.device)
-        asked = ((self._of_base() + ridge) @ self._sizes.unsqueeze(2)).squeeze(2)
-        values, vectors = torch.linalg.eigh(self._H + ridge)
-        solved = inverse(values.clamp_min(0)).unsqueeze(2) * (vectors.mT @ asked.unsqueeze(2))
+        """``V a`` with ``V^T (H + shift + ridge) V a = V^T v``: how far to go along each block's part of ``phi(M) v``.
+
+        The ridge of a block is the one with which its part of ``phi(M) v`` solves this for H = M: none is needed where
+        phi is an inverse, about ``1/h`` where it is an integral over the training.
+        """
+        inner = torch.stack(self._inner, dim=1)
+        met = self._of_base().diagonal(dim1=1, dim2=2)
+        sizes = self._sizes.clamp_min(torch.finfo(torch.float64).tiny)
+        ridge = (inner / sizes - met).clamp_min(0.0)
+        values, vectors = torch.linalg.eigh(self._H + torch.diag_embed(ridge))
+        solved = inverse(values.clamp_min(0)).unsqueeze(2) * (vectors.mT @ inner.unsqueeze(2))
         return self._combined((vectors @ solved).squeeze(2))
 
     def correct(self, phi):
