@@ -14,10 +14,9 @@ from skorch import NeuralNet
 from ..base import CurvatureAttribution, Term
 from ..curvature import (
     Curvature,
+    Inverse,
     Metric,
-    SpectralFunction,
     decode_queries_or_rotate_rows,
-    inverse,
     resolve_curvature,
 )
 from ..trajectory import TrajectoryRecorder, verify_stages
@@ -228,9 +227,7 @@ class InfluenceFunctions(CurvatureAttribution):
             encoded = times(queries.encoded(trained, curvature.encode), relative, 0.5)
         else:
             encoded = queries.encoded(trained, lambda g: curvature.encode([b.matrix() * r for b, r in zip(g, roots)]))
-        encoded = [
-            v.mul_(unit) for v in curvature.scale_(SpectralFunction(lambda s, _: inverse(s), self._shifts), encoded)
-        ]
+        encoded = [v.mul_(unit) for v in curvature.scale_(Inverse(self._shifts), encoded)]
         if roots is not None:  # a metric of its own for every element: the vectors are parameters' gradients
             values = [(v * r).reshape(v.shape[0], -1) for v, r in zip(curvature.decode(encoded), roots)]
             return [Term([trained], np.ones(1), values, None, self._mask)]

@@ -37,7 +37,7 @@ class SourceAttribution(CurvatureAttribution):
     ----------
     net : skorch.NeuralNet or FrozenEstimator of one, optional
         The network. Frozen: used as it is. Bare: a clone is trained on the data of ``fit``. None: given to ``fit``.
-    n_segments : int, default=3
+    n_segments : int, default=1
         Segments per training stage. Each needs at least one recorded checkpoint of its own.
     curvature : {"ekfac", "kfac", "diagonal", "identity", "exact"} or Curvature, default="ekfac"
         How the Gauss-Newton matrix is represented and estimated. A name stands for :class:`~.curvature.EKFAC`,
@@ -148,7 +148,7 @@ class SourceAttribution(CurvatureAttribution):
         self,
         net: NeuralNet | FrozenEstimator | None = None,
         *,
-        n_segments: int = 3,
+        n_segments: int = 1,
         curvature: str | Curvature = "ekfac",
         averaging: Literal["statistics", "parameters"] = "statistics",
         quadrature: Literal["trapezoid", "right"] = "trapezoid",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..base import State
-from ..curvature import SpectralFunction, inverse
+from ..curvature import Inverse, SpectralFunction
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 # Rates are compared with the largest one; a parameter that did not move in a segment still needs a positive metric.
@@ -166,7 +166,7 @@ class DiagonalSegment:
     def integrated_and_propagated(self, vectors, *, propagate):
         """``F v``, and ``S v`` unless ``propagate`` is false, of ``v`` and in parameters' coordinates."""
         lost = [-torch.expm1(-rate) * v for rate, v in zip(self.rates, vectors)]  # (1 - S) v
-        integrated = self.curvature.apply(SpectralFunction(lambda s, _: inverse(s), self.damping), lost)
+        integrated = self.curvature.apply(Inverse(self.damping), lost)
         return integrated, [v - change for v, change in zip(vectors, lost)] if propagate else None
 
     def quantiles(self):

@@ -21,7 +21,7 @@ from ._kfac import KFAC
 from ._refit import GaussNewtonRefit
 from ._registry import CURVATURES, resolve_curvature
 from ._rotation import decode_queries_or_rotate_rows
-from ._spectral import SpectralFunction, inverse
+from ._spectral import Inverse, SpectralFunction
 
 __all__ = [
     "CURVATURES",
@@ -36,13 +36,13 @@ __all__ = [
     "GaussNewtonRefit",
     "GramCurvature",
     "Identity",
+    "Inverse",
     "KFAC",
     "Metric",
     "SpectralFunction",
     "choose_fisher",
     "decode_queries_or_rotate_rows",
     "fit_curvature",
-    "inverse",
     "moments",
     "resolve_curvature",
 ]

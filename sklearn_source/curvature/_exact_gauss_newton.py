@@ -10,7 +10,9 @@ import torch
 from ._base import Curvature
 from ._cache import kept_fit
 from ._fisher import FisherStream, require_finite
+from ._fisher_sample import FisherSample
 from ._gram import GramCurvature
+from ._sampled_gauss_newton import SampledGaussNewton
 
 # Rows of the stacked root whose Gram matrix is decomposed: beyond this the cube of it is out of reach.
 MAX_ROOT_ROWS = 12_000
@@ -28,6 +30,9 @@ class ExactGaussNewton(Curvature):
         the true targets. ``"auto"``: exact for at most 16 outputs per row, else sampled.
     n_samples : int, default=1
         Draws per row for ``fisher="sampled"``. Their seed is the ``random_state`` of the method.
+    max_rows : int, optional
+        Fisher columns, about, that stand for all, drawn from all rows and checkpoints by their share of the curvature:
+        some thousand are most of what there is in a network that fits. None: all of them.
     memory : str, path or joblib.Memory, optional
         Where whole curvatures are kept for later fits.
 
@@ -35,7 +40,9 @@ class ExactGaussNewton(Curvature):
     -----
     ``H = R^T R`` with one row of ``R`` for every training row, Fisher column and checkpoint, through the Gram matrix
     ``R R^T``. One damping, and one product of weight decay and learning rate, for all parameters. Cost: dense per-row
-    gradients of all columns, then the cube of their number, which may be 12,000 at most.
+    gradients of all columns, then the cube of their number, which may be 12,000 at most. With ``max_rows``: one forward
+    pass over the rows, a gradient for every column drawn, the cube of ``max_rows``, and ``2 max_rows`` products with
+    all parameters for each query; no memory= then.
     """
 
     def __init__(
@@ -43,13 +50,15 @@ class ExactGaussNewton(Curvature):
         *,
         fisher: str = "auto",
         n_samples: int = 1,
+        max_rows: int | None = None,
         memory: str | PathLike | joblib.Memory | None = None,
     ):
         self.fisher = fisher
         self.n_samples = n_samples
+        self.max_rows = max_rows
         self.memory = memory
 
-    def fit(self, stream: FisherStream) -> GramCurvature:
+    def fit(self, stream: FisherStream) -> GramCurvature | SampledGaussNewton:
         """One pass over the stream; see :meth:`Curvature.fit`.
 
         Raises
@@ -57,7 +66,10 @@ class ExactGaussNewton(Curvature):
         ValueError
             If the Gram matrix would have more than 12,000 rows, or gradients are not finite.
         """
-        return kept_fit(self._fit, self, stream)
+        if self.max_rows is None:
+            return kept_fit(self._fit, self, stream)
+        batches = [[column for (column,) in batch] for batch, _ in FisherSample(stream, self.max_rows).batches()]
+        return SampledGaussNewton(batches, [block.shape for block in stream.blocks], stream.penalties)
 
     def _fit(self, stream):
         penalty = [] if stream.metric is None else [d for d in stream.metric.penalty if d is not None]
@@ -74,7 +86,7 @@ class ExactGaussNewton(Curvature):
                         f"{stream.n_rows} x {len(batch[0])} x {len(stream.weights)}"
                         + (f", and {extra} parameters with decay in a metric," if extra else "")
                         + f" = {total}, and takes at most {MAX_ROOT_ROWS}: it is meant for small problems. Use "
-                        "curvature='ekfac'"
+                        "curvature=ExactGaussNewton(max_rows=4096) or 'ekfac'"
                     )
                 blocks = [torch.cat([g.matrix().flatten(1) for g in columns]) for columns in batch]
                 for block, flat in zip(stream.blocks, blocks):

@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..gradients.algebra import Factored, add_pairs, even_chunks, to_meet
+from ._dual import gram
 from ._fisher_sample import FisherSample
-
-# Bytes of the formed gradients that meet the others at a time.
-_FORMED_BYTES = 256 * 2**20
 
 
 class GaussNewtonRefit:
@@ -37,7 +34,7 @@ class GaussNewtonRefit:
         batches = list(FisherSample(stream, size).batches())
         self._columns = [[column for (column,) in batch] for batch, _ in batches]
         self._rows = np.concatenate([rows for _, rows in batches]) if batches else np.zeros(0, dtype=int)
-        self._K = self._gram().double()
+        self._K = gram(self._columns, scale)
         self._inverses = {}
 
     def push(self, vectors):
@@ -100,31 +97,3 @@ class GaussNewtonRefit:
         if key not in self._inverses:
             self._inverses = {key: torch.linalg.inv(self._K + torch.eye(len(self._K)).double() / weight)}
         return self._inverses[key]
-
-    def _gram(self):
-        """``R D^-1 R^T`` on the CPU."""
-        bounds = np.cumsum([0] + [len(columns[0]) for columns in self._columns])
-        gram = torch.zeros(bounds[-1], bounds[-1], dtype=torch.float64)
-        for i, left in enumerate(self._columns):
-            formed = sum(np.prod(column.shape) * column.tensors()[-1].element_size() for column in left)
-            for some in even_chunks(len(left[0]), _FORMED_BYTES // max(int(formed), 1)):
-                scaled = [to_meet([column[some]], scale) for column, scale in zip(left, self._scale)]
-                for j in range(i + 1):
-                    part = self._meet(scaled, self._columns[j]).cpu()
-                    lines = slice(bounds[i] + some.start, bounds[i] + some.stop)
-                    columns = slice(bounds[j], bounds[j + 1])
-                    gram[lines, columns] = part
-                    if j < i:
-                        gram[columns, lines] = part.T
-        return (gram + gram.T) / 2
-
-    def _meet(self, scaled, columns):
-        like = columns[0].tensors()[-1]
-        out = torch.zeros(len(scaled[0]), len(columns[0]), dtype=torch.float64, device=like.device)
-        for left, right in zip(scaled, columns):
-            part = like.new_zeros(out.shape)
-            if isinstance(left, Factored):
-                out += add_pairs(part, left, right)
-            else:
-                out += right.inner_(left, part)
-        return out

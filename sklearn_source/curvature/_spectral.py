@@ -39,6 +39,13 @@ class SpectralFunction:
         return inverse(values + (self.shifts[block] + self.ridge))
 
 
+class Inverse(SpectralFunction):
+    """``1 / (sigma + shift[block])``, zero where that is infinite."""
+
+    def __init__(self, shifts: Sequence[float]):
+        super().__init__(lambda s, _: inverse(s), shifts)
+
+
 def inverse(values: torch.Tensor) -> torch.Tensor:
     """``1 / s``, and zero where ``s`` is: directions that no row moves have no gradients either."""
     return torch.where(values > 0, 1 / values, torch.zeros_like(values))

@@ -87,7 +87,7 @@ def flat(gradients):
 
 
 def dense_change(net, X, y, X_query, checkpoint, added, weights, names):
-    """``-v^T (H_w + added)^-1 sum_m (w_m - 1) g_m / N`` at a checkpoint, from autograd, for the classes predicted last."""
+    """``-v^T (H_w + added)^-1 sum_m (w_m - 1) g_m / N`` at a checkpoint, by autograd, for classes predicted last."""
     module = copy.deepcopy(net.module_)
     with torch.no_grad():
         classes = module(torch.as_tensor(X_query)).argmax(1)
