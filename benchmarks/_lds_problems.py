@@ -35,7 +35,7 @@ class Problem:
     make_net: Callable[[int | None], Any]
     adaptive: bool
     n_subsets: int = 100
-    n_repeats: int = 10
+    n_repeats: int = 25
     n_networks: int = 5
     measurement: str = "auto"
 
@@ -94,7 +94,7 @@ def mnist(noisy: bool, folder: Path) -> Problem:
         **recipe,
     )  # fmt: skip
     name = "mnist-noisy" if noisy else "mnist"
-    n_repeats = 10 if noisy else 3
+    n_repeats = 10 if noisy else 5
     return Problem(name, X[:n_train], y_train, X_query, y_query, make_net, False, n_repeats=n_repeats)
 
 

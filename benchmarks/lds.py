@@ -3,6 +3,7 @@
 Networks trained on random halves of the rows are the truth. Every method scores several networks that were trained on
 all rows. "One network" is the mean of their scores, with the mean ends of their intervals; "more than SOURCE" the same
 for the paired differences from SOURCE at its defaults; "mean of networks" is the score of their averaged attributions.
+Slopes are of what was retrained on what was predicted, 1 for scores that are right in size.
 
     python benchmarks/lds.py concrete-sgd concrete-adamw questions-adamw plays-sgd
     python benchmarks/lds.py mnist mnist-noisy --mnist FOLDER
@@ -36,7 +37,7 @@ from sklearn_source import (
     SourceAttribution,
     TracIn,
 )
-from sklearn_source.curvature import EKFAC
+from sklearn_source.curvature import EKFAC, ExactGaussNewton
 from sklearn_source.metrics import linear_datamodeling_difference, linear_datamodeling_score
 from sklearn_source.retraining import Retraining, retrain_on_subsets
 from sklearn_source.utils._random import seeded
@@ -46,7 +47,11 @@ Methods = dict[str, tuple[int, Callable[[], BaseEstimator]]]
 # Resamples behind an interval: they add what queries share of the subsets' chance, a small part of its width.
 N_BOOTSTRAP = 200
 # With which all others are compared.
-SOURCE = "SOURCE, L = 3, C = 6"
+SOURCE = "SOURCE"
+# That of which changes are predicted, subset by subset, instead of scores.
+REWEIGHTING = "SOURCE, predict_reweighting"
+# Fisher columns of influence functions by the whole matrix.
+N_COLUMNS = 4096
 
 
 def every_method(adaptive: bool) -> Methods:
@@ -57,21 +62,28 @@ def every_method(adaptive: bool) -> Methods:
     for m in ("dot", "cosine", "l2"):
         methods[f"representation similarity, {m}"] = (6, functools.partial(RepresentationSimilarity, metric=m))
     methods["TracIn, C = 6"] = (6, TracIn)
-    for basis in ("kfac", "shampoo"):
-        methods[f"influence functions, {basis} basis"] = (
-            6,
-            functools.partial(InfluenceFunctions, curvature=EKFAC(basis=basis)),
-        )
+    old = functools.partial(InfluenceFunctions, curvature=EKFAC(coupling=None), damping="mean_eigenvalue")
+    methods["influence functions, uncoupled, damping = mean_eigenvalue"] = (6, old)
+    methods["influence functions, uncoupled"] = (
+        6,
+        functools.partial(InfluenceFunctions, curvature=EKFAC(coupling=None)),
+    )
+    methods["influence functions"] = (6, InfluenceFunctions)
+    whole = functools.partial(InfluenceFunctions, curvature=ExactGaussNewton(max_rows=N_COLUMNS))
+    methods[f"influence functions, exact, {N_COLUMNS} columns"] = (6, whole)
+    methods["SOURCE, uncoupled"] = (6, functools.partial(SourceAttribution, curvature=EKFAC(coupling=None)))
+    methods["SOURCE, L = 3, uncoupled"] = (
+        6,
+        functools.partial(SourceAttribution, n_segments=3, curvature=EKFAC(coupling=None)),
+    )
     methods[SOURCE] = (6, SourceAttribution)
+    methods["SOURCE, L = 3"] = (6, functools.partial(SourceAttribution, n_segments=3))
     if adaptive:
-        methods["SOURCE, L = 3, C = 6, adam = paper"] = (6, functools.partial(SourceAttribution, adam="paper"))
+        methods["SOURCE, adam = paper"] = (6, functools.partial(SourceAttribution, adam="paper"))
     else:
-        methods["SOURCE, L = 3, C = 6, shampoo basis"] = (
-            6,
-            functools.partial(SourceAttribution, curvature=EKFAC(basis="shampoo")),
-        )
-    averaged = functools.partial(SourceAttribution, averaging="parameters")
-    methods["SOURCE, L = 3, C = 6, averaged parameters"] = (6, averaged)
+        methods["SOURCE, shampoo basis"] = (6, functools.partial(SourceAttribution, curvature=EKFAC(basis="shampoo")))
+    methods["SOURCE, averaged parameters"] = (6, functools.partial(SourceAttribution, averaging="parameters"))
+    methods[REWEIGHTING] = (6, SourceAttribution)
     return methods
 
 
@@ -87,6 +99,11 @@ def settings_grid() -> Methods:
             for rule in ("trapezoid", "right"):
                 make = functools.partial(SourceAttribution, n_segments=L, quadrature=rule)
                 methods[f"SOURCE, L = {L}, C = {C}, {rule}"] = (C, make)
+    for C in (6, 24):
+        methods[f"SOURCE, uncoupled, C = {C}"] = (
+            C,
+            functools.partial(SourceAttribution, curvature=EKFAC(coupling=None)),
+        )
     return methods
 
 
@@ -110,8 +127,8 @@ def make_truth(problem: Problem, folder: Path, name: str = "truth", random_state
 class Scorer:
     """Scores of methods on the networks of one problem, kept in a folder."""
 
-    def __init__(self, problem: Problem, folder: Path, n_networks: int) -> None:
-        self.problem, self.folder, self.n_networks = problem, folder, n_networks
+    def __init__(self, problem: Problem, folder: Path, n_networks: int, masks: np.ndarray) -> None:
+        self.problem, self.folder, self.n_networks, self.masks = problem, folder, n_networks, masks
         self.nets: dict[tuple[int, int], Any] = {}
         (folder / "scores").mkdir(parents=True, exist_ok=True)
 
@@ -122,21 +139,24 @@ class Scorer:
             kept = self.folder / "scores" / f"{name.replace(' ', '_')}_{seed}.npz"
             if not kept.exists():
                 start = time.perf_counter()
-                found = self._scores(self._net(n_checkpoints, seed), make())
+                found = self._scores(self._net(n_checkpoints, seed), make(), name == REWEIGHTING)
                 np.savez(kept, scores=found, seconds=time.perf_counter() - start)
             with np.load(kept) as file:
                 scores.append(file["scores"])
                 seconds.append(float(file["seconds"]))
         return scores, float(np.median(seconds))
 
-    def _scores(self, net: Any, est: BaseEstimator) -> np.ndarray:
-        """Fit and transform; statistics that several methods share are fitted once."""
+    def _scores(self, net: Any, est: BaseEstimator, predicts: bool) -> np.ndarray:
+        """Fit and transform, or predict every subset; statistics that several methods share are fitted once."""
         problem = self.problem
         settings = {"random_state": 0, "measurement": problem.measurement}
         est.set_params(**{name: value for name, value in settings.items() if name in est.get_params()})
         if "curvature" in est.get_params():
             est.set_params(curvature__memory=str(self.folder / "memory"))
-        return est.fit(net, problem.X_train, problem.y_train).transform(problem.X_query, problem.y_query)
+        est.fit(net, problem.X_train, problem.y_train)
+        if predicts:
+            return est.predict_reweighting(problem.X_query, problem.y_query, weights=self.masks.astype(float)).T
+        return est.transform(problem.X_query, problem.y_query)
 
     def _net(self, n_checkpoints: int, seed: int) -> Any:
         """Return a net trained on all rows, recorded."""
@@ -153,7 +173,8 @@ class Table:
     def __init__(self, truth: Retraining, source: list[np.ndarray], path: Path | None) -> None:
         self.truth, self.source, self.path = truth, source, path
         self.rows: list[tuple[str, ...]] = []
-        self.add(("method", "one network", "more than SOURCE", f"mean of {len(source)} networks"))
+        several = f"mean of {len(source)} networks"
+        self.add(("method", "one network", "slope", "more than SOURCE", several, "slope of the mean"))
 
     def add(self, row: tuple[str, ...]) -> None:
         """Add a row that is made."""
@@ -168,22 +189,34 @@ class Table:
         nothing = np.zeros((self.truth.n_query, self.truth.n_train))
         ceiling = f"{linear_datamodeling_score(nothing, self.truth, n_bootstrap=2).ceiling:.3f}"
         repeats = f"{self.truth.n_subsets} subsets, {self.truth.n_repeats} repeats"
-        self.add((f"noise ceiling ({repeats})", ceiling, "", ceiling))
+        self.add((f"noise ceiling ({repeats})", ceiling, "", "", ceiling, ""))
 
-    def add_method(self, name: str, scores: list[np.ndarray]) -> None:
-        """Add a method by its scores for every network, or by one that belongs to none of them."""
-        single = [linear_datamodeling_score(s, self.truth, n_bootstrap=N_BOOTSTRAP) for s in scores]
+    def add_method(self, name: str, scores: list[np.ndarray], has_unit: bool = True) -> None:
+        """Add a method by its scores for every network, or by one that belongs to none of them.
+
+        Those of ``REWEIGHTING`` are predictions, a line for every subset.
+        """
+        single = [self._against_truth(s, name == REWEIGHTING) for s in scores]
         one = _mean_with_interval([(s.score, *s.interval) for s in single])
         differences = [
-            linear_datamodeling_difference(own, source, self.truth, n_bootstrap=N_BOOTSTRAP)
+            linear_datamodeling_difference(
+                None if name == REWEIGHTING else own, source, self.truth, n_bootstrap=N_BOOTSTRAP,
+                predicted=own if name == REWEIGHTING else None,
+            )
             for own, source in zip(itertools.cycle(scores), self.source)
-        ]
+        ]  # fmt: skip
         if any(d.per_query.any() for d in differences):
             more = _mean_with_interval([(d.difference, *d.interval) for d in differences], sign="+")
         else:
             more = ""
-        together = linear_datamodeling_score(np.mean(scores, axis=0), self.truth, n_bootstrap=N_BOOTSTRAP)
-        self.add((name, one, more, _mean_with_interval([(together.score, *together.interval)])))
+        together = self._against_truth(np.mean(scores, axis=0), name == REWEIGHTING)
+        slopes = f"{np.mean([s.slope for s in single]):.2f}", f"{together.slope:.2f}"
+        slope, slope_of_mean = slopes if has_unit else ("", "")
+        self.add((name, one, slope, more, _mean_with_interval([(together.score, *together.interval)]), slope_of_mean))
+
+    def _against_truth(self, found: np.ndarray, predicts: bool) -> Any:
+        scores, predicted = (None, found) if predicts else (found, None)
+        return linear_datamodeling_score(scores, self.truth, predicted=predicted, n_bootstrap=N_BOOTSTRAP)
 
 
 def _mean_with_interval(found: list[tuple[float, float, float]], sign: str = "") -> str:
@@ -197,17 +230,18 @@ def compare(
     """Score every method against the truth."""
     truth = make_truth(problem, folder)
     print(f"\n{problem.name}: {len(problem.X_train)} rows, {len(problem.X_query)} queries")
-    scorer = Scorer(problem, folder, n_networks)
+    scorer = Scorer(problem, folder, n_networks, truth.masks)
     table = Table(truth, scorer(SOURCE, 6, SourceAttribution)[0], path)
     table.add_ceiling()
     for name, (n_checkpoints, make) in methods.items():
         scores, seconds = scorer(name, n_checkpoints, make)
         print(f"{seconds:.1f} s for ", end="")
-        table.add_method(name, scores)
+        table.add_method(name, scores, make().has_unit)
     if empirical:
         second = make_truth(problem, folder, "second", random_state=1)
         scores = EmpiricalInfluence(second).fit(problem.X_train, problem.y_train).transform(problem.X_query)
-        table.add_method(f"empirical influence, {second.n_subsets * second.n_repeats} other networks", [scores])
+        others = f"{second.n_subsets * second.n_repeats} other networks"
+        table.add_method(f"empirical influence, {others}", [scores], has_unit=False)
 
 
 def main() -> None:
