@@ -143,7 +143,7 @@ METHODS = {
     "diagonal": lambda: SourceAttribution(n_segments=1, curvature="diagonal"),
     "identity": lambda: SourceAttribution(n_segments=1, curvature="identity"),
     "influence": lambda: InfluenceFunctions(),
-    "cg": lambda: InfluenceFunctions(solver="cg", cg_max_iter=20),
+    "krylov": lambda: InfluenceFunctions(curvature=EKFAC(coupling="krylov")),
     "tracin": lambda: TracIn(),
     "gradient": lambda: GradientSimilarity(),
     "representation": lambda: RepresentationSimilarity(),

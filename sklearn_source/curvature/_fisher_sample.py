@@ -52,7 +52,7 @@ class FisherSample:
             with torch.no_grad():
                 output = stream.network.forward_as_trained(x)
             columns = stream.cotangents(c, output, x, y, positions)
-            parts.append(torch.stack([v.double().flatten(1).square().sum(1) for v in columns], dim=1).cpu())
+            parts.append(torch.stack([v.double().reshape(len(v), -1).square().sum(1) for v in columns], dim=1).cpu())
         return torch.cat(parts).numpy()
 
     def batches(self):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sklearn_source import SourceAttribution, TracIn
+from tests._methods import apart
 from tests.attribution._runs import TOLERANCE, Hyper, Run, relative
 from tests.attribution.test_baselines_reference import dampings
 from tests.reference import column_gradients, quadrature_weights, segment_operators, tracin_scores
@@ -73,7 +74,7 @@ def metric_segment(run, name, start, end, quadrature="trapezoid", stage_start=0)
 
 
 def scores(run, **options):
-    return SourceAttribution(**options).fit(run.net, run.X, run.y).transform(run.X_query)
+    return SourceAttribution(curvature=apart(), **options).fit(run.net, run.X, run.y).transform(run.X_query)
 
 
 @KINDS

@@ -11,7 +11,7 @@ from torch import nn
 
 from sklearn_source import InfluenceFunctions, RepresentationSimilarity, SourceAttribution, TracIn, TrajectoryRecorder
 from sklearn_source.curvature import EKFAC
-from tests._methods import GRADIENT_METHODS
+from tests._methods import GRADIENT_METHODS, joint
 
 METHODS = [method for method in GRADIENT_METHODS if method.has_unit]
 
@@ -194,7 +194,7 @@ class Pinball(nn.Module):
 @pytest.mark.filterwarnings("ignore:the criterion's second derivative in the output is zero")
 @pytest.mark.parametrize(
     "options",
-    [{"damping": "mean_eigenvalue"}, {"solver": "cg", "damping": 0.0}, {"curvature": "exact", "damping": 0.0}],
+    [{"damping": "mean_eigenvalue"}, {"curvature": joint(), "damping": 0.0}, {"curvature": "exact", "damping": 0.0}],
 )
 def test_influence_functions_without_any_curvature_are_refused(options):
     X, y = rows()

@@ -9,6 +9,7 @@ from skorch import NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
+from tests._methods import apart, joint
 from tests.attribution._runs import STEPS, TOLERANCE, Hyper, Run, relative
 from tests.attribution.test_adaptive_reference import OPTIMIZERS, adaptive_run, metric_segment, moment_at
 from tests.reference import influence_scores
@@ -30,8 +31,9 @@ def regression():
     return X, X @ rng.normal(size=(3, 1)) + rng.normal(size=(20, 1))
 
 
-def scores(run, **options):
-    return InfluenceFunctions(**options).fit(run.net, run.X, run.y).transform(run.X_query)
+def scores(run, curvature="ekfac", **options):
+    method = InfluenceFunctions(curvature=apart(curvature) if isinstance(curvature, str) else curvature, **options)
+    return method.fit(run.net, run.X, run.y).transform(run.X_query)
 
 
 def dense_scores(run, added):
@@ -68,11 +70,11 @@ def test_the_whole_matrix_in_the_metric(kind, name):
     P = torch.where(moment > 0, 1 / (moment.sqrt() + 1e-8), 1e-30)
     expected = dense_scores(r, coupled + (decoupled + 1 / (0.01 * STEPS)) / P)
     assert relative(scores(r, curvature="exact"), expected) < 1e-7
-    assert relative(scores(r, solver="cg", cg_tol=1e-10, cg_max_iter=1000), expected) < 1e-6
+    assert relative(scores(r, curvature=joint()), expected) < 1e-6
 
 
 @KINDS
-@pytest.mark.parametrize("curvature", ["exact", "ekfac", "cg"])
+@pytest.mark.parametrize("curvature", ["exact", "ekfac", "coupled"])
 def test_every_parameter_has_the_rate_and_decay_of_its_group(kind, curvature):
     groups = {"0.*": {"lr": 0.02, "weight_decay": 0.1}, "*bias": {"weight_decay": 0.0}}
     r = Run(kind, "float64", Hyper(momentum=0.5, weight_decay=0.02, groups=groups))
@@ -84,8 +86,7 @@ def test_every_parameter_has_the_rate_and_decay_of_its_group(kind, curvature):
         found = scores(r)
     else:
         expected = dense_scores(r, added)
-        exact = {"curvature": "exact"} if curvature == "exact" else {"solver": "cg", "cg_max_iter": 1000}
-        found = scores(r, cg_tol=1e-10, **exact)
+        found = scores(r, curvature=curvature if curvature == "exact" else joint())
     assert relative(found, expected) < 1e-6
 
 

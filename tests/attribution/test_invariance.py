@@ -25,6 +25,7 @@ from sklearn_source.gradients.algebra import Factored
 from sklearn_source.modules import MLP
 from sklearn_source.trajectory import Trajectory
 from sklearn_source.utils._config import DEFAULT_BYTES
+from tests._methods import apart, joint
 from tests.attribution._runs import Hyper, Run, make_rows, regressor, relative
 from tests.reference import source_scores
 
@@ -38,7 +39,8 @@ METHODS = {
     "source-exact": SourceAttribution(n_segments=2, curvature="exact"),
     "influence": InfluenceFunctions(),
     "influence-sampled": InfluenceFunctions(curvature=EKFAC(fisher="sampled", n_samples=3), random_state=3),
-    "influence-cg": InfluenceFunctions(solver="cg", damping=0.05, cg_tol=1e-6),
+    "influence-joint": InfluenceFunctions(curvature=joint(), damping=0.05),
+    "source-krylov": SourceAttribution(n_segments=2, curvature=EKFAC(coupling="krylov", n_iter=3)),
     "tracin": TracIn(),
     "gradients": GradientSimilarity(),
     "representations": RepresentationSimilarity(),
@@ -56,10 +58,10 @@ def fitted(name, r, order=None, **changes):
 @ALL
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_batch_size_of_training_rows_and_queries(name, kind, run):
-    r = run(kind, "float64" if name == "influence-cg" else "float32", **HYPER)
+    r = run(kind, "float64" if name == "influence-joint" else "float32", **HYPER)
     whole = fitted(name, r, batch_size=64)
     expected, own = whole.transform(r.X_query), whole.self_influence()
-    for batch_size in (5,) if name == "influence-cg" else (1, 5):
+    for batch_size in (5,) if name == "influence-joint" else (1, 5):
         other = fitted(name, r, batch_size=batch_size)
         assert relative(other.transform(r.X_query), expected) < 1e-5
         assert relative(other.self_influence(), own) < 1e-5 or name == "representations"
@@ -71,7 +73,7 @@ def test_batch_size_of_training_rows_and_queries(name, kind, run):
 @ALL
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_permuting_training_rows_permutes_columns(name, kind, run):
-    r = run(kind, "float64" if name == "influence-cg" else "float32", **HYPER)
+    r = run(kind, "float64" if name == "influence-joint" else "float32", **HYPER)
     order = np.random.default_rng(4).permutation(len(r.X))
     first, other = fitted(name, r), fitted(name, r, order)
     assert relative(other.transform(r.X_query), first.transform(r.X_query)[:, order]) < 1e-5
@@ -296,7 +298,7 @@ def test_rows_held_out_by_the_default_train_split_score_zero():
     total = r.trajectory.n_steps
     expected = source_scores([r.segment(0, total, rows=used)], r.queries(), n_train=12)
     order = np.random.default_rng(0).permutation(12)
-    for method in (SourceAttribution(n_segments=1), TracIn(), InfluenceFunctions()):
+    for method in (SourceAttribution(n_segments=1, curvature=apart()), TracIn(), InfluenceFunctions()):
         with pytest.warns(UserWarning, match="4 of the 12 rows"):
             method.fit(r.net, r.X[order], r.y[order])
         found = method.transform(r.X_query)[:, np.argsort(order)]

@@ -164,7 +164,7 @@ def test_every_method_and_every_fisher_takes_a_language_model():
     assert not np.array_equal(auto, scores_of(random_state=1, n_samples=30))
     np.testing.assert_array_equal(auto, scores_of(random_state=0, n_samples=30, fisher="sampled"))
     for method in (InfluenceFunctions(curvature=EKFAC(fisher="sampled"), random_state=0),
-                   InfluenceFunctions(solver="cg"), TracIn(),
+                   InfluenceFunctions(curvature=EKFAC(coupling="krylov")), TracIn(),
                    GradientSimilarity(), RepresentationSimilarity()):  # fmt: skip
         scores = method.fit(net, X, Y).transform(QUERIES, Y_QUERIES)
         assert np.isfinite(scores).all()

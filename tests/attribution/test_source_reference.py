@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sklearn_source import SourceAttribution
-from sklearn_source.curvature import EKFAC
 from sklearn_source.trajectory import Trajectory
+from tests._methods import apart
 from tests.attribution._runs import (
     BATCH,
     STEPS,
@@ -24,8 +24,9 @@ KINDS = pytest.mark.parametrize("kind", ["mlp", "regressor", "conv"])
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
-def scores(run, **options):
-    estimator = SourceAttribution(**options).fit(run.net, run.X, run.y)
+def scores(run, curvature="ekfac", n_segments=3, **options):
+    curvature = apart(curvature) if isinstance(curvature, str) else curvature
+    estimator = SourceAttribution(curvature=curvature, n_segments=n_segments, **options).fit(run.net, run.X, run.y)
     found = estimator.transform(run.X_query)
     assert found.shape == (len(run.X_query), len(run.X))
     assert found.dtype == np.float32
@@ -68,7 +69,7 @@ def test_curvatures(kind, dtype, curvature, run):
 def test_empirical_fisher(kind, dtype, run):
     r = run(kind, dtype, momentum=0.5, weight_decay=0.02)
     assert (
-        relative(scores(r, n_segments=2, curvature=EKFAC(fisher="empirical")), r.source(2, fisher="empirical"))
+        relative(scores(r, n_segments=2, curvature=apart(fisher="empirical")), r.source(2, fisher="empirical"))
         < TOLERANCE[dtype]
     )
 
@@ -173,7 +174,7 @@ def test_stages_with_rows_of_their_own(kind, labels):
     expected = source_scores(segments, r.queries(), n_train=12)
     order = np.random.default_rng(0).permutation(12)
     stage = np.repeat([0, 1], [8, 4])[order] if labels else None
-    estimator = SourceAttribution(n_segments=2).fit(r.net, r.X[order], r.y[order], stage=stage)
+    estimator = SourceAttribution(n_segments=2, curvature=apart()).fit(r.net, r.X[order], r.y[order], stage=stage)
     assert relative(estimator.transform(r.X_query), expected[:, order]) < 1e-7
     assert [(s.stage, s.start, s.end) for s in estimator.segments_] == [(0, 0, 8), (0, 8, 16), (1, 16, 20), (1, 20, 24)]
 
@@ -195,12 +196,12 @@ def test_labels_credit_a_row_once_per_appearance():
     """Rows given twice, once per stage, share between them what they score without labels."""
     r = SameRowsTwice("mlp", "float64", Hyper(lr=0.1))
     X, y = np.concatenate([r.X, r.X]), np.concatenate([r.y, r.y])
-    estimator = SourceAttribution(n_segments=2).fit(r.net, X, y, stage=np.repeat([0, 1], 12))
-    apart = estimator.transform(r.X_query)
+    estimator = SourceAttribution(n_segments=2, curvature=apart()).fit(r.net, X, y, stage=np.repeat([0, 1], 12))
+    each = estimator.transform(r.X_query)
     together = r.source(4).numpy()
-    assert relative(apart[:, :12] + apart[:, 12:], together) < 1e-6
+    assert relative(each[:, :12] + each[:, 12:], together) < 1e-6
     segments = [r.segment(12, 18), r.segment(18, 24)]
-    assert relative(apart[:, 12:], source_scores(segments, r.queries())) < 1e-6
+    assert relative(each[:, 12:], source_scores(segments, r.queries())) < 1e-6
 
 
 def test_a_trajectory_made_by_hand_and_one_from_disk_give_the_same(run, tmp_path):

@@ -7,6 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 
 from sklearn_source import InfluenceFunctions, SourceAttribution
+from sklearn_source.curvature import EKFAC
 from sklearn_source.modules import MLP
 from tests._methods import METHODS
 
@@ -34,7 +35,7 @@ CLASSIFIER = NeuralNetClassifier(FiveClasses, criterion=torch.nn.CrossEntropyLos
 
 @parametrize_with_checks(
     [method(REGRESSOR) for method in METHODS]
-    + [SourceAttribution(CLASSIFIER), InfluenceFunctions(REGRESSOR, solver="cg")]
+    + [SourceAttribution(CLASSIFIER), InfluenceFunctions(REGRESSOR, curvature=EKFAC(coupling="krylov"))]
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)

@@ -32,9 +32,7 @@ FOR_OTHER_ROOMS = {
             "GramCurvature",
             "Metric",
             "choose_fisher",
-            "conjugate_gradient",
             "decode_queries_or_rotate_rows",
-            "gauss_newton_product",
             "moments",
             "resolve_curvature",
         )

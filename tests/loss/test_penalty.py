@@ -13,6 +13,7 @@ from torch import nn
 
 from sklearn_source import InfluenceFunctions, TracIn, TrajectoryRecorder
 from sklearn_source.network import Network
+from tests._methods import joint
 
 
 class Two(nn.Module):
@@ -186,13 +187,13 @@ def test_influence_functions_have_the_penalty_in_their_hessian():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         scores = InfluenceFunctions(damping=0.0).fit(net, X, y).transform(X[:4])
-        by_cg = InfluenceFunctions(damping=0.0, solver="cg").fit(net, X, y).transform(X[:4])
+        coupled = InfluenceFunctions(damping=0.0, curvature=joint()).fit(net, X, y).transform(X[:4])
     Z = np.c_[X, np.ones(20)]
     hessian = 2 * Z.T @ Z / 20 + np.diag([0.5, 0.5, 0.5, 0.0])
     residual = 2 * (net.predict(X) - y)
     expected = -Z[:4] @ np.linalg.solve(hessian, (Z * residual).T) / 20
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(by_cg, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(coupled, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_loss_of_a_row_changes_by_its_own_alone():
