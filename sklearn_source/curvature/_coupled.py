@@ -19,6 +19,8 @@ from ._spectral import SpectralFunction, inverse
 
 # A solve that leaves more than this share of its right-hand side is said.
 _STALLED = 0.5
+# One ridge solves; what is an integral over the training asks for more once that equation is solved.
+_RIDGES = (1.0, 10.0, 100.0)
 
 
 class CoupledCurvature(FittedCurvature):
@@ -123,16 +125,21 @@ class _Space:
         self._add(curvature.base.scale(phi, encoded))
 
     def extend(self):
-        """Add the directions in which M would have what is left of the equation solved; False where nothing is."""
-        residual = self._remainder()
-        if self._is_solved(residual):
-            return False
-        self._add(self._curvature.base.scale(self._phi.resolvent, residual))
-        return True
+        """Add the directions in which M would have what is left of the equation solved; False where nothing is.
+
+        Of the equation with the function's own ridge, then of those with larger ones.
+        """
+        for ridge in dict.fromkeys(factor * self._phi.ridge for factor in _RIDGES):
+            residual = self._remainder(ridge)
+            if not self._is_solved(residual):
+                solve = SpectralFunction(self._phi.function, self._phi.shifts, ridge).resolvent
+                self._add(self._curvature.base.scale(solve, residual))
+                return True
+        return False
 
     def report(self):
         """Warn where the equation is far from solved."""
-        self._remainder()
+        self._remainder(self._phi.ridge)
         worst = float(self._residual.max()) if len(self._residual) else 0.0
         if worst > _STALLED:
             warn(
@@ -237,14 +244,14 @@ class _Space:
             total[block] += (weight * direction).view(total[block].shape)
         return total
 
-    def _remainder(self):
+    def _remainder(self, ridge):
         """``v - (H + shift + ridge) x`` for the x found so far."""
-        coefficients = self._coefficients(lambda values: inverse(values + self._phi.ridge))
+        coefficients = self._coefficients(lambda values: inverse(values + ridge))
         x = self._combined(coefficients)
         weights = sum(p * c.unsqueeze(1).to(p.dtype) for p, c in zip(self._pushed, coefficients.T))
         residual = []
         for block, (v, u, product) in enumerate(zip(self._encoded, x, self._curvature.pull(weights))):
-            left = v - product - (self._phi.shifts[block] + self._phi.ridge) * u
+            left = v - product - (self._phi.shifts[block] + ridge) * u
             penalty = self._curvature.penalised(block, u)
             residual.append(left if penalty is None else left - penalty)
         size = sum(v.flatten(1).double().square().sum(1) for v in self._encoded)
