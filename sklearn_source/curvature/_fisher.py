@@ -182,7 +182,7 @@ class FisherStream:
             Of gradients, objects of the algebra of gradients; of each ``matrix()`` is the tensor (rows, groups, out,
             in).
         """
-        starts = range(0, self.n_rows, self.batch_size)
+        starts: Iterable[int] = range(0, self.n_rows, self.batch_size)
         if any((c, start) not in self._kept for start in starts):
             self._load(c)
         with self.engine.attached():
