@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..utils._config import bytes_for
 from ._base import Curvature, FittedCurvature
 from ._coupled import CoupledCurvature
 from ._fisher import FisherStream
@@ -11,6 +10,8 @@ from ._joint_rows import JointRows
 
 # Fisher columns that blocks are coupled by for max_rows="auto".
 _COLUMNS = {"layers": 1024, "krylov": 4096}
+# What these may take. No share of the memory budget: scores would depend on it by more than rounding.
+_BYTES = 512 * 2**20
 
 
 def fit_curvature(curvature: Curvature, stream: FisherStream) -> FittedCurvature:
@@ -43,7 +44,7 @@ def fit_curvature(curvature: Curvature, stream: FisherStream) -> FittedCurvature
     else:
         size = curvature.max_rows
         if size == "auto":
-            size = columns_that_fit(stream, _COLUMNS[curvature.coupling], bytes_for("joint_rows"))
+            size = columns_that_fit(stream, _COLUMNS[curvature.coupling], _BYTES)
         rows = JointRows(fitted.bases, kept=[batch for batch, _ in FisherSample(stream, size).batches()])
     n_iter = curvature.n_iter if curvature.coupling == "krylov" else 0
     return CoupledCurvature(fitted, rows.with_penalties(stream.penalties), n_iter)

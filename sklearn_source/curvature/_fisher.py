@@ -182,9 +182,9 @@ class FisherStream:
             Of gradients, objects of the algebra of gradients; of each ``matrix()`` is the tensor (rows, groups, out,
             in).
         """
-        starts = range(0, self.n_rows, self.batch_size)
+        starts: Iterable[int] = range(0, self.n_rows, self.batch_size)
         if any((c, start) not in self._kept for start in starts):
-            self.load(c)
+            self._load(c)
         with self.engine.attached():
             if self._progress is not None:
                 starts = self._progress(starts, desc=f"curvature, step {self.checkpoints[c].step}")
@@ -196,19 +196,19 @@ class FisherStream:
                     if size <= self._budget:
                         self._budget -= size
                         self._kept[c, start] = kept
-                yield self.in_metric(kept)
+                yield self._in_metric(kept)
 
-    def load(self, c):
+    def _load(self, c):
         """Point the network at a checkpoint."""
         checkpoint = self.checkpoints[c]
         self.network.load(checkpoint.parameters, checkpoint.buffers, getattr(checkpoint, "outside", None))
 
-    def batches(self, positions):
+    def _batches(self, positions):
         """Positions among the rows, as many at a time as are taken at once: ndarrays of int."""
         positions = np.asarray(positions)
         return [positions[start : start + self.batch_size] for start in range(0, len(positions), self.batch_size)]
 
-    def in_metric(self, batch):
+    def _in_metric(self, batch):
         """Gradients of some rows, blocks of columns, in the coordinates of :attr:`metric`."""
         return batch if self.metric is None else self.metric.scale(batch)
 
@@ -216,10 +216,10 @@ class FisherStream:
         positions = np.arange(start, min(start + self.batch_size, self.n_rows))
         x, y = self.rows.batch(self.index[positions])
         capture = self.engine.capture(x)
-        columns = [capture.pull(cotangent) for cotangent in self.cotangents(c, capture.output, x, y, positions)]
+        columns = [capture.pull(cotangent) for cotangent in self._cotangents(c, capture.output, x, y, positions)]
         return [list(block) for block in zip(*columns)]
 
-    def cotangents(self, c, output, x, y, positions):
+    def _cotangents(self, c, output, x, y, positions):
         """What is pulled back of some rows at the loaded checkpoint ``c``, column by column, shaped like ``output``."""
         roots = None
         if self.row_weights is not None:

@@ -8,6 +8,8 @@ import torch
 from ..gradients.algebra import held_bytes
 from ..utils._counter_random import row_uniforms
 
+# Which columns are taken does not vary from fit to fit: whatever the random state, a row and a checkpoint decide.
+_SEED = 0
 # Draws of a row are numbered by checkpoint and sample; these are others.
 _DRAW = 2**40
 
@@ -36,7 +38,7 @@ class FisherSample:
         for c, square in enumerate(squares):
             probability = np.minimum(1.0, square * scale) if np.isfinite(scale) else (square > 0).astype(float)
             draw = _DRAW + stream.checkpoints[c].step + 1
-            uniforms = row_uniforms(stream.keys[stream.index], square.shape[1:], seed=stream.seed, draw=draw).numpy()
+            uniforms = row_uniforms(stream.keys[stream.index], square.shape[1:], seed=_SEED, draw=draw).numpy()
             rows, columns = np.nonzero(uniforms < probability)
             self._chosen.append((rows, columns, 1.0 / probability[rows, columns], square[rows, columns]))
         drawn = sum(float((weight * square).sum()) for _, _, weight, square in self._chosen)
@@ -45,13 +47,13 @@ class FisherSample:
     def _squares(self, c):
         """Squares of all columns at a checkpoint, in the outputs' space: (n_rows, n_columns)."""
         stream = self._stream
-        stream.load(c)
+        stream._load(c)
         parts = []
-        for positions in stream.batches(range(stream.n_rows)):
+        for positions in stream._batches(range(stream.n_rows)):
             x, y = stream.rows.batch(stream.index[positions])
             with torch.no_grad():
                 output = stream.network.forward_as_trained(x)
-            columns = stream.cotangents(c, output, x, y, positions)
+            columns = stream._cotangents(c, output, x, y, positions)
             parts.append(torch.stack([v.double().reshape(len(v), -1).square().sum(1) for v in columns], dim=1).cpu())
         return torch.cat(parts).numpy()
 
@@ -68,22 +70,22 @@ class FisherSample:
         for c, (rows, columns, weights, _) in enumerate(self._chosen):
             if not len(rows):
                 continue
-            stream.load(c)
+            stream._load(c)
             factors = np.sqrt(weights * (self._correction * float(stream.weights[c]) / stream.n_rows))
             with stream.engine.attached():
-                for some in stream.batches(range(len(rows))):
+                for some in stream._batches(range(len(rows))):
                     x, y = stream.rows.batch(stream.index[rows[some]])
                     capture = stream.engine.capture(x)
                     cotangent = torch.zeros_like(capture.output)
-                    for number, column in enumerate(stream.cotangents(c, capture.output, x, y, rows[some])):
+                    for number, column in enumerate(stream._cotangents(c, capture.output, x, y, rows[some])):
                         own = np.where(columns[some] == number, factors[some], 0.0)
                         cotangent += column * torch.as_tensor(own).to(column).reshape(-1, *[1] * (column.ndim - 1))
-                    yield stream.in_metric([[gradient] for gradient in capture.pull(cotangent)]), rows[some]
+                    yield stream._in_metric([[gradient] for gradient in capture.pull(cotangent)]), rows[some]
 
 
 def columns_that_fit(stream, size, n_bytes):
     """``size``, or how many columns' gradients can be held in ``n_bytes``."""
-    stream.load(len(stream.checkpoints) - 1)
+    stream._load(len(stream.checkpoints) - 1)
     with stream.engine.attached():
         x, _ = stream.rows.batch(stream.index[:1])
         capture = stream.engine.capture(x)

@@ -35,7 +35,20 @@ class SpectralFunction:
         return self.function(values + self.shifts[block], block)
 
     def resolvent(self, values: torch.Tensor, block: int) -> torch.Tensor:
-        """``1 / (sigma + shift + ridge)`` of eigenvalues of H."""
+        """``1 / (sigma + shift + ridge)`` of eigenvalues of H.
+
+        Parameters
+        ----------
+        values : Tensor
+            The eigenvalues.
+        block : int
+            The block that they are of.
+
+        Returns
+        -------
+        inverses : Tensor
+            Of that shape; zero where the sum is.
+        """
         return inverse(values + (self.shifts[block] + self.ridge))
 
 

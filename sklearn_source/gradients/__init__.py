@@ -9,12 +9,10 @@ from ._blocks import Block, from_matrices, to_matrices
 from ._capture import Capture
 from ._cotangent import loss_cotangent
 from ._engine import GradientEngine
-from ._functional import FunctionalForward
 
 __all__ = [
     "Block",
     "Capture",
-    "FunctionalForward",
     "GradientEngine",
     "from_matrices",
     "loss_cotangent",

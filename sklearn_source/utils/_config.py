@@ -21,8 +21,6 @@ DEFAULT_BYTES = {
     "dense_gradients": 512 * 2**20,
     # Inputs and output gradients of one batch of rows, for batch_size=None.
     "batch": 128 * 2**20,
-    # Fisher columns that couple layers.
-    "joint_rows": 512 * 2**20,
     # Scores that functions of the inspection hold, as float64.
     "scores": 128 * 2**20,
     # Per-row gradients that torch.func takes of a module without a rule of its own.

@@ -29,10 +29,13 @@ FOR_OTHER_ROOMS = {
         f"sklearn_source.curvature.{name}"
         for name in (
             "CURVATURES",
+            "GaussNewtonRefit",
             "GramCurvature",
+            "Inverse",
             "Metric",
             "choose_fisher",
             "decode_queries_or_rotate_rows",
+            "fit_curvature",
             "moments",
             "resolve_curvature",
         )
