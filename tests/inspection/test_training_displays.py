@@ -211,7 +211,7 @@ def test_lds_of_a_trajectory_given_by_hand(fitted):
     est, net, X, y = fitted
     unrecorded = make_net(recorded=False, iterator_train__shuffle=True).fit(X, y)
     unrecorded.module_.load_state_dict(net.module_.state_dict())
-    by_hand = SourceAttribution(trajectory=est.trajectory_).fit(unrecorded, X, y)
+    by_hand = SourceAttribution(trajectory=est.trajectory_, n_segments=est.n_segments).fit(unrecorded, X, y)
     truth = retrain_on_subsets(net, X, y, X[:4], n_subsets=5, n_repeats=1, random_state=0)
     display = LDSDisplay.from_estimators([by_hand, TracIn()], truth, n_bootstrap=20)
     expected = LDSDisplay.from_estimators([est, TracIn()], truth, n_bootstrap=20)

@@ -142,7 +142,7 @@ def test_a_linear_network_trained_again_has_slope_one_in_every_convention():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = make_net(module__hidden=(), max_epochs=50, batch_size=-1, lr=0.1).fit(X, y)
-    scores = SourceAttribution(curvature="exact").fit(net, X, y).transform(X_query)
+    scores = SourceAttribution(curvature="exact", n_segments=3).fit(net, X, y).transform(X_query)
     random_halves = retrain_on_subsets(net, X, y, X_query, n_subsets=30, random_state=0)
     assert group_effect_score(scores, random_halves).slope == pytest.approx(1, abs=0.15)
     removed = top_k_removals(scores, [2, 12], n_random=6)
