@@ -35,7 +35,7 @@ CLASSIFIER = NeuralNetClassifier(FiveClasses, criterion=torch.nn.CrossEntropyLos
 
 @parametrize_with_checks(
     [method(REGRESSOR) for method in METHODS]
-    + [SourceAttribution(CLASSIFIER), InfluenceFunctions(REGRESSOR, curvature=EKFAC(coupling="krylov"))]
+    + [SourceAttribution(CLASSIFIER), InfluenceFunctions(REGRESSOR, curvature=EKFAC(coupling="krylov", n_iter=2))]
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
