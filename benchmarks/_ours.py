@@ -34,9 +34,9 @@ def prepare(task: Task) -> Any:
 
 def our_factors(task: Task, prepared: Any) -> Any:
     """Fit the factors; return what `our_scores` needs."""
-    return InfluenceFunctions(curvature=EKFAC(fisher="empirical"), layers=list(task.layers)).fit(
-        prepared, task.X_train, task.y_train
-    )
+    return InfluenceFunctions(
+        curvature=EKFAC(fisher="empirical", coupling=None), damping="mean_eigenvalue", layers=list(task.layers)
+    ).fit(prepared, task.X_train, task.y_train)
 
 
 def our_scores(task: Task, state: Any) -> Any:
@@ -55,7 +55,7 @@ def our_source(task: Task, prepared: Any) -> Any:
         momentum=task.momentum,
         n_rows=len(task.X_train),
     )
-    curvature = EKFAC(fisher="empirical")
+    curvature = EKFAC(fisher="empirical", coupling=None)
     est = SourceAttribution(n_segments=3, curvature=curvature, layers=list(task.layers), trajectory=trajectory).fit(
         prepared, task.X_train, task.y_train
     )

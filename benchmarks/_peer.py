@@ -1,6 +1,6 @@
 """The peer: EK-FAC influence functions by kronfluence 1.0.1, set up to be as fast as its API allows.
 
-Correspondence with `InfluenceFunctions(curvature=EKFAC(fisher="empirical"), damping="mean_eigenvalue")`:
+Correspondence with `InfluenceFunctions(curvature=EKFAC(fisher="empirical", coupling=None), damping="mean_eigenvalue")`:
 
 - The loss handed over is the *sum* over the batch, so its per-row gradients are those of the row losses.
 - ``scores[q, m] = <(H + damping)^-1 grad f_q, grad l_m>``, with f_q what `compute_measurement` returns: no sign, no
