@@ -42,9 +42,8 @@ def train(task: Task, n_epochs: int) -> NeuralNetClassifier:
 
 def run(task: Task, net: NeuralNetClassifier, trajectory: Trajectory, fisher: str) -> tuple[Clock, Clock]:
     """Clocks of ``fit`` and ``transform``."""
-    est = SourceAttribution(
-        n_segments=3, curvature=EKFAC(fisher=fisher, coupling=None), trajectory=trajectory, random_state=0
-    )
+    curvature = EKFAC(fisher=fisher, coupling=None)
+    est = SourceAttribution(n_segments=3, curvature=curvature, trajectory=trajectory, random_state=0)
     _, fit = timed(est.fit, net, task.X_train, task.y_train)
     _, transform = timed(est.transform, task.X_query, task.y_query)
     return fit, transform
