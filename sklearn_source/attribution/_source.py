@@ -105,8 +105,8 @@ class SourceAttribution(CurvatureAttribution):
     :ref:`User Guide <adaptive>` lists the optimizers covered; ``fit`` raises ValueError for any other, or where the
     state was not recorded.
 
-    Layers are coupled as ``curvature.coupling`` says (:class:`~.curvature.EKFAC`); without, scores are several times too
-    large on networks of several layers. ``adam="paper"`` too takes the curvature as it is given.
+    Layers are coupled as ``curvature.coupling`` says (:class:`~.curvature.EKFAC`), with ``adam="paper"`` too; without,
+    scores are several times too large on networks of several layers.
 
     Cost. ``fit``: for each checkpoint one forward pass and one backward pass per Fisher column over the training rows
     (again where the cache is too small), and two eigendecompositions per layer and segment. ``transform``: one forward

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..curvature import CURVATURES, Curvature, GaussNewtonRefit, fit_curvature, resolve_curvature
+from ..gradients.algebra import even_chunks
 from ..utils._compat import StrOptions, validate_parameters
 from ..utils._progress import progress
 from ._gradient import GradientAttribution
@@ -94,12 +96,17 @@ class CurvatureAttribution(GradientAttribution):
         refit = GaussNewtonRefit(stream, _REFIT_COLUMNS, scale)
         own = weights[:, index]
         change = own - 1.0 if row_weights is None else (own - 1.0) * row_weights
-        vectors = self._sums_of_gradients(state, index, change / len(index))
-        changes = refit.push(vectors), vectors
+        parts = even_chunks(len(own), self._queries_at_once())
+
+        @functools.lru_cache(maxsize=1)  # where the groups fit at once, they are summed once for all queries
+        def changes(number):
+            vectors = self._sums_of_gradients(state, index, change[parts[number]] / len(index))
+            return refit.push(vectors), vectors
 
         def predict(queries):
             encoded = queries.encoded(state, lambda blocks: [gradient.matrix() for gradient in blocks])
-            return -refit.forms((refit.push(encoded), encoded), changes, own)
+            asked = refit.push(encoded), encoded
+            return -torch.cat([refit.forms(asked, changes(i), own[part]) for i, part in enumerate(parts)], dim=1)
 
         return predict
 

@@ -25,6 +25,7 @@ def group_influence(
     *,
     uncertainty: str = "auto",
     confidence: float = 0.95,
+    refit: bool = False,
 ) -> Bunch:
     """Sum the scores of each group of training rows for each query, with an uncertainty.
 
@@ -52,6 +53,9 @@ def group_influence(
         "networks".
     confidence : float, default=0.95
         Of the interval.
+    refit : bool, default=False
+        Whether ``removal`` is found by ``predict_reweighting`` of the estimators, with what the rows of a group do
+        together, in place of a sum of scores.
 
     Returns
     -------
@@ -81,8 +85,8 @@ def group_influence(
     Raises
     ------
     ValueError
-        If groups name no rows or others than those there are, estimators differ in their training rows, or networks are
-        to vary and there is one.
+        If groups name no rows or others than those there are, estimators differ in their training rows, networks are
+        to vary and there is one, or ``refit`` is asked of estimators that have no ``predict_reweighting``.
     TypeError
         If an estimator is no attribution method.
 
@@ -149,7 +153,7 @@ def group_influence(
     influence = sums.mean(axis=0)
     return Bunch(
         influence=influence,
-        removal=np.concatenate(chunk_removals),
+        removal=_refitted(estimators, X_query, y_query, masks) if refit else np.concatenate(chunk_removals),
         interval=student_interval(influence, std_error, np.maximum(degrees_of_freedom, 1), confidence),
         std_error=std_error,
         std_error_rows=error_rows,
@@ -157,6 +161,21 @@ def group_influence(
         names=names,
         sizes=sizes,
     )
+
+
+def _refitted(estimators, X_query, y_query, masks):
+    """Mean over estimators of what they predict of the removal of groups, NaN where no rows remain."""
+    lacking = [type(e).__name__ for e in estimators if not hasattr(e, "predict_reweighting")]
+    if lacking:
+        raise ValueError(
+            f"refit=True needs estimators with predict_reweighting, the gradient methods, got {lacking[0]}: pass "
+            "refit=False"
+        )
+    asked = ~masks.all(axis=1)
+    found = [e.predict_reweighting(X_query, y_query, groups=list(masks[asked])) for e in estimators]
+    removal = np.full((len(found[0]), len(masks)), np.nan)
+    removal[:, asked] = np.mean(found, axis=0)
+    return removal
 
 
 def _removal(scores, masks):

@@ -175,3 +175,26 @@ def test_estimators_of_the_same_rows_in_another_order():
     one, two = InfluenceFunctions().fit(net, X, y), InfluenceFunctions().fit(net, X[order], y[order])
     with pytest.raises(ValueError, match="in the same order"):
         group_influence([one, two], X[:2], {"a": [1, 2]})
+
+
+def test_removal_by_a_refit():
+    net, X, y = trained_with_rows()
+    ests = [InfluenceFunctions(damping=damping).fit(net, X, y) for damping in (0.1, 0.3)]
+    groups = {"few": [0, 1, 2], "all": np.arange(len(X))}
+    result = group_influence(ests, X[:4], groups, refit=True)
+    expected = np.mean([e.predict_reweighting(X[:4], groups=[[0, 1, 2]])[:, 0] for e in ests], axis=0)
+    np.testing.assert_allclose(result.removal[:, 0], expected)
+    assert np.isnan(result.removal[:, 1]).all()
+    np.testing.assert_allclose(result.influence, group_influence(ests, X[:4], groups).influence)
+    est, X_query = known(np.zeros((4, 12)))
+    with pytest.raises(ValueError, match="refit=True needs estimators with predict_reweighting"):
+        group_influence(est, X_query, GROUPS, refit=True)
+
+
+def trained_with_rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20, 4)).astype(np.float32)
+    y = X[:, :1] + 0.1 * rng.normal(size=(20, 1)).astype(np.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make_net().fit(X, y), X, y
