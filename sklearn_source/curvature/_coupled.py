@@ -122,24 +122,35 @@ class _Space:
         self._directions = [[] for _ in encoded]  # per block: (n, size) each
         self._blocks, self._pushed, self._inner, self._H = [], [], [], None
         self._residual = None
+        ridges = [factor * phi.ridge for factor in _RIDGES] if phi.ridge else [0.0]
+        self._ridges = torch.tensor(ridges, dtype=torch.float64, device=encoded[0].device)
+        self._level = torch.zeros(len(encoded[0]), dtype=torch.long, device=encoded[0].device)
         self._add(curvature.base.scale(phi, encoded))
 
     def extend(self):
         """Add the directions in which M would have what is left of the equation solved; False where nothing is.
 
-        Of the equation with the function's own ridge, then of those with larger ones.
+        Every vector goes its own way, whichever others it comes with: first the equation with the function's ridge,
+        then those with larger ones.
         """
-        for ridge in dict.fromkeys(factor * self._phi.ridge for factor in _RIDGES):
-            residual = self._remainder(ridge)
-            if not self._is_solved(residual):
-                solve = SpectralFunction(self._phi.function, self._phi.shifts, ridge).resolvent
-                self._add(self._curvature.base.scale(solve, residual))
-                return True
-        return False
+        ridges = self._ridges[self._level]
+        residual = self._remainder(ridges)
+        solved = self._residual < 1e2 * torch.finfo(residual[0].dtype).eps
+        if bool((solved & (self._level == len(self._ridges) - 1)).all()):
+            return False
+        added = [torch.zeros_like(r) for r in residual]
+        for ridge in ridges.unique():
+            mine = ~solved & (ridges == ridge)
+            solve = SpectralFunction(self._phi.function, self._phi.shifts, float(ridge)).resolvent
+            for total, part in zip(added, self._curvature.base.scale(solve, residual)):
+                total[mine] = part[mine]
+        self._add(added)
+        self._level = (self._level + solved.long()).clamp(max=len(self._ridges) - 1)
+        return True
 
     def report(self):
         """Warn where the equation is far from solved."""
-        self._remainder(self._phi.ridge)
+        self._remainder(self._ridges[torch.zeros_like(self._level)])
         worst = float(self._residual.max()) if len(self._residual) else 0.0
         if worst > _STALLED:
             warn(
@@ -244,20 +255,18 @@ class _Space:
             total[block] += (weight * direction).view(total[block].shape)
         return total
 
-    def _remainder(self, ridge):
-        """``v - (H + shift + ridge) x`` for the x found so far."""
-        coefficients = self._coefficients(lambda values: inverse(values + ridge))
+    def _remainder(self, ridges):
+        """``v - (H + shift + ridge) x`` for the x found so far, a ridge for every vector."""
+        coefficients = self._coefficients(lambda values: inverse(values + ridges[:, None]))
         x = self._combined(coefficients)
         weights = sum(p * c.unsqueeze(1).to(p.dtype) for p, c in zip(self._pushed, coefficients.T))
         residual = []
         for block, (v, u, product) in enumerate(zip(self._encoded, x, self._curvature.pull(weights))):
-            left = v - product - (self._phi.shifts[block] + ridge) * u
+            added = (self._phi.shifts[block] + ridges).to(u.dtype).view(-1, *[1] * (u.ndim - 1))
+            left = v - product - added * u
             penalty = self._curvature.penalised(block, u)
             residual.append(left if penalty is None else left - penalty)
         size = sum(v.flatten(1).double().square().sum(1) for v in self._encoded)
         left = sum(r.flatten(1).double().square().sum(1) for r in residual)
         self._residual = (left / size.clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
         return residual
-
-    def _is_solved(self, residual):
-        return float(self._residual.max()) < 1e2 * torch.finfo(residual[0].dtype).eps

@@ -143,6 +143,12 @@ def test_one_gradient(form, data):
     total = start.clone()
     assert gradient.inner_(queries, total) is total
     assert_close(total, start + torch.einsum("qk,bk->qb", queries, G.flatten(1)))
+    weights = p.normal(4, rows)
+    summed = gradient.combined(weights)
+    assert_close(summed, torch.einsum("kb,bgoi->kgoi", weights, G))
+    # The transpose of inner_.
+    inner = gradient.inner_(queries, torch.zeros(3, rows, dtype=torch.float64))
+    assert_close(queries @ summed.flatten(1).T, inner @ weights.T)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -156,6 +162,8 @@ def test_matrices_come_in_chunks(form, data, budget):
         assert [n for rows, _ in chunks for n in range(rows.start, rows.stop)] == list(range(len(p.columns[0])))
         assert_close(torch.cat([matrices for _, matrices in chunks]), p.matrices[0])
         squares = squared_in_basis(p.columns, p.left, p.right)
+        weights = p.normal(2, len(p.columns[0]))
+        assert_close(p.columns[0].combined(weights), torch.einsum("kb,bgoi->kgoi", weights, p.matrices[0]))
     assert_close(squares, sum(rotated(G, p.left, p.right).square().sum(0) for G in p.matrices))
 
 
