@@ -103,7 +103,7 @@ def test_influence_functions_agree_with_kronfluence(name, damping, tmp_path, rec
     layers = [k for k, m in net.module_.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     pairs, own = peer_scores(net.module_, layers, X, y, X_query, y_query, damping, tmp_path)
     damping = "mean_eigenvalue" if damping is None else damping
-    method = InfluenceFunctions(curvature=EKFAC(fisher="empirical"), damping=damping)
+    method = InfluenceFunctions(curvature=EKFAC(fisher="empirical", coupling=None), damping=damping)
     method.fit(net, X, y)
     found, self_found = method.transform(X_query, y_query), method.self_influence()
     errors = {

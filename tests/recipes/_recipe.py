@@ -11,6 +11,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn
+from sklearn_source.curvature import EKFAC
 
 N_ROWS, N_FEATURES = 24, 3
 DECAY = 0.1
@@ -27,6 +28,7 @@ SHORTER = 200
 METHODS = {
     "SOURCE": ("plain", lambda: SourceAttribution(n_segments=6, curvature="exact")),
     "EK-FAC": ("plain", lambda: SourceAttribution(n_segments=6, curvature="ekfac")),
+    "Krylov": ("plain", lambda: SourceAttribution(n_segments=6, curvature=EKFAC(coupling="krylov"))),
     "TracIn": ("short", lambda: TracIn()),
     "Influence": ("converged", lambda: InfluenceFunctions(curvature="exact", damping=0.0)),
 }

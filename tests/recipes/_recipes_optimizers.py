@@ -98,13 +98,13 @@ adam = {**adaptive, "optimizer": optim.Adam, "lr": 0.0005, "optimizer__betas": (
 per_batch = {"step_every": "batch"}
 
 RECIPES = [
-    recipe("SGD", methods=("SOURCE", "TracIn")),
+    recipe("SGD", methods=("SOURCE", "Krylov", "TracIn")),
     recipe("SGD, one layer", module=Line, methods=("SOURCE", "EK-FAC", "Influence")),
     recipe(
         "SGD, classifier", net=NeuralNetClassifier, module=Line, data=classes, lr=0.05, methods=("SOURCE", "TracIn")
     ),
     recipe("SGD, weight decay", optimizer__weight_decay=0.1),
-    recipe("momentum", lr=0.0015, max_epochs=40, optimizer__momentum=0.9),
+    recipe("momentum", lr=0.0015, max_epochs=40, optimizer__momentum=0.9, methods=("SOURCE", "Krylov")),
     recipe("momentum, one layer", module=Line, lr=0.0015, max_epochs=40, optimizer__momentum=0.9, methods=("EK-FAC",)),
     recipe("Nesterov", lr=0.0015, max_epochs=40, optimizer__momentum=0.9, optimizer__nesterov=True),
     recipe("dampening", lr=0.02, optimizer__momentum=0.5, optimizer__dampening=0.5),
@@ -168,7 +168,7 @@ RECIPES = [
         before=(lambda: LRScheduler(optim.lr_scheduler.CosineAnnealingLR, T_max=60, **per_batch),),
         methods=("SOURCE", "TracIn"),
     ),
-    recipe("parameter groups", optimizer__param_groups=[("head.*", {"lr": 0.01})]),
+    recipe("parameter groups", optimizer__param_groups=[("head.*", {"lr": 0.01})], methods=("SOURCE", "Krylov")),
     recipe("frozen layer", after=(lambda: Freezer("hidden.*"),)),
     recipe("unfrozen layer", after=(lambda: Freezer("hidden.*"), lambda: Unfreezer("hidden.*", at=10))),
     recipe("layer frozen on the way", after=(lambda: Freezer("hidden.*", at=10),)),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sklearn_source import SourceAttribution
+from sklearn_source.curvature import EKFAC
+
 from ._finite_differences import error_of, outcome, recorded, slopes
 from ._matrix import CELLS, RECIPES
 from ._recipe import METHODS
@@ -35,6 +38,19 @@ def test_the_differences_are_derivatives():
     # What is wrong in size, sign or order is seen.
     for wrong in (1.1 * scores, scores / 1.1, -scores, scores[:, ::-1], scores[::-1]):
         assert error_of(wrong, truth) > 0.05
+
+
+@pytest.mark.parametrize("name", ["SGD", "momentum", "full batch"])
+def test_layers_coupled_or_not(name):
+    """How far off EK-FAC is on a network of two layers: a third and more, a tenth where they are coupled."""
+    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
+    truth, net = slopes(recipe, "plain"), recorded(recipe, "plain")[0]
+    coupled, apart = (
+        error_of(recipe.scores(SourceAttribution(n_segments=6, curvature=EKFAC(coupling=coupling)), net), truth)
+        for coupling in ("layers", None)
+    )
+    assert coupled < 0.12
+    assert apart > 0.3
 
 
 def test_forty_recipes_by_their_names():
