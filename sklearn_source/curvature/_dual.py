@@ -1,4 +1,4 @@
-"""Inner products of Fisher columns with each other, which decide on the curvature that they span."""
+"""Inner products of Fisher columns with each other, which decide on the curvature that they span, and with vectors."""
 
 from __future__ import annotations
 
@@ -40,6 +40,18 @@ def gram(batches, scale):
                 if j < i:
                     total[columns, lines] = part.T
     return (total + total.T) / 2
+
+
+def on_columns(batches, vectors):
+    """``R v`` of vectors (n, groups, out, in), one tensor per block: (n, n_columns), float64, on their device."""
+    flat = [v.flatten(1).contiguous() for v in vectors]
+    parts = [flat[0].new_zeros((len(flat[0]), 0))]
+    for columns in batches:
+        part = flat[0].new_zeros((len(flat[0]), len(columns[0])))
+        for v, column in zip(flat, columns):
+            column.inner_(v, part)
+        parts.append(part)
+    return torch.cat(parts, dim=1).double()
 
 
 def _meet(scaled, columns):

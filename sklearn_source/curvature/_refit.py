@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ._dual import gram
+from ._dual import gram, on_columns
 from ._fisher_sample import FisherSample
 
 
@@ -39,14 +39,7 @@ class GaussNewtonRefit:
 
     def push(self, vectors):
         """``R D^-1 v`` of vectors (n, groups, out, in), one tensor per block: (n, n_columns) in float64."""
-        scaled = [(v * s).flatten(1).contiguous() for v, s in zip(vectors, self._scale)]
-        parts = []
-        for columns in self._columns:
-            out = scaled[0].new_zeros((len(scaled[0]), len(columns[0])))
-            for v, column in zip(scaled, columns):
-                column.inner_(v, out)
-            parts.append(out)
-        return torch.cat(parts, dim=1).double() if parts else scaled[0].new_zeros((len(scaled[0]), 0)).double()
+        return on_columns(self._columns, [v * s for v, s in zip(vectors, self._scale)])
 
     def inner(self, first, second):
         """``u^T D^-1 v`` of two sets of vectors: (n_first, n_second) in float64."""

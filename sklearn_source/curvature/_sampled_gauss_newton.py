@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ._base import FittedCurvature, Phi
-from ._dual import gram
+from ._dual import gram, on_columns
 from ._eigen import Basis
 from ._spectral import Inverse
 
@@ -127,14 +127,7 @@ class SampledGaussNewton(FittedCurvature):
 
     def _push(self, vectors):
         """``R P^(1/2) v``: (n, n_columns), float64, on the CPU."""
-        flat = [(v * p**0.5).flatten(1).contiguous() for v, p in zip(vectors, self._metric)]
-        parts = []
-        for batch in self._batches:
-            out = flat[0].new_zeros((len(flat[0]), len(batch[0])))
-            for v, column in zip(flat, batch):
-                column.inner_(v, out)
-            parts.append(out)
-        return torch.cat(parts, dim=1).double().cpu()
+        return on_columns(self._batches, [v * p**0.5 for v, p in zip(vectors, self._metric)]).cpu()
 
     def _pull(self, weights, like):
         """``P^(1/2) R^T w`` of weights (n, n_columns), one tensor per block."""

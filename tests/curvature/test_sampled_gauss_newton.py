@@ -1,0 +1,37 @@
+"""The whole matrix on its Fisher columns, solved through inner products: against the one that forms it."""
+
+from __future__ import annotations
+
+import pytest
+from torch.optim import SGD, Adam, AdamW
+
+from sklearn_source import InfluenceFunctions, SourceAttribution
+from sklearn_source.curvature import ExactGaussNewton
+from tests.attribution._runs import relative
+from tests.attribution.test_reweighting import deep
+
+EVERY = 10**6
+
+
+@pytest.mark.parametrize("optimizer", [SGD, AdamW, Adam], ids=lambda o: o.__name__)
+@pytest.mark.parametrize("method", [SourceAttribution, InfluenceFunctions])
+def test_all_columns_are_the_whole_matrix(method, optimizer):
+    net, X, y, X_query = deep(optimizer, lr=0.02, optimizer__weight_decay=0.1)
+    whole = method(curvature="exact").fit(net, X, y).transform(X_query)
+    if method is SourceAttribution and optimizer is Adam:
+        with pytest.raises(ValueError, match="no functions but the inverse"):
+            method(curvature=ExactGaussNewton(max_rows=EVERY)).fit(net, X, y).transform(X_query)
+        return
+    assert relative(method(curvature=ExactGaussNewton(max_rows=EVERY)).fit(net, X, y).transform(X_query), whole) < 1e-5
+
+
+def test_rates_of_their_own_and_a_sample():
+    groups = [("0.*", {"lr": 0.1}), ("2.*", {"weight_decay": 0.2})]
+    net, X, y, X_query = deep(SGD, lr=0.3, optimizer__param_groups=groups)
+    whole = InfluenceFunctions(curvature="exact").fit(net, X, y).transform(X_query)
+    sampled = InfluenceFunctions(curvature=ExactGaussNewton(max_rows=EVERY)).fit(net, X, y)
+    assert relative(sampled.transform(X_query), whole) < 1e-5
+    few = InfluenceFunctions(curvature=ExactGaussNewton(max_rows=20)).fit(net, X, y).transform(X_query)
+    assert 1e-4 < relative(few, whole) < 0.7
+    with pytest.raises(ValueError, match="pass damping > 0"):
+        InfluenceFunctions(curvature=ExactGaussNewton(max_rows=20), damping=0.0).fit(net, X, y).transform(X_query)
