@@ -187,8 +187,8 @@ class InfluenceFunctions(CurvatureAttribution):
         if self._curvature.couples_blocks and len(set(system.shifts)) > 1:  # one function of one matrix
             system = system.elementwise(blocks, next(iter(self._gradients.trained.parameters.values())))
             self._curvature = self._curvature_in(system)
-        self._system, self._shifts = system, system.shifts
-        if not any(self._shifts) and not any(self._curvature.mean_eigenvalue(i) for i in range(len(blocks))):
+        self._system = system
+        if not any(self._system.shifts) and not any(self._curvature.mean_eigenvalue(i) for i in range(len(blocks))):
             raise ValueError(
                 "the curvature is zero in every direction (a piecewise linear criterion, as quantile and hinge losses "
                 "are, or probabilities of 0 and 1?), so that a Newton step has no length: pass damping > 0 or "
@@ -227,7 +227,7 @@ class InfluenceFunctions(CurvatureAttribution):
             encoded = times(queries.encoded(trained, curvature.encode), relative, 0.5)
         else:
             encoded = queries.encoded(trained, lambda g: curvature.encode([b.matrix() * r for b, r in zip(g, roots)]))
-        encoded = [v.mul_(unit) for v in curvature.scale_(Inverse(self._shifts), encoded)]
+        encoded = [v.mul_(unit) for v in curvature.scale_(Inverse(self._system.shifts), encoded)]
         if roots is not None:  # a metric of its own for every element: the vectors are parameters' gradients
             values = [(v * r).reshape(v.shape[0], -1) for v, r in zip(curvature.decode(encoded), roots)]
             return [Term([trained], np.ones(1), values, None, self._mask)]

@@ -40,11 +40,13 @@ def fit_curvature(curvature: Curvature, stream: FisherStream) -> FittedCurvature
     if curvature.coupling is None or fitted.couples_blocks or len(stream.blocks) == 1:
         return fitted
     if curvature.max_rows is None:
-        rows = JointRows(fitted.bases, stream=stream)
+        rows = JointRows(fitted.bases, stream.penalties, stream=stream)
     else:
         size = curvature.max_rows
         if size == "auto":
             size = columns_that_fit(stream, _COLUMNS[curvature.coupling], _BYTES)
-        rows = JointRows(fitted.bases, kept=[batch for batch, _ in FisherSample(stream, size).batches()])
+        rows = JointRows(
+            fitted.bases, stream.penalties, kept=[batch for batch, _ in FisherSample(stream, size).batches()]
+        )
     n_iter = curvature.n_iter if curvature.coupling == "krylov" else 0
-    return CoupledCurvature(fitted, rows.with_penalties(stream.penalties), n_iter)
+    return CoupledCurvature(fitted, rows, n_iter)

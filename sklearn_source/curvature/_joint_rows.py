@@ -19,26 +19,22 @@ class JointRows:
     ----------
     bases : list of Basis, one per block
         The coordinates.
+    penalties : list of (tensor (groups, out, in) or None), one per block
+        A diagonal in parameters' coordinates, added to ``R^T R``.
     kept : list of list of list of gradients, optional
         Batches of blocks of columns, weights included.
     stream : FisherStream, optional
         In place of ``kept``: every column, in one pass for each product.
     """
 
-    def __init__(self, bases, kept=None, stream=None):
-        self._stream, self._bases = stream, bases
-        self._penalties = [None for _ in bases]
+    def __init__(self, bases, penalties, kept=None, stream=None):
+        self._stream, self._bases, self._penalties = stream, bases, penalties
         in_bases = kept is not None and not any(isinstance(own[0], Scaled) for batch in kept for own in batch)
         if in_bases:
             kept = [
                 [[g.rotate_factors(b.left, b.right) for g in own] for own, b in zip(batch, bases)] for batch in kept
             ]
         self._kept, self._in_bases = kept, in_bases
-
-    def with_penalties(self, penalties):
-        """The same with a diagonal per block, None for none, in parameters' coordinates, added to ``R^T R``."""
-        self._penalties = penalties
-        return self
 
     @functools.cached_property
     def n_columns(self):
