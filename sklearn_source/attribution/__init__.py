@@ -6,6 +6,7 @@ from ._empirical import EmpiricalInfluence
 from ._gradient_similarity import GradientSimilarity
 from ._influence import InfluenceFunctions
 from ._representation_similarity import RepresentationSimilarity
+from ._snapshot_influence import SnapshotInfluence
 from ._source import SourceAttribution
 from ._source_segment import SegmentSummary
 from ._tracin import TracIn
@@ -16,6 +17,7 @@ __all__ = [
     "InfluenceFunctions",
     "RepresentationSimilarity",
     "SegmentSummary",
+    "SnapshotInfluence",
     "SourceAttribution",
     "TracIn",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from numbers import Real
 from typing import Literal
 
@@ -11,25 +10,15 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 
-from ..base import CurvatureAttribution, Term
-from ..curvature import (
-    Curvature,
-    Inverse,
-    Metric,
-    decode_queries_or_rotate_rows,
-    resolve_curvature,
-)
+from ..curvature import Curvature
 from ..trajectory import TrajectoryRecorder, verify_stages
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
 from ._influence_damping import regularization
-from ._source_walk import times
-
-# Grosse et al. (2023), Section 3.2.1: a tenth of the mean eigenvalue of the layer.
-AUTO_DAMPING = 0.1
+from ._newton import NewtonAttribution
 
 
-class InfluenceFunctions(CurvatureAttribution):
+class InfluenceFunctions(NewtonAttribution):
     """Influence functions with a damped Gauss-Newton matrix at the trained weights.
 
     Read more in the :ref:`User Guide <influence_functions>`.
@@ -96,7 +85,7 @@ class InfluenceFunctions(CurvatureAttribution):
     """
 
     _parameter_constraints = {
-        **CurvatureAttribution._parameter_constraints,
+        **NewtonAttribution._parameter_constraints,
         "damping": [StrOptions({"auto", "trajectory", "mean_eigenvalue"}), Interval(Real, 0, None, closed="left")],
     }
     has_unit = True
@@ -176,64 +165,19 @@ class InfluenceFunctions(CurvatureAttribution):
         return regularization(self.net_, trajectory, names, from_training=False)
 
     def _fit_gradients(self):
-        blocks = self._gradients.blocks
-        system = self._regularization.system(self._gradients)
+        self._step = self._newton_step(self._gradients.trained, self._regularization, self._index)
         del self._regularization  # preconditioners as large as the network
-        self._curvature = self._curvature_in(system)
-        if system.dampings is None:
-            dampings = self._dampings(system)
-            shifts = [decay + damping for decay, damping in zip(system.shifts, dampings)]
-            system = replace(system, shifts=shifts, dampings=dampings)
-        if self._curvature.couples_blocks and len(set(system.shifts)) > 1:  # one function of one matrix
-            system = system.elementwise(blocks, next(iter(self._gradients.trained.parameters.values())))
-            self._curvature = self._curvature_in(system)
-        self._system = system
-        if not any(self._system.shifts) and not any(self._curvature.mean_eigenvalue(i) for i in range(len(blocks))):
-            raise ValueError(
-                "the curvature is zero in every direction (a piecewise linear criterion, as quantile and hinge losses "
-                "are, or probabilities of 0 and 1?), so that a Newton step has no length: pass damping > 0 or "
-                'curvature=EKFAC(fisher="empirical"), or use TracIn, which needs no curvature'
-            )
-        self.damping_ = {block.name: d for block, d in zip(blocks, system.dampings)}
-        self._mask = self._credit_of(self._index)
-
-    def _curvature_in(self, system):
-        """H of the rows, in the metric of a :class:`System` and with its penalty."""
-        metric = None if system.roots is None else Metric(system.roots, system.penalty)
-        kind = resolve_curvature(self.curvature)
-        fitted = self._fit_curvature(kind, [self._gradients.trained], np.ones(1), self._index, metric)
-        return fitted if system.relative is None else fitted.in_metric(system.relative)
-
-    def _dampings(self, system):
-        """Per block, where the training does not say."""
-        n_blocks = len(self._gradients.blocks)
-        if not isinstance(self.damping, str):
-            return [float(self.damping)] * n_blocks
-        # Of the rows' curvature alone: weight decay is no measure of it.
-        decays = system.mean_penalty(self._curvature.couples_blocks)
-        return [AUTO_DAMPING * (self._curvature.mean_eigenvalue(i) - decays[i]) for i in range(n_blocks)]
+        self.damping_ = {block.name: d for block, d in zip(self._gradients.blocks, self._step.system.dampings)}
 
     def _bytes_per_query(self):
-        return super()._bytes_per_query() + self._bytes_for_functions([self._curvature])
+        return super()._bytes_per_query() + self._bytes_for_functions([self._step.curvature])
 
     def _reweighting(self, weights):
-        state = self._gradients.trained
-        return self._refit(state, self._index, self._system.scale(self._gradients.blocks), weights)
+        step = self._step
+        return self._refit(step.state, self._index, step.system.scale(self._gradients.blocks), weights)
 
     def _terms(self, queries):
-        curvature, roots, relative = self._curvature, self._system.roots, self._system.relative
-        trained, unit = self._gradients.trained, -1.0 / len(self._index)
-        if roots is None:
-            encoded = times(queries.encoded(trained, curvature.encode), relative, 0.5)
-        else:
-            encoded = queries.encoded(trained, lambda g: curvature.encode([b.matrix() * r for b, r in zip(g, roots)]))
-        encoded = [v.mul_(unit) for v in curvature.scale_(Inverse(self._system.shifts), encoded)]
-        if roots is not None:  # a metric of its own for every element: the vectors are parameters' gradients
-            values = [(v * r).reshape(v.shape[0], -1) for v, r in zip(curvature.decode(encoded), roots)]
-            return [Term([trained], np.ones(1), values, None, self._mask)]
-        encoded = times(encoded, relative, 0.5)
-        values, bases = decode_queries_or_rotate_rows(curvature, encoded, self._gradients.probe, n_rows=queries.n_met)
-        return [Term([trained], np.ones(1), values, bases, self._mask)]
+        return [self._step.term(queries, self._gradients.probe)]
 
 
 def _uneven(draws):

@@ -17,8 +17,8 @@ from ..curvature import Curvature, Diagonal, Metric, resolve_curvature
 from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
-from ._influence import AUTO_DAMPING
-from ._snapshots import snapshots
+from ._influence_damping import regularization_until
+from ._newton import AUTO_DAMPING
 from ._source_segment import DiagonalSegment, FittedSegment, SegmentSummary, mean_state, relative_rates
 from ._source_walk import walk_in_eigencoordinates, walk_in_parameters
 from ._training_assumptions import stage_position, warn_of_overshooting, warn_of_unequal_steps
@@ -308,16 +308,18 @@ class SourceAttribution(CurvatureAttribution):
                 "predicted is the sum of scores"
             )
             return super()._reweighting(weights)
-        index = self._credited[0]
-
-        def penalty_of(state):
-            return self._penalty_curvature(index, [(state.parameters, state.buffers)], np.ones(1))
-
-        row_weights = self._row_weights(0, trajectory.stages[0].start, trajectory.n_steps)
-        predictions = [
-            self._refit(state, index, scale, weights, row_weights)
-            for state, scale in snapshots(trajectory, self._gradients, penalty_of)
-        ]
+        index, (stage,), names = self._credited[0], trajectory.stages, list(self._network.parameters())
+        row_weights = self._row_weights(0, stage.start, stage.end)
+        predictions = []
+        for checkpoint in trajectory.stage_checkpoints(0):
+            if checkpoint.step <= stage.start:
+                continue
+            values = checkpoint.parameters, checkpoint.buffers
+            penalty = self._penalty_curvature(index, [values], np.ones(1))
+            held = regularization_until(trajectory, checkpoint, names).with_penalty(penalty)
+            if any(held.rates.values()):
+                scale = held.system(self._gradients).scale(self._gradients.blocks)
+                predictions.append(self._refit(self._gradients.state(checkpoint), index, scale, weights, row_weights))
         if not predictions:  # nothing was learned
             return super()._reweighting(weights)
         return lambda queries: sum(predict(queries) for predict in predictions) / len(predictions)
