@@ -195,14 +195,8 @@ def regularization(net, trajectory, names, *, from_training):
     return Regularization({**nothing, **coupled}, nothing)
 
 
-def regularization_until(trajectory, checkpoint, names, *, from_training=True):
-    """The :class:`Regularization` of a training that had ended at one of its checkpoints."""
-    position = next(i for i, stage in enumerate(trajectory.stages) if stage.index == checkpoint.stage)
-    return _of_stages(trajectory, range(position + 1), names, from_training, checkpoint)
-
-
-def _of_stages(trajectory, positions, names, from_training, last_point=None):
-    """:class:`Regularization` of the flows of some stages, each with its last state, up to a checkpoint where given."""
+def _of_stages(trajectory, positions, names, from_training):
+    """:class:`Regularization` of the flows of some stages, each with its last state."""
     names = list(names)
     coupled, decoupled, rates = (dict.fromkeys(names, 0.0) for _ in range(3))
     shapes = trajectory.checkpoints[-1].parameter_shapes
@@ -210,10 +204,8 @@ def _of_stages(trajectory, positions, names, from_training, last_point=None):
     preconditioned = False
     for position in positions:
         stage = trajectory.stages[position]
-        points, end = trajectory.stage_checkpoints(position)[-1:], stage.end
-        if last_point is not None and last_point.stage == stage.index:
-            points, end = [last_point], last_point.step
-        flow = segment_flow(trajectory, stage.start, end, position, points, np.ones(len(points)))
+        points = trajectory.stage_checkpoints(position)[-1:]
+        flow = segment_flow(trajectory, stage.start, stage.end, position, points, np.ones(len(points)))
         preconditioned |= flow.preconditioner is not None
         for name in names:
             if not flow.rates.get(name):

@@ -12,10 +12,10 @@ import torch
 from skorch import NeuralNet
 
 from ..curvature import Curvature
-from ..trajectory import Trajectory, TrajectoryRecorder
+from ..trajectory import Trajectory, TrajectoryRecorder, until
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
-from ._influence_damping import regularization_until
+from ._influence_damping import regularization
 from ._newton import NewtonAttribution
 from ._training_assumptions import stage_position, warn_of_unequal_steps
 
@@ -147,7 +147,7 @@ class SnapshotInfluence(NewtonAttribution):
         self._places, signature = [], {}
         for checkpoint in self._snapshots():
             from_training = self.damping == "trajectory"
-            found = regularization_until(trajectory, checkpoint, names, from_training=from_training)
+            found = regularization(self.net_, until(trajectory, checkpoint), names, from_training=from_training)
             weights = checkpoint.parameters, checkpoint.buffers
             found = found.with_penalty(self._penalty_curvature(self._index, [weights], np.ones(1)))
             self._places.append((checkpoint, found))

@@ -14,10 +14,10 @@ from skorch import NeuralNet
 
 from ..base import CurvatureAttribution
 from ..curvature import Curvature, Diagonal, Metric, resolve_curvature
-from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments
+from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments, until
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
-from ._influence_damping import regularization_until
+from ._influence_damping import regularization
 from ._newton import AUTO_DAMPING
 from ._source_segment import DiagonalSegment, FittedSegment, SegmentSummary, mean_state, relative_rates
 from ._source_walk import walk_in_eigencoordinates, walk_in_parameters
@@ -316,7 +316,8 @@ class SourceAttribution(CurvatureAttribution):
                 continue
             values = checkpoint.parameters, checkpoint.buffers
             penalty = self._penalty_curvature(index, [values], np.ones(1))
-            held = regularization_until(trajectory, checkpoint, names).with_penalty(penalty)
+            held = regularization(self.net_, until(trajectory, checkpoint), names, from_training=True)
+            held = held.with_penalty(penalty)
             if any(held.rates.values()):
                 scale = held.system(self._gradients).scale(self._gradients.blocks)
                 predictions.append(self._refit(self._gradients.state(checkpoint), index, scale, weights, row_weights))

@@ -8,6 +8,7 @@ from ._record_verification import StageVerification, Verification, verify_stages
 from ._recorder import TrajectoryRecorder
 from ._segments import Segment, split_segments
 from ._trajectory import Checkpoint, Stage, Trajectory
+from ._until import until
 
 __all__ = [
     "Checkpoint",
@@ -22,5 +23,6 @@ __all__ = [
     "segment_flow",
     "segment_rates",
     "split_segments",
+    "until",
     "verify_stages",
 ]
