@@ -10,8 +10,10 @@ from ._snapshot_influence import SnapshotInfluence
 from ._source import SourceAttribution
 from ._source_segment import SegmentSummary
 from ._tracin import TracIn
+from .ensemble import AttributionEnsemble
 
 __all__ = [
+    "AttributionEnsemble",
     "EmpiricalInfluence",
     "GradientSimilarity",
     "InfluenceFunctions",

@@ -12,7 +12,7 @@ import torch
 from skorch import NeuralNet
 
 from ..curvature import Curvature
-from ..trajectory import Trajectory, TrajectoryRecorder, until
+from ..trajectory import Trajectory, TrajectoryRecorder, snapshots, until
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
 from ._influence_damping import regularization
@@ -145,7 +145,7 @@ class SnapshotInfluence(NewtonAttribution):
         trajectory, names = self.trajectory_, list(self._network.parameters())
         self._index = np.unique(np.concatenate(self._credited))
         self._places, signature = [], {}
-        for checkpoint in self._snapshots():
+        for checkpoint in snapshots(trajectory, self.n_snapshots):
             from_training = self.damping == "trajectory"
             found = regularization(self.net_, until(trajectory, checkpoint), names, from_training=from_training)
             weights = checkpoint.parameters, checkpoint.buffers
@@ -154,21 +154,6 @@ class SnapshotInfluence(NewtonAttribution):
             for name, treated in (found.signature() or dict.fromkeys(names)).items():
                 signature[name] = (*signature.get(name, ()), treated)
         return signature
-
-    def _snapshots(self):
-        """The checkpoints of the last stage, those wanted."""
-        stage = self.trajectory_.stages[-1]
-        found = [c for c in self.trajectory_.stage_checkpoints(stage.index) if c.step > stage.start]
-        wanted = self.n_snapshots or len(found)
-        if wanted > len(found):
-            raise ValueError(
-                f"expected at least n_snapshots={wanted} checkpoints of the last training stage, it has {len(found)}: "
-                f"record more, TrajectoryRecorder(n_checkpoints={wanted}), or pass n_snapshots={len(found)}"
-            )
-        places = stage.start + (stage.end - stage.start) * np.arange(1, wanted + 1) / wanted
-        steps = np.array([c.step for c in found])
-        chosen = np.unique([np.abs(steps - place).argmin() for place in places])
-        return [found[i] for i in chosen]
 
     def _fit_gradients(self):
         trajectory, blocks = self.trajectory_, self._gradients.blocks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ._input_validation import outputs_of, row_form, validate_query_rows, validate_training_rows
 from ._network import Network
 from ._outside_state import outside_state, set_outside_state
-from ._pickling import PortableNet
+from ._pickling import PortableNet, net_from_state
 from ._training import TURN, refuse_module_instance, seeded_clone, train_clone
 from ._training_gradients import slope_along, training_gradients
 
@@ -13,6 +13,7 @@ __all__ = [
     "TURN",
     "Network",
     "PortableNet",
+    "net_from_state",
     "outputs_of",
     "outside_state",
     "refuse_module_instance",

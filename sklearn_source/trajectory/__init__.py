@@ -7,8 +7,8 @@ from ._present_step import present_step
 from ._record_verification import StageVerification, Verification, verify_stages
 from ._recorder import TrajectoryRecorder
 from ._segments import Segment, split_segments
+from ._snapshots import snapshots, until
 from ._trajectory import Checkpoint, Stage, Trajectory
-from ._until import until
 
 __all__ = [
     "Checkpoint",
@@ -22,6 +22,7 @@ __all__ = [
     "present_step",
     "segment_flow",
     "segment_rates",
+    "snapshots",
     "split_segments",
     "until",
     "verify_stages",

@@ -28,7 +28,7 @@ def check_order(order):
     return order == "supporting"
 
 
-def check_confidence(confidence):
-    """ValueError where ``confidence`` is no level of an interval."""
+def check_confidence(confidence, name="confidence"):
+    """ValueError where ``confidence`` is no level of an interval, or of a test."""
     if not isinstance(confidence, Real) or isinstance(confidence, bool) or not 0 < confidence < 1:
-        raise ValueError(f"expected confidence to be a number between 0 and 1, got {confidence!r}")
+        raise ValueError(f"expected {name} to be a number between 0 and 1, got {confidence!r}")

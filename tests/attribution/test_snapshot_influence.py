@@ -111,14 +111,14 @@ def test_snapshots_are_equally_spaced_and_of_the_last_stage():
     est = SnapshotInfluence(n_snapshots=2).fit(net, X, y)
     assert est.steps_.tolist() == [15, 18]
     first, last = (list(dampings.values())[0] for dampings in est.damping_)
-    # One over the rate of all steps so far, those of the first stage too; half of the last steps' pull is still to come.
+    # One over the rate of all steps so far, those of both stages; some of the last steps' pull is still to come.
     assert first / last == pytest.approx((18 - 1) / (15 - 1), rel=1e-4)
     assert np.isfinite(est.transform(X_query)).all()
 
 
 def test_too_few_checkpoints_are_said():
     X, y, _, _ = rows("regression")
-    with pytest.raises(ValueError, match=r"at least n_snapshots=9 checkpoints .* it has 4"):
+    with pytest.raises(ValueError, match=r"at least 9 checkpoints .* it has 4"):
         SnapshotInfluence(n_snapshots=9).fit(trained("regression", "SGD"), X, y)
 
 

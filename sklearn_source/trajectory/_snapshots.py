@@ -1,15 +1,48 @@
-"""A training as it would have been, had it ended at one of its checkpoints."""
+"""The checkpoints of a training, each as the end of a training of its own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ._checkpoint import Checkpoint
 from ._stage import HYPER_PARAMETERS
 from ._trajectory import Trajectory
 
-__all__ = ["until"]
+__all__ = ["snapshots", "until"]
+
+
+def snapshots(trajectory: Trajectory, n_snapshots: int | None = None) -> list[Checkpoint]:
+    """Checkpoints of the last stage, nearly equally spaced, its end among them.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+    n_snapshots : int, optional
+        None: all after the stage's start.
+
+    Returns
+    -------
+    checkpoints : list of Checkpoint
+
+    Raises
+    ------
+    ValueError
+        If fewer were recorded.
+    """
+    stage = trajectory.stages[-1]
+    found = [c for c in trajectory.stage_checkpoints(stage.index) if c.step > stage.start]
+    wanted = n_snapshots or len(found)
+    if wanted > len(found):
+        raise ValueError(
+            f"expected at least {wanted} checkpoints of the last training stage, it has {len(found)}: record more, "
+            f"TrajectoryRecorder(n_checkpoints={wanted}), or ask for {len(found)} snapshots"
+        )
+    places = stage.start + (stage.end - stage.start) * np.arange(1, wanted + 1) / wanted
+    steps = np.array([c.step for c in found])
+    return [found[i] for i in np.unique([np.abs(steps - place).argmin() for place in places])]
 
 
 def until(trajectory: Trajectory, checkpoint: Checkpoint) -> Trajectory:

@@ -1,0 +1,241 @@
+"""What ensembles share: the mean over members, streamed, and how sure the members are of it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.base import clone
+from sklearn.utils import Bunch
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from ...base import BaseAttribution, net_first
+from ...network import PortableNet
+from ...rows import count_rows, take_rows
+from ...utils._argument_checks import check_confidence
+from ...utils._compat import fit_context
+from ...utils._config import bytes_for
+from .._influence import InfluenceFunctions
+from ._questions import Questions
+
+
+def _members_predict(ensemble):
+    """Whether the method of the members predicts other weights of the rows."""
+    members = getattr(ensemble, "members_", None) or [ensemble._prototype()]
+    return hasattr(members[0], "predict_reweighting")
+
+
+class BaseEnsemble(BaseAttribution):
+    """Base of the ensembles: the mean of the scores of members, each fitted on a network of its own.
+
+    A subclass gives :meth:`_fit_members`, and has the parameters ``estimator`` and ``net``.
+    """
+
+    _parameter_constraints = {
+        "estimator": [None, BaseAttribution],
+        "net": "no_validation",  # fit says what it needs, and why
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    @abstractmethod
+    def _fit_members(self, X, y, net, as_is, stage):
+        """Fitted members, and the net whose predictions queries without targets are asked about."""
+
+    @property
+    def has_unit(self) -> bool:  # type: ignore[override]
+        """Whether scores carry the unit of the measurement: as those of the members do."""
+        return bool(getattr(self._prototype(), "has_unit", False))
+
+    def _prototype(self):
+        return InfluenceFunctions() if self.estimator is None else self.estimator
+
+    @net_first
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any = None, *, net: Any = None, stage: Any = None) -> BaseEnsemble:
+        """Make the members, and fit the method on each.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_train, ...), dict of arrays or torch Dataset
+            The rows given to ``net.fit``.
+        y : array-like of shape (n_train,) or (n_train, n_outputs), optional
+            Their targets.
+        net : skorch.NeuralNet, optional
+            The trained network, used as it is and never modified. ``fit(net, X, y)`` is the same call. Without it the
+            constructor's ``net`` is used: frozen as it is, bare by training clones.
+        stage : array-like of int of shape (n_train,), optional
+            As the method takes it.
+
+        Returns
+        -------
+        self : object
+            The fitted ensemble.
+
+        Raises
+        ------
+        ValueError
+            If members cannot be made of this network, or the method cannot serve one; the message says what to do.
+        """
+        members, asked = self._fit_members(X, y, self.net if net is None else net, net is not None, stage)
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+            if hasattr(members[0], name):
+                setattr(self, name, getattr(members[0], name))
+        self.members_ = members
+        self.n_train_ = members[0].n_train_
+        self.row_hashes_ = getattr(members[0], "row_hashes_", None)
+        self._questions = Questions(members[0], asked)
+        return self
+
+    def _new_member(self, seed):
+        """An unfitted copy of the method, seeded unless the user did."""
+        member = clone(self._prototype())
+        if "random_state" in member.get_params() and member.random_state is None:
+            member.set_params(random_state=seed)
+        return member
+
+    def score_error(self, X: Any, y: Any = None) -> NDArray[np.float32]:
+        """Standard errors of the scores of :meth:`transform`, from how much the members differ.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_query, ...)
+            The queries.
+        y : array-like, optional
+            Their targets, where the measurement needs them.
+
+        Returns
+        -------
+        errors : ndarray of shape (n_query, n_train), float32
+            In the unit of the scores. Of the members' mean: what all members have wrong alike is no part of it.
+
+        Raises
+        ------
+        ValueError
+            If there is a single member.
+        """
+        return self._mean_and_error(X, y)[1].astype(np.float32)
+
+    def stable_influences(self, X: Any, y: Any = None, *, alpha: float = 0.05) -> Bunch:
+        """Which influences have a sign that is more than the chance of single trainings.
+
+        A two-sided t-test over the members for every pair, with the false discovery rate of each query's rows held
+        below ``alpha`` by the procedure of Benjamini and Hochberg [1]_.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_query, ...)
+            The queries.
+        y : array-like, optional
+            Their targets, where the measurement needs them.
+        alpha : float, default=0.05
+            Share of those called stable, at most, whose sign is chance.
+
+        Returns
+        -------
+        found : Bunch
+            ``stable`` (n_query, n_train) of bool, ``p_values``, ``scores`` and ``errors`` (n_query, n_train).
+
+        Raises
+        ------
+        ValueError
+            If there is a single member, or alpha is not between 0 and 1.
+
+        References
+        ----------
+        .. [1] Benjamini, Hochberg (1995), "Controlling the False Discovery Rate", JRSS B 57.
+        """
+        check_confidence(alpha, "alpha")
+        scores, errors = self._mean_and_error(X, y)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = np.where(scores == 0, 0.0, np.abs(scores) / errors)
+        p_values = 2.0 * stats.t.sf(t, len(self.members_) - 1)
+        stable = _discoveries(p_values, alpha)
+        return Bunch(stable=stable, p_values=p_values, scores=scores, errors=errors)
+
+    @available_if(_members_predict)
+    def predict_reweighting(self, X: Any, y: Any = None, **options: Any) -> NDArray[np.float64]:
+        """How far measurements go where rows are removed or weigh otherwise: the mean of the members' predictions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_query, ...)
+            The queries.
+        y : array-like, optional
+            Their targets, where the measurement needs them.
+        **options : dict
+            ``groups``, ``weights`` and ``renormalize``, as the method of the members takes them.
+
+        Returns
+        -------
+        change : ndarray of shape (n_query, n_groups), float64
+            In the unit of the measurement.
+        """
+        check_is_fitted(self)
+        y = self._questions.of(X, y)
+        return np.mean([member.predict_reweighting(X, y, **options) for member in self.members_], axis=0)
+
+    def _mean_and_error(self, X, y):
+        check_is_fitted(self)
+        n = len(self.members_)
+        if n < 2:
+            raise ValueError("expected two members or more to tell how much they differ, got one: raise n_members")
+        y = self._questions.of(X, y)
+        mean = total = 0.0  # Welford's: differences of large sums would lose the small
+        for k, member in enumerate(self.members_, start=1):
+            scores = np.asarray(member.transform(X, y), dtype=np.float64)
+            step = scores - mean
+            mean = mean + step / k
+            total = total + step * (scores - mean)
+        return mean, np.sqrt(total / (n - 1) / n)
+
+    def _query_batches(self, X, y):
+        y = self._questions.of(X, y)
+        n_query = count_rows(X)
+        if n_query is None:
+            raise ValueError("expected queries that can be counted, got a stream of rows: pass them as an array")
+        size = max(1, bytes_for("scores") // (8 * self.n_train_))
+        starts = range(0, n_query, size)
+
+        def chunks():
+            for start in starts:
+                rows = slice(start, min(start + size, n_query))
+                if len(starts) == 1:
+                    yield rows, (X, y)
+                    continue
+                index = np.arange(rows.start, rows.stop)
+                yield rows, (take_rows(X, index), None if y is None else take_rows(y, index))
+
+        return n_query, chunks()
+
+    def _score_batches(self, queries, n_queries):
+        total = np.zeros((n_queries, self.n_train_))
+        for member in self.members_:
+            total += member.transform(*queries)
+        yield slice(0, self.n_train_), total / len(self.members_)
+
+    def _self_batches(self):
+        yield slice(0, self.n_train_), np.mean([member.self_influence() for member in self.members_], axis=0)
+
+    def _transform_needs_y(self):
+        needs = getattr(self.members_[0], "_transform_needs_y", None)
+        return bool(needs and needs())
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        return {name: PortableNet(value) if name == "net" else value for name, value in state.items()}
+
+
+def _discoveries(p_values, alpha):
+    """Per line, those that Benjamini and Hochberg's procedure keeps."""
+    n = p_values.shape[1]
+    order = np.sort(p_values, axis=1)
+    below = order <= alpha * np.arange(1, n + 1) / n
+    last = np.where(below.any(axis=1), n - 1 - below[:, ::-1].argmax(axis=1), -1)
+    bound = np.where(last >= 0, order[np.arange(len(order)), last], -1.0)
+    return p_values <= bound[:, None]

@@ -1,0 +1,179 @@
+"""An ensemble over networks: trained from fresh seeds, given by the user, or snapshots of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Literal
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.utils import check_random_state
+from skorch import NeuralNet
+
+from ...base import BaseAttribution, require_trained, unwrap
+from ...network import PortableNet, train_clone
+from ...trajectory import TrajectoryRecorder
+from ...utils._compat import FrozenEstimator, Interval, StrOptions
+from ...utils._digest import tensor_digest
+from ...utils._progress import progress
+from ...utils._warnings import warn
+from ._base import BaseEnsemble
+from ._snapshot_nets import snapshot_nets
+
+_N_NETWORKS = 10
+
+
+class AttributionEnsemble(BaseEnsemble):
+    """Mean of a method's scores over several networks.
+
+    What retraining shows is a mean over networks, and a single one has its own chance: the mean of several predicts it
+    better than any of them, and how much they differ says how sure it is.
+
+    Read more in the :ref:`User Guide <attribution_ensemble>`.
+
+    Parameters
+    ----------
+    estimator : BaseAttribution, optional
+        The method, unfitted. None: :class:`~sklearn_source.InfluenceFunctions` at its defaults.
+    net : skorch.NeuralNet or FrozenEstimator of one, optional
+        The network. Frozen: used as it is, the first member. Bare: clones are trained on the data of ``fit``. None:
+        given to ``fit``.
+    members : {"independent", "snapshots"}, default="independent"
+        ``"independent"``: networks trained anew from fresh seeds, beside the one given. ``"snapshots"``: the recorded
+        checkpoints of the last stage of the one given, each as a network whose training ended there; no training.
+    n_members : int, optional
+        How many networks, the one given among them. None: 10, or every recorded snapshot.
+    nets : list of skorch.NeuralNet, optional
+        Trained networks to be the members, beside the one given, where there is one; nothing is trained then.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the trainings, a seed for each member whatever their number. None: fresh entropy.
+    n_jobs : int, optional
+        Networks trained at a time, as of :class:`joblib.Parallel`.
+    verbose : int, default=0
+        Show progress.
+
+    Attributes
+    ----------
+    members_ : list of BaseAttribution
+        The method fitted on each network.
+    has_unit : bool
+        As that of the method.
+    n_train_ : int
+        Number of training rows, the columns of :meth:`transform`.
+    n_features_in_ : int
+        Columns of X, where X is a matrix.
+    feature_names_in_ : ndarray of str
+        Columns' names, where X is a data frame.
+
+    See Also
+    --------
+    SnapshotInfluence : Influence functions over snapshots, by one estimator.
+
+    Notes
+    -----
+    ``tau = (1/K) sum_k tau_k`` with everything of a member taken on its own network: its trajectory, curvature, and
+    gradients of queries and rows ([1]_). The class that a classifier's log-odds are of, where queries come without
+    targets, is the one predicted by the network given (of tokens: by each member). Cost: K - 1 trainings for
+    ``"independent"``, then K times the method's; a chunk of the scores of one member, and their sum, are held.
+
+    References
+    ----------
+    .. [1] Deng, Li, Zhang, Zhang, Ma (2024), "Efficient Ensembles Improve Training Data Attribution", arXiv:2405.17293.
+    """
+
+    _parameter_constraints = {
+        **BaseEnsemble._parameter_constraints,
+        "members": [StrOptions({"independent", "snapshots"})],
+        "n_members": [None, Interval(Integral, 1, None, closed="left")],
+        "nets": [None, list, tuple],
+        "n_jobs": [None, Integral],
+    }
+
+    def __init__(
+        self,
+        estimator: BaseAttribution | None = None,
+        net: NeuralNet | FrozenEstimator | None = None,
+        *,
+        members: Literal["independent", "snapshots"] = "independent",
+        n_members: int | None = None,
+        nets: Sequence[NeuralNet] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ):
+        self.estimator = estimator
+        self.net = net
+        self.members = members
+        self.n_members = n_members
+        self.nets = nets
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _fit_members(self, X, y, net, as_is, stage):
+        networks, seeds, X, y = self._networks(X, y, net, as_is)
+        if len({tensor_digest(dict(own.module_.named_parameters())) for own in networks}) < len(networks):
+            warn(
+                "some members have the same weights, so that they agree whatever the data: does the module set a seed "
+                "of its own (torch.manual_seed), or is a net given twice?"
+            )
+        fitted = []
+        for own, seed in progress(list(zip(networks, seeds)), verbose=self.verbose, desc="members"):
+            fitted.append(self._new_member(seed).fit(X, y, net=own, stage=stage))
+        # The network given, or the end of the run, is the one that is asked about.
+        return fitted, networks[-1 if self.members == "snapshots" else 0]
+
+    def _networks(self, X, y, net, as_is):
+        """Trained nets, a seed for each, and the rows as they were trained on them."""
+        if self.nets is not None and self.members == "snapshots":
+            raise ValueError("expected nets= or members='snapshots', got both: leave one of them out")
+        others = [self._trained(own) for own in self.nets or ()]
+        if net is None and others:
+            return others, self._seeds(len(others)), X, y
+        net, frozen = unwrap(net)
+        as_is = as_is or frozen
+        n_wanted = self.n_members or _N_NETWORKS
+        if as_is:
+            require_trained(net)
+        if others or self.members == "snapshots":
+            seeds = self._seeds(len(others) + 1)
+            if not as_is:
+                net, X, y = train_clone(net, X, y, seed=int(seeds[0]), recorder=self._recorder())
+            networks = snapshot_nets(net, self.n_members) if self.members == "snapshots" else [net, *others]
+            return networks, self._seeds(len(networks)), X, y
+        seeds = self._seeds(n_wanted)
+        missing = seeds[1:] if as_is else seeds
+        trained = Parallel(n_jobs=self.n_jobs)(
+            delayed(_train)(PortableNet(net), X, y, int(seed), self._recorder())
+            for seed in progress(list(missing), verbose=self.verbose, desc="trainings")
+        )
+        if not as_is:
+            X, y = trained[0][1:]
+        networks = [own for own, _, _ in trained]
+        return ([net, *networks] if as_is else networks), seeds, X, y
+
+    def _recorder(self):
+        """What is to watch a training: what the method asks for, and snapshots are made of."""
+        prototype = self._prototype()
+        asked = prototype._recorder() if hasattr(prototype, "_recorder") else None
+        if self.members == "snapshots":
+            return TrajectoryRecorder(n_checkpoints=self.n_members or 8)
+        return asked
+
+    def _trained(self, net):
+        net, _ = unwrap(net)
+        require_trained(net)
+        return net
+
+    def _seeds(self, n):
+        state = self.random_state
+        rng = np.random.default_rng() if state is None else None
+        if rng is not None:
+            return rng.integers(2**31 - 1, size=n)
+        return check_random_state(state).randint(2**31 - 1, size=n)
+
+
+def _train(net, X, y, seed, recorder):
+    """A trained clone, and the rows as it read them."""
+    return train_clone(net.net if isinstance(net, PortableNet) else net, X, y, seed=seed, recorder=recorder)
