@@ -96,7 +96,7 @@ class SnapshotInfluence(NewtonAttribution):
 
     References
     ----------
-    .. [1] Deng, Li, Zhang, Zhang, Ma (2024), "Efficient Ensembles Improve Training Data Attribution", arXiv:2405.17293
+    .. [1] Deng, Li, Zhang, Ma (2024), "Efficient Ensembles Improve Training Data Attribution", arXiv:2405.17293
        (ensembles of networks; snapshots of one run are not among them).
     .. [2] Huang et al. (2017), "Snapshot Ensembles: Train 1, Get M for Free", ICLR.
     """

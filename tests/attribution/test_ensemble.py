@@ -86,7 +86,7 @@ def test_queries_come_in_chunks(monkeypatch):
     X, y, X_query = classification()
     ensemble = AttributionEnsemble(GradientSimilarity(), nets=[classifier(1), classifier(2)]).fit(X, y)
     whole = ensemble.transform(X_query)
-    monkeypatch.setattr("sklearn_source.attribution.ensemble._base.bytes_for", lambda purpose: 8 * 24 * 7)
+    monkeypatch.setattr("sklearn_source.attribution.ensemble._ensemble_base.bytes_for", lambda purpose: 8 * 24 * 7)
     np.testing.assert_allclose(ensemble.transform(X_query), whole, rtol=1e-5, atol=1e-7)
 
 

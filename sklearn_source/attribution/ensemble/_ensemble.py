@@ -18,7 +18,7 @@ from ...utils._compat import FrozenEstimator, Interval, StrOptions
 from ...utils._digest import tensor_digest
 from ...utils._progress import progress
 from ...utils._warnings import warn
-from ._base import BaseEnsemble
+from ._ensemble_base import BaseEnsemble
 from ._snapshot_nets import snapshot_nets
 
 _N_NETWORKS = 10
@@ -79,7 +79,7 @@ class AttributionEnsemble(BaseEnsemble):
 
     References
     ----------
-    .. [1] Deng, Li, Zhang, Zhang, Ma (2024), "Efficient Ensembles Improve Training Data Attribution", arXiv:2405.17293.
+    .. [1] Deng, Li, Zhang, Ma (2024), "Efficient Ensembles Improve Training Data Attribution", arXiv:2405.17293.
     """
 
     _parameter_constraints = {

@@ -20,7 +20,7 @@ from ...utils._argument_checks import check_confidence
 from ...utils._compat import fit_context
 from ...utils._config import bytes_for
 from .._influence import InfluenceFunctions
-from ._questions import Questions
+from ._asked_classes import AskedClasses
 
 
 def _members_predict(ensemble):
@@ -35,7 +35,7 @@ class BaseEnsemble(BaseAttribution):
     A subclass gives :meth:`_fit_members`, and has the parameters ``estimator`` and ``net``.
     """
 
-    _parameter_constraints = {
+    _parameter_constraints: dict[str, Any] = {
         "estimator": [None, BaseAttribution],
         "net": "no_validation",  # fit says what it needs, and why
         "random_state": ["random_state"],
@@ -89,7 +89,7 @@ class BaseEnsemble(BaseAttribution):
         self.members_ = members
         self.n_train_ = members[0].n_train_
         self.row_hashes_ = getattr(members[0], "row_hashes_", None)
-        self._questions = Questions(members[0], asked)
+        self._asked = AskedClasses(members[0], asked)
         return self
 
     def _new_member(self, seed):
@@ -177,7 +177,7 @@ class BaseEnsemble(BaseAttribution):
             In the unit of the measurement.
         """
         check_is_fitted(self)
-        y = self._questions.of(X, y)
+        y = self._asked.of(X, y)
         return np.mean([member.predict_reweighting(X, y, **options) for member in self.members_], axis=0)
 
     def _mean_and_error(self, X, y):
@@ -185,7 +185,7 @@ class BaseEnsemble(BaseAttribution):
         n = len(self.members_)
         if n < 2:
             raise ValueError("expected two members or more to tell how much they differ, got one: raise n_members")
-        y = self._questions.of(X, y)
+        y = self._asked.of(X, y)
         mean = total = 0.0  # Welford's: differences of large sums would lose the small
         for k, member in enumerate(self.members_, start=1):
             scores = np.asarray(member.transform(X, y), dtype=np.float64)
@@ -195,7 +195,7 @@ class BaseEnsemble(BaseAttribution):
         return mean, np.sqrt(total / (n - 1) / n)
 
     def _query_batches(self, X, y):
-        y = self._questions.of(X, y)
+        y = self._asked.of(X, y)
         n_query = count_rows(X)
         if n_query is None:
             raise ValueError("expected queries that can be counted, got a stream of rows: pass them as an array")

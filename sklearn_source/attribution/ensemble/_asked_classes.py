@@ -13,7 +13,7 @@ _BATCH = 1024
 _OF_A_CLASS = ("auto", "log_odds")
 
 
-class Questions:
+class AskedClasses:
     """The classes that one network predicts, as the targets of queries that have none.
 
     Members predict different classes, and the mean of log-odds of several would be of none.
