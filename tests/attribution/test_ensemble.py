@@ -9,6 +9,8 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
@@ -22,6 +24,7 @@ from sklearn_source import (
     TracIn,
     TrajectoryRecorder,
 )
+from sklearn_source.inspection import InfluenceDisplay, group_influence
 from sklearn_source.modules import MLP
 from sklearn_source.utils._compat import FrozenEstimator
 from sklearn_source.utils._random import seeded
@@ -170,6 +173,9 @@ def test_misuse_is_said():
         one.score_error(X_query)
     with pytest.raises(ValueError, match="alpha to be a number between 0 and 1"):
         one.stable_influences(X_query, alpha=5)
+    staged = classifier().partial_fit(X, y)
+    with pytest.raises(ValueError, match="history has 8 epochs, and max_epochs is 4"):
+        AttributionEnsemble(n_members=2).fit(staged, X, y)
     with pytest.raises(ValueError, match="no network"):
         AttributionEnsemble().fit(X, y)
     with pytest.raises(ValueError, match="got both"):
@@ -189,3 +195,17 @@ def test_the_contract_of_attribution_methods(members):
     # Members that are trained meet the rows in the order given.
     allowed = {"check_attribution_permuted_rows": "trains"} if members == "independent" else {}
     check_attribution_estimator(ensemble, tasks=["regression", "classification"], expected_failed_checks=allowed)
+
+
+def test_displays_audits_and_pipelines_take_an_ensemble():
+    X, y, X_query = classification()
+    net = classifier()
+    ensemble = AttributionEnsemble(nets=[classifier(1)]).fit(net, X, y)
+    display = InfluenceDisplay.from_estimator(ensemble, X_query, X_train=X, y_train=y, k=2)
+    assert list(display.supporting.indices) == list(ensemble.top_influences(X_query[:1], k=2).indices[0])
+    summed = group_influence(ensemble, X_query, {"few": [0, 1]})
+    scores = ensemble.transform(X_query)
+    np.testing.assert_allclose(np.ravel(summed.influence), scores[:, :2].sum(axis=1), rtol=1e-4, atol=1e-6)
+    frozen = AttributionEnsemble(net=FrozenEstimator(net), nets=[classifier(1)])
+    piped = make_pipeline(FunctionTransformer(), frozen).fit(X, y)
+    np.testing.assert_array_equal(piped.transform(X_query), scores)

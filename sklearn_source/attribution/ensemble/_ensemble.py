@@ -57,6 +57,8 @@ class AttributionEnsemble(BaseEnsemble):
     ----------
     members_ : list of BaseAttribution
         The method fitted on each network.
+    net_ : skorch.NeuralNet
+        The network given, the first of ``nets``, or the last snapshot.
     has_unit : bool
         As that of the method.
     n_train_ : int
@@ -142,6 +144,8 @@ class AttributionEnsemble(BaseEnsemble):
                 net, X, y = train_clone(net, X, y, seed=int(seeds[0]), recorder=self._recorder())
             networks = snapshot_nets(net, self.n_members) if self.members == "snapshots" else [net, *others]
             return networks, self._seeds(len(networks)), X, y
+        if as_is and n_wanted > 1:
+            _require_one_fit(net)
         seeds = self._seeds(n_wanted)
         missing = seeds[1:] if as_is else seeds
         trained = Parallel(n_jobs=self.n_jobs)(
@@ -172,6 +176,17 @@ class AttributionEnsemble(BaseEnsemble):
         if rng is not None:
             return rng.integers(2**31 - 1, size=n)
         return check_random_state(state).randint(2**31 - 1, size=n)
+
+
+def _require_one_fit(net):
+    """Refuse a net whose training another ``fit`` does not repeat: its members would be of another kind."""
+    n_epochs = len(net.history)
+    if n_epochs > net.max_epochs:
+        raise ValueError(
+            f"expected a net that one fit trained, but its history has {n_epochs} epochs, and max_epochs is "
+            f"{net.max_epochs}, for which fresh members would be trained. Train further networks in the same stages "
+            "and pass them as nets=, or use members='snapshots'"
+        )
 
 
 def _train(net, X, y, seed, recorder):

@@ -86,7 +86,7 @@ class BaseEnsemble(BaseAttribution):
             self.__dict__.pop(name, None)
             if hasattr(members[0], name):
                 setattr(self, name, getattr(members[0], name))
-        self.members_ = members
+        self.members_, self.net_ = members, asked
         self.n_train_ = members[0].n_train_
         self.row_hashes_ = getattr(members[0], "row_hashes_", None)
         self._asked = AskedClasses(members[0], asked)
@@ -226,9 +226,14 @@ class BaseEnsemble(BaseAttribution):
         needs = getattr(self.members_[0], "_transform_needs_y", None)
         return bool(needs and needs())
 
+    @property
+    def _measure(self):
+        """What is measured, for displays."""
+        return self.members_[0]._measure
+
     def __getstate__(self):
         state = dict(super().__getstate__())
-        return {name: PortableNet(value) if name == "net" else value for name, value in state.items()}
+        return {name: PortableNet(value) if name in ("net", "net_") else value for name, value in state.items()}
 
 
 def _discoveries(p_values, alpha):
