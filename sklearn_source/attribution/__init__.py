@@ -9,8 +9,10 @@ from ._representation_similarity import RepresentationSimilarity
 from ._source import SourceAttribution
 from ._source_segment import SegmentSummary
 from ._tracin import TracIn
+from .ensemble import DropoutEnsemble
 
 __all__ = [
+    "DropoutEnsemble",
     "EmpiricalInfluence",
     "GradientSimilarity",
     "InfluenceFunctions",

@@ -55,7 +55,7 @@ class PrivateNet:
         memo = {}
         for module in modules:
             _skip_hooks(module, memo)
-            _detach_leftovers(vars(module), memo)
+            detach_leftovers(vars(module), memo)
         try:
             skip_compilation(modules, memo)
             copies = copy.deepcopy(originals, memo)
@@ -99,7 +99,7 @@ def _train_criteria(criteria, modules):
 
 
 def _skip_hooks(module, memo):
-    """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects.
+    """Make the deep copy start with hooks of torch and this package only: a user's would write into the user's objects.
 
     ``memo`` is that of ``copy.deepcopy``, and written to.
     """
@@ -109,9 +109,9 @@ def _skip_hooks(module, memo):
             continue
         keep = OrderedDict()
         if not attribute.endswith(("_with_kwargs", "_always_called")):
-            # torch's own (weight_norm, spectral_norm, pruning) are part of what the module computes.
+            # torch's own (weight_norm, spectral_norm, pruning) are part of what the module computes, as masks are.
             for key, hook in hooks.items():
-                if (getattr(hook, "__module__", None) or "").split(".")[0] == "torch":
+                if (getattr(hook, "__module__", None) or "").split(".")[0] in ("torch", __name__.split(".")[0]):
                     keep[key] = hook
             if len(keep) < len(hooks) and not attribute.startswith("_backward"):
                 warn(
@@ -121,7 +121,7 @@ def _skip_hooks(module, memo):
         memo[id(hooks)] = keep
 
 
-def _detach_leftovers(value, memo, depth=3):
+def detach_leftovers(value, memo, depth=3):
     """Let attributes kept from a training forward (``self.attention = a``) be copied: deepcopy refuses non-leaves."""
     if depth == 0:  # containers may hold themselves
         return
@@ -130,7 +130,7 @@ def _detach_leftovers(value, memo, depth=3):
             memo[id(value)] = value.detach().clone()
     elif isinstance(value, Mapping):
         for item in value.values():
-            _detach_leftovers(item, memo, depth - 1)
+            detach_leftovers(item, memo, depth - 1)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            _detach_leftovers(item, memo, depth - 1)
+            detach_leftovers(item, memo, depth - 1)

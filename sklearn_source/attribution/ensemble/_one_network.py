@@ -1,0 +1,89 @@
+"""Members that come of one trained network: how each is fitted, and what all of them measure."""
+
+from __future__ import annotations
+
+import joblib
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+
+from ...base import NetworkAttribution
+from ...loss import Measurement
+from ...network import PortableNet
+from .._influence import InfluenceFunctions
+
+
+class JudgedBy(Measurement):
+    """A member's measurement, of the classes that the network predicts which the members come of.
+
+    Members may predict other classes, whose log-odds have no mean that says anything.
+
+    Parameters
+    ----------
+    measure : Measurement
+        Of the member.
+    network : Network
+        The one that predicts, at its trained weights.
+    """
+
+    def __init__(self, measure, network):
+        self._measure, self._judge = measure, network
+        self.name, self.needs_y, self.output = measure.name, measure.needs_y, measure.output
+
+    def target(self, output, y=None, x=None):
+        if y is None and not self.needs_y:
+            with torch.no_grad():
+                output = self._judge.forward(x)
+        return self._measure.target(output, y, x)
+
+    def __call__(self, output, target=None, x=None):
+        return self._measure(output, target, x)
+
+
+def draw_seed(random_state):
+    """One seed per fit, as methods draw it; None takes fresh entropy."""
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31 - 1))
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def fit_members(make, n_members, *, n_jobs, verbose):
+    """``make(0), make(1), ...`` by joblib."""
+    jobs = (joblib.delayed(make)(number) for number in range(n_members))
+    return joblib.Parallel(n_jobs=n_jobs, verbose=verbose)(jobs)
+
+
+def prepared(estimator, seed):
+    """An unfitted copy of a prototype for a member, with a seed of its own unless it has one."""
+    member = InfluenceFunctions() if estimator is None else clone(estimator)
+    parameters = member.get_params(deep=False)
+    if "random_state" in parameters and parameters["random_state"] is None:
+        member.set_params(random_state=seed)
+    return member
+
+
+def judge_by(members, network):
+    """Let members measure the classes that ``network`` predicts, where they predict classes; in place."""
+    for member in members:
+        if isinstance(member, NetworkAttribution) and member._network.is_classification:
+            member._measure = JudgedBy(member._measure, network)
+
+
+class MemberMaker:
+    """Fits a member; it crosses to other processes, as joblib asks it to.
+
+    Parameters
+    ----------
+    estimator : BaseAttribution or None
+    net : skorch.NeuralNet
+    X, y, stage
+        For ``fit``.
+    seed : int
+    """
+
+    def __init__(self, estimator, net, X, y, stage, seed):
+        self.estimator, self.net, self.X, self.y, self.stage, self.seed = estimator, net, X, y, stage, seed
+
+    def __getstate__(self):
+        return {**vars(self), "net": PortableNet(self.net)}
