@@ -9,13 +9,14 @@ from ._representation_similarity import RepresentationSimilarity
 from ._source import SourceAttribution
 from ._source_segment import SegmentSummary
 from ._tracin import TracIn
-from .ensemble import DropoutEnsemble
+from .ensemble import DropoutEnsemble, LoRAEnsemble
 
 __all__ = [
     "DropoutEnsemble",
     "EmpiricalInfluence",
     "GradientSimilarity",
     "InfluenceFunctions",
+    "LoRAEnsemble",
     "RepresentationSimilarity",
     "SegmentSummary",
     "SourceAttribution",

@@ -17,8 +17,8 @@ def attend(layer: nn.MultiheadAttention, query, key, value, project, scale, opti
         As its ``forward`` takes them.
     project : callable or None
         Maps the three, positions first, to three of the width of the layer; None: by the layer's own weights.
-    scale : Tensor (embed_dim,)
-        Multiplies what the heads give, side by side, before the map out of them.
+    scale : Tensor (embed_dim,) or None
+        Multiplies what the heads give, side by side, before the map out of them; None: nothing does.
     options : dict
         The other arguments of ``forward``.
 
@@ -31,13 +31,14 @@ def attend(layer: nn.MultiheadAttention, query, key, value, project, scale, opti
     if transposed:  # torch sees by identity that the three are one
         turned = {id(x): x.transpose(0, 1) for x in (query, key, value)}
         query, key, value = (turned[id(x)] for x in (query, key, value))
-    separate = not layer._qkv_same_embed_dim
+    separate = layer.in_proj_weight is None
     weights = {"in_proj_weight": layer.in_proj_weight, "in_proj_bias": layer.in_proj_bias}
     if separate:
         weights.update({name: getattr(layer, name) for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")})
+    same = torch.eye(layer.embed_dim, dtype=query.dtype, device=query.device)
     if project is not None:
         query, key, value = project(query, key, value)
-        separate, same = False, torch.eye(layer.embed_dim, dtype=query.dtype, device=query.device)
+        separate = False
         weights = {"in_proj_weight": same.repeat(3, 1), "in_proj_bias": None}
     heads, attention = F.multi_head_attention_forward(
         query,
@@ -49,7 +50,7 @@ def attend(layer: nn.MultiheadAttention, query, key, value, project, scale, opti
         bias_v=layer.bias_v,
         add_zero_attn=layer.add_zero_attn,
         dropout_p=layer.dropout,
-        out_proj_weight=torch.diag(scale.to(query)),
+        out_proj_weight=same if scale is None else same * scale.to(same),
         out_proj_bias=None,
         training=layer.training,
         use_separate_proj_weight=separate,
