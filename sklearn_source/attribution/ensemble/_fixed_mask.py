@@ -92,12 +92,12 @@ def put_mask(module, place, p, key):
         Seed and number of the member. The mask depends on it and on the name of the layer, and on nothing else.
     """
     layer = module.get_submodule(place.name)
-    keep = _uniforms(place, key) >= p
-    scale = keep / (1 - p) if p < 1 else keep.double()
+    keep = (_uniforms(place, key) >= p).double()
+    scale = keep / (1 - p) if p < 1 else keep
     shift = None
     if isinstance(layer, (nn.AlphaDropout, nn.FeatureAlphaDropout)):
         factor = ((1 - p) * (1 + p * _SATURATED**2)) ** -0.5
-        scale, shift = keep * factor, (~keep * _SATURATED - p * _SATURATED) * factor
+        scale, shift = keep * factor, (1 - keep - p) * _SATURATED * factor
     if place.is_attention:
         layer.head_scale = scale
         layer.__class__ = MaskedAttention

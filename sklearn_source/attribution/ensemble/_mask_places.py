@@ -93,9 +93,10 @@ def find_places(network, x, layers=None):
         return _named(watch, [layers] if isinstance(layers, str) else list(layers))
     if watch.loose:
         what, name = watch.loose[0]
+        where = repr(name) if name else "the module"
         raise ValueError(
-            f"the dropout of {what} in {name or 'the module'!r} has no module of its own that a mask could take the "
-            "place of: make it an nn.Dropout (the weights load as they are), or name the layers to put masks after, "
+            f"the dropout of {what} in {where} has no module of its own that a mask could take the place of: "
+            "make it an nn.Dropout (the weights load as they are), or name the layers to put masks after, "
             "layers=[...], and leave it out"
         )
     own = [place for place in watch.places.values() if place.p and place.n_units]
