@@ -99,7 +99,9 @@ def _train_criteria(criteria, modules):
 
 
 def _skip_hooks(module, memo):
-    """Make the deep copy start with hooks of torch and this package only: a user's would write into the user's objects.
+    """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects.
+
+    Kept is also what says that it belongs to the module, by an attribute ``is_part_of_module``.
 
     ``memo`` is that of ``copy.deepcopy``, and written to.
     """
@@ -109,9 +111,10 @@ def _skip_hooks(module, memo):
             continue
         keep = OrderedDict()
         if not attribute.endswith(("_with_kwargs", "_always_called")):
-            # torch's own (weight_norm, spectral_norm, pruning) are part of what the module computes, as masks are.
+            # torch's own (weight_norm, spectral_norm, pruning) are part of what the module computes.
             for key, hook in hooks.items():
-                if (getattr(hook, "__module__", None) or "").split(".")[0] in ("torch", __name__.split(".")[0]):
+                own = (getattr(hook, "__module__", None) or "").split(".")[0] == "torch"
+                if own or getattr(hook, "is_part_of_module", False):
                     keep[key] = hook
             if len(keep) < len(hooks) and not attribute.startswith("_backward"):
                 warn(

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ...base import BaseAttribution
-from ...network import Network, net_with_changed_module
+from ...network import net_with_changed_module
 from ...utils._compat import Interval
 from ._base import BaseEnsemble
 from ._fixed_mask import put_mask
 from ._mask_places import find_places
-from ._one_network import MemberMaker, draw_seed, fit_members, judge_by, prepared
+from ._one_network import Examined, MemberMaker, draw_seed, fit_members, judge_by, prepared
 
 _P_WITHOUT_DROPOUT = 0.1
 
@@ -98,16 +98,14 @@ class DropoutEnsemble(BaseEnsemble):
         self.verbose = verbose
 
     def _fit_members(self, X: Any, y: Any, net: Any, stage: Any) -> list[BaseAttribution]:
-        seed, network = draw_seed(self.random_state), Network.from_net(net)
-        x, _ = network.prepare(X, y).batch(slice(0, 4))
-        places = find_places(network, x, self.layers)
+        seed, examined = draw_seed(self.random_state), Examined().fit(X, y, net=net, stage=stage)
+        places = find_places(examined.network, examined.some_rows(), self.layers)
         for place in places:
             own = place.p if self.layers is None else None
             place.p = self.p if self.p is not None else own or _P_WITHOUT_DROPOUT
         make = _Masked(self.estimator, net, X, y, stage, seed, places=places)
         members = fit_members(make, self.n_masks, n_jobs=self.n_jobs, verbose=self.verbose)
-        network.module.eval()
-        judge_by(members, network)
+        judge_by(members, examined.network)
         return members
 
 

@@ -71,6 +71,8 @@ class MaskedAttention(nn.MultiheadAttention):
 class MaskOutput:
     """Forward hook: the mask of a layer after it, on the first of several outputs."""
 
+    is_part_of_module = True
+
     def __call__(self, layer, args, output):
         if isinstance(output, tuple):
             return (layer.fixed_mask(output[0]), *output[1:])

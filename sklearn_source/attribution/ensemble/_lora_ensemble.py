@@ -16,7 +16,7 @@ from ...trajectory import Trajectory, TrajectoryRecorder
 from ...utils._compat import Interval
 from ._adapters import freeze, with_adapters
 from ._base import BaseEnsemble
-from ._one_network import MemberMaker, draw_seed, fit_members, judge_by, prepared
+from ._one_network import Examined, MemberMaker, draw_seed, fit_members, judge_by, prepared
 
 
 class LoRAEnsemble(BaseEnsemble):
@@ -78,10 +78,11 @@ class LoRAEnsemble(BaseEnsemble):
 
     Notes
     -----
-    Members are trained by the net's own loss, batches and split, in training mode, without its callbacks. The unit is
-    that of ``estimator``: how the measurement would change by what the adapters learned of a row, not by what the
-    network had learned of it before. A class that ``y`` does not give is the one that the network predicts, for all
-    members. Cost: ``n_members * n_steps`` steps, then that of ``estimator`` on the adapters for each member.
+    Members are trained by the net's own loss, batches and split, in training mode, without its callbacks. Scores have
+    no unit, but an order and a sign: they tell how the measurement would change by what the adapters learned of a row,
+    not by what the network had learned of it before. A class that ``y`` does not give is the one that the network
+    predicts, for all members. Cost: ``n_members * n_steps`` steps, then that of ``estimator`` on the adapters for each
+    member.
 
     References
     ----------
@@ -89,6 +90,7 @@ class LoRAEnsemble(BaseEnsemble):
     .. [2] Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
     """
 
+    has_unit = False
     _parameter_constraints = {
         **BaseEnsemble._parameter_constraints,
         "n_members": [Interval(Integral, 1, None, closed="left")],
@@ -128,7 +130,7 @@ class LoRAEnsemble(BaseEnsemble):
     def _fit_members(self, X: Any, y: Any, net: Any, stage: Any) -> list[BaseAttribution]:
         if stage is not None:
             raise ValueError("stage= has no meaning here: adapters are trained in one stage of their own")
-        network, base = Network.from_net(net), Network.from_net(net).module
+        network, base = Examined().fit(X, y, net=net).network, Network.from_net(net).module
         freeze(base, self.layers)
         training = {"n_steps": self.n_steps, "lr": self.lr, "optimizer": self.optimizer}
         scale = 1.0 if self.alpha is None else self.alpha / self.rank

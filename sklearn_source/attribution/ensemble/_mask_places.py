@@ -68,7 +68,7 @@ def find_places(network, x, layers=None):
     Parameters
     ----------
     network : Network
-        Private to this search, which leaves it in training mode.
+        A private one.
     x : batch
         Of a few training rows.
     layers : list of str, optional
@@ -86,9 +86,16 @@ def find_places(network, x, layers=None):
         that cannot be fixed.
     """
     watch = _Watch(network.module)
-    with watch, seeded(0, network.device), torch.no_grad():
-        network.module.train()
-        network.infer(x)
+    buffers = {name: value.clone() for name, value in network.buffers().items()}
+    modes = [(layer, layer.training) for layer in network.module.modules()]
+    try:
+        with watch, seeded(0, network.device), torch.no_grad():
+            network.module.train()
+            network.infer(x)
+    finally:
+        network.load(network.parameters(), buffers)
+        for layer, mode in modes:
+            layer.training = mode
     if layers is not None:
         return _named(watch, [layers] if isinstance(layers, str) else list(layers))
     if watch.loose:

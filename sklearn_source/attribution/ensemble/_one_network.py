@@ -41,6 +41,33 @@ class JudgedBy(Measurement):
         return self._measure(output, target, x)
 
 
+class Examined(NetworkAttribution):
+    """The network that members come of and its training rows, looked at and refused as methods do."""
+
+    def __init__(self, net=None, *, measurement="auto", random_state=0, verbose=0):
+        self.net = net
+        self.measurement = measurement
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @property
+    def network(self):
+        """A private copy of the network."""
+        return self._network
+
+    def some_rows(self):
+        """A batch of few training rows."""
+        return self._rows.batch(slice(0, 4))[0]
+
+    def _fit_method(self):
+        """Nothing is learned."""
+
+    def _prepare_queries(self, rows, index, measure):
+        raise NotImplementedError
+
+    _score_batches = _self_batches = _prepare_queries
+
+
 def draw_seed(random_state):
     """One seed per fit, as methods draw it; None takes fresh entropy."""
     if random_state is None:
