@@ -10,13 +10,15 @@ from ._snapshot_influence import SnapshotInfluence
 from ._source import SourceAttribution
 from ._source_segment import SegmentSummary
 from ._tracin import TracIn
-from .ensemble import AttributionEnsemble
+from .ensemble import AttributionEnsemble, DropoutEnsemble, LoRAEnsemble
 
 __all__ = [
     "AttributionEnsemble",
+    "DropoutEnsemble",
     "EmpiricalInfluence",
     "GradientSimilarity",
     "InfluenceFunctions",
+    "LoRAEnsemble",
     "RepresentationSimilarity",
     "SegmentSummary",
     "SnapshotInfluence",

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
 from ..gradients.algebra import even_chunks
 from ..loss import resolve_measurement
@@ -37,6 +36,7 @@ from ..trajectory import TrajectoryRecorder, verify_stages
 from ..utils._compat import Interval, StrOptions, fit_context
 from ..utils._compat_torch import autocast_off
 from ..utils._progress import progress
+from ..utils._random import draw_seed
 from ..utils._warnings import warn
 from ._attribution import BaseAttribution
 from ._data_validation import read
@@ -232,10 +232,8 @@ class NetworkAttribution(BaseAttribution):
         return TrajectoryRecorder() if self._needs_trajectory else None
 
     def _draw_seed(self):
-        """One seed per fit. None draws fresh entropy, so that numpy's global state is left alone."""
-        if self.random_state is None:
-            return int(np.random.default_rng().integers(2**31 - 1))
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+        """One seed per fit."""
+        return draw_seed(self.random_state)
 
     def _query_batches(self, X, y):
         n_query, chunks = self._query_chunks(X, y)

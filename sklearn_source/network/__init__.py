@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._input_validation import outputs_of, row_form, validate_query_rows, validate_training_rows
+from ._module_variant import net_with_changed_module, train_module
 from ._network import Network
 from ._outside_state import outside_state, set_outside_state
 from ._pickling import PortableNet, net_from_state
@@ -14,6 +15,7 @@ __all__ = [
     "Network",
     "PortableNet",
     "net_from_state",
+    "net_with_changed_module",
     "outputs_of",
     "outside_state",
     "refuse_module_instance",
@@ -22,6 +24,7 @@ __all__ = [
     "set_outside_state",
     "slope_along",
     "train_clone",
+    "train_module",
     "training_gradients",
     "validate_query_rows",
     "validate_training_rows",

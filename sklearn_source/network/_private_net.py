@@ -55,7 +55,7 @@ class PrivateNet:
         memo = {}
         for module in modules:
             _skip_hooks(module, memo)
-            _detach_leftovers(vars(module), memo)
+            detach_leftovers(vars(module), memo)
         try:
             skip_compilation(modules, memo)
             copies = copy.deepcopy(originals, memo)
@@ -101,6 +101,8 @@ def _train_criteria(criteria, modules):
 def _skip_hooks(module, memo):
     """Make the deep copy start with torch's own hooks only: a user's hook would write into the user's objects.
 
+    Kept is also what says that it belongs to the module, by an attribute ``is_part_of_module``.
+
     ``memo`` is that of ``copy.deepcopy``, and written to.
     """
     for attribute in HOOKS:
@@ -111,7 +113,8 @@ def _skip_hooks(module, memo):
         if not attribute.endswith(("_with_kwargs", "_always_called")):
             # torch's own (weight_norm, spectral_norm, pruning) are part of what the module computes.
             for key, hook in hooks.items():
-                if (getattr(hook, "__module__", None) or "").split(".")[0] == "torch":
+                own = (getattr(hook, "__module__", None) or "").split(".")[0] == "torch"
+                if own or getattr(hook, "is_part_of_module", False):
                     keep[key] = hook
             if len(keep) < len(hooks) and not attribute.startswith("_backward"):
                 warn(
@@ -121,7 +124,7 @@ def _skip_hooks(module, memo):
         memo[id(hooks)] = keep
 
 
-def _detach_leftovers(value, memo, depth=3):
+def detach_leftovers(value, memo, depth=3):
     """Let attributes kept from a training forward (``self.attention = a``) be copied: deepcopy refuses non-leaves."""
     if depth == 0:  # containers may hold themselves
         return
@@ -130,7 +133,7 @@ def _detach_leftovers(value, memo, depth=3):
             memo[id(value)] = value.detach().clone()
     elif isinstance(value, Mapping):
         for item in value.values():
-            _detach_leftovers(item, memo, depth - 1)
+            detach_leftovers(item, memo, depth - 1)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            _detach_leftovers(item, memo, depth - 1)
+            detach_leftovers(item, memo, depth - 1)

@@ -89,22 +89,23 @@ def train_clone(net, X, y, *, seed, recorder=None):
             ", or freeze it, FrozenEstimator(net), to use it as it is",
         )
     with seeded_clone(net, seed) as trial:
-        X, y = _suited(trial, X, y)
+        X, y = suited(trial, X, y)
     with seeded_clone(net, seed) as fresh:
         if recorder is not None:
-            _add_recorder(fresh, recorder)
+            add_callback(fresh, "trajectory_recorder", recorder)
         fresh.fit(X, y)
     return fresh, X, y
 
 
-def _add_recorder(net, recorder):
+def add_callback(net, name, callback):
+    """Add a callback to a net that is not initialized, unless it has one of its class."""
     given = net.callbacks
     given = list(given) if given not in (None, "disable") else []
-    if not any(isinstance(c[1] if isinstance(c, tuple) else c, type(recorder)) for c in given):
-        net.callbacks = [*given, ("trajectory_recorder", recorder)]  # set_params stumbles over "disable"
+    if not any(isinstance(c[1] if isinstance(c, tuple) else c, type(callback)) for c in given):
+        net.callbacks = [*given, (name, callback)]  # set_params stumbles over "disable"
 
 
-def _suited(net, X, y):
+def suited(net, X, y):
     """Arrays in the dtype of the net's module, targets in the shape of its output; ``net`` is for a trial only."""
     if not isinstance(X, np.ndarray) and not sparse.issparse(X):
         return X, y

@@ -7,6 +7,19 @@ import random
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
+
+
+def draw_seed(random_state):
+    """One seed; None draws fresh entropy, so that numpy's global state is left alone."""
+    return int(draw_seeds(random_state, 1)[0])
+
+
+def draw_seeds(random_state, n):
+    """``n`` seeds, the first of them whatever their number is."""
+    if random_state is None:
+        return np.random.default_rng().integers(2**31 - 1, size=n)
+    return check_random_state(random_state).randint(2**31 - 1, size=n)
 
 
 @contextlib.contextmanager

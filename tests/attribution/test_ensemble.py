@@ -118,7 +118,7 @@ def test_a_net_in_the_constructor(frozen):
         MLP, module__n_features=3, module__hidden=(5,), module__n_outputs=3, criterion=nn.CrossEntropyLoss, **OPTIONS
     )  # fmt: skip
     given = FrozenEstimator(net) if frozen else net
-    ensemble = AttributionEnsemble(SourceAttribution(), given, n_members=2, random_state=0).fit(X, y)
+    ensemble = AttributionEnsemble(SourceAttribution(given), n_members=2, random_state=0).fit(X, y)
     assert (ensemble.members_[0].net_ is net) == frozen
     assert ensemble.transform(X_query).shape == (30, 24)
     assert len(ensemble.members_) == 2
@@ -206,6 +206,6 @@ def test_displays_audits_and_pipelines_take_an_ensemble():
     summed = group_influence(ensemble, X_query, {"few": [0, 1]})
     scores = ensemble.transform(X_query)
     np.testing.assert_allclose(np.ravel(summed.influence), scores[:, :2].sum(axis=1), rtol=1e-4, atol=1e-6)
-    frozen = AttributionEnsemble(net=FrozenEstimator(net), nets=[classifier(1)])
+    frozen = AttributionEnsemble(InfluenceFunctions(FrozenEstimator(net)), nets=[classifier(1)])
     piped = make_pipeline(FunctionTransformer(), frozen).fit(X, y)
     np.testing.assert_array_equal(piped.transform(X_query), scores)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ._dropout_ensemble import DropoutEnsemble
 from ._ensemble import AttributionEnsemble
+from ._lora_ensemble import LoRAEnsemble
 
-__all__ = ["AttributionEnsemble"]
+__all__ = ["AttributionEnsemble", "DropoutEnsemble", "LoRAEnsemble"]

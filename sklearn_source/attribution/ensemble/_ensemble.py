@@ -8,17 +8,19 @@ from typing import Literal
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.utils import check_random_state
+from sklearn.base import clone
 from skorch import NeuralNet
 
-from ...base import BaseAttribution, require_trained, unwrap
+from ...base import BaseAttribution, unwrap
 from ...network import PortableNet, train_clone
 from ...trajectory import TrajectoryRecorder
-from ...utils._compat import FrozenEstimator, Interval, StrOptions
+from ...utils._compat import Interval, StrOptions
 from ...utils._digest import tensor_digest
 from ...utils._progress import progress
+from ...utils._random import draw_seeds
 from ...utils._warnings import warn
 from ._ensemble_base import BaseEnsemble
+from ._one_network import prepared
 from ._snapshot_nets import snapshot_nets
 
 _N_NETWORKS = 10
@@ -35,10 +37,8 @@ class AttributionEnsemble(BaseEnsemble):
     Parameters
     ----------
     estimator : BaseAttribution, optional
-        The method, unfitted. None: :class:`~sklearn_source.InfluenceFunctions` at its defaults.
-    net : skorch.NeuralNet or FrozenEstimator of one, optional
-        The network. Frozen: used as it is, the first member. Bare: clones are trained on the data of ``fit``. None:
-        given to ``fit``.
+        The method, unfitted. None: :class:`~sklearn_source.InfluenceFunctions` at its defaults. Its ``net``, where it
+        has one and ``fit`` is given none: frozen, it is the first member; bare, clones of it are trained.
     members : {"independent", "snapshots"}, default="independent"
         ``"independent"``: networks trained anew from fresh seeds, beside the one given. ``"snapshots"``: the recorded
         checkpoints of the last stage of the one given, each as a network whose training ended there; no training.
@@ -76,7 +76,7 @@ class AttributionEnsemble(BaseEnsemble):
     -----
     ``tau = (1/K) sum_k tau_k`` with everything of a member taken on its own network: its trajectory, curvature, and
     gradients of queries and rows ([1]_). The class that a classifier's log-odds are of, where queries come without
-    targets, is the one predicted by the network given (of tokens: by each member). Cost: K - 1 trainings for
+    targets, is the one predicted by the network given. Cost: K - 1 trainings for
     ``"independent"``, then K times the method's; a chunk of the scores of one member, and their sum, are held.
 
     References
@@ -95,7 +95,6 @@ class AttributionEnsemble(BaseEnsemble):
     def __init__(
         self,
         estimator: BaseAttribution | None = None,
-        net: NeuralNet | FrozenEstimator | None = None,
         *,
         members: Literal["independent", "snapshots"] = "independent",
         n_members: int | None = None,
@@ -105,7 +104,6 @@ class AttributionEnsemble(BaseEnsemble):
         verbose: int = 0,
     ):
         self.estimator = estimator
-        self.net = net
         self.members = members
         self.n_members = n_members
         self.nets = nets
@@ -122,60 +120,46 @@ class AttributionEnsemble(BaseEnsemble):
             )
         fitted = []
         for own, seed in progress(list(zip(networks, seeds)), verbose=self.verbose, desc="members"):
-            fitted.append(self._new_member(seed).fit(X, y, net=own, stage=stage))
+            fitted.append(prepared(self.estimator, int(seed)).fit(X, y, net=own, stage=stage))
         # The network given, or the end of the run, is the one that is asked about.
         return fitted, networks[-1 if self.members == "snapshots" else 0]
 
     def _networks(self, X, y, net, as_is):
         """Trained nets, a seed for each, and the rows as they were trained on them."""
-        if self.nets is not None and self.members == "snapshots":
-            raise ValueError("expected nets= or members='snapshots', got both: leave one of them out")
-        others = [self._trained(own) for own in self.nets or ()]
-        if net is None and others:
-            return others, self._seeds(len(others)), X, y
-        net, frozen = unwrap(net)
-        as_is = as_is or frozen
-        n_wanted = self.n_members or _N_NETWORKS
-        if as_is:
-            require_trained(net)
-        if others or self.members == "snapshots":
-            seeds = self._seeds(len(others) + 1)
-            if not as_is:
-                net, X, y = train_clone(net, X, y, seed=int(seeds[0]), recorder=self._recorder())
-            networks = snapshot_nets(net, self.n_members) if self.members == "snapshots" else [net, *others]
-            return networks, self._seeds(len(networks)), X, y
-        if as_is and n_wanted > 1:
-            _require_one_fit(net)
-        seeds = self._seeds(n_wanted)
-        missing = seeds[1:] if as_is else seeds
-        trained = Parallel(n_jobs=self.n_jobs)(
-            delayed(_train)(PortableNet(net), X, y, int(seed), self._recorder())
-            for seed in progress(list(missing), verbose=self.verbose, desc="trainings")
-        )
-        if not as_is:
-            X, y = trained[0][1:]
-        networks = [own for own, _, _ in trained]
-        return ([net, *networks] if as_is else networks), seeds, X, y
-
-    def _recorder(self):
-        """What is to watch a training: what the method asks for, and snapshots are made of."""
-        prototype = self._prototype()
-        asked = prototype._recorder() if hasattr(prototype, "_recorder") else None
         if self.members == "snapshots":
-            return TrajectoryRecorder(n_checkpoints=self.n_members or 8)
-        return asked
+            if self.nets is not None:
+                raise ValueError("expected nets= or members='snapshots', got both: leave one of them out")
+            recorder = TrajectoryRecorder(n_checkpoints=self.n_members or 8)
+            net, X, y = self._trained(X, y, net, as_is, recorder)
+            networks = snapshot_nets(net, self.n_members)
+        elif self.nets is not None:
+            networks = [self._trained(X, y, own, True)[0] for own in self.nets]
+            if net is not None:
+                net, X, y = self._trained(X, y, net, as_is)
+                networks = [net, *networks]
+            if not networks:
+                raise ValueError("expected nets= to hold trained nets, got none")
+        else:
+            return self._independent(X, y, net, as_is)
+        return networks, draw_seeds(self.random_state, len(networks)), X, y
 
-    def _trained(self, net):
-        net, _ = unwrap(net)
-        require_trained(net)
-        return net
-
-    def _seeds(self, n):
-        state = self.random_state
-        rng = np.random.default_rng() if state is None else None
-        if rng is not None:
-            return rng.integers(2**31 - 1, size=n)
-        return check_random_state(state).randint(2**31 - 1, size=n)
+    def _independent(self, X, y, net, as_is):
+        n_wanted = self.n_members or _N_NETWORKS
+        seeds = draw_seeds(self.random_state, n_wanted)
+        net, frozen = unwrap(net)
+        networks = []
+        if as_is or frozen:
+            networks.append(self._trained(X, y, net, True)[0])
+            if n_wanted > 1:
+                _require_one_fit(net)
+        recorder = self._prototype()._recorder() if hasattr(self._prototype(), "_recorder") else None
+        trained = Parallel(n_jobs=self.n_jobs)(
+            delayed(_train)(PortableNet(net), X, y, int(seed), recorder)
+            for seed in progress(list(seeds[len(networks) :]), verbose=self.verbose, desc="trainings")
+        )
+        if not networks:
+            X, y = trained[0][1:]
+        return [*networks, *(own for own, _, _ in trained)], seeds, X, y
 
 
 def _require_one_fit(net):
@@ -191,4 +175,5 @@ def _require_one_fit(net):
 
 def _train(net, X, y, seed, recorder):
     """A trained clone, and the rows as it read them."""
+    recorder = None if recorder is None else clone(recorder)  # one watches one training
     return train_clone(net.net if isinstance(net, PortableNet) else net, X, y, seed=seed, recorder=recorder)

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.base import clone
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ...base import BaseAttribution, net_first
-from ...network import PortableNet
+from ...base import BaseAttribution, net_first, require_trained, unwrap
+from ...network import PortableNet, train_clone
 from ...rows import count_rows, take_rows
 from ...utils._argument_checks import check_confidence
 from ...utils._compat import fit_context
 from ...utils._config import bytes_for
+from ...utils._random import draw_seed
 from .._influence import InfluenceFunctions
-from ._asked_classes import AskedClasses
+from ._judged_by import judge_by
 
 
 def _members_predict(ensemble):
@@ -32,19 +32,28 @@ def _members_predict(ensemble):
 class BaseEnsemble(BaseAttribution):
     """Base of the ensembles: the mean of the scores of members, each fitted on a network of its own.
 
-    A subclass gives :meth:`_fit_members`, and has the parameters ``estimator`` and ``net``.
+    A subclass gives :meth:`_fit_members`, and has the parameters ``estimator``, ``random_state`` and ``verbose``.
     """
 
     _parameter_constraints: dict[str, Any] = {
         "estimator": [None, BaseAttribution],
-        "net": "no_validation",  # fit says what it needs, and why
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
 
     @abstractmethod
     def _fit_members(self, X, y, net, as_is, stage):
-        """Fitted members, and the net whose predictions queries without targets are asked about."""
+        """Fitted members, and the net whose predicted classes all are asked about."""
+
+    def _trained(self, X, y, net, as_is, recorder=None):
+        """A net that is trained, by ``fit`` where it is bare, and the rows as it was trained on them."""
+        net, frozen = unwrap(net)
+        if as_is or frozen:
+            require_trained(net)
+            return net, X, y
+        if recorder is None and hasattr(self._prototype(), "_recorder"):
+            recorder = self._prototype()._recorder()
+        return train_clone(net, X, y, seed=draw_seed(self.random_state), recorder=recorder)
 
     @property
     def has_unit(self) -> bool:  # type: ignore[override]
@@ -66,8 +75,8 @@ class BaseEnsemble(BaseAttribution):
         y : array-like of shape (n_train,) or (n_train, n_outputs), optional
             Their targets.
         net : skorch.NeuralNet, optional
-            The trained network, used as it is and never modified. ``fit(net, X, y)`` is the same call. Without it the
-            constructor's ``net`` is used: frozen as it is, bare by training clones.
+            The trained network, used as it is and never modified. ``fit(net, X, y)`` is the same call. Without it that
+            of ``estimator`` is used: frozen as it is, bare by training clones.
         stage : array-like of int of shape (n_train,), optional
             As the method takes it.
 
@@ -81,7 +90,9 @@ class BaseEnsemble(BaseAttribution):
         ValueError
             If members cannot be made of this network, or the method cannot serve one; the message says what to do.
         """
-        members, asked = self._fit_members(X, y, self.net if net is None else net, net is not None, stage)
+        given = getattr(self._prototype(), "net", None) if net is None else net
+        members, asked = self._fit_members(X, y, given, net is not None, stage)
+        judge_by(members, asked)
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
             if hasattr(members[0], name):
@@ -89,15 +100,7 @@ class BaseEnsemble(BaseAttribution):
         self.members_, self.net_ = members, asked
         self.n_train_ = members[0].n_train_
         self.row_hashes_ = getattr(members[0], "row_hashes_", None)
-        self._asked = AskedClasses(members[0], asked)
         return self
-
-    def _new_member(self, seed):
-        """An unfitted copy of the method, seeded unless the user did."""
-        member = clone(self._prototype())
-        if "random_state" in member.get_params() and member.random_state is None:
-            member.set_params(random_state=seed)
-        return member
 
     def score_error(self, X: Any, y: Any = None) -> NDArray[np.float32]:
         """Standard errors of the scores of :meth:`transform`, from how much the members differ.
@@ -177,7 +180,6 @@ class BaseEnsemble(BaseAttribution):
             In the unit of the measurement.
         """
         check_is_fitted(self)
-        y = self._asked.of(X, y)
         return np.mean([member.predict_reweighting(X, y, **options) for member in self.members_], axis=0)
 
     def _mean_and_error(self, X, y):
@@ -185,7 +187,6 @@ class BaseEnsemble(BaseAttribution):
         n = len(self.members_)
         if n < 2:
             raise ValueError("expected two members or more to tell how much they differ, got one: raise n_members")
-        y = self._asked.of(X, y)
         mean = total = 0.0  # Welford's: differences of large sums would lose the small
         for k, member in enumerate(self.members_, start=1):
             scores = np.asarray(member.transform(X, y), dtype=np.float64)
@@ -195,7 +196,6 @@ class BaseEnsemble(BaseAttribution):
         return mean, np.sqrt(total / (n - 1) / n)
 
     def _query_batches(self, X, y):
-        y = self._asked.of(X, y)
         n_query = count_rows(X)
         if n_query is None:
             raise ValueError("expected queries that can be counted, got a stream of rows: pass them as an array")
@@ -233,7 +233,7 @@ class BaseEnsemble(BaseAttribution):
 
     def __getstate__(self):
         state = dict(super().__getstate__())
-        return {name: PortableNet(value) if name in ("net", "net_") else value for name, value in state.items()}
+        return {name: PortableNet(value) if name == "net_" else value for name, value in state.items()}
 
 
 def _discoveries(p_values, alpha):
