@@ -22,7 +22,11 @@ class BaseEnsemble(BaseAttribution):
     """Mean of the scores of members."""
 
     _query_chunk = 256
-    _parameter_constraints = {"estimator": "no_validation", "random_state": ["random_state"], "verbose": ["verbose"]}
+    _parameter_constraints: dict[str, Any] = {
+        "estimator": "no_validation",
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
 
     @property
     def has_unit(self):
