@@ -70,6 +70,16 @@ class Signals(nn.Module):
         return self.last(self.drop(torch.tanh(self.conv(x))).mean(-1))
 
 
+class Embedded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.last = nn.Embedding(9, 6, padding_idx=0), nn.Linear(6, 3)
+        self.double()
+
+    def forward(self, tokens):
+        return self.last(torch.tanh(self.table(tokens)).mean(1))
+
+
 class Tokens(nn.Module):
     """An embedding and a layer of a transformer, with dropout on tokens and on attention."""
 
@@ -113,7 +123,7 @@ SHAPES = {Maps: (1, 4, 4), Signals: (2, 5), Recurrent: (3, 2)}
 def rows(module, n=18, seed=0):
     """X, y of a kind of module."""
     rng = np.random.RandomState(seed)
-    if module is Tokens:
+    if module in (Tokens, Embedded):
         X = rng.randint(1, 9, size=(n, 5))
         X[::3, -2:] = 0
         return X, (X.sum(1) % 3).astype(np.int64)

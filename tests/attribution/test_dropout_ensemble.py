@@ -23,6 +23,7 @@ from sklearn_source import (
 )
 from sklearn_source.attribution.ensemble._fixed_mask import FixedMask, MaskedAttention
 from sklearn_source.base import flat_gradients
+from sklearn_source.utils.estimator_checks import parametrize_with_attribution_checks
 from sklearn_source.utils.estimator_checks._net_fingerprint import changed, fingerprint
 from tests.attribution._ensemble_nets import (
     Alpha,
@@ -269,6 +270,15 @@ def test_the_class_measured_is_that_of_the_whole_network():
     others = [member._network.forward(torch.as_tensor(queries)).argmax(1).numpy() for member in ensemble.members_]
     assert all((other != predicted).any() for other in others)
     np.testing.assert_array_equal(ensemble.transform(queries), ensemble.transform(queries, predicted))
+
+
+@parametrize_with_attribution_checks(
+    [DropoutEnsemble(n_masks=2, p=0.2, random_state=0)],
+    tasks=["regression"],
+    expected_failed_checks=lambda estimator: {"check_attribution_unit": "a linear model has no hidden units"},
+)
+def test_common_checks(estimator, check):
+    check(estimator)
 
 
 # --- where masks are put ---------------------------------------------------------------------------------------

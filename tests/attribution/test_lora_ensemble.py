@@ -17,10 +17,11 @@ from sklearn_source.attribution.ensemble._adapters import Adapter, freeze, with_
 from sklearn_source.base import flat_gradients
 from sklearn_source.network import Network
 from sklearn_source.trajectory import Trajectory
+from sklearn_source.utils.estimator_checks import parametrize_with_attribution_checks
 from sklearn_source.utils.estimator_checks._net_fingerprint import changed, fingerprint
-from tests.attribution._ensemble_nets import Dense, Maps, Plain, Recurrent, Signals, Tokens, trained
+from tests.attribution._ensemble_nets import Dense, Embedded, Maps, Plain, Recurrent, Signals, Tokens, trained
 
-KINDS = [Dense, Maps, Signals, Tokens]
+KINDS = [Dense, Maps, Signals, Embedded, Tokens]
 ESTIMATORS = [SourceAttribution(n_segments=1), InfluenceFunctions(), TracIn()]
 
 
@@ -198,16 +199,32 @@ def test_scores_of_source_are_effects_of_weights_of_rows_on_the_training_of_the_
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("kind", [Dense, Maps, Tokens])
+@pytest.mark.parametrize("kind", [Dense, Maps, Embedded])
 def test_methods_work_on_members_without_a_word(kind, estimator):
     net, X, y = trained(kind)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ensemble = lora(estimator, n_steps=12).fit(net, X, y)
+        ensemble = lora(estimator, n_members=1).fit(net, X, y)
     scores = ensemble.transform(X[:4])
     assert np.isfinite(scores).all()
     assert scores.any()
     np.testing.assert_allclose(pickle.loads(pickle.dumps(ensemble)).transform(X[:4]), scores, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.slow
+def test_members_in_processes_are_the_same():
+    net, X, y = trained(Plain)
+    one, two = (lora(n_jobs=n_jobs).fit(net, X, y).transform(X) for n_jobs in (None, 2))
+    np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-9)
+
+
+@parametrize_with_attribution_checks(
+    [lora(InfluenceFunctions())],
+    tasks=["classification"],
+    expected_failed_checks=lambda estimator: {"check_attribution_permuted_rows": "adapters see rows in their order"},
+)
+def test_common_checks(estimator, check):
+    check(estimator)
 
 
 # --- seeds, and the user's network -----------------------------------------------------------------------------

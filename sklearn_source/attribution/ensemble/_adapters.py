@@ -137,9 +137,9 @@ def freeze(module, layers=None):
     chosen = _chosen(module, layers)
     module.requires_grad_(False)
     for layer in list(module.modules()):
-        own = {name: p.detach() for name, p in layer._parameters.items() if p is not None}
+        own = {name: p.detach() for name, p in layer.named_parameters(recurse=False, remove_duplicate=False)}
         for name in own:
-            del layer._parameters[name]
+            delattr(layer, name)
         if layer in chosen:
             layer.__class__ = chosen[layer]
             layer.frozen = Frozen(own)

@@ -181,7 +181,7 @@ class _Watch(TorchFunctionMode):
             self.loose.append((f"{type(layer).__name__} between its layers", name))
         if isinstance(layer, (*_ACTIVATIONS, Dropout)):  # weights of a PReLU are no map of units
             pass
-        elif any(value is not None for value in layer._parameters.values()) and _is_one_layer(layer):
+        elif any(True for _ in layer.parameters(recurse=False)) and _is_one_layer(layer):
             self.weighted.add(name)
             self._channels_first = isinstance(layer, _CHANNELS_FIRST)
         if name not in self.places:
@@ -204,7 +204,7 @@ class _Watch(TorchFunctionMode):
 
 def _is_one_layer(layer):
     """Whether it is no container, whose own parameters are used who knows when."""
-    return not layer._modules or isinstance(layer, nn.MultiheadAttention)
+    return not any(True for _ in layer.children()) or isinstance(layer, nn.MultiheadAttention)
 
 
 def _has_attention_dropout(layer):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 
-def attend(layer: nn.MultiheadAttention, query, key, value, project, scale, options):
+def attend(layer, query, key, value, project, scale, options):
     """What a layer of attention returns, given what comes before and after the attention itself.
 
     Parameters
@@ -32,7 +33,7 @@ def attend(layer: nn.MultiheadAttention, query, key, value, project, scale, opti
         turned = {id(x): x.transpose(0, 1) for x in (query, key, value)}
         query, key, value = (turned[id(x)] for x in (query, key, value))
     separate = layer.in_proj_weight is None
-    weights = {"in_proj_weight": layer.in_proj_weight, "in_proj_bias": layer.in_proj_bias}
+    weights: dict[str, Any] = {"in_proj_weight": layer.in_proj_weight, "in_proj_bias": layer.in_proj_bias}
     if separate:
         weights.update({name: getattr(layer, name) for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")})
     same = torch.eye(layer.embed_dim, dtype=query.dtype, device=query.device)

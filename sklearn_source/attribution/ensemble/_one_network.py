@@ -34,7 +34,11 @@ class Examined(NetworkAttribution):
     def _prepare_queries(self, rows, index, measure):
         raise NotImplementedError
 
-    _score_batches = _self_batches = _prepare_queries
+    def _score_batches(self, queries, n_queries):
+        raise NotImplementedError
+
+    def _self_batches(self):
+        raise NotImplementedError
 
 
 def fit_members(make, n_members, *, n_jobs, verbose):
