@@ -9,8 +9,10 @@ from ._representation_similarity import RepresentationSimilarity
 from ._source import SourceAttribution
 from ._source_segment import SegmentSummary
 from ._tracin import TracIn
+from ._trak import TRAK
 
 __all__ = [
+    "TRAK",
     "EmpiricalInfluence",
     "GradientSimilarity",
     "InfluenceFunctions",

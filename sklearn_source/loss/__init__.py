@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._along_measurement import AlongMeasurement, along_measurement
 from ._batch_loss import needs_targets
 from ._measurement import Measurement, resolve_measurement
 from ._penalty import find_penalty
@@ -10,11 +11,13 @@ from ._row_loss import RowLoss
 from ._targets import TargetError
 
 __all__ = [
+    "AlongMeasurement",
     "Bernoulli",
     "Categorical",
     "Measurement",
     "RowLoss",
     "TargetError",
+    "along_measurement",
     "find_penalty",
     "needs_targets",
     "resolve_measurement",
