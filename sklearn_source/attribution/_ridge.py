@@ -42,7 +42,9 @@ class Ridge:
 
         ``(H z)_m`` without row m is ``((H z)_m - H_mm z_m) / (1 - H_mm)``: one decomposition gives all refits.
         """
-        inverse = 1 / (self.eigenvalues[:, None] + torch.as_tensor(regularizations).to(self.eigenvalues))
+        inverse = 1 / (
+            self.eigenvalues[:, None] + torch.as_tensor(regularizations, dtype=torch.float64).to(self.eigenvalues)
+        )
         coefficients = (self._coordinates.T @ targets)[:, None] * inverse
         parts = []
         for rows in even_chunks(len(targets), _ROWS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._along_measurement import AlongMeasurement, along_measurement
+from ._along_measurement import along_measurement
 from ._batch_loss import needs_targets
 from ._measurement import Measurement, resolve_measurement
 from ._penalty import find_penalty
@@ -11,7 +11,6 @@ from ._row_loss import RowLoss
 from ._targets import TargetError
 
 __all__ = [
-    "AlongMeasurement",
     "Bernoulli",
     "Categorical",
     "Measurement",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ._predictive import Predictive
+
 
 @dataclass(frozen=True)
 class AlongMeasurement:
@@ -31,10 +33,10 @@ class AlongMeasurement:
 def along_measurement(row_loss, measure, output, y, x=None):
     """The losses of a batch along the measurement of its rows with their own targets.
 
-    The output moves along the gradient of f, as fast as f grows by one. Where the loss depends on the output through f
-    alone (one output; the own class's log-odds under cross-entropy), the way makes no difference; else the slope is the
-    least-squares one, ``<grad l, grad f> / |grad f|^2``: of the log-odds of a sequence a weighted mean of ``p - 1``
-    over its tokens, of one output among several the partial derivative.
+    The output (of probabilities the logits) moves along the gradient of f, as fast as f grows by one. Where the loss
+    depends on the output through f alone (one output; the own class's log-odds under cross-entropy), the way makes no
+    difference; else the slope is the least-squares one, ``<grad l, grad f> / |grad f|^2``: of the log-odds of a
+    sequence a weighted mean of ``p - 1`` over its tokens, of one output among several the partial derivative.
 
     Parameters
     ----------
@@ -49,15 +51,20 @@ def along_measurement(row_loss, measure, output, y, x=None):
     AlongMeasurement
         Detached.
     """
-    leaf = output.detach().requires_grad_()
-    target = measure.target(leaf.detach(), y, x)
+    predictive = Predictive() if row_loss.batch_loss.outputs.are_joined else row_loss.predictive
+    output = output.detach()
+    target = measure.target(output, y, x)
     with torch.enable_grad():
+        leaf = output.clone().requires_grad_()
         values = measure(leaf, target, x)
         cotangent = _gradient(values, leaf)
-        square = _inner(cotangent, cotangent)
+        free = predictive.to_free(output).requires_grad_()
+        moved = predictive.from_free(free)
+        way = _gradient(measure(moved, target, x), free)
+        square = _inner(way, way)
         square = square.where(square > 0, 1.0)
-        slope = _inner(_gradient(row_loss(leaf, y, x), leaf), cotangent) / square
-        curvature = _inner(_gradient(slope, leaf), cotangent) / square
+        slope = _inner(_gradient(row_loss(moved, y, x), free), way) / square
+        curvature = _inner(_gradient(slope, free), way) / square
     return AlongMeasurement(values.detach(), cotangent.detach(), slope.detach(), curvature.detach())
 
 
