@@ -10,9 +10,11 @@ from ._snapshot_influence import SnapshotInfluence
 from ._source import SourceAttribution
 from ._source_segment import SegmentSummary
 from ._tracin import TracIn
+from ._trak import TRAK
 from .ensemble import AttributionEnsemble, DropoutEnsemble, LoRAEnsemble
 
 __all__ = [
+    "TRAK",
     "AttributionEnsemble",
     "DropoutEnsemble",
     "EmpiricalInfluence",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._along_measurement import along_measurement
 from ._batch_loss import needs_targets
 from ._measurement import Measurement, resolve_measurement
 from ._penalty import find_penalty
@@ -15,6 +16,7 @@ __all__ = [
     "Measurement",
     "RowLoss",
     "TargetError",
+    "along_measurement",
     "find_penalty",
     "needs_targets",
     "resolve_measurement",

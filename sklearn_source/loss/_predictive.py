@@ -59,6 +59,14 @@ class Predictive:
         """Made-up outputs like ``output`` that parametrise this distribution too."""
         return stand_in(output)
 
+    def to_free(self, output):
+        """Numbers like ``output`` that may move every way, where outputs may not: logits of probabilities."""
+        return output
+
+    def from_free(self, free):
+        """The outputs of :meth:`to_free`."""
+        return free
+
 
 @dataclass(frozen=True)
 class Elementwise(Predictive):
@@ -212,6 +220,9 @@ class CategoricalLogProbabilities(Categorical):
     def probabilities(self, output):
         return output.exp()
 
+    def from_free(self, free):
+        return free.log_softmax(self.axis)
+
     def hessian(self, output, scale):
         return SoftmaxHessian(self._classes_second(output), scale, self.axis)
 
@@ -247,6 +258,12 @@ class CategoricalProbabilities(CategoricalLogProbabilities):
     def stand_in(self, output):
         made = stand_in(output)
         return made / made.sum(self.axis, keepdim=True)
+
+    def to_free(self, output):
+        return _log(output)
+
+    def from_free(self, free):
+        return free.softmax(self.axis)
 
     def log_odds(self, output, label):
         # 1 - p_y as the sum of the others: it keeps its digits where p_y is near one.

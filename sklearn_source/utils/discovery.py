@@ -42,7 +42,7 @@ def all_attributions(kind: str | None = None) -> list[tuple[str, type[BaseAttrib
     --------
     >>> from sklearn_source.utils.discovery import all_attributions
     >>> [name for name, _ in all_attributions("feature")]
-    ['RepresentationSimilarity']
+    ['RepresentationSimilarity', 'TRAK']
     """
     if kind not in _KINDS:
         raise ValueError(f"expected kind to be one of {list(_KINDS)}, got {kind!r}")

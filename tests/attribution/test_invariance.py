@@ -13,6 +13,7 @@ from skorch import NeuralNetRegressor
 from skorch.dataset import ValidSplit
 
 from sklearn_source import (
+    TRAK,
     GradientSimilarity,
     InfluenceFunctions,
     RepresentationSimilarity,
@@ -44,6 +45,7 @@ METHODS = {
     "tracin": TracIn(),
     "gradients": GradientSimilarity(),
     "representations": RepresentationSimilarity(),
+    "trak": TRAK(n_components=12, n_checkpoints=2, random_state=3),
 }
 ALL = pytest.mark.parametrize("name", METHODS)
 HYPER = {"momentum": 0.5, "weight_decay": 0.02}

@@ -17,6 +17,7 @@ from sklearn_source.gradients.algebra import (
     Inputs,
     RowGradient,
     Scaled,
+    _factored,
     _row_gradient,
     squared_in_basis,
     weighted_sum,
@@ -108,6 +109,24 @@ def test_a_form_that_lacks_a_method_cannot_be_made():
         type("Half", (RowGradient,), {"__len__": lambda self: 0})()
 
 
+def check_compressions(draw, gradient, G, normal):
+    """Buckets, single entries and narrow rotations, with chunks of all sizes."""
+    rows, groups, out, inp = G.shape
+    size = groups * out * inp
+    index = torch.tensor(draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=9)))
+    buckets = torch.tensor(draw(st.lists(st.integers(0, 2), min_size=size, max_size=size)))
+    left = normal(groups, out, draw(sizes)) if draw(st.booleans()) else None
+    right = normal(groups, inp, draw(sizes)) if draw(st.booleans()) else None
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (_row_gradient, _factored):
+            patch.setattr(module, "CHUNK_BYTES", draw(st.integers(1, 4000)))
+        found = gradient.entries(index), gradient.bucketed(buckets, 3), gradient.compressed(left, right)
+    assert_close(found[0], G.flatten(1)[:, index])
+    assert_close(found[1], G.flatten(1) @ torch.nn.functional.one_hot(buckets, 3).double())
+    G = G if left is None else torch.einsum("gpo,bgpi->bgoi", left, G)
+    assert_close(found[2], G if right is None else torch.einsum("bgoj,gji->bgoi", G, right))
+
+
 @pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
@@ -138,6 +157,7 @@ def test_one_gradient(form, data):
         None, p.right
     )
     assert_close(gradient.squared_norm(), torch.einsum("bgoi,bgoi->b", G, G))
+    check_compressions(data.draw, gradient, G, p.normal)
     own, queries, start = p.normal(rows, G[0].numel()), p.normal(3, G[0].numel()), p.normal(3, rows)
     assert_close(gradient.rowwise_inner(own), torch.einsum("bk,bk->b", own, G.flatten(1)))
     total = start.clone()

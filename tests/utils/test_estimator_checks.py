@@ -11,6 +11,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklearn_source import (
+    TRAK,
     GradientSimilarity,
     InfluenceFunctions,
     RepresentationSimilarity,
@@ -42,6 +43,9 @@ def test_attribution_checks(estimator, check):
         SourceAttribution(curvature=EKFAC(fisher="sampled"), averaging="parameters", quadrature="right"),
         TracIn(quadrature="right"),
         RepresentationSimilarity(metric="l2"),
+        TRAK(projection="kronecker", n_components=12, block_size=5, n_checkpoints=3, random_state=0),
+        TRAK(projection="rademacher", n_components=6, regularization=0.1, random_state=0),
+        TRAK(projection="mask", n_components=6, random_state=0),
     ],
     tasks=["regression"],
     expected_failed_checks=wrong_in_size,

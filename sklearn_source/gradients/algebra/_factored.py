@@ -13,6 +13,7 @@ from ._dense import Dense
 from ._inputs import Inputs, held, join_inputs, laid_out
 from ._moments import overlapping_moment, second_moment, weighted_moment
 from ._products import (
+    BUCKETED_ROWS,
     CHUNK_BYTES,
     LAYOUT_BYTES,
     add_product,
@@ -164,6 +165,40 @@ class Factored(RowGradient):
                 else:
                     flat += sums.view(flat.shape)
         return total
+
+    def bucketed(self, buckets, n_buckets):
+        """The protocol's; lines of some rows at a time, rows last: an entry of all of them is added at once."""
+        groups, n_out, n_in = self.shape
+        buckets = buckets.view(groups, n_out, n_in)
+        found = self.g.new_empty((len(self), n_buckets))
+        for rows in even_chunks(len(self), BUCKETED_ROWS):
+            part = self[rows]
+            total, inputs = self.g.new_zeros((n_buckets, len(part))), part.a
+            step = CHUNK_BYTES // (len(part) * n_in * self.g.element_size())
+            for group in range(groups):
+                a, g = inputs[:, group], part.g[:, group]  # (rows, T, in or out)
+                if self.n_positions == 1:
+                    a, g = a[:, 0].T.contiguous(), g[:, 0].T.contiguous()
+                for lines in even_chunks(n_out, step):
+                    if self.n_positions == 1:
+                        slab = (g[lines, None] * a).flatten(0, 1)
+                    else:
+                        slab = (g[..., lines].mT @ a).flatten(1).T.contiguous()
+                    total.index_add_(0, buckets[group, lines].flatten(), slab)
+            found[rows] = total.T
+        return found
+
+    def entries(self, index):
+        """The protocol's, of the factors' entries alone."""
+        groups, n_out, n_in = self.shape
+        group, place = index // (n_out * n_in), index % (n_out * n_in)
+        found = self.g.new_empty((len(self), len(index)))
+        step = CHUNK_BYTES // max(1, self.n_positions * len(index) * self.g.element_size())
+        for rows in even_chunks(len(self), step):
+            part = self[rows]
+            a = part.a.transpose(1, 2)[:, :, group, place % n_in]  # (rows, T, n)
+            found[rows] = (part.g.transpose(1, 2)[:, :, group, place // n_in] * a).sum(1)
+        return found
 
     def input_moment(self):
         chunks = (part.a for _, part in self.pieces())

@@ -111,6 +111,19 @@ class Indexed(RowGradient):
             sums[0].index_add_(1, tokens, (flat * own[:, None]).T)
         return total
 
+    def bucketed(self, buckets, n_buckets):
+        """The protocol's, of the columns that are not zero."""
+        places = buckets.view(-1, self.n_tokens).T[self.tokens]  # (B, T, d)
+        total = self.g.new_zeros((len(self), n_buckets))
+        return total.scatter_add_(1, places.flatten(1), self.g.flatten(1))
+
+    def compressed(self, left, right):
+        """The protocol's: a lookup of ``right``, whose lines are the tokens'."""
+        if right is None:
+            return self.rotate(left, None).matrix()
+        g = self.g if left is None else self.g @ left[0]
+        return (g.mT @ right[0][self.tokens]).unsqueeze(1)
+
     def rowwise_inner(self, vectors):
         d = self.g.shape[2]
         index = self.tokens.unsqueeze(1).expand(-1, d, -1)

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 # Bytes of one chunk of gradient matrices: for the cache, not a share of the memory budget.
 CHUNK_BYTES = 8 * 2**20
 CHUNK_ROWS = 1024
+# Rows whose entries are added to buckets together: their buckets stay in the cache.
+BUCKETED_ROWS = 256
 # Bytes of the inputs laid out at a time.
 LAYOUT_BYTES = 8 * 2**20
 # Entries of a matrix from which squares are summed one matrix at a time, each read once.

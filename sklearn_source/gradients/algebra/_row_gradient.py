@@ -116,6 +116,27 @@ class RowGradient(ABC):
         """(B,) inner products of each row's gradient with its own ``vectors[n]`` (B, groups*out*in)."""
         return (self.matrix().flatten(1) * vectors).sum(1)
 
+    def bucketed(self, buckets: torch.Tensor, n_buckets: int) -> torch.Tensor:
+        """Sums over the entries of every bucket: (B, n_buckets); ``buckets`` (groups*out*in,) of int64 is each entry's.
+
+        Cost: ``B * groups * out * in`` additions, and what forms the matrices, a chunk at a time.
+        """
+        total = self.tensors()[-1].new_zeros((len(self), n_buckets))
+        for rows, matrices in self.matrix_chunks():
+            total[rows].index_add_(1, buckets, matrices.flatten(1))
+        return total
+
+    def entries(self, index: torch.Tensor) -> torch.Tensor:
+        """Some entries of every row's gradient laid out as a vector: (B, n), for ``index`` (n,) of int64."""
+        return torch.cat([matrices.flatten(1)[:, index] for _, matrices in self.matrix_chunks()])
+
+    def compressed(self, left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor:
+        """``left^T G_n right`` for ``left`` (groups, out, k) and ``right`` (groups, in, l): (B, groups, k, l).
+
+        None stands for the identity. With factors no matrix larger than that is formed.
+        """
+        return self.rotate_factors(left, right).matrix()
+
     def input_moment(self) -> torch.Tensor:
         """Second moment of the input's side, summed over rows: (groups, in, in), or its diagonal (groups, in).
 
