@@ -178,7 +178,7 @@ class TRAK(FeatureAttribution):
                 f"expected residuals of shape ({self.n_train_},), one per training row, got {tuple(values.shape)}"
             )
         other = object.__new__(type(self))
-        vars(other).update(vars(self))
+        other.__dict__.update(vars(self))
         other._training_features = torch.cat([self._training_features[:, :-1], values[:, None]], dim=1)
         return other
 
