@@ -41,7 +41,9 @@ FOR_OTHER_ROOMS = {
         )
     ),
     "sklearn_source.base.net_first",
+    "sklearn_source.base.require_trained",
     "sklearn_source.base.scores_by_term",
+    "sklearn_source.base.unwrap",
     "sklearn_source.metrics.check_scores",
     "sklearn_source.metrics.mean_interval",
     "sklearn_source.metrics.student_interval",
