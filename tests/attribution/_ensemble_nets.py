@@ -24,6 +24,20 @@ class Dense(nn.Module):
         return self.last(self.again(torch.tanh(self.second(self.drop(torch.selu(self.first(x)))))))
 
 
+class Alias(nn.Module):
+    """One dropout under two names, the second in a block."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.drop = nn.Linear(4, 8), nn.Dropout(0.5)
+        self.block = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), self.drop)
+        self.last = nn.Linear(6, 3)
+        self.double()
+
+    def forward(self, x):
+        return self.last(self.block(self.drop(self.first(x))))
+
+
 class Alpha(Dense):
     def __init__(self):
         super().__init__(dropout=nn.AlphaDropout)

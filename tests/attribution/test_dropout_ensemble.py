@@ -10,12 +10,14 @@ import pytest
 import torch
 from sklearn.base import clone
 from skorch.callbacks import Callback
+from skorch.dataset import Dataset
 from torch import nn
 
 from sklearn_source import (
     DropoutEnsemble,
     GradientSimilarity,
     InfluenceFunctions,
+    LoRAEnsemble,
     RepresentationSimilarity,
     SourceAttribution,
     TracIn,
@@ -26,6 +28,7 @@ from sklearn_source.base import flat_gradients
 from sklearn_source.utils.estimator_checks import parametrize_with_attribution_checks
 from sklearn_source.utils.estimator_checks._net_fingerprint import changed, fingerprint
 from tests.attribution._ensemble_nets import (
+    Alias,
     Alpha,
     Dense,
     Functional,
@@ -38,7 +41,7 @@ from tests.attribution._ensemble_nets import (
     trained,
 )
 
-KINDS = [Dense, Alpha, Plain, Maps, Signals, Tokens]
+KINDS = [Dense, Alias, Alpha, Plain, Maps, Signals, Tokens]
 
 
 def masks_of(member):
@@ -118,6 +121,8 @@ def by_hand(module, name, masks, x):
 
         hidden = alpha(hidden, masks["drop"], 0.3)
         return p.last(alpha(torch.tanh(p.second(hidden)), masks["again"], 0.5))
+    if name == "Alias":
+        return p.last(torch.tanh(p.block[0](p.first(x) * masks["drop"])) * masks["drop"][:6])
     if name == "Plain":
         mask = masks["act.fixed_mask"]
         return p.last(torch.tanh(p.second(torch.tanh(p.first(x)) * mask)) * mask[:6])
@@ -281,6 +286,17 @@ def test_common_checks(estimator, check):
     check(estimator)
 
 
+@pytest.mark.parametrize("ensemble", [DropoutEnsemble(n_masks=2), LoRAEnsemble(n_members=2, rank=1, n_steps=3)])
+def test_rows_may_come_as_a_dataset(ensemble):
+    net, X, y = trained(Dense)
+    scores = ensemble.set_params(random_state=0).fit(net, X, y).transform(X[:4])
+    rows, queries = Dataset(X, y), Dataset(X[:4], y[:4])
+    other = clone(ensemble).fit(net, rows)
+    np.testing.assert_allclose(other.members_[0].transform(X[:4]), ensemble.members_[0].transform(X[:4]), rtol=1e-5)
+    np.testing.assert_allclose(other.transform(queries, None), ensemble.transform(X[:4], y[:4]), rtol=1e-5, atol=1e-8)
+    assert scores.shape == other.transform(X[:4]).shape
+
+
 # --- where masks are put ---------------------------------------------------------------------------------------
 
 
@@ -295,6 +311,7 @@ def test_masks_stand_in_the_place_of_dropout_else_behind_hidden_activations():
     assert places_of(*trained(Plain)) == ["act.fixed_mask"]
     assert places_of(*trained(Tokens, module__dropout=0.0)) == ["layer.linear1.fixed_mask", "layer.linear2.fixed_mask"]
     assert places_of(*trained(Dense), layers=["first"]) == ["first.fixed_mask"]
+    assert places_of(*trained(Alias), layers="block") == ["block.3"]
     net, X, y = trained(Maps)
     member = DropoutEnsemble(GradientSimilarity(), 1, layers="conv", random_state=0).fit(net, X, y).members_[0]
     assert masks_of(member)["conv.fixed_mask"].shape == (4,)

@@ -106,8 +106,9 @@ def put_mask(module, place, p, key):
         return
     mask = FixedMask(scale, shift, place.channels, layer if isinstance(layer, Dropout) else None)
     if isinstance(layer, Dropout):
-        parent, _, name = place.name.rpartition(".")
-        setattr(module.get_submodule(parent), name, mask)
+        for name in [name for name, part in module.named_modules(remove_duplicate=False) if part is layer]:
+            parent, _, own = name.rpartition(".")
+            setattr(module.get_submodule(parent), own, mask)
     elif isinstance(layer, nn.Sequential):
         layer.append(mask)
     else:
