@@ -160,8 +160,8 @@ class TRAK(FeatureAttribution):
     def with_residuals(self, residuals: ArrayLike) -> TRAK:
         """The same fitted method with other residuals Q.
 
-        Over several networks [1]_ takes the mean of the first factor and of Q apart: the mean of the scores of methods
-        that all have the mean of their ``residuals_``.
+        Over several networks Park et al. take the mean of the first factor and of Q apart: the mean of the scores of
+        methods that all have the mean of their ``residuals_``.
 
         Parameters
         ----------
