@@ -11,6 +11,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import (
+    TRAK,
     GradientSimilarity,
     InfluenceFunctions,
     RepresentationSimilarity,
@@ -147,6 +148,7 @@ METHODS = {
     "tracin": lambda: TracIn(),
     "gradient": lambda: GradientSimilarity(),
     "representation": lambda: RepresentationSimilarity(),
+    "trak": lambda: TRAK(n_components=64, random_state=0),
 }
 
 

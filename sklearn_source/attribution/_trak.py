@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
 from ..base import FeatureAttribution, RowGradients, State
@@ -171,7 +172,13 @@ class TRAK(FeatureAttribution):
         -------
         method : TRAK
             Shares everything else with this one, which stays as it is.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another.
         """
+        check_is_fitted(self)
         values = torch.as_tensor(np.asarray(residuals)).to(self._training_features)
         if values.shape != (self.n_train_,):
             raise ValueError(
