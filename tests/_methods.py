@@ -7,6 +7,8 @@ from sklearn_source.utils.discovery import all_attributions
 
 # Those that are fitted on a net and its training rows.
 METHODS = [cls for _, cls in all_attributions("network")]
+# Those that need the record of a training.
+RECORDED = [cls for cls in METHODS if cls._needs_trajectory]
 # Those whose scores are inner products of per-row gradients.
 GRADIENT_METHODS = [cls for _, cls in all_attributions("gradient")]
 

@@ -27,10 +27,9 @@ from sklearn_source import (
 from sklearn_source.curvature import EKFAC, KFAC, Diagonal, ExactGaussNewton
 from sklearn_source.modules import MLP
 from sklearn_source.utils.estimator_checks._net_fingerprint import changed, fingerprint
-from tests._methods import GRADIENT_METHODS, METHODS
+from tests._methods import GRADIENT_METHODS, METHODS, RECORDED
 from tests._nets import make_net
 
-RECORDED = [SourceAttribution, TracIn]
 GRADIENT = GRADIENT_METHODS
 
 RNG = np.random.RandomState(0)

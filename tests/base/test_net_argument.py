@@ -30,7 +30,7 @@ import sklearn_source
 from sklearn_source import GradientSimilarity, InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
 from sklearn_source.curvature import EKFAC
 from sklearn_source.modules import MLP
-from tests._methods import METHODS
+from tests._methods import METHODS, RECORDED
 from tests._nets import make_net
 
 INSTANCES = [method() for method in METHODS]
@@ -151,7 +151,7 @@ def test_grid_search_over_segments(net):
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("method", INSTANCES, ids=lambda method: type(method).__name__)
 def test_cross_validation_over_a_frozen_net_is_refused(method, recorded):
-    if not recorded and isinstance(method, (SourceAttribution, TracIn)):
+    if not recorded and type(method) in RECORDED:
         return
     frozen = FrozenEstimator(trained(make_net(recorded=recorded)))
     with pytest.raises(ValueError, match="trained on.*(?s:.)*frozen net meets subsets of its rows"):
