@@ -14,7 +14,7 @@ from skorch import NeuralNet
 
 from ..base import CurvatureAttribution
 from ..curvature import Curvature, Diagonal, Metric, resolve_curvature
-from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, split_segments, until
+from ..trajectory import Trajectory, TrajectoryRecorder, segment_flow, snapshots, split_segments, until
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
 from ._influence_damping import regularization
@@ -311,9 +311,7 @@ class SourceAttribution(CurvatureAttribution):
         index, (stage,), names = self._credited[0], trajectory.stages, list(self._network.parameters())
         row_weights = self._row_weights(0, stage.start, stage.end)
         predictions = []
-        for checkpoint in trajectory.stage_checkpoints(0):
-            if checkpoint.step <= stage.start:
-                continue
+        for checkpoint in snapshots(trajectory):
             values = checkpoint.parameters, checkpoint.buffers
             penalty = self._penalty_curvature(index, [values], np.ones(1))
             held = regularization(self.net_, until(trajectory, checkpoint), names, from_training=True)

@@ -6,7 +6,7 @@ from ._input_validation import outputs_of, row_form, validate_query_rows, valida
 from ._module_variant import net_with_changed_module, train_module
 from ._network import Network
 from ._outside_state import outside_state, set_outside_state
-from ._pickling import PortableNet, net_from_state
+from ._pickling import PortableNet
 from ._training import TURN, refuse_module_instance, seeded_clone, train_clone
 from ._training_gradients import slope_along, training_gradients
 
@@ -14,7 +14,6 @@ __all__ = [
     "TURN",
     "Network",
     "PortableNet",
-    "net_from_state",
     "net_with_changed_module",
     "outputs_of",
     "outside_state",

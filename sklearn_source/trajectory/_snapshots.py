@@ -34,13 +34,14 @@ def snapshots(trajectory: Trajectory, n_snapshots: int | None = None) -> list[Ch
     """
     stage = trajectory.stages[-1]
     found = [c for c in trajectory.stage_checkpoints(stage.index) if c.step > stage.start]
-    wanted = n_snapshots or len(found)
-    if wanted > len(found):
+    if n_snapshots is None:
+        return found
+    if n_snapshots > len(found):
         raise ValueError(
-            f"expected at least {wanted} checkpoints of the last training stage, it has {len(found)}: record more, "
-            f"TrajectoryRecorder(n_checkpoints={wanted}), or ask for {len(found)} snapshots"
+            f"expected at least {n_snapshots} checkpoints of the last training stage, it has {len(found)}: record "
+            f"more, TrajectoryRecorder(n_checkpoints={n_snapshots}), or ask for {len(found)} snapshots"
         )
-    places = stage.start + (stage.end - stage.start) * np.arange(1, wanted + 1) / wanted
+    places = stage.start + (stage.end - stage.start) * np.arange(1, n_snapshots + 1) / n_snapshots
     steps = np.array([c.step for c in found])
     return [found[i] for i in np.unique([np.abs(steps - place).argmin() for place in places])]
 

@@ -9,7 +9,7 @@ from skorch import NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import Trajectory, TrajectoryRecorder
-from sklearn_source.trajectory import until
+from sklearn_source.trajectory import snapshots, until
 from sklearn_source.utils._random import seeded
 
 
@@ -40,3 +40,9 @@ def test_rates_and_checkpoints_are_those_of_a_shorter_training(step, n_epochs, n
         assert cut.second_order(*span) == pytest.approx(alone.second_order(*span))
     assert cut.integrated_learning_rate(0, step)["weight"] < whole.integrated_learning_rate(0, step)["weight"]
     assert whole.n_steps == 15
+
+
+def test_all_are_meant_where_no_number_is_given():
+    whole = trained(5)
+    uneven = Trajectory([c for c in whole.checkpoints if c.step in (0, 1, 2, 15)], whole.stages)
+    assert [c.step for c in snapshots(uneven)] == [1, 2, 15]

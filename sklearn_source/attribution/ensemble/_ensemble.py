@@ -152,9 +152,8 @@ class AttributionEnsemble(BaseEnsemble):
             networks.append(self._trained(X, y, net, True)[0])
             if n_wanted > 1:
                 _require_one_fit(net)
-        recorder = self._prototype()._recorder() if hasattr(self._prototype(), "_recorder") else None
         trained = Parallel(n_jobs=self.n_jobs)(
-            delayed(_train)(PortableNet(net), X, y, int(seed), recorder)
+            delayed(_train)(PortableNet(net), X, y, int(seed), self._recorder())
             for seed in progress(list(seeds[len(networks) :]), verbose=self.verbose, desc="trainings")
         )
         if not networks:

@@ -51,9 +51,13 @@ class BaseEnsemble(BaseAttribution):
         if as_is or frozen:
             require_trained(net)
             return net, X, y
-        if recorder is None and hasattr(self._prototype(), "_recorder"):
-            recorder = self._prototype()._recorder()
+        recorder = recorder or self._recorder()
         return train_clone(net, X, y, seed=draw_seed(self.random_state), recorder=recorder)
+
+    def _recorder(self):
+        """What the method wants to watch a training; None where it wants nothing."""
+        prototype = self._prototype()
+        return prototype._recorder() if hasattr(prototype, "_recorder") else None
 
     @property
     def has_unit(self) -> bool:  # type: ignore[override]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+from functools import partial
 
-import torch
+from torch import nn
 
-from ...network import net_from_state
+from ...network import net_with_changed_module
 from ...trajectory import Trajectory, snapshots
 
 
@@ -25,28 +25,19 @@ def snapshot_nets(net, n_snapshots=None):
     nets : list of skorch.NeuralNet
         They share all but their modules with the one given, and are not to be trained.
     """
-    nets = []
-    for checkpoint in snapshots(Trajectory.from_net(net), n_snapshots):
-        state = {**vars(net), "module_": _with_values(net.module_, checkpoint)}
-        nets.append(net_from_state(type(net), state))
-    return nets
+    chosen = snapshots(Trajectory.from_net(net), n_snapshots)
+    return [net_with_changed_module(net, partial(_load, checkpoint)) for checkpoint in chosen]
 
 
-def _with_values(module, checkpoint):
-    """A copy of a module with the weights and buffers of a checkpoint."""
-    memo = {id(v): v.detach().clone() for v in _non_leaves(module)}
-    changed = copy.deepcopy(module, memo)
-    values = {**checkpoint.parameters, **checkpoint.buffers}
-    with torch.no_grad():
-        for name, own in (*changed.named_parameters(), *changed.named_buffers()):
-            if name in values:
-                own.copy_(values[name])
-    return changed
-
-
-def _non_leaves(module):
-    """Tensors kept from a training's forward passes, which cannot be copied as they are."""
-    for part in module.modules():
-        for value in vars(part).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                yield value
+def _load(checkpoint, module):
+    """Give a module that shares its tensors with the net ones of its own, with the values of a checkpoint."""
+    values, own = {**checkpoint.parameters, **checkpoint.buffers}, {}
+    for name, p in module.named_parameters():
+        value = values.get(name, p).detach().to(p.device, copy=True)
+        own[id(p)] = nn.Parameter(value, requires_grad=p.requires_grad)
+    for name, buffer in module.named_buffers():
+        own[id(buffer)] = values.get(name, buffer).to(buffer.device, copy=True)
+    for part in list(module.modules()):
+        for name, value in [*part._parameters.items(), *part._buffers.items()]:
+            if value is not None:
+                setattr(part, name, own[id(value)])
