@@ -528,7 +528,8 @@ def test_recorded_files_stay_as_they_are(method, tmp_path):
     with pytest.raises(ValueError):
         method().fit(net, X[:5], Y[:5])
     assert contents(tmp_path) == before
-    spoiled_file = next(f for f in sorted((tmp_path / "run").glob("*.safetensors")) if "arrays" not in f.name)
+    # The last checkpoint: the first weights are not read by every method.
+    spoiled_file = [f for f in sorted((tmp_path / "run").glob("*.safetensors")) if "arrays" not in f.name][-1]
     spoiled_file.write_bytes(spoiled_file.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{spoiled_file.name}: expected a complete safetensors file"):
         method().fit(net, X, Y)

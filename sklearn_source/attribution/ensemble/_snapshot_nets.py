@@ -38,6 +38,6 @@ def _load(checkpoint, module):
     for name, buffer in module.named_buffers():
         own[id(buffer)] = values.get(name, buffer).to(buffer.device, copy=True)
     for part in list(module.modules()):
-        for name, value in [*part._parameters.items(), *part._buffers.items()]:
-            if value is not None:
-                setattr(part, name, own[id(value)])
+        shared = {"recurse": False, "remove_duplicate": False}  # one tensor may have two names
+        for name, value in [*part.named_parameters(**shared), *part.named_buffers(**shared)]:
+            setattr(part, name, own[id(value)])
