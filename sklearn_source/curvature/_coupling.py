@@ -37,7 +37,9 @@ def fit_curvature(curvature: Curvature, stream: FisherStream) -> FittedCurvature
             f"expected {type(curvature).__name__}.fit to return a FittedCurvature, got a {type(fitted).__name__}: "
             "return an EigenCurvature, or subclass FittedCurvature"
         )
-    if curvature.coupling is None or fitted.couples_blocks or len(stream.blocks) == 1:
+    if curvature.coupling is None or fitted.couples_blocks:
+        return fitted
+    if curvature.coupling == "layers" and len(stream.blocks) == 1:  # nothing to couple; "krylov" mends a block too
         return fitted
     if curvature.max_rows is None:
         rows = JointRows(fitted.bases, stream.penalties, stream=stream)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from skorch import NeuralNetRegressor
+from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import InfluenceFunctions, SourceAttribution, TrajectoryRecorder
@@ -172,6 +172,25 @@ def test_a_network_of_one_block_has_nothing_to_couple():
         SourceAttribution(curvature=curvature).fit(net, X, y).transform(queries) for curvature in (apart(), EKFAC())
     )
     np.testing.assert_array_equal(alone, coupled)
+
+
+def test_krylov_mends_a_block_of_its_own():
+    """Softmax of one layer: the Hessian of its outputs differs from row to row, which no Kronecker basis holds."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 4))
+    y = (X @ rng.normal(size=(4, 3)) + rng.gumbel(size=(40, 3))).argmax(axis=1)
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        nn.Linear(4, 3).double(), criterion=nn.CrossEntropyLoss, lr=0.3, max_epochs=60, batch_size=10,
+        train_split=None, verbose=0, callbacks=[TrajectoryRecorder()],
+    ).fit(X, y)  # fmt: skip
+    for method in (InfluenceFunctions(damping=0.01), SourceAttribution()):
+        whole, found, alone = (
+            method.set_params(curvature=curvature).fit(net, X, y).transform(X[:6])
+            for curvature in ("exact", joint(n_iter=20), apart())
+        )
+        assert relative(found, whole) < 1e-3
+        assert relative(alone, whole) > 0.03
 
 
 # --- life of a fitted method --------------------------------------------------------------------------------------
