@@ -172,9 +172,9 @@ class InfluenceFunctions(NewtonAttribution):
     def _bytes_per_query(self):
         return super()._bytes_per_query() + self._bytes_for_functions([self._step.curvature])
 
-    def _reweighting(self, weights):
+    def _changes(self, asked):
         step = self._step
-        return self._refit(step.state, self._index, step.system.scale(self._gradients.blocks), weights)
+        return self._refit(step.state, self._index, step.system.scale(self._gradients.blocks), asked)
 
     def _terms(self, queries):
         return [self._step.term(queries, self._gradients.probe)]

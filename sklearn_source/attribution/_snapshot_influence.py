@@ -180,9 +180,9 @@ class SnapshotInfluence(NewtonAttribution):
         kept = (len(self._steps) + 1) * super()._bytes_per_query()
         return kept + self._bytes_for_functions([step.curvature for step in self._steps])
 
-    def _reweighting(self, weights):
+    def _changes(self, asked):
         predictions = [
-            self._refit(step.state, self._index, step.system.scale(self._gradients.blocks), weights, step.row_weights)
+            self._refit(step.state, self._index, step.system.scale(self._gradients.blocks), asked, step.row_weights)
             for step in self._steps
         ]
         return lambda queries: sum(predict(queries) for predict in predictions) / len(predictions)

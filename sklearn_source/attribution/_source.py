@@ -299,15 +299,15 @@ class SourceAttribution(CurvatureAttribution):
         kept = (self.n_segments * len(self.trajectory_.stages) + 2) * super()._bytes_per_query()
         return kept + self._bytes_for_functions([segment.curvature for segment in self._fitted])
 
-    def _reweighting(self, weights):
+    def _changes(self, asked):
         """At every checkpoint, with the damping of the training up to it: the mean of their predictions."""
         trajectory = self.trajectory_
         if len(trajectory.stages) > 1:
             warn(
-                "the training was in several stages, for which there is no solution with other weights of the rows: "
+                "the training was in several stages, for which there is no solution with other rows: "
                 "predicted is the sum of scores"
             )
-            return super()._reweighting(weights)
+            return super()._changes(asked)
         index, (stage,), names = self._credited[0], trajectory.stages, list(self._network.parameters())
         row_weights = self._row_weights(0, stage.start, stage.end)
         predictions = []
@@ -318,9 +318,9 @@ class SourceAttribution(CurvatureAttribution):
             held = held.with_penalty(penalty)
             if any(held.rates.values()):
                 scale = held.system(self._gradients).scale(self._gradients.blocks)
-                predictions.append(self._refit(self._gradients.state(checkpoint), index, scale, weights, row_weights))
+                predictions.append(self._refit(self._gradients.state(checkpoint), index, scale, asked, row_weights))
         if not predictions:  # nothing was learned
-            return super()._reweighting(weights)
+            return super()._changes(asked)
         return lambda queries: sum(predict(queries) for predict in predictions) / len(predictions)
 
     def _terms(self, queries):

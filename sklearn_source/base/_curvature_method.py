@@ -69,8 +69,8 @@ class CurvatureAttribution(GradientAttribution):
         )  # fmt: skip
         return fit_curvature(curvature, stream)
 
-    def _refit(self, state, index, scale, weights, row_weights=None):
-        """Changes by the Gauss-Newton solution for other weights of the rows ``index``, at one state.
+    def _refit(self, state, index, scale, asked, row_weights=None):
+        """Changes by the Gauss-Newton solution for other weights or targets of the rows ``index``, at one state.
 
         Parameters
         ----------
@@ -79,8 +79,7 @@ class CurvatureAttribution(GradientAttribution):
             The rows that were trained on.
         scale : list of (float or tensor (groups, out, in)), one per block
             The inverse of what is added to H, elementwise.
-        weights : ndarray (n_groups, n_train)
-            Asked about, 1 as in training.
+        asked : ChangedRows
 
         Returns
         -------
@@ -94,13 +93,13 @@ class CurvatureAttribution(GradientAttribution):
             row_weights=row_weights,
         )  # fmt: skip
         refit = GaussNewtonRefit(stream, _REFIT_COLUMNS, scale)
-        own = weights[:, index]
-        change = own - 1.0 if row_weights is None else (own - 1.0) * row_weights
+        own, drawn = asked.weights[:, index], 1.0 if row_weights is None else row_weights
+        pulls = [(rows, counts[:, index] * drawn / len(index)) for rows, counts in asked.pulls]
         parts = even_chunks(len(own), self._queries_at_once())
 
         @functools.lru_cache(maxsize=1)  # where the groups fit at once, they are summed once for all queries
         def changes(number):
-            vectors = self._sums_of_gradients(state, index, change[parts[number]] / len(index))
+            vectors = self._sums_of_gradients(state, index, [(rows, w[parts[number]]) for rows, w in pulls])
             return refit.push(vectors), vectors
 
         def predict(queries):
@@ -110,14 +109,22 @@ class CurvatureAttribution(GradientAttribution):
 
         return predict
 
-    def _sums_of_gradients(self, state, index, weights):
-        """``sum_m w[g, m] grad l_m`` at a state, one tensor (n_groups, groups, out, in) per block."""
+    def _sums_of_gradients(self, state, index, pulls):
+        """``sum_m w[g, m] grad l_m`` at a state, one tensor (n_groups, groups, out, in) per block.
+
+        ``pulls``: (Rows, weights (n_groups, len(index))) to be summed.
+        """
         total, size = None, self._gradients.batch_size
-        for start in range(0, len(index), size):
-            some = slice(start, start + size)
-            gradients = self._gradients.of_loss(*self._rows.batch(index[some]), state)
-            parts = [g.combined(torch.as_tensor(weights[:, some]).to(g.tensors()[-1])) for g in gradients]
-            total = parts if total is None else [t.add_(part) for t, part in zip(total, parts)]
+        for rows, weights in pulls:
+            used = np.flatnonzero(weights.any(axis=0))
+            for start in range(0, len(used), size):
+                some = used[start : start + size]
+                gradients = self._gradients.of_loss(*rows.batch(index[some]), state)
+                parts = [g.combined(torch.as_tensor(weights[:, some]).to(g.tensors()[-1])) for g in gradients]
+                total = parts if total is None else [t.add_(part) for t, part in zip(total, parts)]
+        if total is None:  # nothing that was trained on changes
+            like = {"dtype": self._network.dtype, "device": self._network.device}
+            total = [torch.zeros(len(pulls[0][1]), *block.shape, **like) for block in self._gradients.blocks]
         return total
 
     def _bytes_for_functions(self, fitted):

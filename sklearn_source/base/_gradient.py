@@ -15,7 +15,7 @@ from ..utils._progress import progress
 from ._loss_penalty import check_penalty
 from ._network_attribution import NetworkAttribution
 from ._queries import Queries
-from ._reweighting import row_weights_asked
+from ._reweighting import relabelled, reweighted, row_weights_asked
 from ._row_gradients import BatchGradients, RowGradients
 from ._terms import term_scores
 from ._trainable import mark_trained
@@ -72,14 +72,14 @@ class GradientAttribution(NetworkAttribution):
     def _prepare_queries(self, rows, index, measure):
         return self._terms(Queries(self._gradients, rows, index, measure, n_met=self.n_train_))
 
-    def _score_batches(self, queries, n_queries):
-        size = self._gradients.batch_size
+    def _score_batches(self, queries, n_queries, training_rows=None):
+        rows, size = training_rows or self._rows, self._gradients.batch_size
         with self._gradients.engine.attached():
             for start in progress(range(0, self.n_train_, size), verbose=self.verbose, desc="training rows"):
                 columns = slice(start, min(start + size, self.n_train_))
-                yield columns, self._batch_scores(queries, columns, n_queries)
+                yield columns, self._batch_scores(queries, rows, columns, n_queries)
 
-    def _batch_scores(self, terms, columns, n_queries):
+    def _batch_scores(self, terms, rows, columns, n_queries):
         """Sum of all terms for one batch of training rows: (n_queries, rows)."""
         index = np.arange(columns.start, columns.stop)
         total = torch.zeros((n_queries, len(index)), dtype=self._network.dtype, device=self._network.device)
@@ -89,7 +89,7 @@ class GradientAttribution(NetworkAttribution):
         if not used.any():
             return total
         index = index[used]
-        training = BatchGradients(self._gradients, *self._rows.batch(index))
+        training = BatchGradients(self._gradients, *rows.batch(index))
         for number, term in enumerate(terms):
             part = self._credited_scores(term, training, index)
             if used.all():
@@ -139,22 +139,65 @@ class GradientAttribution(NetworkAttribution):
         """
         with self._exclusive():
             asked = row_weights_asked(groups, weights, self.n_train_, renormalize)
-            n_query, chunks = self._query_chunks(X, y)
-            predict = self._reweighting(asked)
-            change = np.zeros((n_query, len(asked)))
-            for chunk, rows, index in chunks:
-                queries = Queries(self._gradients, rows, index, self._measure, n_met=self.n_train_)
-                change[chunk] = predict(queries).cpu().numpy()
+            return self._predicted_changes(X, y, reweighted(self._rows, asked))
+
+    def predict_relabeling(self, X: Any, y: Any = None, *, y_train: Any, groups: Any = None) -> NDArray[np.float64]:
+        """How far measurements go where training rows get other targets, and training is redone.
+
+        The loss with the new target comes in for that with the old one. Methods with a curvature solve for that as for
+        :meth:`predict_reweighting`; others sum the differences of scores. The curvature is taken not to depend on
+        targets, as that of squared errors and cross-entropy does not.
+
+        Read more in the :ref:`User Guide <removal>`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_query, ...)
+            The queries.
+        y : array-like, optional
+            Their targets, where the measurement needs them.
+        y_train : array-like of shape (n_train,) or (n_train, n_outputs)
+            The targets of all training rows as they would be, in the order of ``fit``; those that are as they were
+            change nothing.
+        groups : dict of str to array-like, array-like of shape (n_train,), or list of array-like, optional
+            Rows that change together, a group at a time: as :func:`~sklearn_source.inspection.group_influence` takes
+            them. None: one group, of all rows with another target.
+
+        Returns
+        -------
+        change : ndarray of shape (n_query, n_groups), float64
+            The measurement after, minus before, in its unit: negative where it falls.
+
+        Raises
+        ------
+        ValueError
+            If the targets do not fit the rows or the network, or nothing changes in a group.
+        TypeError
+            If the training rows were a dataset, which has its targets inside.
+        """
+        with self._exclusive():
+            changed = self._with_targets(y_train)
+            asked = relabelled(self._rows, changed, groups, self._gradients.batch_size)
+            self._require_losses(changed)
+            return self._predicted_changes(X, y, asked)
+
+    def _predicted_changes(self, X, y, asked):
+        n_query, chunks = self._query_chunks(X, y)
+        predict = self._changes(asked)
+        change = np.zeros((n_query, len(asked.weights)))
+        for chunk, rows, index in chunks:
+            queries = Queries(self._gradients, rows, index, self._measure, n_met=self.n_train_)
+            change[chunk] = predict(queries).cpu().numpy()
         return change
 
-    def _reweighting(self, weights):
-        """A function of :class:`Queries` to their changes (n_query, n_groups) for ``weights`` (n_groups, n_train)."""
-        change = torch.as_tensor(weights - 1.0)
+    def _changes(self, asked):
+        """A function of :class:`Queries` to their changes (n_query, n_groups) by :class:`ChangedRows`."""
 
         def first_order(queries):
-            total = 0.0
-            for columns, scores in self._score_batches(self._terms(queries), len(queries)):
-                total = total + scores.double().cpu() @ change[:, columns].T
+            terms, total = self._terms(queries), torch.zeros(len(queries), len(asked.weights), dtype=torch.float64)
+            for rows, counts in asked.pulls:
+                for columns, scores in self._score_batches(terms, len(queries), rows):
+                    total += scores.double().cpu() @ torch.as_tensor(counts[:, columns]).T
             return total
 
         return first_order

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import abstractmethod
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..gradients.algebra import even_chunks
@@ -41,6 +43,9 @@ from ..utils._warnings import warn
 from ._attribution import BaseAttribution
 from ._data_validation import read
 from ._net_argument import net_first, require_all_rows, require_trained, trajectory_of, unwrap
+
+# Rows whose losses are asked together, where only their values are looked at.
+_ROWS_AT_ONCE = 256
 
 
 class NetworkAttribution(BaseAttribution):
@@ -226,6 +231,40 @@ class NetworkAttribution(BaseAttribution):
         if self._identified and hashes is not None:
             require_same_rows(hashes, self._keys)
         return X, y
+
+    def _with_targets(self, y_train):
+        """The training rows with other targets.
+
+        Raises
+        ------
+        ValueError
+            If the targets are not as many as the rows, or none that the network's loss reads.
+        TypeError
+            If the rows are a dataset, which has targets of its own.
+        """
+        X, before, _ = self._given
+        if isinstance(X, torch.utils.data.Dataset):
+            raise TypeError("expected training rows given as arrays, got a dataset, whose targets cannot be replaced")
+        if np.ndim(y_train) == 0 and not isinstance(y_train, Mapping):
+            raise ValueError(
+                f"expected y_train, a target for each of the {self.n_train_} training rows, got {y_train!r}"
+            )
+        X, y = as_arrays(self.net_, X, y_train)
+        if isinstance(y, np.ndarray) and getattr(before, "dtype", y.dtype).kind == "f":
+            y = y.astype(before.dtype)
+        return self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape))
+
+    def _require_losses(self, rows):
+        """One forward pass: refuse targets that the loss cannot read."""
+        network = self._network
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            x, y = rows.batch(slice(start, start + _ROWS_AT_ONCE))
+            try:
+                losses = network.row_loss(outputs_of(network.forward, x), y, x)
+            except (IndexError, RuntimeError, ValueError) as error:
+                raise ValueError(f"expected targets in y_train that the loss can read ({error})") from error
+            if not bool(torch.isfinite(losses).all()):
+                raise ValueError("expected targets in y_train whose loss is finite, got some with another")
 
     def _recorder(self):
         """What is to watch the training of a bare net that has no recorder of its own."""

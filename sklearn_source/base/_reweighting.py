@@ -1,13 +1,71 @@
-"""Other weights of the training rows, as users ask for them."""
+"""Other weights or targets of the training rows, as users ask for them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rows import group_masks
+from ..rows import Rows, group_masks
+from ..utils._compat_torch import tree_leaves
+
+
+@dataclass(frozen=True)
+class ChangedRows:
+    """The trainings that are asked about, by what is other in them.
+
+    Parameters
+    ----------
+    weights : ndarray (n_groups, n_train)
+        What each row weighs in the curvature, 1 as it was.
+    pulls : list of (Rows, ndarray (n_groups, n_train))
+        How many of each row's losses come in, or leave where negative.
+    """
+
+    weights: NDArray[np.float64]
+    pulls: list[tuple[Rows, NDArray[np.float64]]]
+
+
+def reweighted(rows: Rows, weights: NDArray[np.float64]) -> ChangedRows:
+    """Rows that weigh otherwise: ``weights`` (n_groups, n_train), 1 as they were."""
+    return ChangedRows(weights, [(rows, weights - 1.0)])
+
+
+def relabelled(rows: Rows, changed: Rows, groups: Any, batch_size: int) -> ChangedRows:
+    """The same rows with other targets, those of a group together.
+
+    The curvature of squared errors and of likelihoods of exponential families does not depend on targets.
+
+    Parameters
+    ----------
+    rows, changed : Rows
+        With the targets as they were, and as they are asked about.
+    groups : see :func:`~sklearn_source.inspection.group_influence`, or None
+        Rows whose targets change together; None: all whose targets are other ones.
+    batch_size : int
+        Rows compared at a time.
+
+    Raises
+    ------
+    ValueError
+        If the targets have another shape, or all of a group's are what they were.
+    """
+    differs = np.zeros(len(rows), dtype=bool)
+    for start in range(0, len(rows), batch_size):
+        some = slice(start, start + batch_size)
+        for old, new in zip(tree_leaves(rows.targets(some)), tree_leaves(changed.targets(some)), strict=True):
+            if old.shape != new.shape:
+                raise ValueError(f"expected targets of shape {tuple(old.shape[1:])} each, got {tuple(new.shape[1:])}")
+            differs[some] |= (old != new).reshape(len(old), -1).any(dim=1).cpu().numpy()
+    names, masks = (["all"], differs[None]) if groups is None else group_masks(groups, len(rows))
+    masks = masks & differs
+    if not masks.any(axis=1).all():
+        which = "any row" if groups is None else f"a row of group {names[int(masks.any(axis=1).argmin())]!r}"
+        raise ValueError(f"expected y_train with another target than that of fit for {which}, got the same ones")
+    moved = masks.astype(np.float64)
+    return ChangedRows(np.ones(masks.shape), [(rows, -moved), (changed, moved)])
 
 
 def row_weights_asked(groups: Any, weights: Any, n_train: int, renormalize: bool) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
+from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, Trajectory, TrajectoryRecorder
 from sklearn_source.curvature import EKFAC
 from sklearn_source.metrics import first_order_change
 from tests.attribution._runs import relative
@@ -86,20 +86,25 @@ def flat(gradients):
     return torch.cat([g.flatten() for g in gradients])
 
 
-def dense_change(net, X, y, X_query, checkpoint, added, weights, names):
-    """``-v^T (H_w + added)^-1 sum_m (w_m - 1) g_m / N`` at a checkpoint, by autograd, for classes predicted last."""
+def dense_change(net, X, y, X_query, checkpoint, added, weights, names, y_after=None):
+    """``-v^T (H_w + added)^-1 sum_m (w_m - 1) g_m / N`` at a checkpoint, by autograd, for classes predicted last.
+
+    ``y_after``: other targets of the rows, whose gradients come in for the old ones.
+    """
+    y_after = y if y_after is None else y_after
     module = copy.deepcopy(net.module_)
     with torch.no_grad():
         classes = module(torch.as_tensor(X_query)).argmax(1)
     module.load_state_dict({**module.state_dict(), **checkpoint.parameters})
     parameters = [dict(module.named_parameters())[name] for name in names]
     H, change = 0.0, 0.0
-    for x, label, w in zip(torch.as_tensor(X), y, weights):
+    for x, label, other, w in zip(torch.as_tensor(X), y, y_after, weights):
         output = module(x[None])[0]
         J = torch.stack([flat(torch.autograd.grad(o, parameters, retain_graph=True)) for o in output])
         p = output.softmax(0).detach()
         H = H + w * J.T @ (torch.diag(p) - torch.outer(p, p)) @ J / len(X)
-        change = change + (w - 1) * J.T @ (p - nn.functional.one_hot(torch.tensor(label), 3)) / len(X)
+        before, after = nn.functional.one_hot(torch.tensor([label, other]), 3)
+        change = change + J.T @ (w * (p - after) - (p - before)) / len(X)
     solved = torch.linalg.solve(H + torch.diag(added), change)
     values = []
     for x, label in zip(torch.as_tensor(X_query), classes):
@@ -108,6 +113,40 @@ def dense_change(net, X, y, X_query, checkpoint, added, weights, names):
         v = flat(torch.autograd.grad(output[label] - others.logsumexp(0), parameters))
         values.append(-float(v @ solved))
     return np.array(values)
+
+
+def test_a_ridge_regression_is_solved_again_for_other_targets(ridge):
+    net, X, y, X_query, _ = ridge
+    y_train = y.copy()
+    y_train[[0, 1, 2, 7]] += [[1.0], [-2.0], [0.5], [3.0]]
+    H = 2 / len(X) * X.T @ X + DECAY * np.eye(4)
+    slopes = X_query @ np.linalg.solve(H, 2 / len(X) * X.T)  # of the outputs on each target
+    expected = slopes * (y_train - y)[:, 0]
+    for method in (InfluenceFunctions(damping=0.0), InfluenceFunctions(damping=0.0, batch_size=5)):
+        method.fit(net, X, y)
+        change = method.predict_relabeling(X_query, y_train=y_train)
+        np.testing.assert_allclose(change[:, 0], expected.sum(1), rtol=1e-4, atol=1e-7)
+        change = method.predict_relabeling(X_query, y_train=y_train.ravel(), groups=GROUPS | {"many": [0, 7]})
+        rows = [[0, 1, 2], [7], [0, 7]]
+        np.testing.assert_allclose(change.T, [expected[:, r].sum(1) for r in rows], rtol=1e-4, atol=1e-7)
+
+
+def test_other_targets_without_curvature():
+    """The scores that the rows would have with the new labels, less those that they have."""
+    net, X, y, X_query = deep(lr=0.5)
+    changed = [2, 5, 11]
+    y_train = y.copy()
+    y_train[changed] = (y_train[changed] + 1) % 3
+    module = net.module_
+    states = [{k: v.clone() for k, v in c.parameters.items()} for c in TracIn().fit(net, X, y).trajectory_.checkpoints]
+    steps = np.linspace(0, 12, len(states)).astype(int)
+    trajectory = Trajectory.from_checkpoints(states, steps, 0.5, module=module, n_rows=len(X))  # which is not said
+    method = TracIn(trajectory=trajectory)
+    after, before = (method.fit(net, X, labels).transform(X_query) for labels in (y_train, y))
+    change = method.predict_relabeling(X_query, y_train=y_train, groups=[[2, 5], [11]])
+    difference = (after - before).astype(np.float64)
+    expected = np.stack([difference[:, [2, 5]].sum(1), difference[:, 11]], axis=1)
+    np.testing.assert_allclose(change, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "Adam"])
@@ -120,6 +159,9 @@ def test_dense_matrices_at_every_snapshot(optimizer):
     weights[0, [1, 4, 5]] = 0.0
     weights[1, 2:5] = [0.5, 2.0, 0.0]
     change = method.predict_reweighting(X_query, weights=weights)
+    y_after = y.copy()
+    y_after[[0, 6, 9]] = (y[[0, 6, 9]] + 1) % 3
+    change = np.hstack([change, method.predict_relabeling(X_query, y_train=y_after)])
     trajectory = method.trajectory_
     names = list(trajectory.checkpoints[-1].parameters)
     expected = []
@@ -135,7 +177,8 @@ def test_dense_matrices_at_every_snapshot(optimizer):
                 P.append(1 / ((own["exp_avg_sq"] / (1 - 0.999 ** float(own["step"]))).sqrt() + 1e-8).flatten())
             P = torch.cat(P).double()
             added = (1 / h + decay) / P if optimizer == "AdamW" else 1 / (h * P) + decay
-        expected.append([dense_change(net, X, y, X_query, checkpoint, added, w, names) for w in scaled])
+        asked = [(weights, y) for weights in scaled] + [(np.ones(len(X)), y_after)]
+        expected.append([dense_change(net, X, y, X_query, checkpoint, added, w, names, t) for w, t in asked])
     np.testing.assert_allclose(change, np.mean(expected, axis=0).T, rtol=1e-5, atol=1e-8)
 
 
@@ -176,3 +219,32 @@ def test_what_cannot_be_asked(ridge, options, message):
     net, X, y, X_query, _ = ridge
     with pytest.raises(ValueError, match=message):
         InfluenceFunctions(damping=0.0).fit(net, X, y).predict_reweighting(X_query, **options)
+
+
+def test_targets_that_cannot_be_asked_about(ridge):
+    net, X, y, X_query, _ = ridge
+    method = InfluenceFunctions(damping=0.0).fit(net, X, y)
+    for y_train, groups, message in (
+        (y, None, "expected y_train with another target than that of fit for any row, got the same ones"),
+        (y + np.eye(12)[:, :1], GROUPS, "for a row of group 'one', got the same ones"),
+        (y[:5], None, "expected as many targets as rows, got X with 12 rows and y with 5"),
+        (np.full_like(y, np.nan), None, "NaN|loss is finite"),
+        (np.hstack([y, y]), None, r"expected targets of shape \(1,\) each, got \(2,\)"),
+        (3.0, None, "expected y_train, a target for each of the 12 training rows, got 3.0"),
+        (None, None, "expected y_train, a target for each of the 12 training rows, got None"),
+        (y + 1, {"none": []}, "expected rows in every group"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            method.predict_relabeling(X_query, y_train=y_train, groups=groups)
+    classes, X, y, X_query = deep(lr=0.5)
+    method = SourceAttribution(n_segments=1).fit(classes, X, y)
+    before = method.transform(X_query)
+    for label, message in ((7, "targets in y_train that the loss can read"), (0.5, "class labels"), ("a", "labels")):
+        y_train = y.astype(object if isinstance(label, str) else type(label))
+        y_train[3] = label
+        with pytest.raises(ValueError, match=message):
+            method.predict_relabeling(X_query, y_train=y_train)
+    np.testing.assert_array_equal(method.transform(X_query), before)
+    dataset = torch.utils.data.TensorDataset(torch.as_tensor(X), torch.as_tensor(y))
+    with pytest.raises(TypeError, match="expected training rows given as arrays, got a dataset"):
+        SourceAttribution(n_segments=1).fit(classes, dataset).predict_relabeling(X_query, y_train=y)

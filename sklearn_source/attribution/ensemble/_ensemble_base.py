@@ -186,6 +186,27 @@ class BaseEnsemble(BaseAttribution):
         check_is_fitted(self)
         return np.mean([member.predict_reweighting(X, y, **options) for member in self.members_], axis=0)
 
+    @available_if(_members_predict)
+    def predict_relabeling(self, X: Any, y: Any = None, **options: Any) -> NDArray[np.float64]:
+        """How far measurements go where training rows get other targets: the mean of the members' predictions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_query, ...)
+            The queries.
+        y : array-like, optional
+            Their targets, where the measurement needs them.
+        **options : dict
+            ``y_train`` and ``groups``, as the method of the members takes them.
+
+        Returns
+        -------
+        change : ndarray of shape (n_query, n_groups), float64
+            In the unit of the measurement.
+        """
+        check_is_fitted(self)
+        return np.mean([member.predict_relabeling(X, y, **options) for member in self.members_], axis=0)
+
     def _mean_and_error(self, X, y):
         check_is_fitted(self)
         n = len(self.members_)
