@@ -137,6 +137,11 @@ def test_snapshots_are_trainings_that_ended_there():
         ensemble.predict_reweighting(X_query, groups=groups), alone.predict_reweighting(X_query, groups=groups),
         rtol=1e-4, atol=1e-6,
     )  # fmt: skip
+    y_train = np.where(np.arange(len(y)) < 3, (y + 1) % 3, y)
+    np.testing.assert_allclose(
+        ensemble.predict_relabeling(X_query, y_train=y_train), alone.predict_relabeling(X_query, y_train=y_train),
+        rtol=1e-4, atol=1e-6,
+    )  # fmt: skip
     source = AttributionEnsemble(SourceAttribution(), members="snapshots", n_members=4).fit(net, X, y)
     assert [est.trajectory_.n_steps for est in source.members_] == [3, 6, 9, 12]
 
