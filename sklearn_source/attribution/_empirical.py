@@ -58,7 +58,7 @@ class EmpiricalInfluence(BaseAttribution):
     scores of a query sum to about 0: of additive effects the mean over all rows is missing. Neither matters to the
     order of rows, nor to the linear datamodeling score.
 
-    :meth:`standard_error` is large where there are few subsets: with 100 halves, each score is a difference of two
+    :meth:`score_error` is large where there are few subsets: with 100 halves, each score is a difference of two
     means of 50 networks, whose other rows differ too. Cost: the retraining; then ``n_subsets * n_query * n_train``
     multiplications.
 
@@ -165,13 +165,15 @@ class EmpiricalInfluence(BaseAttribution):
         """
         return super().transform(X)
 
-    def standard_error(self, X: Any) -> NDArray[np.float32]:
+    def score_error(self, X: Any, y: Any = None) -> NDArray[np.float32]:
         """How uncertain each score is.
 
         Parameters
         ----------
         X : array-like of shape (n_query, ...)
             Queries that the truth was measured on; see ``X_query``.
+        y : ignored
+            Present for the convention.
 
         Returns
         -------

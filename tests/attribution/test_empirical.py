@@ -32,7 +32,7 @@ def world(seed=0, n_subsets=30, n_repeats=2, noise=0.5, n_query=N_QUERY):
 def test_scores_and_errors_are_those_of_a_loop():
     w = world()
     est = EmpiricalInfluence(w.truth).fit(w.X)
-    scores, errors = est.transform(w.X_query), est.standard_error(w.X_query)
+    scores, errors = est.transform(w.X_query), est.score_error(w.X_query)
     assert scores.dtype == errors.dtype == np.float32
     for q in range(N_QUERY):
         for m in range(N_TRAIN):
@@ -59,7 +59,7 @@ def test_errors_cover_the_effects():
         w = world(seed, n_subsets=60)
         est = EmpiricalInfluence(w.truth).fit(w.X)
         expected = N_TRAIN / (N_TRAIN - 1) * (w.effects - w.effects.mean(1, keepdims=True))
-        hits.append(abs(est.transform(w.X_query) - expected) < 1.645 * est.standard_error(w.X_query))
+        hits.append(abs(est.transform(w.X_query) - expected) < 1.645 * est.score_error(w.X_query))
     assert 0.86 <= np.mean(hits) <= 0.93
 
 
@@ -132,8 +132,8 @@ def test_rows_of_which_nothing_is_known():
     with pytest.warns(UserWarning, match="2 of 12 rows are in all subsets or in none"):
         est = EmpiricalInfluence(w.truth).fit(w.X)
     assert not est.transform(w.X_query)[:, :2].any()
-    assert np.isinf(est.standard_error(w.X_query)[:, :3]).all()
-    assert np.isfinite(est.standard_error(w.X_query)[:, 3:]).any()
+    assert np.isinf(est.score_error(w.X_query)[:, :3]).all()
+    assert np.isfinite(est.score_error(w.X_query)[:, 3:]).any()
 
 
 def test_keeps_the_contract_of_estimators():

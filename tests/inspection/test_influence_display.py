@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_source import GradientSimilarity
+from sklearn_source import AttributionEnsemble, GradientSimilarity
 from sklearn_source.datasets import load_concrete
 from sklearn_source.inspection import InfluenceDisplay
 from sklearn_source.inspection._plot._influence_text import wrap_text
@@ -92,6 +92,39 @@ def test_images_of_all_layouts(shape):
     if shape == (3, 6, 5):
         image = display.axes_[1].images[0].get_array()
         np.testing.assert_allclose(image, np.moveaxis(X[display.supporting.indices[0]], 0, -1))
+
+
+@pytest.mark.parametrize("kind", ["image", "table", "text"])
+def test_errors_stand_beside_their_scores(kind):
+    rng = np.random.default_rng(0)
+    X = {"image": rng.random((12, 6, 5)), "table": rng.random((12, 4))}.get(kind, np.array(["some words"] * 12))
+    scores, errors = rng.normal(size=(3, 12)), rng.uniform(0.01, 0.2, size=(3, 12))
+    display = InfluenceDisplay.from_predictions(
+        scores, X[:3], X_train=X, query=1, k=3, kind=kind, errors=errors, scale=2.0, unit="MPa"
+    )
+    np.testing.assert_allclose(display.supporting.errors, 2 * errors[1][display.supporting.indices])
+    assert display.headings()[0] == "Raised the measurement (MPa, ± standard error)"
+    shown = [text for ax in display.figure_.axes for text in (*texts(ax), ax.get_title())]
+    for group in (display.supporting, display.opposing):
+        for score, error in zip(group.scores, group.errors):
+            assert error == pytest.approx(2 * errors[1, np.flatnonzero(2 * scores[1] == score)[0]])
+            numbers = [float(part.split()[0]) for text in shown for part in text.split("± ")[1:] if part[0].isdigit()]
+            assert np.abs(np.array(numbers) - error).min() < 6e-3
+    plain = InfluenceDisplay.from_predictions(scores, X[:3], X_train=X, query=1, k=3, kind=kind)
+    assert plain.supporting.errors is None
+    assert not any("±" in text for ax in plain.figure_.axes for text in (*texts(ax), ax.get_title()))
+    with pytest.raises(ValueError, match=r"expected errors of the shape of the scores, \(3, 12\), got \(12,\)"):
+        InfluenceDisplay.from_predictions(scores, X[:3], X_train=X, kind=kind, errors=errors[0])
+
+
+def test_errors_of_methods_that_know_them(digits):
+    est, X, y, X_query, y_query = digits
+    ensemble = AttributionEnsemble(GradientSimilarity(), n_members=3, nets=[est.net_] * 3)
+    with pytest.warns(UserWarning, match="same"):
+        ensemble.fit(est.net_, X, y)
+    display = InfluenceDisplay.from_estimator(ensemble, X_query, y_query, X_train=X, k=2, kind="image")
+    np.testing.assert_allclose(display.supporting.errors, 0.0, atol=1e-6)
+    assert InfluenceDisplay.from_estimator(est, X_query, X_train=X, k=2, kind="image").opposing.errors is None
 
 
 def test_concrete_as_a_table_in_its_own_units():

@@ -38,6 +38,16 @@ def format_score(score, groups):
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def format_error(group, j):
+    """The standard error of the score of row j of a group, as str with two digits; empty where it is not known."""
+    if group.errors is None:
+        return ""
+    error = float(group.errors[j])
+    if not np.isfinite(error):
+        return "± unknown"
+    return f"± {error:.2g}" if error < 100 else f"± {error:.0f}" if error < 1e6 else f"± {error:.1e}"
+
+
 def format_interval(value, interval):
     """A number as str with two digits behind the point or more, and its interval (two floats) where that is known."""
     if not np.isfinite(value):

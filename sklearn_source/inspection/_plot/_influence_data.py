@@ -44,7 +44,8 @@ def display_arguments(ranking, X_train, y_train, kind, inverse_transform, featur
         y = None
         if y_train is not None:
             y = [_target(v, target_names, ranking.has_classes) for v in take_showable(y_train, indices)]
-        return Bunch(indices=indices, scores=scores * scale, X=X, y=y)
+        errors = None if ranking.errors is None else ranking.errors[indices] * scale
+        return Bunch(indices=indices, scores=scores * scale, errors=errors, X=X, y=y)
 
     target_name = "target"
     names_one_target = target_names is not None and not isinstance(target_names, Mapping) and len(target_names) == 1

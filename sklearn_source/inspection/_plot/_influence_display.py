@@ -37,8 +37,8 @@ class InfluenceDisplay(Display):
         ``X`` the query as it is shown, ``y`` its target or None, ``prediction`` the network's answer or None,
         ``index`` its position.
     supporting, opposing : Bunch
-        ``indices`` (n,) and ``scores`` (n,) of training rows, strongest first, ``X`` the rows as they are shown, ``y``
-        their targets or None.
+        ``indices`` (n,) and ``scores`` (n,) of training rows, strongest first, ``errors`` (n,) their standard errors or
+        None, ``X`` the rows as they are shown, ``y`` their targets or None.
     kind : {"image", "table", "text"}
         As what they are shown.
     measurement : str, default="the measurement"
@@ -129,7 +129,8 @@ class InfluenceDisplay(Display):
         Parameters
         ----------
         estimator : BaseAttribution
-            Fitted.
+            Fitted. Standard errors are shown of methods that know them (``score_error``: ensembles, and effects
+            measured by retraining).
         X_query : array-like of shape (n_query, ...)
             Queries as the network reads them.
         y : array-like of shape (n_query, ...), optional
@@ -200,6 +201,7 @@ class InfluenceDisplay(Display):
         unit: str | None = None,
         has_unit: bool = True,
         measurement: str = "the measurement",
+        errors: ArrayLike | None = None,
         ax: Axes | None = None,
     ) -> InfluenceDisplay:
         """Draw scores that are there already.
@@ -239,6 +241,8 @@ class InfluenceDisplay(Display):
             Whether the sign of a score means raising and lowering.
         measurement : str, default="the measurement"
             What they raise or lower.
+        errors : array-like of shape (n_query, n_train), optional
+            Standard errors of the scores, to be shown.
         ax : matplotlib Axes, optional
             Where to draw; default: a new figure.
 
@@ -255,7 +259,9 @@ class InfluenceDisplay(Display):
             Without matplotlib.
         """
         cls._require_matplotlib("from_predictions")
-        ranking = rank_by_scores(scores, X_query, y, X_train, y_train, query, k, prediction, has_unit, measurement)
+        ranking = rank_by_scores(
+            scores, errors, X_query, y, X_train, y_train, query, k, prediction, has_unit, measurement
+        )
         arguments = display_arguments(
             ranking, X_train, y_train, kind, inverse_transform, feature_names, target_names, scale, unit
         )
@@ -295,7 +301,9 @@ class InfluenceDisplay(Display):
         headings : tuple of str
             Of the supporting rows, and of the opposing ones.
         """
+        known = any(group.errors is not None for group in (self.supporting, self.opposing))
+        words = ", ".join(filter(None, [self.unit if self.has_unit else None, "± standard error" if known else None]))
+        unit = f" ({words})" if words else ""
         if not self.has_unit:
-            return "Highest scores", "Lowest scores"
-        unit = f" ({self.unit})" if self.unit else ""
+            return f"Highest scores{unit}", f"Lowest scores{unit}"
         return f"Raised {self.measurement}{unit}", f"Lowered {self.measurement}{unit}"

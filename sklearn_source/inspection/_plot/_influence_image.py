@@ -6,7 +6,7 @@ from textwrap import wrap
 
 import numpy as np
 
-from ._captions import format_score, query_caption, row_caption
+from ._captions import format_error, format_score, query_caption, row_caption
 from ._matplotlib import LITERAL, OPPOSING, REFERENCE, SUPPORTING, shrink_to_fit, subdivide
 
 
@@ -18,7 +18,10 @@ def image_size(display):
     rows, across = display.query.X.shape[:2]
     side = min(width / (max(columns, 1) + 1.5) - 0.06, 2.0) * rows / across
     lines = sum(
-        1 + max((len(_row_lines(display, group, j)) for j in range(len(group.X))), default=1) for group in groups
+        1
+        + (group.errors is not None)
+        + max((len(_row_lines(display, group, j)) for j in range(len(group.X))), default=1)
+        for group in groups
     )
     return width, float(np.clip(2 * side + 0.19 * lines + 1.1, 3.0, 9.0))
 
@@ -49,7 +52,8 @@ def draw_images(display, ax, resize):
             own = figure.add_subplot(grid[2 * place + 1, j + 1])
             _draw_image(own, image, value_range, colour)
             own.set_anchor("N")  # close to what is written over it
-            own.set_title(format_score(score, groups), fontsize=11, color=colour, fontweight="bold", pad=4)
+            title = "\n".join(filter(None, [format_score(score, groups), format_error(group, j)]))
+            own.set_title(title, fontsize=11, color=colour, fontweight="bold", pad=4)
             text = own.set_xlabel("\n".join(_row_lines(display, group, j)), fontsize=9, **LITERAL)
             labels.append((text, own, 1.04 * image.shape[1], np.inf))
             axes.append(own)

@@ -38,6 +38,8 @@ class Ranking:
         Whether the sign of a score says that a row raised or lowered the measurement.
     measurement : str
         What the scores are parts of, in words.
+    errors : ndarray (n_train,) or None
+        Standard errors of the scores of all rows, where they are known.
     """
 
     position: int
@@ -49,6 +51,7 @@ class Ranking:
     prediction: Any
     has_unit: bool
     measurement: str
+    errors: np.ndarray | None
 
 
 def rank_by_estimator(estimator, X_query, y, X_train, query, k, target_names, prediction):
@@ -81,10 +84,17 @@ def rank_by_estimator(estimator, X_query, y, X_train, query, k, target_names, pr
         prediction=prediction,
         has_unit=estimator.has_unit,
         measurement=measurement,
+        errors=_errors_of(estimator, row, target),
     )
 
 
-def rank_by_scores(scores, X_query, y, X_train, y_train, query, k, prediction, has_unit, measurement):
+def _errors_of(estimator, row, target):
+    """Standard errors of the scores of one query (n_train,), from a method that knows them; else None."""
+    one_member = len(getattr(estimator, "members_", [])) == 1
+    return estimator.score_error(row, target)[0] if hasattr(estimator, "score_error") and not one_member else None
+
+
+def rank_by_scores(scores, errors, X_query, y, X_train, y_train, query, k, prediction, has_unit, measurement):
     """The :class:`Ranking` of one of the queries by scores (n_query, n_train); the other arguments are the user's."""
     scores, n_train, n_query = np.asarray(scores), count_rows(X_train), count_rows(X_query)
     if scores.shape != (n_query, n_train):
@@ -92,6 +102,8 @@ def rank_by_scores(scores, X_query, y, X_train, y_train, query, k, prediction, h
             f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), as X_query and X_train say, "
             f"got {scores.shape}"
         )
+    if errors is not None and np.shape(errors) != scores.shape:
+        raise ValueError(f"expected errors of the shape of the scores, {scores.shape}, got {np.shape(errors)}")
     position = position_of(query, n_query)
     row, k = finite_vector(scores[position], "scores"), checked_k(k)
     targets = [np.asarray(values) for values in (y, y_train) if values is not None]
@@ -107,4 +119,5 @@ def rank_by_scores(scores, X_query, y, X_train, y_train, query, k, prediction, h
         prediction=prediction,
         has_unit=has_unit,
         measurement=measurement,
+        errors=None if errors is None else np.asarray(errors, dtype=np.float64)[position],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._captions import format_score, format_value
+from ._captions import format_error, format_score, format_value
 from ._matplotlib import (
     LITERAL,
     OPPOSING,
@@ -17,7 +17,7 @@ from ._matplotlib import (
 from ._row_kinds import floats_or_none
 
 _MAX_FEATURES = 30
-_MIN_LINE_HEIGHT, _OTHER_LINES = 10.0, 7  # points that a line has at least; lines that are no features
+_MIN_LINE_HEIGHT, _OTHER_LINES = 10.0, 8  # points that a line has at least; lines that are no features
 _MAX_CELL_LENGTH = 11  # characters of a cell that is not a number
 _GAP = 0.25
 _DARKEST_AT = 2.0  # standard deviations at which a difference is as dark as it gets
@@ -54,11 +54,14 @@ def draw_table(display, ax, resize):
     def fill(x, y, colour):
         ax.add_patch(_rectangle(x, y, colour))
 
-    lines = {"row": 1, "score": 2}
-    feature_lines = {feature: 3 + place for place, feature in enumerate(features)}
-    target_line = 3 + len(features) + 0.2
+    first = _first_feature_line(display)
+    lines = {"row": 1, "score": 2, "error": 3}
+    feature_lines = {feature: first + place for place, feature in enumerate(features)}
+    target_line = first + len(features) + 0.2
     write(-0.15, 1, "training row", name_width, ha="right")
     write(-0.15, 2, f"score ({display.unit})" if display.unit else "score", name_width, ha="right")
+    if first > lines["error"]:
+        write(-0.15, lines["error"], "standard error", name_width, ha="right")
     for feature in features:
         write(-0.15, feature_lines[feature], display.feature_names[feature], name_width, ha="right")
     write(0.5, 1, f"query {display.query.index}", weight="bold")
@@ -85,6 +88,8 @@ def draw_table(display, ax, resize):
             shade = colours(0.5 + 0.5 * float(group.scores[j]) / strongest)
             fill(x, lines["score"], shade)
             write(x + 0.5, lines["score"], format_score(group.scores[j], groups), color=text_color_on(shade))
+            if group.errors is not None:
+                write(x + 0.5, lines["error"], format_error(group, j))
             for feature in features:
                 grey = 1 - 0.42 * _difference(row[feature], query[feature], _feature_std(display, feature))
                 fill(x, feature_lines[feature], (grey, grey, grey))
@@ -93,7 +98,7 @@ def draw_table(display, ax, resize):
                 write(x + 0.5, target_line, _format_cell(group.y[j], target_decimals), style="italic")
             x += 1
         x += _GAP + max(0, 3 - len(group.X))
-    for y in (1, 3, 3 + len(features) + 0.1):
+    for y in (1, first, first + len(features) + 0.1):
         ax.plot([-name_width, columns], [y, y], color="0.3", lw=0.8)
     note = "Grey: distance from the query in standard deviations\nover the training rows; darkest at 2 and more."
     left_out = len(display.feature_names) - len(features)
@@ -122,10 +127,18 @@ def _table_layout(display, max_features):
     features = _features_to_show(display, max_features)
     names = [*(display.feature_names[i] for i in features), "training row", display.target_name]
     names.append(f"score ({display.unit})" if display.unit else "score")
+    first = _first_feature_line(display)
+    if first > 3:
+        names.append("standard error")
     columns = 1 + 2 * _GAP + sum(max(len(group.X), 3) for group in groups)
     targets = display.query.y is not None or any(group.y is not None for group in groups)
-    lines = 3 + len(features) + 0.2 + targets + (display.query.prediction is not None) + 2
+    lines = first + len(features) + 0.2 + targets + (display.query.prediction is not None) + 2
     return names, columns, lines, features
+
+
+def _first_feature_line(display):
+    """Under the headings, the rows' numbers, their scores and the errors of these where they are known."""
+    return 3 + any(group.errors is not None for group in (display.supporting, display.opposing))
 
 
 def _features_to_show(display, max_features):

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ._captions import format_score, query_caption, row_caption
+from ._captions import format_error, format_score, query_caption, row_caption
 from ._matplotlib import LITERAL, OPPOSING, REFERENCE, SUPPORTING, update_layout
 
 _FONT_SIZES = (10.0, 9.0, 8.0, 7.0)
@@ -87,10 +87,8 @@ def _lay_out_texts(display, width, size, max_lines):
             y += step
         y += 0.3 * step
         for j, text in enumerate(group.X):
-            name = row_caption(group, j)
-            title = " · ".join(
-                [format_score(group.scores[j], groups), f"row {group.indices[j]}", *filter(None, [name])]
-            )
+            score = " ".join(filter(None, [format_score(group.scores[j], groups), format_error(group, j)]))
+            title = " · ".join(filter(None, [score, f"row {group.indices[j]}", row_caption(group, j)]))
             end = _add_paragraph(layout, x, y, column, title, text, size, max_lines, colour)
             layout.bars.append((x + 4, y, end, colour, abs(float(group.scores[j])) / strongest))
             y = end + 0.7 * step
