@@ -8,6 +8,10 @@ import torch
 from ._dual import gram, on_columns
 from ._fisher_sample import FisherSample
 
+# Factors of the whole matrix that are kept, one for each weight. Beyond, its eigenvectors serve all weights at the cost
+# of some ten factors.
+_FACTORS = 4
+
 
 class GaussNewtonRefit:
     """``u^T (H_w + D)^-1 v`` where ``H_w = (1/N) sum_m w_m H_m`` for any weights w of the rows.
@@ -35,7 +39,7 @@ class GaussNewtonRefit:
         self._columns = [[column for (column,) in batch] for batch, _ in batches]
         self._rows = np.concatenate([rows for _, rows in batches]) if batches else np.zeros(0, dtype=int)
         self._K = gram(self._columns, scale)
-        self._inverses = {}
+        self._factors, self._spectrum = {}, None
 
     def push(self, vectors):
         """``R D^-1 v`` of vectors (n, groups, out, in), one tensor per block: (n, n_columns) in float64."""
@@ -72,21 +76,31 @@ class GaussNewtonRefit:
         """``(W^-1 + K)^-1 r`` on the columns kept, zeros elsewhere."""
         solved = torch.zeros_like(right)
         values = np.unique(w[w > 0])
-        removed = ~kept
-        if len(values) == 1 and int(removed.sum()) < len(w) // 3:  # the inverse of a part, from that of the whole
-            inverse = self._inverse_of_all(float(values[0]))
-            solved = inverse @ torch.where(kept, right, 0.0)
-            if removed.any():
-                solved -= inverse[:, removed] @ torch.linalg.solve(inverse[removed][:, removed], solved[removed])
-            return torch.where(kept, solved, 0.0)
+        removed = torch.nonzero(~kept).squeeze(1)
+        if len(values) == 1 and len(removed) < len(w) // 3:  # from the solution with all columns
+            sides = torch.zeros(len(right), 1 + len(removed), dtype=right.dtype)
+            sides[:, 0] = torch.where(kept, right, 0.0)
+            sides[removed, torch.arange(1, 1 + len(removed))] = 1.0
+            solved, *columns = self._solve_all(float(values[0]), sides).split([1, len(removed)], dim=1)
+            if len(removed):
+                solved = solved - columns[0] @ torch.linalg.solve(columns[0][removed], solved[removed])
+            return torch.where(kept, solved.squeeze(1), 0.0)
         if kept.any():
             matrix = self._K[kept][:, kept] + torch.diag(torch.as_tensor(1.0 / w[kept.numpy()]))
             factor = torch.linalg.cholesky(matrix)
             solved[kept] = torch.cholesky_solve(right[kept].unsqueeze(1), factor).squeeze(1)
         return solved
 
-    def _inverse_of_all(self, weight):
+    def _solve_all(self, weight, sides):
+        """``(I / weight + K)^-1`` of vectors (n_columns, n): groups of one size share a weight, and its factor."""
         key = round(weight, 12)
-        if key not in self._inverses:
-            self._inverses = {key: torch.linalg.inv(self._K + torch.eye(len(self._K)).double() / weight)}
-        return self._inverses[key]
+        if key not in self._factors and len(self._factors) < _FACTORS:
+            matrix = self._K.clone()
+            matrix.diagonal().add_(1.0 / weight)
+            self._factors[key] = torch.linalg.cholesky(matrix)
+        if key in self._factors:
+            return torch.cholesky_solve(sides, self._factors[key])
+        if self._spectrum is None:
+            self._spectrum = torch.linalg.eigh(self._K)
+        values, vectors = self._spectrum
+        return vectors @ ((vectors.T @ sides) / (values + 1.0 / weight)[:, None])

@@ -5,6 +5,7 @@ The displays are drawn with matplotlib, which the ``plot`` extra brings.
 
 from __future__ import annotations
 
+from ._action_effect import ActionEffect
 from ._audit import audit_training_rows
 from ._group_influence import group_influence
 from ._plot._group_effect_display import GroupEffectDisplay
@@ -13,10 +14,12 @@ from ._plot._lds_display import LDSDisplay
 from ._plot._mislabel_display import MislabelDisplay
 from ._plot._segment_display import SegmentDisplay
 from ._plot._subset_removal_display import SubsetRemovalDisplay
+from ._predict_action import predict_action
 from ._segment_scores import segment_scores
 from ._under_sampled_regions import under_sampled_regions
 
 __all__ = [
+    "ActionEffect",
     "GroupEffectDisplay",
     "InfluenceDisplay",
     "LDSDisplay",
@@ -25,6 +28,7 @@ __all__ = [
     "SubsetRemovalDisplay",
     "audit_training_rows",
     "group_influence",
+    "predict_action",
     "segment_scores",
     "under_sampled_regions",
 ]
