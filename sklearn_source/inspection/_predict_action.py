@@ -122,7 +122,8 @@ def predict_action(
         loss_is_log = predict_rows(estimator.net_, X_val, y_val).loss_is_log
         probabilities = has_probabilities(estimator.net_, X_val, y_val)
     asked = Bunch(
-        net=getattr(estimator, "net_", None), estimator=members[0], X_val=X_val, y_val=y_val, loss_is_log=loss_is_log, probabilities=probabilities,
+        net=getattr(estimator, "net_", None), estimator=members[0],
+        X_val=X_val, y_val=y_val, loss_is_log=loss_is_log, probabilities=probabilities,
         measurement=getattr(members[0], "measurement", "auto"), output=getattr(members[0], "output", None),
     )  # fmt: skip
     return ActionEffect(
@@ -187,7 +188,7 @@ def _checked_weight(weight):
     return float(weight)
 
 
-def _cautions(estimator, members, action, acted, changes, name):
+def _cautions(estimator, members, action, rows, changes, name):
     """What speaks against taking sizes as they are, in words."""
     found, share = [], len(rows) / estimator.n_train_
     if share > _LARGE_SHARE:
