@@ -9,6 +9,7 @@ from ._outside_state import outside_state, set_outside_state
 from ._pickling import PortableNet
 from ._training import TURN, refuse_module_instance, seeded_clone, train_clone
 from ._training_gradients import slope_along, training_gradients
+from ._whole_training import train_to_the_end
 
 __all__ = [
     "TURN",
@@ -24,6 +25,7 @@ __all__ = [
     "slope_along",
     "train_clone",
     "train_module",
+    "train_to_the_end",
     "training_gradients",
     "validate_query_rows",
     "validate_training_rows",
