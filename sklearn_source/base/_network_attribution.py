@@ -41,7 +41,7 @@ from ..utils._progress import progress
 from ..utils._random import draw_seed
 from ..utils._warnings import warn
 from ._attribution import BaseAttribution
-from ._data_validation import read
+from ._data_validation import read, require_target_shape
 from ._net_argument import net_first, require_all_rows, require_trained, trajectory_of, unwrap
 
 # Rows whose losses are asked together, where only their values are looked at.
@@ -281,13 +281,17 @@ class NetworkAttribution(BaseAttribution):
     def _query_chunks(self, X, y):
         """Validated queries, parted by what fits in memory: how many, and (their places, rows, their indices)."""
         X, y = read(self, self.net_, X, y, reset=False)
-        rows = self._network.prepare_queries(*cast_like_training(X, y, self._form, self._y_shape))
+        X, y = cast_like_training(X, y, self._form, self._y_shape)
+        rows = self._network.prepare_queries(X, y)
         if self._measure.needs_y and not rows.has_y:
             raise ValueError(
                 f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "
                 "transform(X, y)"
             )
-        validate_query_rows(self._network, rows.batch(slice(0, 1))[0], self._form)
+        x, _ = rows.batch(slice(0, 1))
+        validate_query_rows(self._network, x, self._form)
+        if self._network.predictive.takes_numbers and row_form(x) == self._form:
+            require_target_shape(y, self._y_shape)
         warn_changing_rows(rows, "queries")
         size = max(1, min(self._query_chunk, self._queries_at_once()))
         chunks = even_chunks(len(rows), size)

@@ -10,7 +10,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from ..utils._argument_checks import check_confidence, check_count
 from ._agreement import slope_of_tables
-from ._first_order import predicted_changes
+from ._first_order import predicted_changes, subset_sums
 from ._intervals import student_interval
 from ._ranks import column_spearman, resampled_spearman, resamples
 from ._score_validation import check_scores, check_truth
@@ -208,7 +208,7 @@ def _ranked(scores, predicted, truth, masks, outputs):
     """Whose ranks are compared: sums of scores over the rows of each subset, else what was predicted."""
     if scores is None or predicted is not None:
         return predicted_changes(scores, predicted, truth, masks, outputs.shape[2])
-    return masks @ check_scores(scores, outputs.shape[2], masks.shape[1]).T
+    return subset_sums(check_scores(scores, outputs.shape[2], masks.shape[1]), masks)
 
 
 def _mean_correlation(sides, outputs, confidence, n_bootstrap, rng):
