@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from abc import abstractmethod
 from collections.abc import Mapping
 from numbers import Integral
@@ -37,6 +36,7 @@ from ..rows import (
 from ..trajectory import TrajectoryRecorder, verify_stages
 from ..utils._compat import Interval, StrOptions, fit_context
 from ..utils._compat_torch import autocast_off
+from ..utils._locks import ThreadLock
 from ..utils._progress import progress
 from ..utils._random import draw_seed
 from ..utils._warnings import warn
@@ -165,7 +165,7 @@ class NetworkAttribution(BaseAttribution):
         )
         if isinstance(getattr(self, "measurement", None), str):  # what cannot be measured is said before the work
             self._measure.check(output, targets, x)
-        self._lock = threading.RLock()
+        self._lock = ThreadLock()
         self._fit_method()
 
     def _recorded_trajectory(self) -> Any:
@@ -328,4 +328,4 @@ class NetworkAttribution(BaseAttribution):
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._lock = threading.RLock()
+        self._lock = ThreadLock()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 
 import numpy as np
 import torch
@@ -13,9 +12,6 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegr
 
 from ..utils._random import seeded
 from ._whole_training import train_to_the_end
-
-# The global generators are seeded while a network trains: threads take turns.
-TURN = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -34,7 +30,7 @@ def seeded_clone(net, seed):
     ------
     fresh : skorch.NeuralNet
     """
-    with TURN, seeded(seed, net.device), torch.enable_grad():
+    with seeded(seed, net.device), torch.enable_grad():
         yield clone(net)
 
 
