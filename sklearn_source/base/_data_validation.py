@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from sklearn.utils import get_tags
 
 from ..loss import needs_targets
@@ -49,6 +50,22 @@ def read(estimator, net, X, y, *, reset):
         return validate_data(estimator, X, y=_NOTHING, **options), None
     X, y = validate_data(estimator, X, y, multi_output=True, **options)
     return X, numeric_targets(net, y)
+
+
+def require_target_shape(y, shape):
+    """Refuse targets of queries, numbers of another shape than a training row's: they would broadcast in the loss.
+
+    Parameters
+    ----------
+    y : whatever the net takes
+    shape : tuple or None
+        Of one training target, where targets were an array.
+    """
+    if isinstance(y, np.ndarray) and shape is not None and y.shape[1:] != shape:
+        raise ValueError(
+            f"expected y of the queries as in fit, shape {('n_query', *shape)}, got {y.shape}: pass one target of "
+            "that shape for each query"
+        )
 
 
 def _has_one_number_per_row(estimator, net, X):

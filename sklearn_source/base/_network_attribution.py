@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from abc import abstractmethod
 from collections.abc import Mapping
 from numbers import Integral
@@ -37,11 +36,12 @@ from ..rows import (
 from ..trajectory import TrajectoryRecorder, verify_stages
 from ..utils._compat import Interval, StrOptions, fit_context
 from ..utils._compat_torch import autocast_off
+from ..utils._locks import ThreadLock
 from ..utils._progress import progress
 from ..utils._random import draw_seed
 from ..utils._warnings import warn
 from ._attribution import BaseAttribution
-from ._data_validation import read
+from ._data_validation import read, require_target_shape
 from ._net_argument import net_first, require_all_rows, require_trained, trajectory_of, unwrap
 
 # Rows whose losses are asked together, where only their values are looked at.
@@ -165,7 +165,7 @@ class NetworkAttribution(BaseAttribution):
         )
         if isinstance(getattr(self, "measurement", None), str):  # what cannot be measured is said before the work
             self._measure.check(output, targets, x)
-        self._lock = threading.RLock()
+        self._lock = ThreadLock()
         self._fit_method()
 
     def _recorded_trajectory(self) -> Any:
@@ -281,13 +281,17 @@ class NetworkAttribution(BaseAttribution):
     def _query_chunks(self, X, y):
         """Validated queries, parted by what fits in memory: how many, and (their places, rows, their indices)."""
         X, y = read(self, self.net_, X, y, reset=False)
-        rows = self._network.prepare_queries(*cast_like_training(X, y, self._form, self._y_shape))
+        X, y = cast_like_training(X, y, self._form, self._y_shape)
+        rows = self._network.prepare_queries(X, y)
         if self._measure.needs_y and not rows.has_y:
             raise ValueError(
                 f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "
                 "transform(X, y)"
             )
-        validate_query_rows(self._network, rows.batch(slice(0, 1))[0], self._form)
+        x, _ = rows.batch(slice(0, 1))
+        validate_query_rows(self._network, x, self._form)
+        if self._network.predictive.takes_numbers and row_form(x) == self._form:
+            require_target_shape(y, self._y_shape)
         warn_changing_rows(rows, "queries")
         size = max(1, min(self._query_chunk, self._queries_at_once()))
         chunks = even_chunks(len(rows), size)
@@ -324,4 +328,4 @@ class NetworkAttribution(BaseAttribution):
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._lock = threading.RLock()
+        self._lock = ThreadLock()

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ..base import NetworkAttribution
 from ..loss import resolve_measurement
 from ..network import Network
-from ..utils._argument_checks import check_count
+from ..utils._argument_checks import check_count, check_k
 from ._nearest_neighbours import neighbour_disagreement, row_vectors
 from ._predictions import predict_rows
 from ._recommendations import recommend_actions
@@ -135,7 +135,8 @@ def audit_training_rows(
     check_attribution(estimator)
     if not isinstance(estimator, NetworkAttribution):
         raise TypeError(f"expected a method with a network to ask, got {type(estimator).__name__}")
-    _check_settings(n_neighbors, k, high)
+    _check_settings(n_neighbors, high)
+    check_k(k, estimator.n_train_)
     if X_query is None and y_query is not None:
         raise ValueError("expected X_query where y_query is given, got None: pass the queries too")
     n = estimator.n_train_
@@ -151,7 +152,7 @@ def audit_training_rows(
         if predictions.is_classification:
             columns["near_duplicate"] = neighbours.near_duplicate
     if X_query is not None:
-        opposed, total = _query_opposition(estimator, X_query, y_query, min(k, n))
+        opposed, total = _query_opposition(estimator, X_query, y_query, k)
         columns["opposed_queries"], columns["query_influence"] = opposed, total
     criteria = dict(columns)
     if not _higher_is_better(estimator):  # to oppose a query is then no harm
@@ -162,10 +163,9 @@ def audit_training_rows(
     return make_table({name: np.asarray(column)[order] for name, column in columns.items()}, as_frame)
 
 
-def _check_settings(n_neighbors, k, high):
+def _check_settings(n_neighbors, high):
     """Raise a ValueError for settings out of range."""
-    for name, value in (("n_neighbors", n_neighbors), ("k", k)):
-        check_count(name, value)
+    check_count("n_neighbors", n_neighbors)
     if not isinstance(high, Real) or isinstance(high, bool) or not 0 < high < 1:
         raise ValueError(f"expected high to be a share between 0 and 1, got {high!r}")
 

@@ -126,6 +126,7 @@ def group_influence(
             "expected estimators of the same training rows, in the same order, got some of "
             f"{', '.join(str(e.n_train_) for e in estimators)} rows that differ"
         )
+    _require_one_method(estimators)
     several = len(estimators) > 1
     if uncertainty in ("networks", "both") and not several:
         raise ValueError(
@@ -161,6 +162,20 @@ def group_influence(
         names=names,
         sizes=sizes,
     )
+
+
+def _require_one_method(estimators):
+    """Refuse estimators whose scores are of different methods or measurements, whose mean would be of neither."""
+    asked = set()
+    for e in estimators:
+        measurement, output = (getattr(e, name, None) for name in ("measurement", "output"))
+        measurement = getattr(measurement, "__name__", measurement)
+        asked.add(f"{type(e).__name__}(measurement={measurement!r}, output={output!r})")
+    if len(asked) > 1:
+        first, second = sorted(asked)[:2]
+        raise ValueError(
+            f"expected estimators of one method and measurement, got {first} and {second}: ask each of them alone"
+        )
 
 
 def _refitted(estimators, X_query, y_query, masks):

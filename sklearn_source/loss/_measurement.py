@@ -175,7 +175,7 @@ class Prediction(Measurement):
                     f"the network has outputs of shape {tuple(rows)} per row: name the one to attribute, output=0 say"
                 )
             return output.reshape(len(output))
-        if len(self.output) != len(rows) or any(not -n <= i < n for i, n in zip(self.output, rows)):
+        if len(self.output) != len(rows) or any(not 0 <= i < n for i, n in zip(self.output, rows)):
             index = self.output[0] if len(self.output) == 1 else self.output
             raise ValueError(f"expected output= to index a row's outputs of shape {tuple(rows)}, got {index}")
         position = (slice(None), *self.output)

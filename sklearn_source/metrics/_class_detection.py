@@ -65,7 +65,7 @@ def class_detection_score(
     check_confidence(confidence)
     y_query, y_train = _labels(y_query, "y_query"), _labels(y_train, "y_train")
     scores = check_scores(scores, len(y_query), len(y_train), "give a label for every query and training row")
-    if not np.isin(y_query, y_train).any():
+    if _are_texts(y_query) != _are_texts(y_train) or not np.isin(y_query, y_train).any():
         raise ValueError(
             f"expected queries of the classes of the training rows, got y_query of {y_query.dtype} such as "
             f"{y_query[0]!r}, y_train of {y_train.dtype} such as {y_train[0]!r}: encode both alike"
@@ -78,6 +78,11 @@ def class_detection_score(
         chance=float(same.mean()),
         per_query=per_query,
     )
+
+
+def _are_texts(labels: np.ndarray) -> bool:
+    """Whether any label is a text: NumPy takes 1 and "1" for the same where it looks for one among the other."""
+    return labels.dtype.kind in "US" or any(isinstance(label, (str, bytes)) for label in labels.tolist())
 
 
 def _labels(y: ArrayLike, name: str) -> np.ndarray:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence, check_count
+from ..utils._random import generator_of
 from ._agreement import slope_of_tables
-from ._first_order import predicted_changes
+from ._first_order import predicted_changes, subset_sums
 from ._intervals import student_interval
 from ._ranks import column_spearman, resampled_spearman, resamples
 from ._score_validation import check_scores, check_truth
@@ -113,7 +114,7 @@ def linear_datamodeling_score(
     >>> round(linear_datamodeling_score(effects, Bunch(masks=masks, outputs=outputs)).score, 6)
     1.0
     """
-    seed = check_random_state(random_state).randint(2**31)
+    seed = generator_of(random_state).randint(2**31)
     masks, outputs = check_truth(truth)
     changes = predicted_changes(scores, predicted, truth, masks, outputs.shape[2])
     ranked = [(_ranked(scores, predicted, truth, masks, outputs), 1)]
@@ -194,7 +195,7 @@ def linear_datamodeling_difference(
     ...     SourceAttribution().fit(net, X, y).transform(X_query), TracIn().fit(net, X, y).transform(X_query), truth
     ... ).interval
     """
-    seed = check_random_state(random_state).randint(2**31)
+    seed = generator_of(random_state).randint(2**31)
     masks, outputs = check_truth(truth)
     ranked = [
         (_ranked(scores, predicted, truth, masks, outputs), 1),
@@ -208,7 +209,7 @@ def _ranked(scores, predicted, truth, masks, outputs):
     """Whose ranks are compared: sums of scores over the rows of each subset, else what was predicted."""
     if scores is None or predicted is not None:
         return predicted_changes(scores, predicted, truth, masks, outputs.shape[2])
-    return masks @ check_scores(scores, outputs.shape[2], masks.shape[1]).T
+    return subset_sums(check_scores(scores, outputs.shape[2], masks.shape[1]), masks)
 
 
 def _mean_correlation(sides, outputs, confidence, n_bootstrap, rng):

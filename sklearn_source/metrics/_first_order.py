@@ -56,7 +56,7 @@ def first_order_change(scores: ArrayLike, masks: ArrayLike, *, renormalize: bool
     >>> first_order_change(scores, np.array([[False, True, True]]))  # the mean falls from 2 to 1
     array([[-1.]])
     """
-    scores, masks = check_table(scores), np.asarray(masks)
+    scores, masks = check_table(scores), as_array(masks)
     n_train = scores.shape[1]
     if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != n_train:
         raise ValueError(
@@ -66,7 +66,31 @@ def first_order_change(scores: ArrayLike, masks: ArrayLike, *, renormalize: bool
     if not masks.any(axis=1).all():
         raise ValueError("expected rows in every subset, got one without: nothing is trained on no rows")
     gains = n_train / masks.sum(axis=1) if renormalize else np.ones(len(masks))
-    return gains[:, None] * (masks @ scores.T) - scores.sum(axis=1)
+    changes = gains[:, None] * (masks @ scores.T) - scores.sum(axis=1)
+    return without_rounding(changes, (gains.max() + 1) * np.abs(scores).sum(axis=1), n_train)
+
+
+def subset_sums(scores: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Sums of scores (n_query, n_train) over the rows of each subset: (n_subsets, n_query)."""
+    return without_rounding(masks @ scores.T, np.abs(scores).sum(axis=1), masks.shape[1])
+
+
+def without_rounding(values: np.ndarray, size: Any, n_summed: int) -> np.ndarray:
+    """Columns that nothing but rounding tells apart, made constants: ranks and slopes of rounding would be noise.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, n_columns)
+    size : array-like of shape (n_columns,)
+        Sum of the absolute values of what was added up.
+    n_summed : int
+        How many numbers that were.
+    """
+    level = 8 * np.finfo(np.float64).eps * n_summed * np.asarray(size)
+    alike = np.ptp(values, axis=0) <= level
+    if alike.any():
+        values[:, alike] = np.where(np.abs(values[0]) <= level, 0.0, values[0])[alike]
+    return values
 
 
 def predicted_changes(scores: Any, predicted: Any, truth: Any, masks: np.ndarray, n_query: int) -> np.ndarray:
@@ -102,5 +126,7 @@ def predicted_changes(scores: Any, predicted: Any, truth: Any, masks: np.ndarray
     if not np.isfinite(changes).all():
         raise ValueError("expected finite predicted changes, got NaN or infinity")
     full = np.zeros(shapes[0])
-    full[slice(None) if changes.shape == shapes[0] else ~whole] = changes
+    given = slice(None) if changes.shape == shapes[0] else ~whole
+    changes = changes.astype(np.float64)
+    full[given] = without_rounding(changes, np.abs(changes).max(axis=0), len(changes)) if len(changes) else changes
     return full

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence, check_count, check_k
+from ..utils._random import generator_of
 from ._intervals import mean_interval
 from ._score_validation import check_table, check_truth
 from ._top import top_k
@@ -59,7 +60,7 @@ def top_k_removals(
     if not sizes:
         raise ValueError("expected at least one k, got none")
     n_random = check_count("n_random", n_random, 0)
-    rng = check_random_state(random_state)
+    rng = generator_of(random_state)
     removed = {}
     for size in sorted(set(sizes)):
         for q, rows in enumerate(top_k(scores, size)):

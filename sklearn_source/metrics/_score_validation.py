@@ -14,7 +14,10 @@ def as_array(values: Any) -> np.ndarray:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() and values.element_size() < 4 else values
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:  # lines of different lengths, or something that is no array
+        raise ValueError(f"expected an array of numbers, got a {type(values).__name__} ({error})") from error
 
 
 def check_scores(scores: Any, n_query: int, n_train: int, remedy: str = _AS_RETRAINED) -> np.ndarray:
@@ -41,7 +44,7 @@ def check_table(scores: Any) -> np.ndarray:
 def check_truth(truth: Any) -> tuple[np.ndarray, np.ndarray]:
     """Masks (n_subsets, n_train) and outputs (n_subsets, n_repeats, n_query) of a retraining."""
     try:
-        masks, outputs = np.asarray(truth.masks), np.asarray(truth.outputs)
+        masks, outputs = as_array(truth.masks), as_array(truth.outputs)
     except AttributeError:
         raise ValueError(
             "expected truth with attributes masks (n_subsets, n_train) and outputs (n_subsets, n_repeats, n_query), as "
@@ -52,6 +55,8 @@ def check_truth(truth: Any) -> tuple[np.ndarray, np.ndarray]:
             "expected truth.masks as booleans (n_subsets, n_train) and truth.outputs as (n_subsets, n_repeats, "
             f"n_query), got {masks.dtype} {masks.shape} and {outputs.shape}"
         )
+    if outputs.dtype.kind not in "buif":
+        raise ValueError(f"expected truth.outputs as real numbers, got {outputs.dtype}")
     if not outputs.size:
         raise ValueError(f"expected outputs of at least one network for one query in the truth, got {outputs.shape}")
     if not np.isfinite(outputs).all():

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_random_state
 
 from ..metrics import check_truth, linear_datamodeling_score
 from ..rows import take_rows
+from ..utils._random import generator_of
 from ._ground_truth import queries_of, scores_for
 from ._splitter import named_fold
 
@@ -91,7 +91,7 @@ def make_lds_scorer(
     if metric is not None and not callable(metric):
         raise ValueError(f"expected metric(scores, truth) as a callable, got {metric!r}")
     chosen = _query_indices(queries, n_query)
-    order = check_random_state(random_state).permutation(len(chosen))
+    order = generator_of(random_state).permutation(len(chosen))
     return _QueryScorer(truth, X_query, y_query, chosen[order], metric)
 
 

@@ -7,11 +7,11 @@ from ._module_variant import net_with_changed_module, train_module
 from ._network import Network
 from ._outside_state import outside_state, set_outside_state
 from ._pickling import PortableNet
-from ._training import TURN, refuse_module_instance, seeded_clone, train_clone
+from ._training import refuse_module_instance, seeded_clone, train_clone
 from ._training_gradients import slope_along, training_gradients
+from ._whole_training import train_to_the_end
 
 __all__ = [
-    "TURN",
     "Network",
     "PortableNet",
     "net_with_changed_module",
@@ -24,6 +24,7 @@ __all__ = [
     "slope_along",
     "train_clone",
     "train_module",
+    "train_to_the_end",
     "training_gradients",
     "validate_query_rows",
     "validate_training_rows",

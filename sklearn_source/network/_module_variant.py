@@ -12,6 +12,7 @@ from ._pickling import net_from_state
 from ._private_module import skip_compilation
 from ._private_net import detach_leftovers
 from ._training import add_callback, seeded_clone, suited
+from ._whole_training import train_to_the_end
 
 
 def net_with_changed_module(net, change):
@@ -124,5 +125,5 @@ def train_module(net, make_module, X, y, *, seed, n_steps, recorder, optimizer=N
                 f"expected a net that makes its module from its parameter module, got a {type(net).__name__} that "
                 "makes it in a way of its own (initialize_module), so that none can be trained in its place"
             )
-        fresh.partial_fit(X, y)
+        train_to_the_end(fresh.partial_fit, X, y)
     return fresh, X, y

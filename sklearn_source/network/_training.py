@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 
 import numpy as np
 import torch
@@ -12,9 +11,7 @@ from sklearn.base import clone
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 
 from ..utils._random import seeded
-
-# The global generators are seeded while a network trains: threads take turns.
-TURN = threading.RLock()
+from ._whole_training import train_to_the_end
 
 
 @contextlib.contextmanager
@@ -33,7 +30,7 @@ def seeded_clone(net, seed):
     ------
     fresh : skorch.NeuralNet
     """
-    with TURN, seeded(seed, net.device), torch.enable_grad():
+    with seeded(seed, net.device), torch.enable_grad():
         yield clone(net)
 
 
@@ -81,6 +78,8 @@ def train_clone(net, X, y, *, seed, recorder=None):
     ------
     ValueError
         When the net was built from a module instance and trained: a clone would start from the trained weights.
+    KeyboardInterrupt
+        When the training was interrupted; no half-trained network is returned.
     """
     if getattr(net, "initialized_", False) and len(net.history):
         refuse_module_instance(
@@ -93,7 +92,7 @@ def train_clone(net, X, y, *, seed, recorder=None):
     with seeded_clone(net, seed) as fresh:
         if recorder is not None:
             add_callback(fresh, "trajectory_recorder", recorder)
-        fresh.fit(X, y)
+        train_to_the_end(fresh.fit, X, y)
     return fresh, X, y
 
 

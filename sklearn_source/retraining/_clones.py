@@ -13,7 +13,7 @@ from skorch import NeuralNet, callbacks
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
-from ..network import refuse_module_instance, seeded_clone
+from ..network import refuse_module_instance, seeded_clone, train_to_the_end
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import FrozenEstimator
 from ..utils._compat_skorch import is_predefined_split, set_training
@@ -185,7 +185,7 @@ def train(template, X, y, x_few, unit, plan, *, renormalize=True):
         _redirect_checkpoints(net, folder)
         initialize(net, x_few)
         try:
-            net.partial_fit(X, y)
+            train_to_the_end(net.partial_fit, X, y)
             net.__class__ = type(template)
         except KeyError as error:
             raise ValueError(

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from ..network import TURN
 from ..utils._config import bytes_for
+from ..utils._random import TURN
 from ._clones import initialized, start, train
 from ._reader import values_of
 from ._stacked import StackedTrainer

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from ..utils._digest import bytes_digest
+from ..utils._random import generator_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def root_seed(random_state):
     """The integer that all seeds come from."""
     if isinstance(random_state, Integral) and not isinstance(random_state, bool) and random_state >= 0:
         return int(random_state)
-    return int(check_random_state(random_state).randint(2**31))
+    return int(generator_of(random_state).randint(2**31))
 
 
 def draw_seeds(n_subsets, n_repeats, root, paired):

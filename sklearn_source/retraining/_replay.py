@@ -7,20 +7,20 @@ nothing, and made to write into memory that is still in the cache.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..utils._compat_torch import schema_of, unsafe_view
+from ..utils._locks import ThreadLock
 
 aten = torch.ops.aten
 # Recordings of this process, the latest last: workers train one part of a retraining after the other.
 _RECORDED: OrderedDict = OrderedDict()
 _MAX_RECORDINGS = 16
 # Recording patches torch.nn.Module for the whole process: two at a time would leave it patched.
-_RECORDING = threading.Lock()
+_RECORDING = ThreadLock()
 _IDENTITIES = {aten.expand.default, aten.view.default, unsafe_view, aten.detach.default, aten.alias.default}
 
 

@@ -12,7 +12,6 @@ from skorch import callbacks
 from skorch.history import History
 from torch.func import functional_call, vmap
 
-from ..network import TURN
 from ..utils._compat_skorch import set_training
 from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
 from ..utils._random import seeded
@@ -90,7 +89,7 @@ class StackedTrainer:
         states = []
         few = tree_map(lambda leaf: leaf[:2], self.x)
         for unit in units:
-            with TURN, seeded(unit.seed, self.net.device):
+            with seeded(unit.seed, self.net.device):
                 initialize(self.net, few)
             states.append(_copied_state(self.net.module_))
         return _StackedParameters(self.net.module_, states)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..network import TURN, Network, outputs_of
+from ..network import Network, outputs_of
 from ..rows import Rows, as_arrays, prepare_rows
 from ..utils._random import seeded
 from ._cache_key import fingerprint
@@ -97,7 +97,7 @@ def _pass_epochs(net, n_epochs):
 
 def _few_rows(net, X, y):
     """A few rows as the module of an initialized net reads them; its lazy layers take their weights from them."""
-    with TURN, seeded(0, net.device):
+    with seeded(0, net.device):
         dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
         few, _ = prepare_rows(net, X, y, device=torch.device(net.device), dtype=dtype).batch(slice(0, 2))
         outputs_of(partial(materialize, net), few)

@@ -20,7 +20,17 @@ def group_masks(groups, n_train):
                 "expected groups as a dict from names to rows, a label for each training row, or rows of one group "
                 f"after the other, got {groups!r}"
             )
+        if isinstance(labels, np.ndarray) and labels.shape == (n_train, 1) and len(np.unique(labels)) < n_train:
+            raise ValueError(
+                f"expected a label for each training row, shape ({n_train},), or different groups, got an array of "
+                f"shape {labels.shape}: pass labels.ravel()"
+            )
         if len(labels) and all(np.ndim(label) == 0 for label in labels):
+            if isinstance(labels, (list, tuple)) and len({isinstance(label, str) for label in labels}) > 1:
+                raise ValueError(
+                    "expected labels of one kind, got texts among others, which would be taken for texts too: "
+                    "name all rows by texts, or none"
+                )
             return _masks_by_label(np.asarray(labels), n_train)
         names, members = list(range(len(labels))), list(labels)
     if not members:

@@ -24,9 +24,12 @@ def row_indices(rows: ArrayLike, n_rows: int, what: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If they are something else, or no rows.
+        If they are something else, or no rows, or one is named twice.
     """
-    rows = np.asarray(rows)
+    try:
+        rows = np.asarray(rows)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"expected {what} as indices or a mask, got a {type(rows).__name__} ({error})") from error
     if rows.dtype == bool and rows.shape == (n_rows,):
         return np.flatnonzero(rows)
     rows = rows if rows.size else rows.astype(np.int64)
@@ -35,4 +38,6 @@ def row_indices(rows: ArrayLike, n_rows: int, what: str) -> np.ndarray:
             f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} training rows, got "
             f"{rows.dtype} of shape {rows.shape}"
         )
+    if len(np.unique(rows)) < rows.size:
+        raise ValueError(f"expected every row once in {what}, got one twice: name each once, or give a mask")
     return rows.astype(np.int64)

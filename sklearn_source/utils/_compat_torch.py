@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn.modules.conv import _ConvNd as Convolution
 from torch.nn.modules.dropout import _DropoutNd as Dropout
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from ._locks import Switch
 
 __all__ = [
     "BatchNorm",
@@ -104,18 +107,19 @@ class _Plain:
         return function(*args)
 
 
-@contextlib.contextmanager
+_CHECKPOINTING = Switch(
+    lambda: torch.utils.checkpoint.CheckpointFunction,
+    functools.partial(setattr, torch.utils.checkpoint, "CheckpointFunction"),
+    _Plain,
+)
+
+
 def checkpointing_off():
-    """Let reentrant checkpointing keep its graph for as long as the context lasts.
+    """Let reentrant checkpointing keep its graph for as long as the context lasts, in any thread.
 
     It hides the parameters that it uses from ``torch.autograd.grad``, whose gradients of them would be zero.
     """
-    before = torch.utils.checkpoint.CheckpointFunction
-    torch.utils.checkpoint.CheckpointFunction = _Plain
-    try:
-        yield
-    finally:
-        torch.utils.checkpoint.CheckpointFunction = before
+    return _CHECKPOINTING
 
 
 @contextlib.contextmanager

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 
+from ._locks import Switch
 
-@contextlib.contextmanager
+_SWITCH = Switch(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, False)
+
+
 def mha_fastpath_off():
-    """Let attention compute as in training for as long as the context lasts."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
+    """Let attention compute as in training for as long as the context lasts, in any thread."""
+    return _SWITCH

@@ -9,6 +9,11 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from ._locks import ThreadLock
+
+# The global generators belong to one thread at a time: what seeds them, or puts them back, waits for its turn.
+TURN = ThreadLock()
+
 
 def draw_seed(random_state):
     """One seed; None draws fresh entropy, so that numpy's global state is left alone."""
@@ -22,22 +27,31 @@ def draw_seeds(random_state, n):
     return check_random_state(random_state).randint(2**31 - 1, size=n)
 
 
+def generator_of(random_state):
+    """``check_random_state``, but None is a generator of its own from fresh entropy, not NumPy's global one."""
+    return np.random.RandomState() if random_state is None else check_random_state(random_state)
+
+
 @contextlib.contextmanager
 def generators_kept(cuda):
     """Put the global generators of Python, NumPy and torch back as they are, whatever draws from them meanwhile.
+
+    Other threads that ask for the same wait.
 
     Parameters
     ----------
     cuda : bool
         Whether the generators of all CUDA devices are among them.
     """
-    python, numpy_ = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_)
+    devices = range(torch.cuda.device_count()) if cuda else ()
+    with TURN:
+        python, numpy_ = random.getstate(), np.random.get_state()
+        with torch.random.fork_rng(devices=devices):
+            try:
+                yield
+            finally:
+                random.setstate(python)
+                np.random.set_state(numpy_)
 
 
 @contextlib.contextmanager

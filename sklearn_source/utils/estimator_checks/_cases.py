@@ -9,6 +9,7 @@ import torch
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 
 from ...modules import MLP
+from ...network import train_to_the_end
 from ...trajectory import TrajectoryRecorder
 from .._random import seeded
 
@@ -69,7 +70,7 @@ class Case:
         """The same net at every call, trained on ``X, y``."""
         net = self.new_net()
         with seeded(0):
-            net.fit(self.X, self.y)
+            train_to_the_end(net.fit, self.X, self.y)
         return net
 
 

@@ -7,6 +7,7 @@ import torch
 from skorch import NeuralNetRegressor
 
 from ...modules import MLP
+from ...network import train_to_the_end
 from ...trajectory import TrajectoryRecorder
 from .._random import seeded
 from ._cases import DoubleMLP
@@ -59,7 +60,7 @@ def _trained_net(X, y):
     with seeded(0):
         net.initialize()
     initial = {key: value.clone() for key, value in net.module_.state_dict().items()}
-    net.partial_fit(X, y)
+    train_to_the_end(net.partial_fit, X, y)
     return net, initial
 
 

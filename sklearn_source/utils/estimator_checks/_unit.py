@@ -7,6 +7,7 @@ import torch
 from skorch import NeuralNetRegressor
 
 from ...modules import MLP
+from ...network import train_to_the_end
 from ...trajectory import TrajectoryRecorder
 from .._random import seeded
 from ._tools import prepared, require
@@ -79,7 +80,7 @@ def _trained_linear_net(X, y):
     with seeded(0):
         net.initialize()
         initial = torch.cat([p.detach().reshape(-1) for p in net.module_.parameters()]).double().numpy()
-    net.partial_fit(X, y)
+    train_to_the_end(net.partial_fit, X, y)
     return net, initial
 
 
