@@ -43,6 +43,23 @@ def net_with_changed_module(net, change):
     return net_from_state(type(net), {**vars(net), "module_": changed})
 
 
+def replace_tensors(module, tensors):
+    """Give a module other parameters and buffers, in place.
+
+    Parameters
+    ----------
+    module : Module
+    tensors : mapping of str to Tensor
+        By the names of ``named_parameters`` and ``named_buffers``, parameters as ``nn.Parameter``; all of them. One
+        tensor may have several names in the module: each gets the same.
+    """
+    new = {id(old): tensors[name] for name, old in (*module.named_parameters(), *module.named_buffers())}
+    for part in list(module.modules()):
+        every = {"recurse": False, "remove_duplicate": False}
+        for name, old in [*part.named_parameters(**every), *part.named_buffers(**every)]:
+            setattr(part, name, new[id(old)])
+
+
 class _Given:
     """Makes the module that it was given, whatever the arguments of the net's own module were."""
 

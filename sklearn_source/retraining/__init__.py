@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._networks import train_networks
 from ._retrain import leave_one_out, retrain_on_subsets, retrain_without
 from ._retraining import Retraining
 
@@ -10,4 +11,5 @@ __all__ = [
     "leave_one_out",
     "retrain_on_subsets",
     "retrain_without",
+    "train_networks",
 ]

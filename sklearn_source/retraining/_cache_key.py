@@ -28,12 +28,11 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
     -------
     fingerprint : str
     """
-    params = template.get_params(deep=False)
-    relevant = {k: v for k, v in params.items() if k not in _IRRELEVANT and not k.startswith(("iterator_valid", "_"))}
+    params = {k: v for k, v in _relevant(template).items() if not k.startswith("iterator_valid")}
     return digest(
         {
             "class": type(template),
-            "net": relevant,
+            "net": params,
             "rows": _rows(X, y, rows),
             "queries": _rows(None, None, reader.rows),
             "targets": reader.targets,
@@ -41,6 +40,29 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
             "plan": [plan.batch_size, plan.shuffle, plan.drop_last, plan.n_epochs, plan.keep_places, renormalize],
         }
     )
+
+
+def training_fingerprint(net, X, y, rows):
+    """The same of a training as ``net.fit(X, y)`` does it: its loader for validation rows draws too.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    X, y
+        Training rows, as they are trained on.
+    rows : Rows
+
+    Returns
+    -------
+    fingerprint : str
+    """
+    return digest({"fit": type(net), "net": _relevant(net), "rows": _rows(X, y, rows)})
+
+
+def _relevant(net):
+    """The parameters of a net that decide what it becomes."""
+    params = net.get_params(deep=False)
+    return {name: value for name, value in params.items() if name not in _IRRELEVANT and not name.startswith("_")}
 
 
 def _rows(X, y, rows):

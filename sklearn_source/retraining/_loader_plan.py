@@ -1,0 +1,73 @@
+"""The batches that a net's own loader deals in a ``fit``, without the rows in them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+_KNOWN = {"batch_size", "shuffle", "drop_last"}  # of a loader's options, those that decide its batches
+
+
+class LoaderPlan:
+    """What each epoch of a fit trains on, drawn from the global generator as skorch and torch draw it.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Initialized.
+    rows : ndarray of int
+        Indices of the rows trained on.
+    n_valid : int or None
+        Rows that each epoch is validated on: their loader draws too.
+
+    Raises
+    ------
+    ValueError
+        If a loader has options that nobody knows how to follow.
+    """
+
+    keep_places = False
+
+    def __init__(self, net, rows, n_valid):
+        self.rows, self.n_epochs = rows, int(net.max_epochs)
+        self.training = _loader(net, len(rows), training=True)
+        self.validation = None if n_valid is None else _loader(net, n_valid, training=False)
+
+    def deal(self, unit):
+        """(rows, n_dealt) of the batches of one epoch after the other, from the present state of torch's generator."""
+        return self._epochs(torch.get_rng_state())
+
+    def _epochs(self, state):
+        for _ in range(self.n_epochs):
+            with torch.random.fork_rng(devices=()):
+                torch.set_rng_state(state)
+                batches = list(self.training)
+                for _ in self.validation or ():
+                    pass
+                state = torch.get_rng_state()
+            yield [(self.rows[batch], len(batch)) for batch in batches]
+
+
+class _Places(torch.utils.data.Dataset):
+    """Rows that are their own places."""
+
+    def __init__(self, n_rows):
+        self.n_rows = n_rows
+
+    def __len__(self):
+        return self.n_rows
+
+    def __getitems__(self, places):
+        return places
+
+
+def _loader(net, n_rows, *, training):
+    name = "iterator_train" if training else "iterator_valid"
+    options = net.get_params_for(name)
+    unknown = sorted(name for name, value in options.items() if name not in _KNOWN and value)
+    if getattr(net, name) is not DataLoader or unknown:
+        raise ValueError(f"{name} deals batches in a way of its own" + (f" ({', '.join(unknown)})" if unknown else ""))
+    size = options.get("batch_size", net.batch_size)
+    options["batch_size"] = n_rows if size == -1 else size
+    return DataLoader(_Places(n_rows), collate_fn=np.asarray, **options)

@@ -1,0 +1,104 @@
+"""What a training leaves: enough to have its net again without training, in memory or in a folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from skorch.history import History
+
+from ..network import seeded_clone
+from ..trajectory import Trajectory, TrajectoryRecorder, recorder_of, with_tensors
+from ..utils._digest import tensor_digest
+from ._clones import initialize
+from ._optimizer_state import read_optimizer, set_optimizer
+from ._reader import values_of
+
+_TENSORS, _ABOUT, _RECORD = "tensors.safetensors", "about.json", "trajectory"
+
+
+@dataclass
+class RecordedTraining:
+    """A trained network of a known recipe.
+
+    Attributes
+    ----------
+    parameters, buffers : mapping of str to Tensor
+    optimizer : (state by parameter's name, numbers of each group)
+    history : list of dict
+        Of the net.
+    record : Trajectory or None
+        Where it was recorded.
+    """
+
+    parameters: dict[str, torch.Tensor]
+    buffers: dict[str, torch.Tensor]
+    optimizer: tuple[dict[str, dict], list[dict]]
+    history: list[dict[str, Any]]
+    record: Trajectory | None = None
+
+    @classmethod
+    def of(cls, net):
+        """What a skorch training left."""
+        is_recorded = any(isinstance(callback, TrajectoryRecorder) for _, callback in net.callbacks_)
+        record = Trajectory.from_net(net) if is_recorded else None
+        return cls(*values_of(net), read_optimizer(net), net.history.to_list(), record)
+
+    def as_net(self, template, X, y, few):
+        """A clone of ``template`` as if it had been trained so on ``X, y``, of which ``few`` are a few as tensors."""
+        with seeded_clone(template, 0) as own:
+            initialize(own, few)
+            own.check_data(X, y)  # where a classifier takes its classes from
+        with torch.no_grad():
+            for name, value in (*own.module_.named_parameters(), *own.module_.named_buffers()):
+                value.copy_(self.parameters[name] if name in self.parameters else self.buffers[name])
+        set_optimizer(own, *self.optimizer)
+        own.history = History(self.history)
+        for _, callback in own.callbacks_:
+            if isinstance(callback, TrajectoryRecorder) and self.record is not None:
+                vars(callback).update(vars(recorder_of(self.record, callback, len(self.history))))
+        return own
+
+    def save(self, folder):
+        """Write it to a folder that exists: safetensors and JSON."""
+        tensors = {f"p:{name}": value for name, value in self.parameters.items()}
+        tensors |= {f"b:{name}": value for name, value in self.buffers.items()}
+        state, groups = self.optimizer
+        numbers = {name: {} for name in state}
+        for name, kept in state.items():
+            for key, value in kept.items():
+                if torch.is_tensor(value):
+                    tensors[f"o:{key}:{name}"] = value
+                else:
+                    numbers[name][key] = value
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        save_file(tensors, str(folder / _TENSORS))
+        if self.record is not None:
+            self.record.save(folder / _RECORD)
+        about = {"tensors": _digest(tensors), "is_recorded": self.record is not None, "history": self.history}
+        about |= {"state": numbers, "groups": groups}
+        (folder / _ABOUT).write_text(json.dumps(about, default=float), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder):
+        """Read what :meth:`save` wrote into memory; None where it is not there, or is damaged."""
+        try:
+            about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+            tensors = load_file(str(folder / _TENSORS))
+            if _digest(tensors) != about["tensors"]:
+                return None
+            record = with_tensors(Trajectory.load(folder / _RECORD)) if about["is_recorded"] else None
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            return None
+        parts = [{n[2:]: v for n, v in tensors.items() if n.startswith(kind)} for kind in ("p:", "b:", "o:")]
+        for place, value in parts.pop().items():
+            key, name = place.split(":", 1)
+            about["state"][name][key] = value
+        return cls(*parts, (about["state"], about["groups"]), about["history"], record)
+
+
+def _digest(tensors):
+    return tensor_digest(dict(sorted(tensors.items())))
