@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from skorch import callbacks
-from torch.nn.parameter import is_lazy
 
 from ..network import Network, PortableNet, train_clone
 from ..rows import Rows, count_rows, rows_after_split, take_rows
@@ -69,7 +68,9 @@ class LoopEngine:
         own = {id(p) for p in net.module_.parameters()}
         if not all(id(p) in own for p in net.optimizer_.state):
             return False
-        return changed(training_state(initialized(self.template)), training_state(net)) is None
+        start = initialized(self.template)
+        few_rows(start, self.X, self.y)  # lazy layers become what they are in training
+        return changed(training_state(start), training_state(net)) is None
 
 
 class AtOnceEngine:
@@ -162,8 +163,6 @@ def _why_in_turn(start, recorder):
     """What a net has that retraining leaves out; None where it has nothing of the kind."""
     if isinstance(start.module, torch.nn.Module):
         return "the net holds a module instance"
-    if any(is_lazy(p) for p in [*start.module_.parameters(), *start.module_.buffers()]):
-        return "lazy layers draw their weights after the first batch is dealt"
     for _, callback in start.callbacks_:
         if isinstance(callback, _WRITING):
             return f"the callback {type(callback).__name__} writes while it trains"

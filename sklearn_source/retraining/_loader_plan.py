@@ -34,18 +34,24 @@ class LoaderPlan:
         self.training = _loader(net, len(rows), training=True)
         self.validation = None if n_valid is None else _loader(net, n_valid, training=False)
 
-    def deal(self, unit):
-        """(rows, n_dealt) of the batches of one epoch after the other, from the present state of torch's generator."""
-        return self._epochs(torch.get_rng_state())
+    def deal(self, unit, draw):
+        """(rows, n_dealt) of the batches of one epoch after the other, from the present state of torch's generator.
 
-    def _epochs(self, state):
-        for _ in range(self.n_epochs):
-            with torch.random.fork_rng(devices=()):
-                torch.set_rng_state(state)
-                batches = list(self.training)
-                for _ in self.validation or ():
-                    pass
-                state = torch.get_rng_state()
+        ``draw()`` lets lazy layers draw their weights, as they do in the first step.
+        """
+        batches = list(self.training)
+        draw()
+        return self._epochs(batches, torch.get_rng_state())
+
+    def _epochs(self, batches, state):
+        for epoch in range(self.n_epochs):
+            if epoch > 0:
+                with torch.random.fork_rng(devices=()):
+                    torch.set_rng_state(state)
+                    for _ in self.validation or ():
+                        pass
+                    batches = list(self.training)
+                    state = torch.get_rng_state()
             yield [(self.rows[batch], len(batch)) for batch in batches]
 
 

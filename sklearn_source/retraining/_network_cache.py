@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -33,20 +34,21 @@ class NetworkCache:
         return {key: self._read[key] for key in keys if self._read.get(key) is not None}
 
     def write(self, keys, trainings):
-        """Add finished trainings; what is no :class:`RecordedTraining` cannot be kept."""
-        for key, training in zip(keys, trainings, strict=True):
-            if isinstance(training, RecordedTraining):
-                self._write(self.folder / key, training)
-
-    def _write(self, place, training):
-        temporary = Path(tempfile.mkdtemp(prefix=".", dir=self.folder))
-        try:
-            training.save(temporary)
-            if place.exists() and RecordedTraining.load(place) is None:
-                shutil.rmtree(place)  # damaged
-            temporary.rename(place)  # whole or not at all
-        except OSError:
-            if not place.is_dir():  # else another process was first, with the same training
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        """Add networks that were trained together; what is no :class:`RecordedTraining` cannot be kept."""
+        # All are written before the first counts: one that is trained again is to be in the same company.
+        with contextlib.ExitStack() as temporaries:
+            written = []
+            for key, training in zip(keys, trainings, strict=True):
+                if isinstance(training, RecordedTraining):
+                    place = Path(tempfile.mkdtemp(prefix=".", dir=self.folder))
+                    temporaries.callback(shutil.rmtree, place, ignore_errors=True)
+                    training.save(place)
+                    written.append((place, self.folder / key))
+            for temporary, place in written:
+                if place.exists() and RecordedTraining.load(place) is None:
+                    shutil.rmtree(place)  # damaged
+                try:
+                    temporary.rename(place)  # whole or not at all
+                except OSError:
+                    if not place.is_dir():  # else another process was first, with the same training
+                        raise

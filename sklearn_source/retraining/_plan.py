@@ -79,8 +79,9 @@ class BatchPlan:
         # A batch that lost all its rows is no step.
         return [(batch[held[batch]], len(batch)) for batch in dealt if held[batch].any()]
 
-    def deal(self, unit):
-        """The batches of one epoch after the other; asked for once the unit's weights are drawn."""
+    def deal(self, unit, draw):
+        """The batches of one epoch after the other; ``draw()`` lets lazy layers draw their weights."""
+        draw()
         return (self.batches(unit, epoch) for epoch in range(self.n_epochs))
 
     def trial(self, n_batches):

@@ -15,7 +15,7 @@ from ..trajectory import Trajectory, with_tensors
 from ..utils._compat_skorch import set_training
 from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
 from ..utils._random import seeded
-from ._clones import initialize, initialized
+from ._clones import initialized, materialize
 from ._notified_optimizer import NotifiedOptimizer
 from ._optimizer_state import read_optimizer
 from ._recorded_training import RecordedTraining
@@ -132,8 +132,8 @@ class StackedTrainer:
         few = tree_map(lambda leaf: leaf[:2], self.x)
         for unit in units:
             with TURN, seeded(unit.seed, self.net.device):
-                initialize(self.net, few)
-                deals.append(plan.deal(unit))
+                self.net.initialize()
+                deals.append(plan.deal(unit, lambda: materialize(self.net, few)))
             states.append(_copied_state(self.net.module_))
         return StackedParameters(self.net.module_, states), deals
 
