@@ -92,7 +92,7 @@ def test_queries_come_in_chunks(monkeypatch):
     X, y, X_query = classification()
     ensemble = AttributionEnsemble(GradientSimilarity(), nets=[classifier(1), classifier(2)]).fit(X, y)
     whole, error = ensemble.transform(X_query), ensemble.score_error(X_query)
-    found = ensemble.stable_influences(X_query, alpha=0.3)
+    found = ensemble.stable_influences(X_query, alpha=0.05)
     asked = []
     monkeypatch.setattr("sklearn_source.attribution.ensemble._ensemble_base.bytes_for", lambda purpose: 8 * 24 * 7)
     for member in ensemble.members_:
@@ -100,7 +100,7 @@ def test_queries_come_in_chunks(monkeypatch):
         member.transform = lambda X, y=None, transform=transform: (asked.append(len(X)), transform(X, y))[1]
     np.testing.assert_allclose(ensemble.transform(X_query), whole, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(ensemble.score_error(X_query), error, rtol=1e-4, atol=1e-6)
-    chunked = ensemble.stable_influences(X_query, alpha=0.3)
+    chunked = ensemble.stable_influences(X_query, alpha=0.05)
     assert chunked.keys() == found.keys()
     for name in ("scores", "errors"):
         np.testing.assert_allclose(chunked[name], found[name], rtol=1e-4, atol=1e-6)
