@@ -39,7 +39,7 @@ class LoaderPlan:
 
         ``draw()`` lets lazy layers draw their weights, as they do in the first step.
         """
-        batches = list(self.training)
+        batches = _batches(self.training)
         draw()
         return self._epochs(batches, torch.get_rng_state())
 
@@ -48,24 +48,17 @@ class LoaderPlan:
             if epoch > 0:
                 with torch.random.fork_rng(devices=()):
                     torch.set_rng_state(state)
-                    for _ in self.validation or ():
-                        pass
-                    batches = list(self.training)
+                    if self.validation is not None:
+                        _batches(self.validation)
+                    batches = _batches(self.training)
                     state = torch.get_rng_state()
             yield [(self.rows[batch], len(batch)) for batch in batches]
 
 
-class _Places(torch.utils.data.Dataset):
-    """Rows that are their own places."""
-
-    def __init__(self, n_rows):
-        self.n_rows = n_rows
-
-    def __len__(self):
-        return self.n_rows
-
-    def __getitems__(self, places):
-        return places
+def _batches(loader):
+    """Places of the rows of each batch of an epoch, after the same draws as by iterating over the loader."""
+    iter(loader)
+    return [np.asarray(places) for places in loader.batch_sampler]
 
 
 def _loader(net, n_rows, *, training):
@@ -76,4 +69,4 @@ def _loader(net, n_rows, *, training):
         raise ValueError(f"{name} deals batches in a way of its own" + (f" ({', '.join(unknown)})" if unknown else ""))
     size = options.get("batch_size", net.batch_size)
     options["batch_size"] = n_rows if size == -1 else size
-    return DataLoader(_Places(n_rows), collate_fn=np.asarray, **options)
+    return DataLoader(range(n_rows), **options)
