@@ -170,7 +170,7 @@ class BaseEnsemble(BaseAttribution):
             with np.errstate(divide="ignore", invalid="ignore"):
                 t = np.where(mean == 0, 0.0, np.abs(mean) / error)
             found.scores[rows], found.errors[rows] = mean, error
-            found.p_values[rows] = 2.0 * stats.t.sf(t, len(self.members_) - 1)
+            found.p_values[rows] = 2.0 * stats.t.sf(t, self._n_opinions - 1)
             found.stable[rows] = _discoveries(found.p_values[rows], alpha)
         return found
 
@@ -195,13 +195,18 @@ class BaseEnsemble(BaseAttribution):
         check_is_fitted(self)
         return np.mean([member.predict_reweighting(X, y, **options) for member in self.members_], axis=0)
 
+    @property
+    def _n_opinions(self):
+        """How many networks are averaged over."""
+        return len(self.members_)
+
     def _means_and_errors(self, X, y):
         """Number of queries, and (slice of queries, mean over members, its standard error) of one chunk after another.
 
         Of a chunk, one member's scores and the running sums are in memory.
         """
         check_is_fitted(self)
-        if len(self.members_) < 2:
+        if self._n_opinions < 2:
             raise ValueError("expected two members or more to tell how much they differ, got one: raise n_members")
         n_query, chunks = self._query_batches(X, y)
         return n_query, ((rows, *self._moments(queries, rows.stop - rows.start)) for rows, queries in chunks)
