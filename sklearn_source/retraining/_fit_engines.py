@@ -15,7 +15,7 @@ from skorch import callbacks
 
 from ..network import Network, PortableNet, train_clone
 from ..rows import Rows, count_rows, rows_after_split, take_rows
-from ..trajectory import TrajectoryRecorder
+from ..trajectory import recorder_in
 from ..utils._compat_skorch import optimizer_names
 from ..utils._digest import digest
 from ._clones import initialized
@@ -146,7 +146,7 @@ class FitTask:
         """The task of a template; ValueError with the reason where its networks are not to be trained at once."""
         template = clone(template).set_params(verbose=0)
         start = initialized(template)
-        recorder = next((c for _, c in start.callbacks_ if isinstance(c, TrajectoryRecorder)), None)
+        recorder = recorder_in(start)
         if reason := _why_in_turn(start, recorder):
             raise ValueError(reason)
         few, network = few_rows(start, X, y), Network.from_net(start)

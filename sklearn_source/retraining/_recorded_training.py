@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from skorch.history import History
 
 from ..network import seeded_clone
-from ..trajectory import Trajectory, TrajectoryRecorder, recorder_of, with_tensors
+from ..trajectory import Trajectory, recorder_in, recorder_of, with_tensors
 from ..utils._digest import tensor_digest
 from ._clones import initialize
 from ._optimizer_state import read_optimizer, set_optimizer
@@ -43,8 +43,7 @@ class RecordedTraining:
     @classmethod
     def of(cls, net):
         """What a skorch training left."""
-        is_recorded = any(isinstance(callback, TrajectoryRecorder) for _, callback in net.callbacks_)
-        record = Trajectory.from_net(net) if is_recorded else None
+        record = None if recorder_in(net) is None else Trajectory.from_net(net)
         return cls(*values_of(net), read_optimizer(net), net.history.to_list(), record)
 
     def as_net(self, template, X, y, few):
@@ -57,9 +56,9 @@ class RecordedTraining:
                 value.copy_(self.parameters[name] if name in self.parameters else self.buffers[name])
         set_optimizer(own, *self.optimizer)
         own.history = History(self.history)
-        for _, callback in own.callbacks_:
-            if isinstance(callback, TrajectoryRecorder) and self.record is not None:
-                vars(callback).update(vars(recorder_of(self.record, callback, len(self.history))))
+        if self.record is not None:
+            recorder = recorder_in(own)
+            vars(recorder).update(vars(recorder_of(self.record, recorder, len(self.history))))
         return own
 
     def save(self, folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._flow import coupled_decay, segment_flow, segment_rates
+from ._from_net import recorder_in
 from ._present_step import present_step
 from ._record_verification import StageVerification, Verification, verify_stages
 from ._recorder import TrajectoryRecorder
@@ -21,6 +22,7 @@ __all__ = [
     "Verification",
     "coupled_decay",
     "present_step",
+    "recorder_in",
     "recorder_of",
     "segment_flow",
     "segment_rates",

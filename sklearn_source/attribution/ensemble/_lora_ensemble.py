@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ...base import BaseAttribution
-from ...network import Network, train_module
-from ...trajectory import Trajectory, TrajectoryRecorder
+from ...network import train_module
+from ...trajectory import Trajectory, TrajectoryRecorder, recorder_in
 from ...utils._compat import Interval
 from ...utils._random import draw_seed
 from ._adapters import freeze, with_adapters
@@ -131,7 +131,8 @@ class LoRAEnsemble(BaseEnsemble):
         net, X, y = self._trained(X, y, net, as_is)
         if stage is not None:
             raise ValueError("stage= has no meaning here: adapters are trained in one stage of their own")
-        network, base = Examined().fit(X, y, net=net).network, Network.from_net(net).module
+        base = Examined().fit(X, y, net=net).network.module
+        weights = [value.detach() for value in base.parameters()]
         freeze(base, self.layers)
         training = {"n_steps": self.n_steps, "lr": self.lr, "optimizer": self.optimizer}
         scale = 1.0 if self.alpha is None else self.alpha / self.rank
@@ -140,10 +141,9 @@ class LoRAEnsemble(BaseEnsemble):
             module=partial(with_adapters, base, self.rank, scale), training=training,
         )  # fmt: skip
         members, sizes = zip(*fit_members(make, self.n_members, n_jobs=self.n_jobs, verbose=self.verbose))
-        weights = network.parameters()
         self.n_parameters_, self.n_bytes_ = sizes[0]
-        self.n_base_parameters_ = sum(value.numel() for value in weights.values())
-        self.n_base_bytes_ = sum(value.nbytes for value in weights.values())
+        self.n_base_parameters_ = sum(value.numel() for value in weights)
+        self.n_base_bytes_ = sum(value.nbytes for value in weights)
         return list(members), net
 
 
@@ -154,19 +154,14 @@ class _Trained(MemberMaker):
 
     def __call__(self, number):
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0] >> 1)
-        recorder = TrajectoryRecorder(n_checkpoints=_n_checkpoints(self.net))
+        # As many checkpoints as of the network's own training.
+        recorder = TrajectoryRecorder((recorder_in(self.net) or TrajectoryRecorder()).n_checkpoints)
         net, X, y = train_module(self.net, self.module, self.X, self.y, seed=seed, recorder=recorder, **self.training)
         member = prepared(self.estimator, self.seed)
         if "trajectory" in member.get_params(deep=False):
             member.set_params(trajectory=None)  # that of the network is none of the adapters'
         n_parameters = sum(value.numel() for value in net.module_.parameters())
         return member.fit(X, y, net=net), (n_parameters, _bytes_of(Trajectory.from_net(net)))
-
-
-def _n_checkpoints(net):
-    """As many as were recorded of the network's own training."""
-    recorders = [callback for _, callback in net.callbacks_ if isinstance(callback, TrajectoryRecorder)]
-    return recorders[0].n_checkpoints if recorders else TrajectoryRecorder().n_checkpoints
 
 
 def _bytes_of(trajectory):
