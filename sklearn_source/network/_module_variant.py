@@ -85,7 +85,7 @@ class _StopAfter(Callback):
             raise KeyboardInterrupt  # how a skorch training ends before its time
 
 
-def train_module(net, make_module, X, y, *, seed, n_steps, recorder, optimizer=None, lr=None):
+def train_module(net, make_module, X, y, *, seed, n_steps, recorder, optimizer=None, lr=None, fit=None):
     """Train another module in the place of a net's own: with its loss, its batches, and no callbacks of its own.
 
     Global random states are put back as they were.
@@ -105,6 +105,8 @@ def train_module(net, make_module, X, y, *, seed, n_steps, recorder, optimizer=N
         None: the net's, with its options.
     lr : float, optional
         None: the net's.
+    fit : callable, optional
+        ``fit(net, X, y)`` trains the initialized net in the place of ``net.partial_fit(X, y)``.
 
     Returns
     -------
@@ -141,5 +143,5 @@ def train_module(net, make_module, X, y, *, seed, n_steps, recorder, optimizer=N
                 f"expected a net that makes its module from its parameter module, got a {type(net).__name__} that "
                 "makes it in a way of its own (initialize_module), so that none can be trained in its place"
             )
-        fresh.partial_fit(X, y)
+        (type(fresh).partial_fit if fit is None else fit)(fresh, X, y)
     return fresh, X, y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..network import Network
 from ..rows import row_hashes
 from ..utils._digest import digest
 
@@ -42,20 +43,22 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
     )
 
 
-def training_fingerprint(net, X, y, rows):
+def training_fingerprint(net, start, X, y):
     """The same of a training as ``net.fit(X, y)`` does it: its loader for validation rows draws too.
 
     Parameters
     ----------
     net : skorch.NeuralNet
+    start : skorch.NeuralNet
+        The same, initialized.
     X, y
         Training rows, as they are trained on.
-    rows : Rows
 
     Returns
     -------
     fingerprint : str
     """
+    rows = Network.from_net(start).prepare(X, y) if row_hashes(X, y) is None else None
     return digest({"fit": type(net), "net": _relevant(net), "rows": _rows(X, y, rows)})
 
 

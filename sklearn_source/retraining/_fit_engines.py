@@ -16,15 +16,14 @@ from skorch import callbacks
 from ..network import Network, PortableNet, train_clone
 from ..rows import Rows, count_rows, rows_after_split, take_rows
 from ..trajectory import recorder_in
-from ..utils._compat_skorch import optimizer_names
 from ..utils._digest import digest
 from ._clones import initialized
 from ._engines import N_TRIAL, together, why_trial_differs
 from ._loader_plan import LoaderPlan
-from ._recorded_training import RecordedTraining
+from ._recorded_training import RecordedTraining, is_plain
 from ._stacked import StackedTrainer
 from ._task import few_rows
-from ._training_state import changed, training_state
+from ._training_state import training_state
 from ._vectorizable import replayable, why_not_faster, why_not_vectorized
 
 # They write files, or to a server, which a training at once would not.
@@ -62,15 +61,11 @@ class LoopEngine:
         return [RecordedTraining.of(net) if self._can_keep(net) else PortableNet(net) for net in nets]
 
     def _can_keep(self, net):
-        """Whether a trained net is nothing but weights, the state of one optimizer, and a record."""
-        if not self.keep or optimizer_names(net) != ["optimizer"]:
-            return False
-        own = {id(p) for p in net.module_.parameters()}
-        if not all(id(p) in own for p in net.optimizer_.state):
+        if not self.keep:
             return False
         start = initialized(self.template)
         few_rows(start, self.X, self.y)  # lazy layers become what they are in training
-        return changed(training_state(start), training_state(net)) is None
+        return is_plain(training_state(start), net)
 
 
 class AtOnceEngine:

@@ -7,7 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ._recorded_training import RecordedTraining
+from ._cache_key import training_fingerprint
+from ._recorded_training import RecordedTraining, is_plain
+from ._training_state import training_state
 
 
 class NetworkCache:
@@ -52,3 +54,27 @@ class NetworkCache:
                 except OSError:
                     if not place.is_dir():  # else another process was first, with the same training
                         raise
+
+
+def kept_fit(path, seed, net, X, y):
+    """``net.partial_fit(X, y)`` of an initialized net, or what it gave before; in place.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder.
+    seed : int
+        That the global generators were seeded with before the net was initialized.
+    net : skorch.NeuralNet
+        Its parameters, a module instance with its initial weights among them, say all else that decides its training.
+    X, y : what ``net.partial_fit`` takes
+    """
+    cache, key = NetworkCache(path, training_fingerprint(net, net, X, y)), f"{seed:x}"
+    kept = cache.read([key]).get(key)
+    if kept is not None:
+        kept.put_into(net, X, y)
+        return
+    before = training_state(net)
+    net.partial_fit(X, y)
+    if is_plain(before, net):
+        cache.write([key], [RecordedTraining.of(net)])

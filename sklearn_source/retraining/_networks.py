@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from sklearn.base import clone
 
-from ..network import Network, PortableNet, add_callback, rows_for_training
+from ..network import PortableNet, add_callback, rows_for_training
 from ..rows import count_rows
 from ..utils._progress import tqdm
 from ._cache_key import training_fingerprint
@@ -76,4 +76,4 @@ def train_networks(net, X, y, seeds, *, recorder=None, cache=None, n_jobs=None, 
 def _fingerprint(template, X, y):
     start = initialized(template)
     few_rows(start, X, y)  # lazy layers take their shapes
-    return training_fingerprint(template, X, y, Network.from_net(start).prepare(X, y))
+    return training_fingerprint(template, start, X, y)

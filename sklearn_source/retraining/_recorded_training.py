@@ -12,10 +12,12 @@ from skorch.history import History
 
 from ..network import seeded_clone
 from ..trajectory import Trajectory, recorder_in, recorder_of, with_tensors
+from ..utils._compat_skorch import optimizer_names
 from ..utils._digest import tensor_digest
 from ._clones import initialize
 from ._optimizer_state import read_optimizer, set_optimizer
 from ._reader import values_of
+from ._training_state import changed, training_state
 
 _TENSORS, _ABOUT, _RECORD = "tensors.safetensors", "about.json", "trajectory"
 
@@ -50,16 +52,20 @@ class RecordedTraining:
         """A clone of ``template`` as if it had been trained so on ``X, y``, of which ``few`` are a few as tensors."""
         with seeded_clone(template, 0) as own:
             initialize(own, few)
-            own.check_data(X, y)  # where a classifier takes its classes from
-        with torch.no_grad():
-            for name, value in (*own.module_.named_parameters(), *own.module_.named_buffers()):
-                value.copy_(self.parameters[name] if name in self.parameters else self.buffers[name])
-        set_optimizer(own, *self.optimizer)
-        own.history = History(self.history)
-        if self.record is not None:
-            recorder = recorder_in(own)
-            vars(recorder).update(vars(recorder_of(self.record, recorder, len(self.history))))
+            self.put_into(own, X, y)
         return own
+
+    def put_into(self, net, X, y):
+        """Bring an initialized net to the end of this training on ``X, y``; in place."""
+        net.check_data(X, y)  # where a classifier takes its classes from
+        with torch.no_grad():
+            for name, value in (*net.module_.named_parameters(), *net.module_.named_buffers()):
+                value.copy_(self.parameters[name] if name in self.parameters else self.buffers[name])
+        set_optimizer(net, *self.optimizer)
+        net.history = History(self.history)
+        if self.record is not None:
+            recorder = recorder_in(net)
+            vars(recorder).update(vars(recorder_of(self.record, recorder, len(self.history))))
 
     def save(self, folder):
         """Write it to a folder that exists: safetensors and JSON."""
@@ -97,6 +103,20 @@ class RecordedTraining:
             key, name = place.split(":", 1)
             about["state"][name][key] = value
         return cls(*parts, (about["state"], about["groups"]), about["history"], record)
+
+
+def is_plain(before, net):
+    """Whether a trained net is nothing but weights, the state of one optimizer, and a record.
+
+    Parameters
+    ----------
+    before : dict
+        :func:`training_state` before its training.
+    net : skorch.NeuralNet
+    """
+    own = {id(p) for p in net.module_.parameters()}
+    is_known = optimizer_names(net) == ["optimizer"] and all(id(p) in own for p in net.optimizer_.state)
+    return is_known and changed(before, training_state(net)) is None
 
 
 def _digest(tensors):

@@ -13,11 +13,12 @@ import torch
 from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetRegressor
 
-from sklearn_source import AttributionEnsemble, GradientSimilarity, SourceAttribution
+from sklearn_source import AttributionEnsemble, GradientSimilarity, LoRAEnsemble, SourceAttribution
 from sklearn_source.model_selection import FullTrainingSet, make_lds_scorer
 from sklearn_source.modules import MLP
 from sklearn_source.retraining import _fit_engines, retrain_on_subsets
 from sklearn_source.utils._compat import FrozenEstimator
+from tests.attribution._ensemble_nets import trained as trained_of_a_kind
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -152,3 +153,36 @@ def test_a_search_over_the_number_of_members_trains_each_once(frozen, tmp_path, 
         expected = one.transform(X_query)
         np.testing.assert_allclose(two.transform(X_query), expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(kept.transform(X_query), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_trained_adapters_are_kept(kind, tmp_path, monkeypatch):
+    net, X, y = trained_of_a_kind(regression=kind == "regression")
+    original, fits = type(net).partial_fit, []
+
+    def counting(self, *args, **options):
+        fits.append(1)
+        if len(fits) == 3:
+            raise RuntimeError("killed")
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(type(net), "partial_fit", counting)
+    options = {"n_steps": 7, "rank": 2, "random_state": 0}
+    method = SourceAttribution(n_segments=2)
+    with pytest.raises(RuntimeError, match="killed"):
+        LoRAEnsemble(method, 3, cache=tmp_path, **options).fit(net, X, y)
+    fits.extend([1])
+    again = LoRAEnsemble(method, 3, cache=tmp_path, **options).fit(net, X, y)
+    assert len(fits) == 4 + 1
+    whole = LoRAEnsemble(method, 3, **options).fit(net, X, y)
+    assert len(fits) == 5 + 3
+    np.testing.assert_array_equal(again.transform(X[:4]), whole.transform(X[:4]))
+    LoRAEnsemble(method, 2, cache=tmp_path, **options).fit(net, X, y)
+    assert len(fits) == 8
+    other, _, _ = trained_of_a_kind(regression=kind == "regression", batch_size=9)
+    for changed, given in [({"n_steps": 8}, net), ({"rank": 1}, net), ({"lr": 0.5}, net), ({}, other)]:
+        before = len(fits)
+        LoRAEnsemble(method, 1, cache=tmp_path, **{**options, **changed}).fit(given, X, y)
+        assert len(fits) == before + 1
+    with pytest.raises(ValueError, match="expected random_state as an integer"):
+        LoRAEnsemble(method, 2, cache=tmp_path).fit(net, X, y)
