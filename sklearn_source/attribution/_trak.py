@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Literal
 
@@ -12,13 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
-from ..base import FeatureAttribution, RowGradients, State
+from ..base import FeatureAttribution, RowGradients
 from ..gradients.algebra import even_chunks
 from ..loss import along_measurement
+from ..network import Network
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ._projections import PROJECTIONS, make_projection
-from ._ridge import Ridge, leave_one_out_regularization
+from ._ridge import Ridge, leave_one_out_regularization, working_response
+from ._trak_states import chosen_states
 
 _N_ALONG = 3  # columns beside a checkpoint's features while they are collected: value, slope, curvature
 
@@ -189,6 +192,33 @@ class TRAK(FeatureAttribution):
         other._training_features = torch.cat([self._training_features[:, :-1], values[:, None]], dim=1)
         return other
 
+    def residuals_of(self, net: NeuralNet) -> NDArray:
+        """Residuals Q of the training rows as another network has them, by forward passes alone.
+
+        Parameters
+        ----------
+        net : skorch.NeuralNet
+            The one that the method was fitted on with something changed but its weights: some units left out, say.
+
+        Returns
+        -------
+        residuals : ndarray of shape (n_train,)
+            A mean over checkpoints; for :meth:`with_residuals`.
+        """
+        check_is_fitted(self)
+        other, slopes = Network.from_net(net), []
+        other.compare_modes(self._rows.batch(slice(0, 4))[0])
+        with self._exclusive(), torch.no_grad():
+            for state in self._states:
+                self._gradients.load(state)
+                other.load(state.parameters, state.buffers, state.outside)
+                slopes.append(self._in_batches(partial(self._slopes, other), self._rows, np.arange(self.n_train_)))
+        return -torch.stack(slopes).double().mean(0).to(slopes[0].dtype).cpu().numpy()
+
+    def _slopes(self, network, rows, index):
+        x, y = rows.batch(index)
+        return self._along(network.forward(x), y, x).slope
+
     def _recorder(self):
         return None if self.n_checkpoints == 1 else TrajectoryRecorder(self.n_checkpoints or 6)
 
@@ -198,33 +228,12 @@ class TRAK(FeatureAttribution):
 
     def _begin_features(self):
         self._gradients = RowGradients(self._network, self._rows, layers=self.layers, batch_size=self.batch_size)
-        self._states = self._chosen_states()
+        self._states = chosen_states(self._gradients, self.n_checkpoints, self._recorded_trajectory)
         shapes = [block.shape for block in self._gradients.blocks]
         self._projections = [
             make_projection(self.projection, shapes, self.n_components, (self._seed, number))
             for number in range(len(self._states))
         ]
-
-    def _chosen_states(self) -> list[State]:
-        """The trained weights, and the checkpoints before them that are asked for, latest first."""
-        if self.n_checkpoints == 1:
-            return [self._gradients.trained]
-        trajectory = self._recorded_trajectory()
-        if trajectory is None:
-            raise ValueError(
-                f"n_checkpoints={self.n_checkpoints} needs the record of the training that the net's weights came "
-                "from, and there is none: train with callbacks=[TrajectoryRecorder()], or use n_checkpoints=1"
-            )
-        steps = {checkpoint.step: checkpoint for checkpoint in trajectory.checkpoints if checkpoint.step > 0}
-        recorded = [steps[step] for step in sorted(steps, reverse=True)]
-        wanted = self.n_checkpoints or len(recorded)
-        if wanted > len(recorded):
-            raise ValueError(
-                f"expected n_checkpoints up to {len(recorded)}, the number recorded after the initial one, got "
-                f"{wanted}: train with callbacks=[TrajectoryRecorder(n_checkpoints={wanted})]"
-            )
-        earlier = [self._gradients.state(recorded[i * len(recorded) // wanted]) for i in range(1, wanted)]
-        return [self._gradients.trained, *earlier]
 
     def _features(self, rows, index, measure):
         x, y = rows.batch(index)
@@ -290,10 +299,3 @@ class TRAK(FeatureAttribution):
 
     def _compare_rows(self, queries, training):
         return (queries * training[:, :-1]).sum(1) * training[:, -1]
-
-
-def working_response(values, slope, curvature):
-    """Where each row's loss draws its measurement: a Newton step with the mean curvature, (N,)."""
-    mean, square = curvature.mean(), slope.square().mean()
-    r = mean if mean > 1e-6 * square else square
-    return values if r == 0 else values - slope / r

@@ -8,7 +8,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
-from ..trajectory import Trajectory, TrajectoryRecorder
+from ..trajectory import Trajectory, recorder_in
 from ..utils._compat import FrozenEstimator
 
 
@@ -86,7 +86,7 @@ def trajectory_of(net, *, needed, given=None):
         return trajectory
     if needed:
         return Trajectory.from_net(net)
-    if not any(isinstance(callback, TrajectoryRecorder) for _, callback in getattr(net, "callbacks_", ())):
+    if recorder_in(net) is None:
         return None
     try:
         return Trajectory.from_net(net)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from ._input_validation import outputs_of, row_form, validate_query_rows, validate_training_rows
-from ._module_variant import net_with_changed_module, train_module
+from ._module_variant import net_with_changed_module, replace_tensors, train_module
 from ._network import Network
 from ._outside_state import outside_state, set_outside_state
 from ._pickling import PortableNet
-from ._training import refuse_module_instance, seeded_clone, train_clone
+from ._training import add_callback, refuse_module_instance, rows_for_training, seeded_clone, train_clone
 from ._training_gradients import slope_along, training_gradients
 from ._whole_training import train_to_the_end
 
 __all__ = [
     "Network",
     "PortableNet",
+    "add_callback",
     "net_with_changed_module",
     "outputs_of",
     "outside_state",
     "refuse_module_instance",
+    "replace_tensors",
     "row_form",
+    "rows_for_training",
     "seeded_clone",
     "set_outside_state",
     "slope_along",

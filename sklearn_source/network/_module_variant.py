@@ -44,6 +44,23 @@ def net_with_changed_module(net, change):
     return net_from_state(type(net), {**vars(net), "module_": changed})
 
 
+def replace_tensors(module, tensors):
+    """Give a module other parameters and buffers, in place.
+
+    Parameters
+    ----------
+    module : Module
+    tensors : mapping of str to Tensor
+        By the names of ``named_parameters`` and ``named_buffers``, parameters as ``nn.Parameter``; all of them. One
+        tensor may have several names in the module: each gets the same.
+    """
+    new = {id(old): tensors[name] for name, old in (*module.named_parameters(), *module.named_buffers())}
+    for part in list(module.modules()):
+        every = {"recurse": False, "remove_duplicate": False}
+        for name, old in [*part.named_parameters(**every), *part.named_buffers(**every)]:
+            setattr(part, name, new[id(old)])
+
+
 class _Given:
     """Makes the module that it was given, whatever the arguments of the net's own module were."""
 
@@ -69,7 +86,7 @@ class _StopAfter(Callback):
             raise KeyboardInterrupt  # how a skorch training ends before its time
 
 
-def train_module(net, make_module, X, y, *, seed, n_steps, recorder, optimizer=None, lr=None):
+def train_module(net, make_module, X, y, *, seed, n_steps, recorder, optimizer=None, lr=None, fit=None):
     """Train another module in the place of a net's own: with its loss, its batches, and no callbacks of its own.
 
     Global random states are put back as they were.
@@ -89,6 +106,8 @@ def train_module(net, make_module, X, y, *, seed, n_steps, recorder, optimizer=N
         None: the net's, with its options.
     lr : float, optional
         None: the net's.
+    fit : callable, optional
+        ``fit(net, X, y)`` trains the initialized net in the place of ``net.partial_fit(X, y)``.
 
     Returns
     -------
@@ -125,5 +144,8 @@ def train_module(net, make_module, X, y, *, seed, n_steps, recorder, optimizer=N
                 f"expected a net that makes its module from its parameter module, got a {type(net).__name__} that "
                 "makes it in a way of its own (initialize_module), so that none can be trained in its place"
             )
-        train_to_the_end(fresh.partial_fit, X, y)
+        if fit is None:
+            train_to_the_end(fresh.partial_fit, X, y)
+        else:
+            fit(fresh, X, y)
     return fresh, X, y

@@ -81,6 +81,16 @@ def train_clone(net, X, y, *, seed, recorder=None):
     KeyboardInterrupt
         When the training was interrupted; no half-trained network is returned.
     """
+    X, y = rows_for_training(net, X, y, seed=seed)
+    with seeded_clone(net, seed) as fresh:
+        if recorder is not None:
+            add_callback(fresh, "trajectory_recorder", recorder)
+        train_to_the_end(fresh.fit, X, y)
+    return fresh, X, y
+
+
+def rows_for_training(net, X, y, *, seed):
+    """``X, y`` as :func:`train_clone` trains on them; ValueError where it cannot train anew."""
     if getattr(net, "initialized_", False) and len(net.history):
         refuse_module_instance(
             net,
@@ -88,12 +98,7 @@ def train_clone(net, X, y, *, seed, recorder=None):
             ", or freeze it, FrozenEstimator(net), to use it as it is",
         )
     with seeded_clone(net, seed) as trial:
-        X, y = suited(trial, X, y)
-    with seeded_clone(net, seed) as fresh:
-        if recorder is not None:
-            add_callback(fresh, "trajectory_recorder", recorder)
-        train_to_the_end(fresh.fit, X, y)
-    return fresh, X, y
+        return suited(trial, X, y)
 
 
 def add_callback(net, name, callback):

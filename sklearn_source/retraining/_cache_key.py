@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..network import Network
 from ..rows import row_hashes
 from ..utils._digest import digest
 
@@ -28,12 +29,11 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
     -------
     fingerprint : str
     """
-    params = template.get_params(deep=False)
-    relevant = {k: v for k, v in params.items() if k not in _IRRELEVANT and not k.startswith(("iterator_valid", "_"))}
+    params = {k: v for k, v in _relevant(template).items() if not k.startswith("iterator_valid")}
     return digest(
         {
             "class": type(template),
-            "net": relevant,
+            "net": params,
             "rows": _rows(X, y, rows),
             "queries": _rows(None, None, reader.rows),
             "targets": reader.targets,
@@ -41,6 +41,31 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
             "plan": [plan.batch_size, plan.shuffle, plan.drop_last, plan.n_epochs, plan.keep_places, renormalize],
         }
     )
+
+
+def training_fingerprint(net, start, X, y):
+    """The same of a training as ``net.fit(X, y)`` does it: its loader for validation rows draws too.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    start : skorch.NeuralNet
+        The same, initialized.
+    X, y
+        Training rows, as they are trained on.
+
+    Returns
+    -------
+    fingerprint : str
+    """
+    rows = Network.from_net(start).prepare(X, y) if row_hashes(X, y) is None else None
+    return digest({"fit": type(net), "net": _relevant(net), "rows": _rows(X, y, rows)})
+
+
+def _relevant(net):
+    """The parameters of a net that decide what it becomes."""
+    params = net.get_params(deep=False)
+    return {name: value for name, value in params.items() if name not in _IRRELEVANT and not name.startswith("_")}
 
 
 def _rows(X, y, rows):

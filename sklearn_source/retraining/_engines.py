@@ -18,7 +18,7 @@ from ._vectorizable import replayable, why_not_faster, why_not_vectorized
 # Parameters, gradients and two moments of networks trained together on a processor: what its cache holds, however much
 # memory there is.
 _CACHE_BYTES = 12 << 20
-_N_TRIAL = 3  # steps of an epoch that both engines take in the trial
+N_TRIAL = 3  # steps of an epoch that both engines take in the trial
 
 
 class JoblibEngine:
@@ -33,6 +33,11 @@ class JoblibEngine:
 
     def __init__(self, task):
         self.task = task
+
+    @property
+    def pads(self):
+        """Whether networks with unequal numbers of rows are dealt the same batches."""
+        return self.task.plan.keep_places
 
     def train(self, unit, plan):
         """The trained skorch clone of a unit."""
@@ -70,7 +75,7 @@ class VectorizedEngine(JoblibEngine):
 
     def __init__(self, task, chunk_size=None):
         super().__init__(task)
-        self.chunk_size = chunk_size or _chunk_size(task.reader.network)
+        self.chunk_size = chunk_size or together(task.reader.network)
 
     def states(self, units, plan):
         """Trained (parameters, buffers) of each unit; the units have equally many rows."""
@@ -115,7 +120,7 @@ def choose(engine, task, units, chunk_size):
         reason = reason or why_not_faster(task.reader.network)
     if reason is None:
         vectorized = VectorizedEngine(task, chunk_size)
-        reason = _why_trial_differs(vectorized, one_by_one, units, task.plan.trial(_N_TRIAL))
+        reason = why_trial_differs(vectorized, one_by_one, units, task.plan.trial(N_TRIAL))
     if reason is None:
         return vectorized, "asked for" if engine == "vectorized" else "a trial of it gave what skorch gives"
     if engine == "vectorized":
@@ -126,19 +131,19 @@ def choose(engine, task, units, chunk_size):
     return one_by_one, reason
 
 
-def _why_trial_differs(vectorized, one_by_one, units, plan):
+def why_trial_differs(vectorized, one_by_one, units, plan):
     """Why a few steps of both engines differ; None where they do not."""
     last = units[-1]
     # Two seeds, so that what the module draws besides its weights is seen to differ.
     units = [next((u for u in units if len(u.rows) == len(last.rows)), last), replace(last, seed=last.seed ^ 1)]
-    task, trained = one_by_one.task, []
+    task, trained = vectorized.task, []
     for unit in units:
         before = start(task.template, task.few, unit)
         state = training_state(before)
         after = one_by_one.train(unit, plan)
         if kept := changed(state, training_state(after)):
             return f"{kept} changes while it trains, and is no parameter or buffer of the module"
-        if drawn := changed(task.reader.state, state):
+        if drawn := changed(task.state, state):
             return f"{drawn} differs between networks, and is no parameter or buffer of the module"
         trained.append((values_of(before), values_of(after)))
     try:
@@ -172,7 +177,7 @@ def _why_not_in_step(plan, units):
     return None
 
 
-def _chunk_size(network):
+def together(network):
     """Networks trained together, an int from 1 to 4096: as many as fit what their stacks may take in bytes."""
     n_bytes = sum(p.numel() * p.element_size() for p in network.parameters().values())
     limit = bytes_for("stacked_networks") if torch.device(network.device).type == "cuda" else _CACHE_BYTES

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import skorch
 
 from ..rows import row_hashes
-from ..utils._argument_checks import check_count
+from ..utils._argument_checks import check_count, require_reproducible
 from ..utils._progress import tqdm
 from ..utils._warnings import warn
 from ._engines import choose
@@ -46,11 +45,7 @@ class Execution:
             raise ValueError(f"expected engine to be one of {_ENGINES}, got {self.engine!r}")
         if self.chunk_size is not None:
             check_count("chunk_size", self.chunk_size)
-        if self.cache is not None and not isinstance(self.random_state, Integral):
-            raise ValueError(
-                f"expected random_state as an integer, which cache= needs, got {self.random_state!r}: pass one, as a "
-                "run with other seeds could not go on from what this one leaves"
-            )
+        require_reproducible(self.cache, self.random_state)
         object.__setattr__(self, "root", root_seed(self.random_state))
 
     def retrain(self, task, masks, n_repeats, *, names=None, X_query, y_query):

@@ -79,6 +79,11 @@ class BatchPlan:
         # A batch that lost all its rows is no step.
         return [(batch[held[batch]], len(batch)) for batch in dealt if held[batch].any()]
 
+    def deal(self, unit, draw):
+        """The batches of one epoch after the other; ``draw()`` lets lazy layers draw their weights."""
+        draw()
+        return (self.batches(unit, epoch) for epoch in range(self.n_epochs))
+
     def trial(self, n_batches):
         """The first batches of the first two epochs: schedules and losses may change from one to the other."""
         return replace(self, n_epochs=min(self.n_epochs, 2), n_batches=n_batches)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import joblib
-import numpy as np
 from joblib.parallel import get_active_backend
 
 from ..utils._progress import counter
@@ -12,25 +11,25 @@ _UNORDERED = tuple(int(part) for part in joblib.__version__.split(".")[:2]) >= (
 
 
 def run(engine, units, *, n_jobs, cache, verbose):
-    """Outputs of every unit.
+    """What an engine makes of every unit: outputs, or networks.
 
     Parameters
     ----------
     engine : callable
-        From :func:`~._engines.choose`.
+        From :func:`~._engines.choose`, or of :func:`~._networks.train_networks`.
     units : list of Unit
     n_jobs : int or None
-    cache : UnitCache or None
+    cache : UnitCache, NetworkCache or None
     verbose : int
 
     Returns
     -------
-    outputs : dict from key to ndarray (n_query,)
+    outputs : dict from key to what the engine makes of a unit
     n_cached : int
         How many of them an earlier run had finished.
     """
     keys = {unit.key for unit in units}
-    outputs = {} if cache is None else {key: value for key, value in cache.read().items() if key in keys}
+    outputs = {} if cache is None else cache.read(keys)
     n_cached = len(outputs)
     pending = [[unit for unit in chunk if unit.key not in outputs] for chunk in _chunks(units, engine)]
     pending = [chunk for chunk in pending if chunk]
@@ -52,7 +51,7 @@ def _chunks(units, engine):
     for unit in units:
         if unit.key not in seen:
             seen.add(unit.key)
-            groups.setdefault(0 if engine.task.plan.keep_places else len(unit.rows), []).append(unit)
+            groups.setdefault(0 if engine.pads else len(unit.rows), []).append(unit)
     size = engine.chunk_size
     return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
@@ -72,9 +71,9 @@ def _finished_chunks(engine, chunks, n_jobs):
 
 
 def _train_chunk(engine, units):
-    """Keys of the units and their outputs for the queries: two lists."""
+    """Keys of the units and what the engine makes of them: two lists."""
     try:
-        return [unit.key for unit in units], [np.asarray(values) for values in engine(units)]
+        return [unit.key for unit in units], engine(units)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

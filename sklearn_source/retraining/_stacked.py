@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import functools
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 from sklearn.base import clone
 from skorch import callbacks
-from skorch.history import History
 from torch.func import functional_call, vmap
 
+from ..network import net_with_changed_module, replace_tensors
+from ..trajectory import Trajectory, with_tensors
 from ..utils._compat_skorch import set_training
 from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
 from ..utils._random import seeded
-from ._clones import initialize, initialized
+from ._clones import initialized, materialize
+from ._notified_optimizer import NotifiedOptimizer
+from ._optimizer_state import read_optimizer
+from ._recorded_training import RecordedTraining
 from ._replay import replay
+from ._stacked_parameters import StackedParameters
 from ._training_state import changed, training_state
 
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
@@ -60,39 +64,85 @@ class StackedTrainer:
         states : list of (parameters, buffers)
             Mappings from name to Tensor, in the order of `units`.
         """
+        return self._train(units, plan, {})[0].split()
+
+    def record(self, units, plan, recorder=None, **given):
+        """Train a network for each unit, as :meth:`train`, with a record of each.
+
+        Parameters
+        ----------
+        units : list of Unit
+        plan : BatchPlan or LoaderPlan
+        recorder : TrajectoryRecorder, optional
+            Not yet used. It watches the stacks as the parameters of one network, and is parted into networks.
+        **given : ``X``, ``y`` and ``dataset_train``
+            What the training is said to be of.
+
+        Returns
+        -------
+        trainings : list of RecordedTraining
+        """
+        stacks, net, losses = self._train(units, plan, given, recorder)
+        whole = None if recorder is None else Trajectory.from_net(net)
+        history, trainings = net.history.to_list(), []
+        state, groups = read_optimizer(net)
+        losses = [(torch.stack(values).cpu().numpy(), sizes) for values, sizes in losses]
+        for i, (parameters, buffers) in enumerate(stacks.split()):
+            record = None
+            if whole is not None:
+                own = functools.partial(stacks.of, i)
+                record = with_tensors(whole, own, lambda rows, i=i: tree_map(lambda leaf: leaf[i].clone(), list(rows)))
+            kept = {name: {key: stacks.of(i, name, v) for key, v in own.items()} for name, own in state.items()}
+            noted = _history(history, losses, i)
+            trainings.append(RecordedTraining(parameters, buffers, (kept, groups), noted, record))
+        return trainings
+
+    def _train(self, units, plan, given, recorder=None):
+        """Stacks at their end, the net that has them as its parameters, and (losses, sizes) of each epoch's batches."""
         _keep_freed_memory()
-        stacks = self._initial_stack(units)
+        stacks, deals = self._begin(units, plan)
         gradients = _Gradients(self.net, self.network, stacks, self.name)
-        optimizer = self._optimizer(list(stacks.leaves.items()))
         trained = [leaf for leaf in stacks.leaves.values() if leaf.requires_grad]
-        steps = _ScheduledOptimizer(optimizer, self.schedules)
+        steps = NotifiedOptimizer(self._net_of(stacks), [*map(clone, self.schedules), recorder], given)
         self.net.history = steps.net.history  # where a get_loss of the user's own may look for the epoch
         set_training(self.net, True)
-        for epoch in range(plan.n_epochs):
+        losses = []
+        for dealt in zip(*deals):
             steps.begin_epoch()
-            dealt = [plan.batches(unit, epoch) for unit in units]
+            losses.append(([], [n_dealt for _, n_dealt in dealt[0]]))
             batches = _padded_batches(dealt, self.renormalize) if plan.keep_places else _equal_batches(dealt)
             for index, weights in batches:
-                steps.begin_batch()
                 batch = self._pick(self.x, index), self._pick(self.y, index)
+                steps.begin_batch(batch)
                 if weights is not None:
                     batch = *batch, weights.to(self.network.device, self.network.dtype)
-                for leaf, gradient in zip(trained, gradients(batch)):
+                loss, *found = gradients(batch)
+                for leaf, gradient in zip(trained, found, strict=True):
                     # Fused optimizers misread gradients that were expanded (the gradient of a sum, say).
                     leaf.grad = None if gradient is None else gradient.contiguous()
+                losses[-1][0].append(loss.detach())
                 steps.step()
             steps.end_epoch()
-        return stacks.split()
+        steps.end()
+        return stacks, steps.net, losses
 
-    def _initial_stack(self, units):
-        """Weights drawn as a skorch clone of each unit draws them, stacked."""
-        states = []
+    def _begin(self, units, plan):
+        """Weights drawn as a skorch clone of each unit draws them, stacked; and the batches that each is dealt."""
+        states, deals = [], []
         few = tree_map(lambda leaf: leaf[:2], self.x)
         for unit in units:
             with seeded(unit.seed, self.net.device):
-                initialize(self.net, few)
+                self.net.initialize()
+                deals.append(plan.deal(unit, lambda: materialize(self.net, few)))
             states.append(_copied_state(self.net.module_))
-        return _StackedParameters(self.net.module_, states)
+        return StackedParameters(self.net.module_, states), deals
+
+    def _net_of(self, stacks):
+        """A net whose module has the stacks as its parameters and buffers, with the optimizer of these."""
+        tensors = {**stacks.leaves, **stacks.buffers}
+        net = net_with_changed_module(self.net, lambda module: replace_tensors(module, tensors))
+        vars(net)["optimizer_"] = self._optimizer(list(stacks.leaves.items()))
+        return net
 
     def _optimizer(self, named):
         """The net's optimizer on (name, stack) pairs, fused where torch can."""
@@ -118,15 +168,18 @@ class _Gradients:
         self.loss = vmap(functools.partial(functional_call, _BatchLoss(stacks.module, net, network)))
 
     def __call__(self, batch):
-        """Gradients of the stacks that are trained, None where a loss does not depend on one, at (x, y[, weights])."""
+        """Losses (n,), then gradients of the stacks that are trained, None where a loss does not depend on one.
+
+        ``batch`` is (x, y[, weights]).
+        """
         tensors, form = tree_flatten((self.stacks.leaves, self.stacks.buffers, batch))
 
         def compute(*tensors):
             leaves, buffers, batch = tree_unflatten(tensors, form)
             trained = [leaf for leaf in leaves.values() if leaf.requires_grad]
             with torch.enable_grad():
-                total = self.loss(self.stacks.state(leaves, buffers), batch).sum()
-                return torch.autograd.grad(total, trained, allow_unused=True)
+                losses = self.loss(self.stacks.state(leaves, buffers), batch)
+                return [losses.detach(), *torch.autograd.grad(losses.sum(), trained, allow_unused=True)]
 
         if self.name is None:
             return compute(*tensors)
@@ -152,78 +205,6 @@ class _BatchLoss(torch.nn.Module):
             return self.net.get_loss(output, y, X=x, training=True)
         output = output[0] if isinstance(output, tuple) else output
         return (self.network.row_loss(output, y, x) * weights).sum()
-
-
-class _StackedParameters:
-    """Parameters and buffers of many networks, the network as first axis.
-
-    Weights of linear layers lie transposed in memory: their gradients then come out of the batched product in the same
-    layout, and the optimizer need not copy them.
-    """
-
-    def __init__(self, module, states):
-        self.module, self.n = module, len(states)
-        self.leaves, self.transposed = {}, set(_transposed_weights(module))
-        for name, p in module.named_parameters():
-            stack = torch.stack(
-                [parameters[name].mT if name in self.transposed else parameters[name] for parameters, _ in states]
-            )
-            self.leaves[name] = stack.contiguous().requires_grad_(p.requires_grad)
-        self.buffers = {n: torch.stack([buffers[n] for _, buffers in states]) for n, _ in module.named_buffers()}
-
-    def _parameters(self, leaves):
-        """The stacks in the layout of the module's parameters, by name."""
-        return {name: leaf.mT if name in self.transposed else leaf for name, leaf in leaves.items()}
-
-    def state(self, leaves, buffers):
-        """What the module of :class:`_BatchLoss` calls its parameters and buffers."""
-        return {f"module.{name}": value for name, value in {**self._parameters(leaves), **buffers}.items()}
-
-    def split(self):
-        """(parameters, buffers) of each network, by name."""
-        parameters = {name: value.detach() for name, value in self._parameters(self.leaves).items()}
-        return [
-            ({n: v[i].contiguous() for n, v in parameters.items()}, {n: v[i].clone() for n, v in self.buffers.items()})
-            for i in range(self.n)
-        ]
-
-
-def _transposed_weights(module):
-    """Names of the weights of linear layers, which are stacked transposed."""
-    for name, part in module.named_modules():
-        # A single output's weights are a vector: transposed, it would take the slow path of the batched product.
-        if type(part) is torch.nn.Linear and part.out_features > 1:
-            yield f"{name}.weight" if name else "weight"
-
-
-class _ScheduledOptimizer:
-    """Takes the optimizer's steps and lets skorch's schedulers see them, as a fit would."""
-
-    def __init__(self, optimizer, schedules):
-        # A scheduler reads nothing else of a net.
-        self.net = SimpleNamespace(optimizer_=optimizer, history=History())
-        self.schedules = [clone(schedule).initialize() for schedule in schedules]
-        for schedule in self.schedules:
-            schedule.on_train_begin(self.net)
-
-    def begin_epoch(self):
-        self.net.history.new_epoch()
-        self.net.history.record("epoch", len(self.net.history))
-        self.n_steps = 0
-
-    def begin_batch(self):
-        self.net.history.new_batch()
-
-    def step(self):
-        self.net.optimizer_.step()
-        self.n_steps += 1
-        for schedule in self.schedules:
-            schedule.on_batch_end(self.net, training=True)
-
-    def end_epoch(self):
-        self.net.history.record("train_batch_count", self.n_steps)
-        for schedule in self.schedules:
-            schedule.on_epoch_end(self.net)
 
 
 def _keep_freed_memory():
@@ -260,3 +241,13 @@ def _padded_batches(dealt, renormalize):
             index[i, : len(rows)], index[i, len(rows) :] = rows, rows[0]
             weights[i, : len(rows)] = 1 / (len(rows) if renormalize else n_dealt)
         yield torch.from_numpy(index), torch.from_numpy(weights)
+
+
+def _history(shared, losses, i):
+    """The history of network ``i``: what all have noted alike, and its own losses."""
+    history = []
+    for epoch, (values, sizes) in zip(shared, losses, strict=True):
+        own = [float(value) for value in values[:, i]]
+        batches = [{"train_loss": loss, "train_batch_size": n} for loss, n in zip(own, sizes, strict=True)]
+        history.append({**epoch, "batches": batches, "train_loss": float(np.average(own, weights=sizes))})
+    return history

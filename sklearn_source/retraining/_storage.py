@@ -66,8 +66,8 @@ class UnitCache:
         self.folder = Path(path) / fingerprint
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def read(self):
-        """Outputs by key of network; files that were damaged from outside are as if they were not there."""
+    def read(self, keys):
+        """Outputs of networks by key; files that were damaged from outside are as if they were not there."""
         outputs = {}
         for file in sorted(self.folder.glob("*.npz")):
             try:
@@ -75,7 +75,7 @@ class UnitCache:
                 outputs.update(zip(about["units"], arrays["outputs"], strict=True))
             except (KeyError, ValueError):
                 continue
-        return outputs
+        return {key: outputs[key] for key in keys if key in outputs}
 
     def write(self, keys, outputs):
         """Add finished networks."""

@@ -49,6 +49,11 @@ class Task:
     renormalize: bool
     about: dict
 
+    @property
+    def state(self):
+        """:func:`training_state` of a network before its training."""
+        return self.reader.state
+
 
 def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renormalize):
     """Check everything that can be checked before the work, and make the :class:`Task`."""
@@ -56,7 +61,7 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
     start = initialized(template)
     _pass_epochs(start, int(template.max_epochs))
     X, y = as_arrays(start, X, y)
-    few = _few_rows(start, X, y)
+    few = few_rows(start, X, y)
     network = Network.from_net(start)
     X, y = _cast_to_module(network, X, y)
     rows = network.prepare(X, y)
@@ -95,7 +100,7 @@ def _pass_epochs(net, n_epochs):
         net.history.new_batch()
 
 
-def _few_rows(net, X, y):
+def few_rows(net, X, y):
     """A few rows as the module of an initialized net reads them; its lazy layers take their weights from them."""
     with seeded(0, net.device):
         dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)

@@ -32,7 +32,7 @@ class Checkpoint:
     outside : mapping, optional
         What the loss depended on besides, see :func:`outside_state`.
     digest : str, optional
-        Hash of the parameters, computed when left out.
+        Hash of the parameters, computed when it is first asked for where it is left out.
 
     Notes
     -----
@@ -58,7 +58,7 @@ class Checkpoint:
         self._optimizer_state = optimizer_state
         self._outside = outside
         self._file: Any = None
-        self.digest = tensor_digest(self._parameters) if digest is None else digest
+        self._digest = digest
 
     @classmethod
     def from_file(cls, step: int, stage: int, digest: str, file: Any) -> Checkpoint:
@@ -83,6 +83,13 @@ class Checkpoint:
         checkpoint = cls(step, stage, {}, {}, digest=digest)
         checkpoint._file = file
         return checkpoint
+
+    @property
+    def digest(self) -> str:
+        """Hash of the parameters."""
+        if self._digest is None:  # most checkpoints are thinned out before anybody asks
+            self._digest = tensor_digest(self._parameters)
+        return self._digest
 
     @property
     def path(self) -> Path | None:
@@ -184,7 +191,7 @@ def with_buffers_of(checkpoint: Checkpoint, module: torch.nn.Module) -> Checkpoi
         copies,
         state,
         checkpoint.outside,
-        digest=checkpoint.digest,
+        digest=checkpoint._digest,
     )
 
 

@@ -11,7 +11,7 @@ from ._checkpoint import snapshot, with_buffers_of
 from ._recorder import TrajectoryRecorder
 from ._stage_log import locate, thin
 
-__all__ = ["record_from_net"]
+__all__ = ["record_from_net", "recorder_in"]
 
 
 def record_from_net(net):
@@ -20,7 +20,13 @@ def record_from_net(net):
         raise TypeError(f"expected a skorch NeuralNet, got {type(net).__name__}")
     if not getattr(net, "initialized_", False):
         raise NotFittedError(f"This {type(net).__name__} is not fitted yet: call fit first, with a TrajectoryRecorder")
-    recorder = _find_recorder(net)
+    recorder = recorder_in(net)
+    if recorder is None:
+        raise ValueError(
+            "expected a net trained with a TrajectoryRecorder, but this one has none. Add "
+            "callbacks=[TrajectoryRecorder()] to the net and fit it again, or describe its training by "
+            "Trajectory.from_checkpoints"
+        )
     logs = [log for log in getattr(recorder, "stages_", []) if log.n_steps]
     if not logs:
         raise ValueError(
@@ -65,13 +71,7 @@ def record_from_net(net):
     return checkpoints, stages, observations
 
 
-def _find_recorder(net):
+def recorder_in(net):
+    """The first TrajectoryRecorder among the callbacks of an initialized net, None where there is none."""
     callbacks = getattr(net, "callbacks_", None) or []
-    recorder = next((callback for _, callback in callbacks if isinstance(callback, TrajectoryRecorder)), None)
-    if recorder is None:
-        raise ValueError(
-            "expected a net trained with a TrajectoryRecorder, but this one has none. Add "
-            "callbacks=[TrajectoryRecorder()] to the net and fit it again, or describe its training by "
-            "Trajectory.from_checkpoints"
-        )
-    return recorder
+    return next((callback for _, callback in callbacks if isinstance(callback, TrajectoryRecorder)), None)

@@ -12,7 +12,7 @@ from ._optimizer_kind import optimizer_kind
 from ._segments import nearest_to_equal_split
 from ._stage import HYPER_PARAMETERS, Stage
 
-__all__ = ["StageLog", "check_trained_parameters", "locate"]
+__all__ = ["StageLog", "block_of", "check_trained_parameters", "locate"]
 
 
 class StageLog:
@@ -180,6 +180,11 @@ class _Block:
     def __getstate__(self):
         # The signature is made of ids, which mean nothing (or something else) in another process.
         return {"signature": None, "groups": self.groups, "values": self.values}
+
+
+def block_of(groups, table):
+    """A run of steps with the same groups, from its hyper-parameters (n_steps, n_groups, 4)."""
+    return _Block(None, groups, np.ravel(table).tolist())
 
 
 def locate(logs, digest):

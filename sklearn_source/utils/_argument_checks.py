@@ -32,3 +32,12 @@ def check_confidence(confidence, name="confidence"):
     """ValueError where ``confidence`` is no level of an interval, or of a test."""
     if not isinstance(confidence, Real) or isinstance(confidence, bool) or not 0 < confidence < 1:
         raise ValueError(f"expected {name} to be a number between 0 and 1, got {confidence!r}")
+
+
+def require_reproducible(cache, random_state):
+    """ValueError where results are to be kept that no other run could go on from."""
+    if cache is not None and not isinstance(random_state, Integral):
+        raise ValueError(
+            f"expected random_state as an integer, which cache= needs, got {random_state!r}: pass one, as a run with "
+            "other seeds could not go on from what this one leaves"
+        )

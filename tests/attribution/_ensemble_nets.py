@@ -155,9 +155,9 @@ def trained(module=Dense, regression=False, **options):
     }  # fmt: skip
     if regression:
         y = (X[:, :1] * X[:, 1:2] + X[:, 2:3]) / 2
-        net = NeuralNetRegressor(module, module__n_outputs=1, **settings, **options)
+        net = NeuralNetRegressor(module, module__n_outputs=1, **{**settings, **options})
     else:
-        net = NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, **settings, **options)
+        net = NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, **{**settings, **options})
     with torch.random.fork_rng():
         torch.manual_seed(1)
         net.fit(X, y)

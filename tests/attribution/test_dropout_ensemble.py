@@ -14,6 +14,7 @@ from skorch.dataset import Dataset
 from torch import nn
 
 from sklearn_source import (
+    TRAK,
     DropoutEnsemble,
     GradientSimilarity,
     InfluenceFunctions,
@@ -25,6 +26,7 @@ from sklearn_source import (
 )
 from sklearn_source.attribution.ensemble._fixed_mask import FixedMask, MaskedAttention
 from sklearn_source.base import flat_gradients
+from sklearn_source.trajectory import Trajectory
 from sklearn_source.utils.estimator_checks import parametrize_with_attribution_checks
 from sklearn_source.utils.estimator_checks._net_fingerprint import changed, fingerprint
 from tests.attribution._ensemble_nets import (
@@ -347,3 +349,43 @@ def test_what_is_wrong_with_layers_is_said():
         DropoutEnsemble(layers=["third"]).fit(net, X, y)
     with pytest.raises(ValueError, match="p.* must be"):
         DropoutEnsemble(p=1.0).fit(net, X, y)
+
+
+@pytest.mark.parametrize("n_checkpoints", [1, 2])
+@pytest.mark.parametrize("kind", [Dense, Tokens])
+def test_forward_only_averages_the_residuals_of_sub_networks(kind, n_checkpoints):
+    """Against a mean by hand: factors of the whole network, ``1 - p`` of networks with units left out."""
+    net, X, y = trained(kind)
+    method = TRAK(n_components=None, regularization=0.1, n_checkpoints=n_checkpoints)
+    ensemble = DropoutEnsemble(method, n_masks=4, random_state=0, forward_only=True).fit(net, X, y)
+    masked = DropoutEnsemble(RepresentationSimilarity(), n_masks=4, random_state=0).fit(net, X, y)
+    steps = Trajectory.from_net(net).checkpoints
+    points = [steps[-1]] if n_checkpoints == 1 else [steps[-1], steps[len(steps[1:]) // 2]]
+    Q = []
+    for member in masked.members_:  # sub-networks of the same masks
+        module = member._network.module
+        for point in points:
+            with torch.no_grad():
+                for name, p in module.named_parameters():
+                    p.copy_(point.parameters[name])
+            own = module(torch.from_numpy(X)).softmax(1)  # with gradients: else transformers take a way past the masks
+            Q.append(1 - own.detach().numpy()[np.arange(len(y)), y])
+    Q = np.reshape(Q, (4, len(points), -1)).mean(axis=1)
+    np.testing.assert_allclose(ensemble.residuals_, Q, rtol=1e-6)
+    whole = clone(method).set_params(random_state=0).fit(net, X, y)
+    factor = whole.transform(X[:5]).astype(np.float64) / whole.residuals_
+    np.testing.assert_allclose(ensemble.transform(X[:5]), factor * Q.mean(axis=0), rtol=1e-4, atol=1e-7)
+    error = np.abs(factor) * Q.std(axis=0, ddof=1) / 2
+    np.testing.assert_allclose(ensemble.score_error(X[:5]), error, rtol=1e-4, atol=1e-7)
+    found = ensemble.stable_influences(X[:5])
+    np.testing.assert_allclose(found.scores, ensemble.transform(X[:5]), rtol=1e-5, atol=1e-8)
+    assert len(ensemble.members_) == 1
+    assert not np.allclose(Q.mean(axis=0), whole.residuals_, rtol=1e-2)
+    assert not hasattr(ensemble.set_params(forward_only=False).fit(net, X, y), "residuals_")
+
+
+def test_forward_only_is_for_trak():
+    net, X, y = trained()
+    for other in (None, GradientSimilarity()):
+        with pytest.raises(ValueError, match=r"expected estimator=TRAK\(\), which forward_only=True is for, got "):
+            DropoutEnsemble(other, forward_only=True).fit(net, X, y)

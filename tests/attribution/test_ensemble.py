@@ -12,7 +12,9 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from skorch import NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import LRScheduler
 from torch import nn
+from torch.optim.lr_scheduler import StepLR
 
 from sklearn_source import (
     AttributionEnsemble,
@@ -26,8 +28,9 @@ from sklearn_source import (
 )
 from sklearn_source.inspection import InfluenceDisplay, group_influence
 from sklearn_source.modules import MLP
+from sklearn_source.network import train_clone
 from sklearn_source.utils._compat import FrozenEstimator
-from sklearn_source.utils._random import seeded
+from sklearn_source.utils._random import draw_seeds, seeded
 from sklearn_source.utils.estimator_checks import check_attribution_estimator
 
 OPTIONS = {"lr": 0.1, "max_epochs": 4, "batch_size": 8, "train_split": None, "verbose": 0}
@@ -88,9 +91,23 @@ def test_the_mean_of_methods_fitted_one_by_one(name):
 def test_queries_come_in_chunks(monkeypatch):
     X, y, X_query = classification()
     ensemble = AttributionEnsemble(GradientSimilarity(), nets=[classifier(1), classifier(2)]).fit(X, y)
-    whole = ensemble.transform(X_query)
+    whole, error = ensemble.transform(X_query), ensemble.score_error(X_query)
+    found = ensemble.stable_influences(X_query, alpha=0.05)
+    asked = []
     monkeypatch.setattr("sklearn_source.attribution.ensemble._ensemble_base.bytes_for", lambda purpose: 8 * 24 * 7)
+    for member in ensemble.members_:
+        transform = member.transform
+        member.transform = lambda X, y=None, transform=transform: (asked.append(len(X)), transform(X, y))[1]
     np.testing.assert_allclose(ensemble.transform(X_query), whole, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(ensemble.score_error(X_query), error, rtol=1e-4, atol=1e-6)
+    chunked = ensemble.stable_influences(X_query, alpha=0.05)
+    assert chunked.keys() == found.keys()
+    for name in ("scores", "errors"):
+        np.testing.assert_allclose(chunked[name], found[name], rtol=1e-4, atol=1e-6)
+    assert 0 < found.stable.sum() < found.stable.size
+    np.testing.assert_array_equal(chunked.stable, found.stable)
+    assert max(asked) == 7
+    assert sum(asked) == 3 * len(ensemble.members_) * 30
 
 
 def test_fresh_members_are_seeded_one_by_one():
@@ -109,6 +126,38 @@ def test_fresh_members_are_seeded_one_by_one():
     assert not torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])
     assert len(more.members_[2].net_.history) == OPTIONS["max_epochs"]
+
+
+def tanh_mlp(n_outputs=1):
+    return MLP(n_features=3, hidden=(5,), n_outputs=n_outputs, activation=nn.Tanh).double()
+
+
+RECIPES = {
+    "momentum": {"optimizer__momentum": 0.9, "optimizer__weight_decay": 0.01, "lr": 0.02},
+    "AdamW": {"optimizer": torch.optim.AdamW, "optimizer__weight_decay": 0.1, "lr": 0.02},
+    "steps": {"optimizer__momentum": 0.5, "callbacks": [LRScheduler(StepLR, step_size=2, gamma=0.3)]},
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_members_are_those_that_skorch_trains(kind, recipe):
+    """Trained at once or in turn: the scores of the method on the network that ``net.fit`` makes of a member's seed."""
+    X, y, X_query = classification()
+    X, X_query, options = X.astype(np.float64), X_query.astype(np.float64), {**OPTIONS, **RECIPES[recipe]}
+    if kind == "regression":
+        net, y = NeuralNetRegressor(tanh_mlp, **options), X[:, :1]
+    else:
+        net = NeuralNetClassifier(tanh_mlp, module__n_outputs=3, criterion=nn.CrossEntropyLoss, **options)
+    method = SourceAttribution(n_segments=2)
+    ensemble = AttributionEnsemble(clone(method).set_params(net=net), n_members=2, random_state=5).fit(X, y)
+    seeds = draw_seeds(5, 2)
+    given = (X_query, None if kind == "regression" else np.zeros(30, dtype=int))
+    for seed, member in zip(seeds, ensemble.members_, strict=True):
+        own, _, _ = train_clone(net, X, y, seed=int(seed), recorder=TrajectoryRecorder())
+        expected = clone(method).set_params(random_state=int(seed)).fit(own, X, y).transform(*given)
+        found = member.transform(*given)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("frozen", [True, False])

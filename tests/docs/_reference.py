@@ -51,6 +51,8 @@ FOR_OTHER_ROOMS = {
     "sklearn_source.metrics.mislabelled_mask",
     "sklearn_source.model_selection.queries_of",
     "sklearn_source.model_selection.scores_for",
+    "sklearn_source.retraining.kept_fit",
+    "sklearn_source.retraining.train_networks",
 }
 
 

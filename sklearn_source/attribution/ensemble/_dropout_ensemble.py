@@ -11,7 +11,9 @@ import numpy as np
 from ...base import BaseAttribution
 from ...network import net_with_changed_module
 from ...utils._compat import Interval
+from ...utils._progress import progress
 from ...utils._random import draw_seed
+from .._trak import TRAK
 from ._ensemble_base import BaseEnsemble
 from ._fixed_mask import put_mask
 from ._mask_places import find_places
@@ -42,6 +44,9 @@ class DropoutEnsemble(BaseEnsemble):
         Names of layers after which units are left out; the network's own dropout is then off elsewhere. None: where the
         network has dropout; in a network without, after its hidden activations, and where these are no modules, after
         its hidden linear layers and convolutions.
+    forward_only : bool, default=False
+        For :class:`~sklearn_source.TRAK` alone: gradients, projections and the kernel are those of the whole network,
+        kept once; only the residuals Q are a mean over sub-networks, by forward passes ([1]_, section 3.1).
     random_state : int, RandomState instance or None, default=None
         Seeds the masks, and sampled Fisher draws of members. The first masks are the same whatever ``n_masks`` is.
     n_jobs : int, optional
@@ -52,7 +57,9 @@ class DropoutEnsemble(BaseEnsemble):
     Attributes
     ----------
     members_ : list of BaseAttribution
-        The fitted members.
+        The fitted members; a single one with ``forward_only``.
+    residuals_ : ndarray of shape (n_masks, n_train)
+        With ``forward_only``: of every sub-network.
     n_train_ : int
         Number of training rows, the columns of :meth:`transform`.
 
@@ -76,6 +83,7 @@ class DropoutEnsemble(BaseEnsemble):
         **BaseEnsemble._parameter_constraints,
         "n_masks": [Interval(Integral, 1, None, closed="left")],
         "p": [None, Interval(Real, 0, 1, closed="left")],
+        "forward_only": ["boolean"],
     }
 
     def __init__(
@@ -85,6 +93,7 @@ class DropoutEnsemble(BaseEnsemble):
         p: float | None = None,
         *,
         layers: str | Sequence[str] | None = None,
+        forward_only: bool = False,
         random_state: int | np.random.RandomState | None = None,
         n_jobs: int | None = None,
         verbose: int = 0,
@@ -93,20 +102,45 @@ class DropoutEnsemble(BaseEnsemble):
         self.n_masks = n_masks
         self.p = p
         self.layers = layers
+        self.forward_only = forward_only
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
 
     def _fit_members(self, X, y, net, as_is, stage):
+        if self.forward_only and not isinstance(self._prototype(), TRAK):
+            raise ValueError(
+                f"expected estimator=TRAK(), which forward_only=True is for, got {type(self._prototype()).__name__}(), "
+                "which needs the gradients of every sub-network: use forward_only=False"
+            )
         net, X, y = self._trained(X, y, net, as_is)
         seed, examined = draw_seed(self.random_state), Examined().fit(X, y, net=net, stage=stage)
         places = find_places(examined.network, examined.some_rows(), self.layers)
         for place in places:
             own = place.p if self.layers is None else None
             place.p = self.p if self.p is not None else own or _P_WITHOUT_DROPOUT
+        self.__dict__.pop("residuals_", None)
+        if self.forward_only:
+            member = prepared(self.estimator, seed).fit(X, y, net=net, stage=stage)
+            masked = progress(range(self.n_masks), verbose=self.verbose, desc="masks")
+            self.residuals_ = np.stack([member.residuals_of(_masked(net, places, seed, n)) for n in masked])
+            return [member.with_residuals(self.residuals_.mean(axis=0))], net
         make = _Masked(self.estimator, net, X, y, stage, seed, places=places)
         members = fit_members(make, self.n_masks, n_jobs=self.n_jobs, verbose=self.verbose)
         return members, net
+
+    @property
+    def _n_opinions(self):
+        return len(self.residuals_) if self.forward_only else super()._n_opinions
+
+    def _moments(self, queries, n_queries):
+        if not self.forward_only:
+            return super()._moments(queries, n_queries)
+        # A sub-network's scores are the same first factor times its own residuals.
+        factor = self.members_[0].with_residuals(np.ones(self.n_train_)).transform(*queries).astype(np.float64)
+        residuals = self.residuals_.astype(np.float64)
+        spread = residuals.std(axis=0, ddof=1) / len(residuals) ** 0.5
+        return factor * residuals.mean(axis=0), np.abs(factor) * spread
 
 
 class _Masked(MemberMaker):
@@ -115,8 +149,13 @@ class _Masked(MemberMaker):
         self.places = places
 
     def __call__(self, number):
-        net = net_with_changed_module(self.net, partial(_put_masks, self.places, (self.seed, number)))
+        net = _masked(self.net, self.places, self.seed, number)
         return prepared(self.estimator, self.seed).fit(self.X, self.y, net=net, stage=self.stage)
+
+
+def _masked(net, places, seed, number):
+    """The sub-network of a member, as a net."""
+    return net_with_changed_module(net, partial(_put_masks, places, (seed, number)))
 
 
 def _put_masks(places, key, module):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
+from os import PathLike
 from typing import Literal
 
 import numpy as np
-from joblib import Parallel, delayed
-from sklearn.base import clone
 from skorch import NeuralNet
 
 from ...base import BaseAttribution, unwrap
-from ...network import PortableNet, train_clone
+from ...retraining import train_networks
 from ...trajectory import TrajectoryRecorder
+from ...utils._argument_checks import require_reproducible
 from ...utils._compat import Interval, StrOptions
 from ...utils._digest import tensor_digest
 from ...utils._progress import progress
@@ -48,8 +48,12 @@ class AttributionEnsemble(BaseEnsemble):
         Trained networks to be the members, beside the one given, where there is one; nothing is trained then.
     random_state : int, RandomState instance or None, default=None
         Seeds the trainings, a seed for each member whatever their number. None: fresh entropy.
+    cache : path-like, optional
+        A folder where trained members are kept: a ``fit`` that was killed goes on at the member it was in, and one with
+        more members trains only those. Known by the net, the rows, the seed and the method's recorder; may be shared by
+        several ensembles. Needs an integer ``random_state``.
     n_jobs : int, optional
-        Networks trained at a time, as of :class:`joblib.Parallel`.
+        Processes among which trainings are shared out, as of :class:`joblib.Parallel`.
     verbose : int, default=0
         Show progress.
 
@@ -77,7 +81,8 @@ class AttributionEnsemble(BaseEnsemble):
     ``tau = (1/K) sum_k tau_k`` with everything of a member taken on its own network: its trajectory, curvature, and
     gradients of queries and rows ([1]_). The class that a classifier's log-odds are of, where queries come without
     targets, is the one predicted by the network given. Cost: K - 1 trainings for
-    ``"independent"``, then K times the method's; a chunk of the scores of one member, and their sum, are held.
+    ``"independent"`` (many at once for small plain nets, as :func:`~sklearn_source.retraining.retrain_on_subsets` does
+    it), then K times the method's; a chunk of the scores of one member, and their sum, are held.
 
     References
     ----------
@@ -89,6 +94,7 @@ class AttributionEnsemble(BaseEnsemble):
         "members": [StrOptions({"independent", "snapshots"})],
         "n_members": [None, Interval(Integral, 1, None, closed="left")],
         "nets": [None, list, tuple],
+        "cache": [None, str, PathLike],
         "n_jobs": [None, Integral],
     }
 
@@ -100,6 +106,7 @@ class AttributionEnsemble(BaseEnsemble):
         n_members: int | None = None,
         nets: Sequence[NeuralNet] | None = None,
         random_state: int | np.random.RandomState | None = None,
+        cache: str | PathLike[str] | None = None,
         n_jobs: int | None = None,
         verbose: int = 0,
     ):
@@ -108,6 +115,7 @@ class AttributionEnsemble(BaseEnsemble):
         self.n_members = n_members
         self.nets = nets
         self.random_state = random_state
+        self.cache = cache
         self.n_jobs = n_jobs
         self.verbose = verbose
 
@@ -144,6 +152,7 @@ class AttributionEnsemble(BaseEnsemble):
         return networks, draw_seeds(self.random_state, len(networks)), X, y
 
     def _independent(self, X, y, net, as_is):
+        require_reproducible(self.cache, self.random_state)
         n_wanted = self.n_members or _N_NETWORKS
         seeds = draw_seeds(self.random_state, n_wanted)
         net, frozen = unwrap(net)
@@ -152,13 +161,15 @@ class AttributionEnsemble(BaseEnsemble):
             networks.append(self._trained(X, y, net, True)[0])
             if n_wanted > 1:
                 _require_one_fit(net)
-        trained = Parallel(n_jobs=self.n_jobs)(
-            delayed(_train)(PortableNet(net), X, y, int(seed), self._recorder())
-            for seed in progress(list(seeds[len(networks) :]), verbose=self.verbose, desc="trainings")
-        )
+        if len(networks) == n_wanted:
+            return networks, seeds, X, y
+        trained, X_read, y_read = train_networks(
+            net, X, y, seeds[len(networks) :],
+            recorder=self._recorder(), cache=self.cache, n_jobs=self.n_jobs, verbose=self.verbose,
+        )  # fmt: skip
         if not networks:
-            X, y = trained[0][1:]
-        return [*networks, *(own for own, _, _ in trained)], seeds, X, y
+            X, y = X_read, y_read
+        return [*networks, *trained], seeds, X, y
 
 
 def _require_one_fit(net):
@@ -170,9 +181,3 @@ def _require_one_fit(net):
             f"{net.max_epochs}, for which fresh members would be trained. Train further networks in the same stages "
             "and pass them as nets=, or use members='snapshots'"
         )
-
-
-def _train(net, X, y, seed, recorder):
-    """A trained clone, and the rows as it read them."""
-    recorder = None if recorder is None else clone(recorder)  # one watches one training
-    return train_clone(net.net if isinstance(net, PortableNet) else net, X, y, seed=seed, recorder=recorder)

@@ -126,7 +126,11 @@ class BaseEnsemble(BaseAttribution):
         ValueError
             If there is a single member.
         """
-        return self._mean_and_error(X, y)[1].astype(np.float32)
+        n_query, chunks = self._means_and_errors(X, y)
+        errors = np.empty((n_query, self.n_train_), dtype=np.float32)
+        for rows, _, error in chunks:
+            errors[rows] = error
+        return errors
 
     def stable_influences(self, X: Any, y: Any = None, *, alpha: float = 0.05) -> Bunch:
         """Which influences have a sign that is more than the chance of single trainings.
@@ -158,12 +162,17 @@ class BaseEnsemble(BaseAttribution):
         .. [1] Benjamini, Hochberg (1995), "Controlling the False Discovery Rate", JRSS B 57.
         """
         check_confidence(alpha, "alpha")
-        scores, errors = self._mean_and_error(X, y)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t = np.where(scores == 0, 0.0, np.abs(scores) / errors)
-        p_values = 2.0 * stats.t.sf(t, len(self.members_) - 1)
-        stable = _discoveries(p_values, alpha)
-        return Bunch(stable=stable, p_values=p_values, scores=scores, errors=errors)
+        n_query, chunks = self._means_and_errors(X, y)
+        shape = n_query, self.n_train_
+        found = Bunch(stable=np.empty(shape, dtype=bool), p_values=np.empty(shape))
+        found.scores, found.errors = np.empty(shape), np.empty(shape)
+        for rows, mean, error in chunks:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                t = np.where(mean == 0, 0.0, np.abs(mean) / error)
+            found.scores[rows], found.errors[rows] = mean, error
+            found.p_values[rows] = 2.0 * stats.t.sf(t, self._n_opinions - 1)
+            found.stable[rows] = _discoveries(found.p_values[rows], alpha)
+        return found
 
     @available_if(_members_predict)
     def predict_reweighting(self, X: Any, y: Any = None, **options: Any) -> NDArray[np.float64]:
@@ -207,17 +216,31 @@ class BaseEnsemble(BaseAttribution):
         check_is_fitted(self)
         return np.mean([member.predict_relabeling(X, y, **options) for member in self.members_], axis=0)
 
-    def _mean_and_error(self, X, y):
+    @property
+    def _n_opinions(self):
+        """How many networks are averaged over."""
+        return len(self.members_)
+
+    def _means_and_errors(self, X, y):
+        """Number of queries, and (slice of queries, mean over members, its standard error) of one chunk after another.
+
+        Of a chunk, one member's scores and the running sums are in memory.
+        """
         check_is_fitted(self)
-        n = len(self.members_)
-        if n < 2:
+        if self._n_opinions < 2:
             raise ValueError("expected two members or more to tell how much they differ, got one: raise n_members")
-        mean = total = 0.0  # Welford's: differences of large sums would lose the small
+        n_query, chunks = self._query_batches(X, y)
+        return n_query, ((rows, *self._moments(queries, rows.stop - rows.start)) for rows, queries in chunks)
+
+    def _moments(self, queries, n_queries):
+        n = len(self.members_)
+        # Welford's: differences of large sums would lose the small.
+        mean, total = np.zeros((n_queries, self.n_train_)), np.zeros((n_queries, self.n_train_))
         for k, member in enumerate(self.members_, start=1):
-            scores = np.asarray(member.transform(X, y), dtype=np.float64)
+            scores = np.asarray(member.transform(*queries), dtype=np.float64)
             step = scores - mean
-            mean = mean + step / k
-            total = total + step * (scores - mean)
+            mean += step / k
+            total += step * (scores - mean)
         return mean, np.sqrt(total / (n - 1) / n)
 
     def _query_batches(self, X, y):

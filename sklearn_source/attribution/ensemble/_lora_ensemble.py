@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from numbers import Integral, Real
+from os import PathLike
 
 import numpy as np
 import torch
 
 from ...base import BaseAttribution
-from ...network import Network, train_module
-from ...trajectory import Trajectory, TrajectoryRecorder
+from ...network import train_module
+from ...retraining import kept_fit
+from ...trajectory import Trajectory, TrajectoryRecorder, recorder_in
+from ...utils._argument_checks import require_reproducible
 from ...utils._compat import Interval
 from ...utils._random import draw_seed
 from ._adapters import freeze, with_adapters
@@ -51,6 +54,9 @@ class LoRAEnsemble(BaseEnsemble):
     random_state : int, RandomState instance or None, default=None
         Seeds the adapters and their training, and sampled Fisher draws of members. The first members are the same
         whatever ``n_members`` is.
+    cache : path-like, optional
+        A folder where trained adapters are kept: a ``fit`` that was killed goes on at the member it was in, and one
+        with more members trains only those. Needs an integer ``random_state``.
     n_jobs : int, optional
         Members trained and fitted at once, by joblib.
     verbose : int, default=0
@@ -98,6 +104,7 @@ class LoRAEnsemble(BaseEnsemble):
         "alpha": [None, Interval(Real, 0, None, closed="neither")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "lr": [None, Interval(Real, 0, None, closed="neither")],
+        "cache": [None, str, PathLike],
     }
 
     def __init__(
@@ -112,6 +119,7 @@ class LoRAEnsemble(BaseEnsemble):
         optimizer: type[torch.optim.Optimizer] | None = None,
         layers: str | Sequence[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
+        cache: str | PathLike[str] | None = None,
         n_jobs: int | None = None,
         verbose: int = 0,
     ):
@@ -124,49 +132,49 @@ class LoRAEnsemble(BaseEnsemble):
         self.optimizer = optimizer
         self.layers = layers
         self.random_state = random_state
+        self.cache = cache
         self.n_jobs = n_jobs
         self.verbose = verbose
 
     def _fit_members(self, X, y, net, as_is, stage):
+        require_reproducible(self.cache, self.random_state)
         net, X, y = self._trained(X, y, net, as_is)
         if stage is not None:
             raise ValueError("stage= has no meaning here: adapters are trained in one stage of their own")
-        network, base = Examined().fit(X, y, net=net).network, Network.from_net(net).module
+        base = Examined().fit(X, y, net=net).network.module
+        weights = [value.detach() for value in base.parameters()]
         freeze(base, self.layers)
         training = {"n_steps": self.n_steps, "lr": self.lr, "optimizer": self.optimizer}
         scale = 1.0 if self.alpha is None else self.alpha / self.rank
         make = _Trained(
             self.estimator, net, X, y, None, draw_seed(self.random_state),
-            module=partial(with_adapters, base, self.rank, scale), training=training,
+            module=partial(with_adapters, base, self.rank, scale), training=training, cache=self.cache,
         )  # fmt: skip
         members, sizes = zip(*fit_members(make, self.n_members, n_jobs=self.n_jobs, verbose=self.verbose))
-        weights = network.parameters()
         self.n_parameters_, self.n_bytes_ = sizes[0]
-        self.n_base_parameters_ = sum(value.numel() for value in weights.values())
-        self.n_base_bytes_ = sum(value.nbytes for value in weights.values())
+        self.n_base_parameters_ = sum(value.numel() for value in weights)
+        self.n_base_bytes_ = sum(value.nbytes for value in weights)
         return list(members), net
 
 
 class _Trained(MemberMaker):
-    def __init__(self, *given, module, training):
+    def __init__(self, *given, module, training, cache):
         super().__init__(*given)
-        self.module, self.training = module, training
+        self.module, self.training, self.cache = module, training, cache
 
     def __call__(self, number):
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0] >> 1)
-        recorder = TrajectoryRecorder(n_checkpoints=_n_checkpoints(self.net))
-        net, X, y = train_module(self.net, self.module, self.X, self.y, seed=seed, recorder=recorder, **self.training)
+        # As many checkpoints as of the network's own training.
+        recorder = TrajectoryRecorder((recorder_in(self.net) or TrajectoryRecorder()).n_checkpoints)
+        net, X, y = train_module(
+            self.net, self.module, self.X, self.y, seed=seed, recorder=recorder, **self.training,
+            fit=None if self.cache is None else partial(kept_fit, self.cache, seed),
+        )  # fmt: skip
         member = prepared(self.estimator, self.seed)
         if "trajectory" in member.get_params(deep=False):
             member.set_params(trajectory=None)  # that of the network is none of the adapters'
         n_parameters = sum(value.numel() for value in net.module_.parameters())
         return member.fit(X, y, net=net), (n_parameters, _bytes_of(Trajectory.from_net(net)))
-
-
-def _n_checkpoints(net):
-    """As many as were recorded of the network's own training."""
-    recorders = [callback for _, callback in net.callbacks_ if isinstance(callback, TrajectoryRecorder)]
-    return recorders[0].n_checkpoints if recorders else TrajectoryRecorder().n_checkpoints
 
 
 def _bytes_of(trajectory):

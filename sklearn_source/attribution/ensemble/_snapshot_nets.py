@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from ...network import net_with_changed_module
+from ...network import net_with_changed_module, replace_tensors
 from ...trajectory import Trajectory, snapshots
 
 
@@ -34,10 +34,7 @@ def _load(checkpoint, module):
     values, own = {**checkpoint.parameters, **checkpoint.buffers}, {}
     for name, p in module.named_parameters():
         value = values.get(name, p).detach().to(p.device, copy=True)
-        own[id(p)] = nn.Parameter(value, requires_grad=p.requires_grad)
+        own[name] = nn.Parameter(value, requires_grad=p.requires_grad)
     for name, buffer in module.named_buffers():
-        own[id(buffer)] = values.get(name, buffer).to(buffer.device, copy=True)
-    for part in list(module.modules()):
-        shared = {"recurse": False, "remove_duplicate": False}  # one tensor may have two names
-        for name, value in [*part.named_parameters(**shared), *part.named_buffers(**shared)]:
-            setattr(part, name, own[id(value)])
+        own[name] = values.get(name, buffer).to(buffer.device, copy=True)
+    replace_tensors(module, own)
