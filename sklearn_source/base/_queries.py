@@ -99,10 +99,15 @@ class Queries:
         return [torch.cat(blocks) if len(blocks) > 1 else blocks[0] for blocks in zip(*parts)]
 
     def _starts(self):
-        return range(0, len(self), self._gradients.batch_size)
+        return range(0, len(self), self._batch_size)
 
     def _batch(self, start):
-        return self._rows.batch(self._index[start : start + self._gradients.batch_size])
+        return self._rows.batch(self._index[start : start + self._batch_size])
+
+    @property
+    def _batch_size(self):
+        """Queries taken at once: fewer where they are more examples than a training row is."""
+        return self._gradients.rows_of_draws(self._rows.draws)
 
     def _fix_targets(self):
         """Keep the targets that the measurement has at the trained weights, a batch's under its first position."""

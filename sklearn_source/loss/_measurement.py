@@ -41,7 +41,9 @@ def resolve_measurement(measurement, network, output=None):
         return measurement
     if isinstance(measurement, str) and measurement == "auto":
         measurement = "log_odds" if network.is_classification else "prediction"
-        if network.row_loss.batch_loss.takes_no_targets and output is None and measurement == "prediction":
+        batch_loss = network.row_loss.batch_loss
+        of_loss = batch_loss.takes_no_targets or batch_loss.draws_examples
+        if of_loss and output is None and measurement == "prediction":
             measurement = "neg_loss"
     cls = _MEASUREMENTS.get(measurement) if isinstance(measurement, str) else None
     if cls is None and not callable(measurement):
@@ -69,10 +71,13 @@ class Measurement:
         Whether it cannot be had without the query's targets.
     output : tuple of int or None
         Which element of a row's output is read, where one was given.
+    draws : callable or None
+        Where the loss draws: from the net to the draws that the measurement is of. None: those of the net.
     """
 
     needs_y = False
     output = None
+    draws = None
 
     def __init__(self, network):
         self._network = network
@@ -207,6 +212,7 @@ class CustomMeasurement(Measurement):
         self._function = function
         self.name = getattr(function, "__name__", type(function).__name__)
         self.needs_y = bool(getattr(function, "needs_y", False))
+        self.draws = getattr(function, "draws", None)
 
     def __call__(self, output, target=None, x=None):
         value = self._function(self._network.first(output), target)

@@ -1,0 +1,67 @@
+"""Rows as the examples that some draws make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+
+from ..rows import Rows
+from ._draw import Draw
+from ._stochastic_loss import examples_of
+
+
+class DrawnRows(Rows):
+    """Every row as one example per draw: tensors (B, n_draws, ...).
+
+    Parameters
+    ----------
+    rows : Rows
+        As they were given.
+    example : callable
+        The net's: from ``(X, y, random)`` to the inputs and targets of an example per row.
+    draws : sequence of Draw
+        The same for all rows; what they draw differs by their contents.
+
+    Attributes
+    ----------
+    given : Rows
+    draws : tuple of Draw
+    """
+
+    def __init__(self, rows: Rows, example: Callable[..., Any], draws: Sequence[Draw]):
+        super().__init__(len(rows), device=rows._device, dtype=rows._dtype, integer_targets=rows._integers)
+        self._rows, self._example, self._draws = rows.given, example, tuple(draws)
+        self.draws = self._draws
+        if not draws:
+            raise ValueError("expected at least one draw, got none")
+        self.n_features = rows.n_features
+        self.has_y = self.batch(slice(0, 1))[1] is not None
+
+    @property
+    def given(self) -> Rows:
+        return self._rows
+
+    def with_draws(self, draws: Sequence[Draw] | None) -> Rows:
+        if draws is None or tuple(draws) == self.draws:
+            return self
+        return DrawnRows(self._rows, self._example, draws)
+
+    def batch(self, indices: slice | ArrayLike) -> tuple[Any, Any]:
+        x, y = self._rows.batch(indices)
+        parts = [examples_of(self._example, x, y, draw, self._dtype, self._device) for draw in self._draws]
+        return _stack([x for x, _ in parts]), _stack([y for _, y in parts])
+
+
+def _stack(trees):
+    """Trees of tensors (B, ...) side by side: (B, n, ...)."""
+    first = trees[0]
+    if isinstance(first, torch.Tensor):
+        return torch.stack(trees, dim=1)
+    if isinstance(first, Mapping):
+        return {key: _stack([tree[key] for tree in trees]) for key in first}
+    if isinstance(first, (list, tuple)):
+        return [_stack(list(parts)) for parts in zip(*trees)]
+    return first
