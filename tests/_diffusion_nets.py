@@ -25,8 +25,8 @@ class Denoiser(nn.Module):
         return self.two(torch.tanh(self.one(torch.cat(told, dim=1))))
 
 
-def rows(n=12, n_features=4, seed=0):
-    return np.random.default_rng(seed).normal(size=(n, n_features)).astype(np.float32)
+def rows(n=12, n_features=4, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).normal(size=(n, n_features)).astype(dtype)
 
 
 def small_net(X=None, y=None, seed=0, recorder=None, **options):

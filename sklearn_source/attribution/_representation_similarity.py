@@ -90,7 +90,7 @@ class RepresentationSimilarity(FeatureAttribution):
 
     def _training_draws(self):
         """Those of the queries: activations compare draw by draw."""
-        return self._network.measured_draws()
+        return self._measured_draws(None)
 
     def _begin_features(self):
         modules = dict(self._network.module.named_modules())

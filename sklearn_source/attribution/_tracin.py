@@ -134,11 +134,15 @@ class TracIn(GradientAttribution):
                 factors = [f * P for f, P in zip(factors, self._gradients.matrices(here.preconditioner))]
             self._checkpoint_terms.append(
                 (
-                    self._gradients.state(checkpoint),
+                    self._state(checkpoint),
                     factors,
                     self._credit_of(index, self._row_weights(position, *around)),
                 )
             )
+
+    def _state(self, checkpoint):
+        """Where the gradients of a checkpoint are taken."""
+        return self._gradients.state(checkpoint)
 
     def _bytes_per_query(self):
         return sum(met_bytes(self._gradients.probe, factors) for _, factors, _ in self._checkpoint_terms)

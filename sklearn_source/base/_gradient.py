@@ -170,7 +170,7 @@ class GradientAttribution(NetworkAttribution):
 
     def _self_batches(self):
         measure = resolve_measurement("neg_loss", self._network)
-        queries = self._rows.with_draws(self._network.measured_draws(measure))
+        queries = self._rows.with_draws(self._measured_draws(measure))
         size = max(1, min(self._gradients.batch_size, self._queries_at_once()))
         for start in progress(range(0, self.n_train_, size), verbose=self.verbose, desc="self-influence"):
             columns = slice(start, min(start + size, self.n_train_))

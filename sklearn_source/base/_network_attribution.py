@@ -254,6 +254,10 @@ class NetworkAttribution(BaseAttribution):
             )
         return None
 
+    def _measured_draws(self, measure):
+        """The draws that a query is measured over, where the loss draws; else None."""
+        return self._network.measured_draws(measure)
+
     def _draw_seed(self):
         """One seed per fit."""
         return draw_seed(self.random_state)
@@ -266,7 +270,7 @@ class NetworkAttribution(BaseAttribution):
         """Validated queries, parted by what fits in memory: how many, and (their places, rows, their indices)."""
         X, y = read(self, self.net_, X, y, reset=False)
         X, y = cast_like_training(X, y, self._form, self._y_shape)
-        rows = self._network.prepare_queries(X, y, self._measure)
+        rows = self._network.prepare_queries(X, y, self._measured_draws(self._measure))
         if self._measure.needs_y and not rows.has_y:
             raise ValueError(
                 f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..gradients.algebra import to_meet
 from ..loss import Measurement
 from ..rows import Rows
+from ..stochastic import Draw
 from ._row_gradients import RowGradients, State
 
 
@@ -40,6 +41,25 @@ class Queries:
 
     def __len__(self):
         return len(self._index)
+
+    @property
+    def draws(self) -> Sequence[Draw] | None:
+        """Where the loss draws: what a query is measured over."""
+        return self._rows.draws
+
+    def with_draws(self, draws: Sequence[Draw] | None) -> Queries:
+        """The same queries, measured over other draws.
+
+        Parameters
+        ----------
+        draws : sequence of Draw or None
+            None: these.
+
+        Returns
+        -------
+        queries : Queries
+        """
+        return Queries(self._gradients, self._rows.with_draws(draws), self._index, self._measure, self.n_met)
 
     def gradients(self, state: State) -> list[list[Any]]:
         """Gradients of what is measured at the trained weights (the class predicted there), taken at other ones.

@@ -201,12 +201,9 @@ class Network:
         self._load_outside(outside)
         return self._private_net.net.training_draw(outside["epochs"])
 
-    def prepare_queries(self, X, y=None, measure=None):
-        """:meth:`prepare` for queries, which are read as ``net.predict`` reads them: by the validation's iterator.
-
-        Where the loss draws they are the examples that ``measure`` is a mean over.
-        """
-        return self._prepare(X, y, "iterator_valid", self.measured_draws(measure))
+    def prepare_queries(self, X, y=None, draws=None):
+        """:meth:`prepare` for queries, which are read as ``net.predict`` reads them: by the validation's iterator."""
+        return self._prepare(X, y, "iterator_valid", draws)
 
     def prepare(self, X, y=None, draws=None):
         """Validated access to rows, as the net's training reads them.

@@ -137,7 +137,8 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
     x, y = train_rows.given.batch(slice(0, 4))
     form = row_form(x)
     shape = tuple(y.shape[1:]) if isinstance(y, torch.Tensor) else None
-    rows = fresh.prepare_queries(*cast_like_training(*as_arrays(start, X_query, y_query), form, shape), measure)
+    X_query, y_query = cast_like_training(*as_arrays(start, X_query, y_query), form, shape)
+    rows = fresh.prepare_queries(X_query, y_query, fresh.measured_draws(measure))
     first = slice(0, 1)
     validate_query_rows(fresh, rows.given.batch(first)[0], form, rows.batch(first)[0])
 
