@@ -39,6 +39,8 @@ class DiffusionTracIn(TracIn):
     measurement : {"auto", "log_odds", "prediction", "neg_loss"}, DenoisingLoss or callable, default="auto"
         What is attributed; its unit is the unit of the scores. ``"auto"``: minus the loss on the grid. A
         :class:`~sklearn_source.diffusion.DenoisingLoss` brings its own grid.
+    output : int or tuple of int, optional
+        Which output ``"prediction"`` means, where there are several; a tuple where a row's outputs have several axes.
     layers : str or list of str, optional
         Names of layers or parameters to attribute to; None: every trainable parameter.
     trajectory : Trajectory or path, optional
@@ -82,7 +84,7 @@ class DiffusionTracIn(TracIn):
     """
 
     _parameter_constraints = {
-        **{name: kinds for name, kinds in TracIn._parameter_constraints.items() if name not in ("output", "n_draws")},
+        **{name: kinds for name, kinds in TracIn._parameter_constraints.items() if name != "n_draws"},
         "rows": [StrOptions({"drawn", "grid"})],
         "n_timesteps": [None, Interval(Integral, 1, None, closed="left")],
         "n_noise": [None, Interval(Integral, 1, None, closed="left")],
@@ -97,6 +99,7 @@ class DiffusionTracIn(TracIn):
         n_noise: int | None = None,
         quadrature: Literal["trapezoid", "right"] = "trapezoid",
         measurement: str | Callable[..., torch.Tensor] = "auto",
+        output: int | tuple[int, ...] | None = None,
         layers: str | Sequence[str] | None = None,
         trajectory: Trajectory | str | PathLike[str] | None = None,
         batch_size: int | None = None,
@@ -109,6 +112,7 @@ class DiffusionTracIn(TracIn):
         self.n_noise = n_noise
         self.quadrature = quadrature
         self.measurement = measurement
+        self.output = output
         self.layers = layers
         self.trajectory = trajectory
         self.batch_size = batch_size
@@ -170,6 +174,8 @@ class DiffusionReTrac(DiffusionTracIn):
     measurement : {"auto", "log_odds", "prediction", "neg_loss"}, DenoisingLoss or callable, default="auto"
         What is attributed. ``"auto"``: minus the loss on the grid. A :class:`~sklearn_source.diffusion.DenoisingLoss`
         brings its own grid.
+    output : int or tuple of int, optional
+        Which output ``"prediction"`` means, where there are several; a tuple where a row's outputs have several axes.
     layers : str or list of str, optional
         Names of layers or parameters to attribute to; None: every trainable parameter.
     trajectory : Trajectory or path, optional
