@@ -140,7 +140,7 @@ class DiffusionNet(StochasticLossMixin, NeuralNet):
         drawn = random.integers(0, self.n_timesteps)
         timestep = drawn if random.given is None else torch.full_like(drawn, random.given)
         noise = random.normal(X.shape[1:])
-        share = torch.as_tensor(self._shares())[timestep.cpu()].reshape(-1, *[1] * (X.ndim - 1))
+        share = torch.from_numpy(self._shares()[timestep.cpu().numpy()]).reshape(-1, *[1] * (X.ndim - 1))
         image_scale, noise_scale = (s.to(X.device, X.dtype) for s in (share.sqrt(), (1 - share).sqrt()))
         inputs = {"sample": image_scale * X + noise_scale * noise, "timestep": timestep}
         if self.conditional:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 SCHEDULES = ("cosine", "linear")
 
 
+@functools.lru_cache
 def signal_shares(schedule, n_timesteps):
     """The share of variance that is the image's at each timestep, ``abar_t``: decreasing, (n_timesteps,) of float64."""
     if schedule not in SCHEDULES:
@@ -17,4 +20,6 @@ def signal_shares(schedule, n_timesteps):
         steps = np.arange(n_timesteps + 1) / n_timesteps
         shares = np.cos((steps + 0.008) / 1.008 * np.pi / 2) ** 2
         betas = 1 - shares[1:] / shares[:-1]
-    return np.cumprod(1 - np.minimum(betas, 0.999))
+    shares = np.cumprod(1 - np.minimum(betas, 0.999))
+    shares.setflags(write=False)
+    return shares

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from ..rows import Rows
-from ._draw import Draw
-from ._stochastic_loss import examples_of
+from ._draw import Draw, RowRandom
+from ._stochastic_loss import examples_of, row_keys
 
 
 class DrawnRows(Rows):
@@ -38,7 +38,7 @@ class DrawnRows(Rows):
         if not draws:
             raise ValueError("expected at least one draw, got none")
         self.n_features = rows.n_features
-        self.has_y = self.batch(slice(0, 1))[1] is not None
+        self.has_y = self._of_draws(slice(0, 1), self._draws[:1])[1] is not None
 
     @property
     def given(self) -> Rows:
@@ -50,8 +50,13 @@ class DrawnRows(Rows):
         return DrawnRows(self._rows, self._example, draws)
 
     def batch(self, indices: slice | ArrayLike) -> tuple[Any, Any]:
+        return self._of_draws(indices, self._draws)
+
+    def _of_draws(self, indices, draws):
         x, y = self._rows.batch(indices)
-        parts = [examples_of(self._example, x, y, draw, self._dtype, self._device) for draw in self._draws]
+        keys = row_keys(x)
+        randoms = [RowRandom(keys, draw, self._dtype, self._device) for draw in draws]
+        parts = [examples_of(self._example, x, y, random) for random in randoms]
         return _stack([x for x, _ in parts]), _stack([y for _, y in parts])
 
 

@@ -176,18 +176,23 @@ def batch_examples(net, batch, draw):
     Xi, yi = unpack_data(batch)
     Xi = map_tensors(lambda tensor: to_tensor(tensor, net.device), Xi)
     dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
-    return examples_of(net.example, Xi, to_tensor(yi, net.device), draw, dtype, net.device)
+    return examples_of(net.example, Xi, to_tensor(yi, net.device), RowRandom(row_keys(Xi), draw, dtype, net.device))
 
 
-def examples_of(example, x, y, draw, dtype, device):
-    """The examples that one draw makes of a batch of rows."""
+def row_keys(x):
+    """What the random numbers of the rows of a batch are keyed by: fingerprints of their contents."""
     keys = hash_batch(x)
     if keys is None:
         raise ValueError(
             "expected rows of numbers, by whose contents a loss that draws finds its random numbers, got rows that "
             "cannot be read as such"
         )
-    made = example(x, y, RowRandom(keys, draw, dtype, device))
+    return keys
+
+
+def examples_of(example, x, y, random):
+    """The examples that a draw makes of a batch of rows."""
+    made = example(x, y, random)
     if not isinstance(made, tuple) or len(made) != 2:
         raise ValueError(f"expected example to return inputs and targets, (X, y), got a {type(made).__name__}")
     return made
