@@ -184,23 +184,6 @@ class DiffusionNet(StochasticLossMixin, NeuralNet):
         output = super().infer(x, **fit_params)
         return getattr(output, "sample", output)  # diffusers wrap it
 
-    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """A training step's loss and gradients, at the timesteps that the rows draw in this epoch.
-
-        Parameters
-        ----------
-        batch : object
-            As the iterator gives it.
-        **fit_params : dict
-            For ``infer``.
-
-        Returns
-        -------
-        step : dict
-        """
-        self.sample_shape_ = tuple(batch[0].shape[1:])
-        return super().train_step_single(batch, **fit_params)
-
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """An optimizer step, and one of the averaged weights.
 
@@ -215,6 +198,7 @@ class DiffusionNet(StochasticLossMixin, NeuralNet):
         -------
         step : dict
         """
+        self.sample_shape_ = tuple(batch[0].shape[1:])
         step = super().train_step(batch, **fit_params)
         if self.ema_decay is not None:
             weights = {name: p.detach() for name, p in self.module_.named_parameters()}

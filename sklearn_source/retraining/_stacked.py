@@ -13,9 +13,11 @@ from skorch.history import History
 from torch.func import functional_call, vmap
 
 from ..network import TURN
+from ..stochastic import draws_examples, stacked_examples, step_examples
 from ..utils._compat_skorch import set_training
-from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
+from ..utils._compat_torch import tree_flatten, tree_unflatten
 from ..utils._random import seeded
+from ..utils._tree import map_tensors, take
 from ._clones import initialize, initialized
 from ._replay import replay
 from ._training_state import changed, training_state
@@ -75,7 +77,7 @@ class StackedTrainer:
             batches = _padded_batches(dealt, self.renormalize) if plan.keep_places else _equal_batches(dealt)
             for index, weights in batches:
                 steps.begin_batch()
-                batch = self._pick(self.x, index), self._pick(self.y, index)
+                batch = self._examples(self._pick(self.x, index), self._pick(self.y, index))
                 if weights is not None:
                     batch = *batch, weights.to(self.network.device, self.network.dtype)
                 for leaf, gradient in zip(trained, gradients(batch)):
@@ -88,11 +90,14 @@ class StackedTrainer:
     def _initial_stack(self, units):
         """Weights drawn as a skorch clone of each unit draws them, stacked."""
         states = []
-        few = tree_map(lambda leaf: leaf[:2], self.x)
+        few, targets = (map_tensors(lambda leaf: leaf[:2], tree) for tree in (self.x, self.y))
+        few, _ = step_examples(self.net, (few, targets)) if draws_examples(self.net) else (few, None)
+        self._draw_seeds = []
         for unit in units:
             with TURN, seeded(unit.seed, self.net.device):
                 initialize(self.net, few)
             states.append(_copied_state(self.net.module_))
+            self._draw_seeds.append(getattr(self.net, "draw_seed_", None))
         return _StackedParameters(self.net.module_, states)
 
     def _optimizer(self, named):
@@ -105,10 +110,20 @@ class StackedTrainer:
                 pass
         return self.net.optimizer(*args, **options)
 
+    def _examples(self, x, y):
+        """What the losses are of, the network as first axis: the rows, or what each network's draws make of its own."""
+        if not draws_examples(self.net):
+            return x, y
+        draws = []
+        for seed in self._draw_seeds:
+            self.net.draw_seed_ = seed
+            draws.append(self.net.training_draw(len(self.net.history)))
+        return stacked_examples(self.net, draws, x, y)
+
     def _pick(self, tree, index):
         """Rows of a tree of tensors, of as many axes as ``index`` has in front."""
         index = index.to(self.network.device)
-        return tree_map(lambda leaf: leaf[index], tree)
+        return take(tree, index)
 
 
 class _Gradients:
@@ -152,6 +167,8 @@ class _BatchLoss(torch.nn.Module):
         if weights is None:
             return self.net.get_loss(output, y, X=x, training=True)
         output = output[0] if isinstance(output, tuple) else output
+        if self.network.draws_examples:  # one of each row
+            output, y, x = (map_tensors(lambda leaf: leaf.unsqueeze(1), tree) for tree in (output, y, x))
         return (self.network.row_loss(output, y, x) * weights).sum()
 
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from ._draw import Draw, RowRandom, fresh_draws
 from ._drawn_rows import DrawnRows
-from ._stochastic_loss import StochasticLossMixin, draws_examples, join_draws, split_draws, step_examples
+from ._stochastic_loss import (
+    StochasticLossMixin,
+    draws_examples,
+    join_draws,
+    split_draws,
+    stacked_examples,
+    step_examples,
+)
 
 __all__ = [
     "Draw",
@@ -19,5 +26,6 @@ __all__ = [
     "fresh_draws",
     "join_draws",
     "split_draws",
+    "stacked_examples",
     "step_examples",
 ]

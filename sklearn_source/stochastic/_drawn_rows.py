@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from numpy.typing import ArrayLike
 
 from ..rows import Rows
+from ..utils._tree import stack_trees
 from ._draw import Draw, RowRandom
 from ._stochastic_loss import examples_of, row_keys
 
@@ -57,16 +57,4 @@ class DrawnRows(Rows):
         keys = row_keys(x)
         randoms = [RowRandom(keys, draw, self._dtype, self._device) for draw in draws]
         parts = [examples_of(self._example, x, y, random) for random in randoms]
-        return _stack([x for x, _ in parts]), _stack([y for _, y in parts])
-
-
-def _stack(trees):
-    """Trees of tensors (B, ...) side by side: (B, n, ...)."""
-    first = trees[0]
-    if isinstance(first, torch.Tensor):
-        return torch.stack(trees, dim=1)
-    if isinstance(first, Mapping):
-        return {key: _stack([tree[key] for tree in trees]) for key in first}
-    if isinstance(first, (list, tuple)):
-        return [_stack(list(parts)) for parts in zip(*trees)]
-    return first
+        return stack_trees([x for x, _ in parts], 1), stack_trees([y for _, y in parts], 1)

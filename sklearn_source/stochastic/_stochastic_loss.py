@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
@@ -173,10 +174,36 @@ def step_examples(net: Any, batch: Any) -> tuple[Any, Any]:
 
 def batch_examples(net, batch, draw):
     """The examples that one draw makes of a batch as the net's iterator gives it."""
-    Xi, yi = unpack_data(batch)
-    Xi = map_tensors(lambda tensor: to_tensor(tensor, net.device), Xi)
+    Xi, yi = (map_tensors(lambda tensor: to_tensor(tensor, net.device), tree) for tree in unpack_data(batch))
     dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
-    return examples_of(net.example, Xi, to_tensor(yi, net.device), RowRandom(row_keys(Xi), draw, dtype, net.device))
+    return examples_of(net.example, Xi, yi, RowRandom(row_keys(Xi), draw, dtype, net.device))
+
+
+def stacked_examples(net: Any, draws: list[Draw], x: Any, y: Any) -> tuple[Any, Any]:
+    """What the losses of a step of many networks are of, each with draws of its own.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Whose loss draws; the others are like it.
+    draws : list of Draw
+        Of each network, which leave all to chance.
+    x, y : tree of Tensor
+        (n_networks, B, ...).
+
+    Returns
+    -------
+    x, y : tree of Tensor
+        The same axes.
+    """
+    rows, targets = join_draws(x), join_draws(y)
+    keys = row_keys(rows)
+    each = len(keys) // len(draws)
+    seeds, numbers = (np.repeat([getattr(d, name) for d in draws], each) for name in ("seed", "number"))
+    dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
+    made = examples_of(net.example, rows, targets, RowRandom(keys, Draw(seeds, numbers), dtype, net.device))
+    inputs, targets = (map_tensors(lambda leaf: leaf.unflatten(0, (len(draws), each)), tree) for tree in made)
+    return inputs, targets
 
 
 def row_keys(x):

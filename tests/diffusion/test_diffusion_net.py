@@ -98,7 +98,7 @@ def test_validation_rows_are_measured_on_a_grid():
     X = rows(30)
     net = small_net(X, train_split=lambda dataset, y=None, **kwargs: _halves(dataset))
     network = Network.from_net(net)
-    held = network.prepare_queries(X[15:])
+    held = network.prepare_queries(X[15:], draws=network.measured_draws())
     network.calibrate(held)
     x, y = held.batch(slice(None))
     assert x["timestep"][0].tolist() == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]

@@ -44,7 +44,15 @@ FOR_OTHER_ROOMS = {
     ),
     *(
         f"sklearn_source.stochastic.{name}"
-        for name in ("DrawnRows", "draws_examples", "fresh_draws", "join_draws", "split_draws", "step_examples")
+        for name in (
+            "DrawnRows",
+            "draws_examples",
+            "fresh_draws",
+            "join_draws",
+            "split_draws",
+            "stacked_examples",
+            "step_examples",
+        )
     ),
     "sklearn_source.base.net_first",
     "sklearn_source.base.require_trained",
