@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Integral
 from os import PathLike
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -238,7 +238,7 @@ class DiffusionReTrac(DiffusionTracIn):
         return terms
 
 
-def _mean_direction(queries, state) -> list[torch.Tensor]:
+def _mean_direction(queries, state):
     """Gradients of queries divided by their norms, a mean over timesteps: one (n_query, groups, out, in) per block."""
     parts, total = _by_timestep(queries.draws), None
     for draws in parts:
@@ -250,11 +250,11 @@ def _mean_direction(queries, state) -> list[torch.Tensor]:
     return total
 
 
-def _by_timestep(draws) -> list[Any]:
+def _by_timestep(draws):
     """Draws apart by what they leave to no chance; [None] where nothing is drawn."""
     if draws is None:
         return [None]
-    parts: dict[Any, list] = {}
+    parts = {}
     for draw in draws:
         parts.setdefault(draw.given, []).append(draw)
     return [tuple(part) for part in parts.values()]
