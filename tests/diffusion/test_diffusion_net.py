@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklearn_source import Trajectory, TrajectoryRecorder
+from sklearn_source import GradientSimilarity, Trajectory, TrajectoryRecorder
 from sklearn_source.diffusion import DiffusionNet
 from sklearn_source.network import Network
 from tests._diffusion_nets import Denoiser, rows, small_net
@@ -207,3 +208,31 @@ def test_what_is_wrong_is_said():
         net.predict(X)
     with pytest.raises(ValueError, match="expected method to be one of"):
         net.sample(1, method="euler")
+
+
+def test_unets_of_diffusers_do():
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    X = np.random.default_rng(0).normal(size=(4, 1, 8, 8)).astype(np.float32)
+    options = {
+        "sample_size": 8, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "block_out_channels": (8, 8),
+        "norm_num_groups": 4, "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "UpBlock2D"),
+    }  # fmt: skip
+    net = small_net(X, module=diffusers.UNet2DModel, **{f"module__{name}": value for name, value in options.items()})
+    assert net.sample(2, random_state=0).shape == (2, 1, 8, 8)
+    assert GradientSimilarity().fit(net, X).transform(X).shape == (4, 4)
+
+
+class Wrapped(Denoiser):
+    """Returns as diffusers do: an object that holds the output."""
+
+    def forward(self, sample, timestep):
+        return SimpleNamespace(sample=super().forward(sample, timestep))
+
+
+def test_a_wrapped_output_is_the_output():
+    X = rows()
+    one, other = small_net(X), small_net(X, module=Wrapped)
+    np.testing.assert_array_equal(one.sample(2, random_state=0), other.sample(2, random_state=0))
+    scores = [GradientSimilarity(random_state=0).fit(net, X).transform(X[:2]) for net in (one, other)]
+    np.testing.assert_array_equal(*scores)
