@@ -153,7 +153,7 @@ class Measurement:
 
 
 class Prediction(Measurement):
-    """The output itself, or one element of it."""
+    """The output itself, or one element of it; of a loss that draws its mean over the draws."""
 
     name = "prediction"
 
@@ -167,10 +167,12 @@ class Prediction(Measurement):
         return y
 
     def __call__(self, output, target=None, x=None):
-        output = self._network.first(output)
+        output, draws = self._network.first(output), self._network.draws_examples
+        if draws:
+            output = output.mean(self._network.draws_axis)
         rows = output.shape[1:]
         if self.output is None:
-            if self._network.is_sequence:
+            if self._network.is_sequence and not draws:
                 raise ValueError(
                     f'"prediction" reads one number, but the outputs, of shape {tuple(rows)} per row, are classes at '
                     'several positions: use "log_odds", "neg_loss" or a callable f(output, target) -> (batch,)'

@@ -184,6 +184,12 @@ class Network:
         """Whether the loss draws: rows are examples, (B, n_draws, ...)."""
         return self.row_loss.batch_loss.draws_examples
 
+    @property
+    def draws_axis(self):
+        """Of the outputs: behind that of the rows, or where torch's losses want positions, behind the classes."""
+        batch_loss = self.row_loss.batch_loss
+        return -1 if batch_loss.is_torchs and batch_loss.takes_labels else 1
+
     def measured_draws(self, measure=None):
         """The draws that a measurement is a mean over: its own, or the net's; None where nothing is drawn.
 
@@ -275,10 +281,7 @@ class Network:
         """All that the module returns for a batch of rows: a tensor, or a tuple that starts with one."""
         if not self.draws_examples:
             return self.infer_batch(x)
-        batch_loss = self.row_loss.batch_loss
-        # Where torch's losses want positions: behind the classes.
-        axis = -1 if batch_loss.is_torchs and batch_loss.takes_labels else 1
-        return split_draws(self.infer_batch(join_draws(x)), x, axis)
+        return split_draws(self.infer_batch(join_draws(x)), x, self.draws_axis)
 
     def infer_batch(self, x):
         """The same for a batch as training has it, of the examples themselves where the loss draws."""

@@ -7,11 +7,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-from skorch import NeuralNet, NeuralNetClassifier
+from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import GradientSimilarity, InfluenceFunctions, TracIn, Trajectory, TrajectoryRecorder
 from sklearn_source.base import flat_gradients
+from sklearn_source.inspection._predictions import predict_rows
 from sklearn_source.network import Network
 from sklearn_source.stochastic import StochasticLossMixin
 from tests._methods import METHODS
@@ -128,6 +129,43 @@ def test_scores_do_not_depend_on_batches():
         for size in (None, 4)
     ]
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4, atol=1e-6)
+
+
+class Noisy(StochasticLossMixin, NeuralNetRegressor):
+    def example(self, X, y, random):
+        return X + 0.5 * random.normal(X.shape[1:]), y
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_a_prediction_is_a_mean_over_draws(kind):
+    if kind == "classification":
+        net, X, y = trained("augmented")
+    else:
+        X, y = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32), np.ones((9, 1), dtype=np.float32)
+        net = Noisy(nn.Linear, module__in_features=4, module__out_features=1, **SETTINGS).fit(X, y)
+    output = None if kind == "regression" else 2
+    est = GradientSimilarity(metric="dot", n_draws=5, measurement="prediction", output=output).fit(net, X, y)
+    network = Network.from_net(net)
+    with torch.no_grad():
+        examples = [take_first(network.prepare(X[:1], y[:1], draws=[d]).batch([0])[0]) for d in net.measured_draws()]
+        by_hand = torch.stack([net.module_(x)[0, output or 0] for x in examples]).mean()
+        rows = network.prepare(X[:1], y[:1], draws=net.measured_draws())
+        found = est._measure(network.forward(rows.batch([0])[0]))
+    torch.testing.assert_close(found[0], by_hand)
+    assert np.isfinite(est.transform(X)).all()
+
+
+def test_rows_are_shown_with_their_measured_loss():
+    net, X, y = trained("augmented")
+    network = Network.from_net(net)
+    rows = network.prepare(X, y, draws=net.measured_draws())
+    network.calibrate(rows)
+    x, targets = rows.batch(slice(None))
+    with torch.no_grad():
+        losses = network.row_loss(network.forward(x), targets, x)
+    shown = predict_rows(net, X, y)
+    np.testing.assert_allclose(shown.loss, losses, rtol=1e-5)
+    assert shown.target is None  # of every draw another
 
 
 def test_draws_of_a_loss_that_draws_nothing_are_refused():
