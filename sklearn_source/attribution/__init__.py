@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._diffusion import DiffusionReTrac, DiffusionTracIn
 from ._empirical import EmpiricalInfluence
 from ._gradient_similarity import GradientSimilarity
 from ._influence import InfluenceFunctions
@@ -16,6 +17,8 @@ from .ensemble import AttributionEnsemble, DropoutEnsemble, LoRAEnsemble
 __all__ = [
     "TRAK",
     "AttributionEnsemble",
+    "DiffusionReTrac",
+    "DiffusionTracIn",
     "DropoutEnsemble",
     "EmpiricalInfluence",
     "GradientSimilarity",

@@ -32,6 +32,9 @@ class GradientSimilarity(GradientAttribution):
         Which output ``"prediction"`` means, where there are several; a tuple where a row's outputs have several axes.
     layers : str or list of str, optional
         Names of layers or parameters to attribute to; None: every trainable parameter.
+    n_draws : int, optional
+        Where the loss draws (:class:`~.stochastic.StochasticLossMixin`): the draws that a training row's gradient is a
+        mean over; None: 16.
     batch_size : int, optional
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
     random_state : int, RandomState instance or None, default=None
@@ -74,6 +77,7 @@ class GradientSimilarity(GradientAttribution):
         measurement: str | Callable[..., torch.Tensor] = "auto",
         output: int | tuple[int, ...] | None = None,
         layers: str | Sequence[str] | None = None,
+        n_draws: int | None = None,
         batch_size: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -83,6 +87,7 @@ class GradientSimilarity(GradientAttribution):
         self.measurement = measurement
         self.output = output
         self.layers = layers
+        self.n_draws = n_draws
         self.batch_size = batch_size
         self.random_state = random_state
         self.verbose = verbose

@@ -43,6 +43,9 @@ class InfluenceFunctions(NewtonAttribution):
         Which output ``"prediction"`` means, where there are several; a tuple where a row's outputs have several axes.
     layers : str or list of str, optional
         Names of layers or parameters to attribute to; None: every trainable parameter.
+    n_draws : int, optional
+        Where the loss draws (:class:`~.stochastic.StochasticLossMixin`): the draws that a training row's gradient is a
+        mean over; None: 16.
     batch_size : int, optional
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
     random_state : int, RandomState instance or None, default=None
@@ -99,6 +102,7 @@ class InfluenceFunctions(NewtonAttribution):
         measurement: str | Callable[..., torch.Tensor] = "auto",
         output: int | tuple[int, ...] | None = None,
         layers: str | Sequence[str] | None = None,
+        n_draws: int | None = None,
         batch_size: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -109,6 +113,7 @@ class InfluenceFunctions(NewtonAttribution):
         self.measurement = measurement
         self.output = output
         self.layers = layers
+        self.n_draws = n_draws
         self.batch_size = batch_size
         self.random_state = random_state
         self.verbose = verbose

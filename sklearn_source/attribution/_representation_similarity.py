@@ -88,6 +88,10 @@ class RepresentationSimilarity(FeatureAttribution):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _training_draws(self):
+        """Those of the queries: activations compare draw by draw."""
+        return self._measured_draws(None)
+
     def _begin_features(self):
         modules = dict(self._network.module.named_modules())
         if self.layer is not None and self.layer not in modules:

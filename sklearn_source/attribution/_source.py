@@ -59,6 +59,9 @@ class SourceAttribution(CurvatureAttribution):
         Names of layers or parameters to attribute to; None: every trainable parameter.
     trajectory : Trajectory or path, optional
         Instead of the one that a :class:`~sklearn_source.TrajectoryRecorder` left in the net.
+    n_draws : int, optional
+        Where the loss draws (:class:`~.stochastic.StochasticLossMixin`): the draws that a training row's gradient is a
+        mean over; None: 16.
     batch_size : int, optional
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
     random_state : int, RandomState instance or None, default=None
@@ -160,6 +163,7 @@ class SourceAttribution(CurvatureAttribution):
         output: int | tuple[int, ...] | None = None,
         layers: str | Sequence[str] | None = None,
         trajectory: Trajectory | str | PathLike[str] | None = None,
+        n_draws: int | None = None,
         batch_size: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -174,6 +178,7 @@ class SourceAttribution(CurvatureAttribution):
         self.output = output
         self.layers = layers
         self.trajectory = trajectory
+        self.n_draws = n_draws
         self.batch_size = batch_size
         self.random_state = random_state
         self.verbose = verbose

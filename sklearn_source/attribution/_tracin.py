@@ -37,6 +37,9 @@ class TracIn(GradientAttribution):
         Names of layers or parameters to attribute to; None: every trainable parameter.
     trajectory : Trajectory or path, optional
         Instead of the one that a :class:`~sklearn_source.TrajectoryRecorder` left in the net.
+    n_draws : int, optional
+        Where the loss draws (:class:`~.stochastic.StochasticLossMixin`): the draws that a training row's gradient is a
+        mean over; None: 16.
     batch_size : int, optional
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
     random_state : int, RandomState instance or None, default=None
@@ -88,6 +91,7 @@ class TracIn(GradientAttribution):
         output: int | tuple[int, ...] | None = None,
         layers: str | Sequence[str] | None = None,
         trajectory: Trajectory | str | PathLike[str] | None = None,
+        n_draws: int | None = None,
         batch_size: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -98,6 +102,7 @@ class TracIn(GradientAttribution):
         self.output = output
         self.layers = layers
         self.trajectory = trajectory
+        self.n_draws = n_draws
         self.batch_size = batch_size
         self.random_state = random_state
         self.verbose = verbose
@@ -129,11 +134,15 @@ class TracIn(GradientAttribution):
                 factors = [f * P for f, P in zip(factors, self._gradients.matrices(here.preconditioner))]
             self._checkpoint_terms.append(
                 (
-                    self._gradients.state(checkpoint),
+                    self._state(checkpoint),
                     factors,
                     self._credit_of(index, self._row_weights(position, *around)),
                 )
             )
+
+    def _state(self, checkpoint):
+        """Where the gradients of a checkpoint are taken."""
+        return self._gradients.state(checkpoint)
 
     def _bytes_per_query(self):
         return sum(met_bytes(self._gradients.probe, factors) for _, factors, _ in self._checkpoint_terms)

@@ -96,7 +96,8 @@ class FeatureAttribution(NetworkAttribution):
     def _self_features(self, columns):
         """The training rows ``columns`` (a slice) as queries for their own ``"neg_loss"``: (rows, width)."""
         measure = resolve_measurement("neg_loss", self._network)
-        return self._query_features(self._rows, np.arange(columns.start, columns.stop), measure)
+        rows = self._rows.with_draws(self._measured_draws(measure))
+        return self._query_features(rows, np.arange(columns.start, columns.stop), measure)
 
     def _self_batches(self):
         for start in range(0, self.n_train_, self._feature_batch):

@@ -89,7 +89,7 @@ class GradientAttribution(NetworkAttribution):
         if not used.any():
             return total
         index = index[used]
-        training = BatchGradients(self._gradients, *rows.batch(index))
+        training = BatchGradients(self._gradients, rows, index)
         for number, term in enumerate(terms):
             part = self._credited_scores(term, training, index)
             if used.all():
@@ -213,13 +213,14 @@ class GradientAttribution(NetworkAttribution):
 
     def _self_batches(self):
         measure = resolve_measurement("neg_loss", self._network)
+        queries = self._rows.with_draws(self._measured_draws(measure))
         size = max(1, min(self._gradients.batch_size, self._queries_at_once()))
         for start in progress(range(0, self.n_train_, size), verbose=self.verbose, desc="self-influence"):
             columns = slice(start, min(start + size, self.n_train_))
             index = np.arange(columns.start, columns.stop)
-            terms = self._terms(Queries(self._gradients, self._rows, index, measure, n_met=len(index)))
+            terms = self._terms(Queries(self._gradients, queries, index, measure, n_met=len(index)))
             total = torch.zeros(len(index), dtype=self._network.dtype, device=self._network.device)
-            training = BatchGradients(self._gradients, *self._rows.batch(index))
+            training = BatchGradients(self._gradients, self._rows, index)
             with self._gradients.engine.attached():
                 for term in terms:
                     total += self._credited_scores(term, training, index, rowwise=True)

@@ -33,6 +33,7 @@ from ..rows import (
     warn_changing_rows,
     warn_unused_rows,
 )
+from ..stochastic import fresh_draws
 from ..trajectory import TrajectoryRecorder, verify_stages
 from ..utils._compat import Interval, StrOptions, fit_context
 from ..utils._compat_torch import autocast_off
@@ -46,6 +47,7 @@ from ._net_argument import net_first, require_all_rows, require_trained, traject
 
 # Rows whose losses are asked together, where only their values are looked at.
 _ROWS_AT_ONCE = 256
+_N_DRAWS = 16  # of a training row, where the loss draws and nothing else is asked for
 
 
 class NetworkAttribution(BaseAttribution):
@@ -69,6 +71,7 @@ class NetworkAttribution(BaseAttribution):
         "measurement": [StrOptions({"auto", "log_odds", "prediction", "neg_loss"}), callable],
         "output": [None, Interval(Integral, 0, None, closed="left"), tuple],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "n_draws": [None, Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -143,17 +146,18 @@ class NetworkAttribution(BaseAttribution):
         """Fit on a net that is trained."""
         self.net_, self._given = net, (X, y, stage)
         self._network = Network.from_net(net)
-        self._rows = self._network.prepare(X, y)
+        self._rows = self._network.prepare(X, y, self._training_draws())
         self.n_train_ = len(self._rows)
         if self._reads_loss and not self._rows.has_y and self._network.reads_targets(self._rows):
             raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
         self._credit(X, y, as_is, stage)
-        warn_changing_rows(self._rows, "training rows")
+        warn_changing_rows(self._rows.given, "training rows")
         x, targets = self._rows.batch(slice(0, 4))
         if self._reads_loss:
             self._network.compare_modes(x)
         output = validate_training_rows(self._network, x) if self._reads_loss else outputs_of(self._network.forward, x)
-        self._form, self._y_shape = row_form(x), y.shape[1:] if isinstance(y, np.ndarray) else None
+        self._form = row_form(self._rows.given.batch(slice(0, 1))[0])
+        self._y_shape = y.shape[1:] if isinstance(y, np.ndarray) else None
         if self._reads_loss:
             self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
             if self._network.row_loss.batch_loss.outputs.are_joined:  # the loss reads more than was looked at
@@ -252,7 +256,7 @@ class NetworkAttribution(BaseAttribution):
         X, y = as_arrays(self.net_, X, y_train)
         if isinstance(y, np.ndarray) and getattr(before, "dtype", y.dtype).kind == "f":
             y = y.astype(before.dtype)
-        return self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape))
+        return self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape), self._training_draws())
 
     def _require_losses(self, rows):
         """One forward pass: refuse targets that the loss cannot read."""
@@ -270,6 +274,28 @@ class NetworkAttribution(BaseAttribution):
         """What is to watch the training of a bare net that has no recorder of its own."""
         return TrajectoryRecorder() if self._needs_trajectory else None
 
+    def _training_draws(self):
+        """The draws that a training row stands for, where the loss draws; None where it does not, or the method knows.
+
+        Raises
+        ------
+        ValueError
+            If ``n_draws`` is given to a network whose loss draws nothing.
+        """
+        n_draws = getattr(self, "n_draws", None)
+        if self._network.draws_examples:
+            return fresh_draws(self._seed, _N_DRAWS if n_draws is None else n_draws)
+        if n_draws is not None:
+            raise ValueError(
+                f"n_draws={n_draws} is a number of draws of a loss that draws, but that of this "
+                f"{type(self.net_).__name__} draws nothing (no StochasticLossMixin): leave it out"
+            )
+        return None
+
+    def _measured_draws(self, measure):
+        """The draws that a query is measured over, where the loss draws; else None."""
+        return self._network.measured_draws(measure)
+
     def _draw_seed(self):
         """One seed per fit."""
         return draw_seed(self.random_state)
@@ -282,17 +308,19 @@ class NetworkAttribution(BaseAttribution):
         """Validated queries, parted by what fits in memory: how many, and (their places, rows, their indices)."""
         X, y = read(self, self.net_, X, y, reset=False)
         X, y = cast_like_training(X, y, self._form, self._y_shape)
-        rows = self._network.prepare_queries(X, y)
+        rows = self._network.prepare_queries(X, y, self._measured_draws(self._measure))
         if self._measure.needs_y and not rows.has_y:
             raise ValueError(
                 f"measurement={self._measure.name!r} compares the prediction with a target: pass y of the queries, "
                 "transform(X, y)"
             )
-        x, _ = rows.batch(slice(0, 1))
-        validate_query_rows(self._network, x, self._form)
-        if self._network.predictive.takes_numbers and row_form(x) == self._form:
+        first = slice(0, 1)
+        x, _ = rows.batch(first)
+        given, _ = rows.given.batch(first)
+        validate_query_rows(self._network, given, self._form, x)
+        if self._network.predictive.takes_numbers and row_form(given) == self._form:
             require_target_shape(y, self._y_shape)
-        warn_changing_rows(rows, "queries")
+        warn_changing_rows(rows.given, "queries")
         size = max(1, min(self._query_chunk, self._queries_at_once()))
         chunks = even_chunks(len(rows), size)
         chunks = progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")
@@ -303,7 +331,8 @@ class NetworkAttribution(BaseAttribution):
         return self._query_chunk
 
     def _transform_needs_y(self):
-        return self._measure.needs_y
+        # Examples of queries may need what those of training rows are made of: the class of an image.
+        return self._measure.needs_y or (self._network.draws_examples and not self._network.is_classification)
 
     @contextlib.contextmanager
     def _exclusive(self):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..gradients.algebra import to_meet
 from ..loss import Measurement
 from ..rows import Rows
+from ..stochastic import Draw
 from ._row_gradients import RowGradients, State
 
 
@@ -40,6 +41,25 @@ class Queries:
 
     def __len__(self):
         return len(self._index)
+
+    @property
+    def draws(self) -> Sequence[Draw] | None:
+        """Where the loss draws: what a query is measured over."""
+        return self._rows.draws
+
+    def with_draws(self, draws: Sequence[Draw] | None) -> Queries:
+        """The same queries, measured over other draws.
+
+        Parameters
+        ----------
+        draws : sequence of Draw or None
+            None: these.
+
+        Returns
+        -------
+        queries : Queries
+        """
+        return Queries(self._gradients, self._rows.with_draws(draws), self._index, self._measure, self.n_met)
 
     def gradients(self, state: State) -> list[list[Any]]:
         """Gradients of what is measured at the trained weights (the class predicted there), taken at other ones.
@@ -99,10 +119,15 @@ class Queries:
         return [torch.cat(blocks) if len(blocks) > 1 else blocks[0] for blocks in zip(*parts)]
 
     def _starts(self):
-        return range(0, len(self), self._gradients.batch_size)
+        return range(0, len(self), self._batch_size)
 
     def _batch(self, start):
-        return self._rows.batch(self._index[start : start + self._gradients.batch_size])
+        return self._rows.batch(self._index[start : start + self._batch_size])
+
+    @property
+    def _batch_size(self):
+        """Queries taken at once: fewer where they are more examples than a training row is."""
+        return self._gradients.rows_of_draws(self._rows.draws)
 
     def _fix_targets(self):
         """Keep the targets that the measurement has at the trained weights, a batch's under its first position."""

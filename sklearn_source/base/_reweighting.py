@@ -55,7 +55,8 @@ def relabelled(rows: Rows, changed: Rows, groups: Any, batch_size: int) -> Chang
     differs = np.zeros(len(rows), dtype=bool)
     for start in range(0, len(rows), batch_size):
         some = slice(start, start + batch_size)
-        for old, new in zip(tree_leaves(rows.targets(some)), tree_leaves(changed.targets(some)), strict=True):
+        before, after = (tree_leaves(one.given.targets(some)) for one in (rows, changed))
+        for old, new in zip(before, after, strict=True):
             if old.shape != new.shape:
                 raise ValueError(f"expected targets of shape {tuple(old.shape[1:])} each, got {tuple(new.shape[1:])}")
             differs[some] |= (old != new).reshape(len(old), -1).any(dim=1).cpu().numpy()

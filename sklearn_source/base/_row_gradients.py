@@ -14,6 +14,7 @@ from ..gradients.algebra import held_bytes
 from ..loss import Measurement
 from ..network import Network
 from ..rows import Rows
+from ..stochastic import Draw
 from ..trajectory import Checkpoint
 from ..utils._config import bytes_for
 from ..utils._digest import digest, tensor_digest
@@ -39,6 +40,8 @@ class State:
         Of both, and of ``outside``.
     outside : dict, optional
         What the loss depended on besides; None: as it is in the trained net.
+    draws : tuple of Draw, optional
+        Where the loss draws: what the training rows draw here, if not what they draw elsewhere.
     """
 
     step: int
@@ -46,6 +49,7 @@ class State:
     buffers: dict[str, torch.Tensor]
     digest: str = field(default="")
     outside: Mapping[str, Any] | None = field(default=None, repr=False)
+    draws: tuple[Draw, ...] | None = field(default=None, repr=False)
 
 
 class RowGradients:
@@ -113,6 +117,7 @@ class RowGradients:
         with self.engine.attached():
             capture = self.engine.capture(probe)
             self.probe = capture.pull(torch.ones_like(capture.output))
+        self._n_draws = len(rows.draws or ())
         self.batch_size = batch_size or self._choose_batch_size()
 
     @property
@@ -244,6 +249,22 @@ class RowGradients:
         """
         return min(self.batch_size, self._rows_of_dense_gradients(n_columns))
 
+    def rows_of_draws(self, draws: Sequence[Draw] | None) -> int:
+        """How many rows can be taken together where each is an example of every one of some draws.
+
+        Parameters
+        ----------
+        draws : sequence of Draw or None
+            None: where the loss draws nothing.
+
+        Returns
+        -------
+        n_rows : int
+            At least one.
+        """
+        ratio = len(draws or ()) / max(self._n_draws, 1)
+        return max(1, int(self.batch_size / max(ratio, 1.0)))
+
     def _rows_of_dense_gradients(self, n_columns):
         """Rows whose dense gradients fit their budget."""
         dense = held_bytes([gradient for gradient in self.probe if not gradient.has_factors]) / len(self.probe[0])
@@ -259,15 +280,21 @@ class RowGradients:
 class BatchGradients:
     """Loss gradients of one batch of training rows at several weights, each computed once while it is needed."""
 
-    def __init__(self, gradients, x, y):
-        self._gradients, self._x, self._y = gradients, x, y
-        self._at = {}
+    def __init__(self, gradients, rows, index):
+        self._gradients, self._rows, self._index = gradients, rows, index
+        self._at, self._batch = {}, {}
 
     def at(self, state):
         """The gradients at a :class:`State`, one per block."""
         if id(state) not in self._at:
-            self._at[id(state)] = self._gradients.of_loss(self._x, self._y, state)
+            self._at[id(state)] = self._gradients.of_loss(*self._drawn(state.draws), state)
         return self._at[id(state)]
+
+    def _drawn(self, draws):
+        """The batch, as the examples of some draws."""
+        if draws not in self._batch:
+            self._batch = {draws: self._rows.with_draws(draws).batch(self._index)}
+        return self._batch[draws]
 
     def keep_only(self, states):
         """Forget the gradients at all other weights."""

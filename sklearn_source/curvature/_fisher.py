@@ -163,6 +163,7 @@ class FisherStream:
                 (self.n_samples, self.seed) if self.fisher == "sampled" else None,
                 None if self.metric is None else [*self.metric.roots, *self.metric.penalty],
                 self.row_weights,
+                self.rows.draws,
             )
         )
 

@@ -39,7 +39,7 @@ def predict_rows(net, X, y):
             Whether the loss is minus the logarithm of that, without weights or smoothing.
     """
     network = Network.from_net(net)
-    rows = network.prepare(X, y)
+    rows = network.prepare(X, y, network.measured_draws())
     network.calibrate(rows)
     measure = resolve_measurement("neg_loss", network)
     batches = []
@@ -48,7 +48,9 @@ def predict_rows(net, X, y):
         output = network.forward(x)
         loss = -measure(output, target, x)
         output = network.first(output)
-        if network.is_classification:
+        if network.draws_examples:  # every draw has a target and a prediction of its own
+            target = predicted = probability = None
+        elif network.is_classification:
             target, predicted, probability = _class_predictions(network, output, target)
         elif isinstance(target, torch.Tensor) and target.numel() == output.numel():
             predicted, probability = output.reshape(len(output), -1), None

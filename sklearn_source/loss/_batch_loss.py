@@ -8,6 +8,7 @@ import copy
 import torch
 from skorch import NeuralNet, NeuralNetClassifier
 
+from ..stochastic import draws_examples, join_draws
 from ..utils._compat_skorch import criterion_names
 from ..utils._compat_torch import quiet_vmap
 from ..utils._tree import map_tensors, take
@@ -19,6 +20,8 @@ from ._weighted_mean import FAILURES
 def needs_targets(net):
     """Whether a net's loss cannot do without targets, whatever the module returns: it is torch's, as skorch asks it.
 
+    One that draws may make targets of the rows themselves.
+
     Parameters
     ----------
     net : skorch.NeuralNet
@@ -26,7 +29,7 @@ def needs_targets(net):
     """
     criterion = getattr(net, "criterion_", None)
     criterion = net.criterion if criterion is None else criterion
-    return not _overrides(net) and _is_torchs(criterion)
+    return not draws_examples(net) and not _overrides(net) and _is_torchs(criterion)
 
 
 def _overrides(net):
@@ -60,6 +63,9 @@ class BatchLoss:
         Whether the loss is one of torch's criteria as skorch calls it.
     has_elements : bool
         Whether the criterion has a ``reduction`` that can be left out, see :meth:`elements`.
+    draws_examples : bool
+        Whether rows come as examples, (B, n_draws, ...): outputs and targets have the axis too. Torch's own losses take
+        it for one of positions, any other is asked for the examples flattened.
     takes_no_targets : bool
         Whether rows come without targets, as those that the net was trained on: an autoencoder's ``get_loss`` compares
         with X. Set by who has seen that, see :meth:`reads_targets`.
@@ -73,6 +79,7 @@ class BatchLoss:
         self.criterion = getattr(net, "criterion_", None)
         self.takes_labels = isinstance(self.criterion, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss))
         self.is_torchs = not self.overridden and _is_torchs(self.criterion)
+        self.draws_examples = draws_examples(net)
         self.outputs, self.takes_no_targets, self._reference = Outputs(), False, None
         self.private_net, self._unreduced = private_net, None
         if len(criterion_names(net)) == 1 and isinstance(getattr(self.criterion, "reduction", None), str):
@@ -104,7 +111,7 @@ class BatchLoss:
         """The same for all that the module returned, also differentiable in parameters that are read directly."""
         y, x = self._placeholders(y, returned), map_tensors(torch.clone, x)
         with self._unchanged(self.private_net):
-            return self.private_net.net.get_loss(copied(returned), y, X=x, training=True)
+            return self._ask(self.private_net.net, copied(returned), y, x)
 
     @torch.no_grad()
     def reads_targets(self, returned, x):
@@ -122,7 +129,8 @@ class BatchLoss:
 
     def see_outputs(self, returned, y, x):
         """Take from what the module returned for some training rows which of it the loss reads."""
-        self.outputs = find_outputs(lambda leaves: self.with_parameters(leaves, y, x), returned)
+        n_axes = 2 if self.draws_examples else 1
+        self.outputs = find_outputs(lambda leaves: self.with_parameters(leaves, y, x), returned, n_axes)
 
     def remember(self, output, y, x):
         """Keep a row of the training, at whose fixed outputs a penalty is seen to change with the weights."""
@@ -190,7 +198,7 @@ class BatchLoss:
             x = map_tensors(torch.clone, x) if self.overridden else x
         try:
             with self._parameters_constant(), self._unchanged(private_net):
-                return private_net.net.get_loss(returned, y, X=x, training=True)
+                return self._ask(private_net.net, returned, y, x)
         except KeyError as error:
             raise ValueError(
                 f"the net's get_loss reads {error} of X, which these rows do not have: pass rows with all that it "
@@ -208,6 +216,15 @@ class BatchLoss:
                 )
                 + f" ({type(error).__name__}: {error})"
             ) from error
+
+    def _ask(self, net, returned, y, x):
+        """The net's ``get_loss``, of examples as of a batch of so many rows."""
+        if self.is_torchs or not self.draws_examples:
+            return net.get_loss(returned, y, X=x, training=True)
+        first = next(part for part in (returned if isinstance(returned, tuple) else (returned,)) if part is not None)
+        loss = net.get_loss(join_draws(returned), join_draws(y), X=join_draws(x), training=True)
+        flat = loss.ndim and len(loss) == first.shape[:2].numel()
+        return loss.unflatten(0, first.shape[:2]) if flat else loss
 
     def evaluate_criterion(self):
         """Put the criterion into evaluation mode; False where it is in none other."""

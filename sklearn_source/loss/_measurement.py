@@ -41,7 +41,9 @@ def resolve_measurement(measurement, network, output=None):
         return measurement
     if isinstance(measurement, str) and measurement == "auto":
         measurement = "log_odds" if network.is_classification else "prediction"
-        if network.row_loss.batch_loss.takes_no_targets and output is None and measurement == "prediction":
+        batch_loss = network.row_loss.batch_loss
+        of_loss = batch_loss.takes_no_targets or batch_loss.draws_examples
+        if of_loss and output is None and measurement == "prediction":
             measurement = "neg_loss"
     cls = _MEASUREMENTS.get(measurement) if isinstance(measurement, str) else None
     if cls is None and not callable(measurement):
@@ -69,10 +71,13 @@ class Measurement:
         Whether it cannot be had without the query's targets.
     output : tuple of int or None
         Which element of a row's output is read, where one was given.
+    draws : callable or None
+        Where the loss draws: from the net to the draws that the measurement is of. None: those of the net.
     """
 
     needs_y = False
     output = None
+    draws = None
 
     def __init__(self, network):
         self._network = network
@@ -148,7 +153,7 @@ class Measurement:
 
 
 class Prediction(Measurement):
-    """The output itself, or one element of it."""
+    """The output itself, or one element of it; of a loss that draws its mean over the draws."""
 
     name = "prediction"
 
@@ -162,10 +167,12 @@ class Prediction(Measurement):
         return y
 
     def __call__(self, output, target=None, x=None):
-        output = self._network.first(output)
+        output, draws = self._network.first(output), self._network.draws_examples
+        if draws:
+            output = output.mean(self._network.draws_axis)
         rows = output.shape[1:]
         if self.output is None:
-            if self._network.is_sequence:
+            if self._network.is_sequence and not draws:
                 raise ValueError(
                     f'"prediction" reads one number, but the outputs, of shape {tuple(rows)} per row, are classes at '
                     'several positions: use "log_odds", "neg_loss" or a callable f(output, target) -> (batch,)'
@@ -207,6 +214,7 @@ class CustomMeasurement(Measurement):
         self._function = function
         self.name = getattr(function, "__name__", type(function).__name__)
         self.needs_y = bool(getattr(function, "needs_y", False))
+        self.draws = getattr(function, "draws", None)
 
     def __call__(self, output, target=None, x=None):
         value = self._function(self._network.first(output), target)

@@ -9,7 +9,7 @@ from ._weighted_mean import FAILURES
 
 
 class Outputs:
-    """The first output of a module, or all those that its loss reads, side by side: (B, D).
+    """The first output of a module, or all those that its loss reads, side by side: (B, D), examples (B, n_draws, D).
 
     Parameters
     ----------
@@ -17,12 +17,14 @@ class Outputs:
         Of a batch, by which the form of what the module returns is known.
     read : sequence of int, default=()
         Which outputs besides the first the loss reads.
+    n_axes : int, default=1
+        Axes that are of rows or examples.
     """
 
-    def __init__(self, returned=None, read=()):
+    def __init__(self, returned=None, read=(), n_axes=1):
         self._n = len(returned) if isinstance(returned, tuple) else None
-        self._joined = (0, *read) if read else None
-        self._shapes = [tuple(returned[i].shape[1:]) for i in self._joined] if read else None
+        self._joined, self._n_axes = (0, *read) if read else None, n_axes
+        self._shapes = [tuple(returned[i].shape[n_axes:]) for i in self._joined] if read else None
 
     @property
     def are_several(self):
@@ -44,7 +46,7 @@ class Outputs:
                 f"reads {list(self._joined)}, got {len(returned) if isinstance(returned, tuple) else 1}"
             )
         parts = [returned[i] for i in self._joined]
-        return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
+        return torch.cat([part.reshape(*part.shape[: self._n_axes], -1) for part in parts], dim=self._n_axes)
 
     def first(self, output):
         """The first output, which predictions and measurements are of."""
@@ -61,11 +63,11 @@ class Outputs:
 
     def _parts(self, output):
         sizes = [int(torch.Size(shape).numel()) for shape in self._shapes]
-        parts = output.split(sizes, dim=1)
-        return [part.reshape(len(output), *shape) for part, shape in zip(parts, self._shapes)]
+        parts = output.split(sizes, dim=self._n_axes)
+        return [part.reshape(*output.shape[: self._n_axes], *shape) for part, shape in zip(parts, self._shapes)]
 
 
-def find_outputs(loss, returned):
+def find_outputs(loss, returned, n_axes=1):
     """Which outputs a loss reads, by its gradients.
 
     Parameters
@@ -74,6 +76,8 @@ def find_outputs(loss, returned):
         Of what the module returned, for a batch.
     returned : Tensor or tuple
         Of that batch.
+    n_axes : int, default=1
+        Axes that are of rows or examples.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def find_outputs(loss, returned):
                 f"the net's loss reads output {i} of its module, of shape {tuple(returned[i].shape)}, which has not "
                 f"one entry for each of the {len(returned[0])} rows: return (rows, ...) from forward"
             )
-    return Outputs(returned, read)
+    return Outputs(returned, read, n_axes)
 
 
 def _leaf(part):

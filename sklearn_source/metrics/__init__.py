@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._class_detection import class_detection_score
 from ._datamodeling import linear_datamodeling_difference, linear_datamodeling_score
 from ._first_order import first_order_change
+from ._generally_influential import generally_influential_share
 from ._group_effects import group_effect_score
 from ._intervals import mean_interval, student_interval
 from ._leave_one_out import leave_one_out_correlation
@@ -19,6 +20,7 @@ __all__ = [
     "check_truth",
     "class_detection_score",
     "first_order_change",
+    "generally_influential_share",
     "group_effect_score",
     "leave_one_out_correlation",
     "linear_datamodeling_difference",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
 from ..utils._argument_checks import check_confidence, check_k
 from ._intervals import mean_interval
 from ._score_validation import check_scores, check_table
-from ._top import top_k
+from ._top import top_k_mask
 
 
 def top_k_overlap(scores: ArrayLike, other: ArrayLike | None = None, *, k: int = 10, confidence: float = 0.95) -> Bunch:
@@ -70,10 +69,10 @@ def top_k_overlap(scores: ArrayLike, other: ArrayLike | None = None, *, k: int =
     scores = check_table(scores)
     n_query, n_train = scores.shape
     k = check_k(k, n_train)
-    mine = _top_k_mask(scores, k)
+    mine = top_k_mask(scores, k)
     if other is not None:
         other = check_scores(other, n_query, n_train, "both are to be of the same queries and training rows")
-        per_query = (mine * _top_k_mask(other, k)).sum(axis=1) / k
+        per_query = (mine * top_k_mask(other, k)).sum(axis=1) / k
         limits = mean_interval(per_query, confidence, 0.0, 1.0)
     else:
         if n_query < 2:
@@ -88,13 +87,6 @@ def top_k_overlap(scores: ArrayLike, other: ArrayLike | None = None, *, k: int =
         per_query=per_query,
         cardinality=float(mine.any(axis=0).sum() / (n_query * k)),
     )
-
-
-def _top_k_mask(scores, k):
-    """1.0 for the k highest scores of each query, 0.0 for the others: (n_query, n_train)."""
-    members = np.zeros(scores.shape)
-    np.put_along_axis(members, top_k(scores, k), 1.0, axis=1)
-    return members
 
 
 def _pairs_interval(per_query, confidence):

@@ -27,3 +27,10 @@ def top_k_membership(scores, k):
 def top_k(scores, k):
     """Indices of the k highest of each line, highest first, equal ones in order: (n_query, k)."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+
+
+def top_k_mask(scores, k):
+    """1.0 for the k highest scores of each query, 0.0 for the others: (n_query, n_train)."""
+    members = np.zeros(scores.shape)
+    np.put_along_axis(members, top_k(scores, k), 1.0, axis=1)
+    return members

@@ -119,7 +119,7 @@ def _require_own_outputs(network, x, output):
     raise ValueError(f"{reason}: no gradient belongs to one row; {cause}")
 
 
-def validate_query_rows(network, x, form):
+def validate_query_rows(network, x, form, examples=None):
     """Refuse query rows, of another form than the training rows, on which the network fails.
 
     Another form alone is no error: sequences differ in length, and what only the loss reads may be missing.
@@ -129,6 +129,8 @@ def validate_query_rows(network, x, form):
     network : Network
     x : batch of query rows
     form : from :func:`row_form`, of the training rows
+    examples : batch, optional
+        What the network reads of them where its loss draws; None: the rows themselves.
     """
     query_form = row_form(x)
     if query_form == form:
@@ -141,7 +143,7 @@ def validate_query_rows(network, x, form):
     if _axes(query_form) == _axes(expected) or type(query_form) is not type(expected):
         try:
             with torch.no_grad():
-                network.forward(x)
+                network.forward(x if examples is None else examples)
             return
         except torch.cuda.OutOfMemoryError:
             raise

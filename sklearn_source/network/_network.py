@@ -10,6 +10,7 @@ from skorch import NeuralNet
 
 from ..loss import Categorical, RowLoss, find_penalty
 from ..rows import prepare_rows
+from ..stochastic import DrawnRows, fresh_draws, join_draws, split_draws
 from ..utils._compat_skorch import module_names
 from ..utils._compat_torch import checkpointing_off
 from ..utils._fastpath import mha_fastpath_off
@@ -178,11 +179,39 @@ class Network:
 
     # --- rows and outputs ---------------------------------------------------------------------------------------
 
-    def prepare_queries(self, X, y=None):
-        """:meth:`prepare` for queries, which are read as ``net.predict`` reads them: by the validation's iterator."""
-        return self._prepare(X, y, "iterator_valid")
+    @property
+    def draws_examples(self):
+        """Whether the loss draws: rows are examples, (B, n_draws, ...)."""
+        return self.row_loss.batch_loss.draws_examples
 
-    def prepare(self, X, y=None):
+    @property
+    def draws_axis(self):
+        """Of the outputs: behind that of the rows, or where torch's losses want positions, behind the classes."""
+        batch_loss = self.row_loss.batch_loss
+        return -1 if batch_loss.is_torchs and batch_loss.takes_labels else 1
+
+    def measured_draws(self, measure=None):
+        """The draws that a measurement is a mean over: its own, or the net's; None where nothing is drawn.
+
+        Parameters
+        ----------
+        measure : Measurement, optional
+        """
+        if not self.draws_examples:
+            return None
+        net = self._private_net.net
+        return net.measured_draws() if measure is None or measure.draws is None else measure.draws(net)
+
+    def training_draw(self, outside):
+        """What all rows drew in the epoch of a checkpoint, whose state outside the ``state_dict`` is ``outside``."""
+        self._load_outside(outside)
+        return self._private_net.net.training_draw(outside["epochs"])
+
+    def prepare_queries(self, X, y=None, draws=None):
+        """:meth:`prepare` for queries, which are read as ``net.predict`` reads them: by the validation's iterator."""
+        return self._prepare(X, y, "iterator_valid", draws)
+
+    def prepare(self, X, y=None, draws=None):
         """Validated access to rows, as the net's training reads them.
 
         Parameters
@@ -191,6 +220,8 @@ class Network:
             What the net's ``fit`` takes. A Dataset brings its own targets; ``y`` is then ignored, as skorch does.
         y : array-like, optional
             Targets. None where there are none (queries) or where ``X`` is a Dataset.
+        draws : sequence of Draw, optional
+            Where the loss draws: the examples that every row stands for; None: one, fresh.
 
         Returns
         -------
@@ -203,11 +234,12 @@ class Network:
         TypeError
             A dataset without length or item access.
         """
-        return self._prepare(X, y, "iterator_train")
+        return self._prepare(X, y, "iterator_train", draws)
 
-    def _prepare(self, X, y, iterator):
+    def _prepare(self, X, y, iterator, draws):
         net, integers = self._private_net.net, self._integer_targets()
-        return prepare_rows(net, X, y, iterator, device=self.device, dtype=self.dtype, integer_targets=integers)
+        rows = prepare_rows(net, X, y, iterator, device=self.device, dtype=self.dtype, integer_targets=integers)
+        return DrawnRows(rows, net.example, draws or fresh_draws(0, 1)) if self.draws_examples else rows
 
     def _integer_targets(self):
         """What integer targets become: class labels int64, numbers the module's dtype, else as they are."""
@@ -246,7 +278,13 @@ class Network:
         return self.row_loss.batch_loss.outputs.first(output)
 
     def infer(self, x):
-        """All that the module returns for a batch: a tensor, or a tuple that starts with one."""
+        """All that the module returns for a batch of rows: a tensor, or a tuple that starts with one."""
+        if not self.draws_examples:
+            return self.infer_batch(x)
+        return split_draws(self.infer_batch(join_draws(x)), x, self.draws_axis)
+
+    def infer_batch(self, x):
+        """The same for a batch as training has it, of the examples themselves where the loss draws."""
         with mha_fastpath_off(), checkpointing_off(), FullPrecision(self._cast):
             returned = self._private_net.net.infer(x)
         if not isinstance(returned[0] if isinstance(returned, tuple) and returned else returned, torch.Tensor):

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.dataset import unpack_data
 
+from ..stochastic import step_examples
 from ..utils._compat_skorch import set_training
 from ..utils._compat_torch import checkpointing_off
 from ..utils._fastpath import mha_fastpath_off
@@ -59,8 +59,8 @@ def training_gradients(
         named = {name: p.requires_grad_() for name, p in module.named_parameters() if p.is_floating_point()}
         for batch, states in batches:
             with _random(states, network.device), torch.enable_grad(), mha_fastpath_off(), checkpointing_off():
-                Xi, yi = unpack_data(batch)
-                output = net.infer(Xi) if training else network.infer(Xi)
+                Xi, yi = step_examples(net, batch)
+                output = net.infer(Xi) if training else network.infer_batch(Xi)
                 loss = net.get_loss(output, yi, X=Xi, training=True)
                 gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
             for name, gradient in zip(named, gradients):
@@ -118,8 +118,8 @@ def slope_along(
             total = 0.0
             for batch, states in batches:
                 with _random(states, network.device), torch.no_grad(), mha_fastpath_off():
-                    Xi, yi = unpack_data(batch)
-                    total += float(net.get_loss(network.infer(Xi), yi, X=Xi, training=True))
+                    Xi, yi = step_examples(net, batch)
+                    total += float(net.get_loss(network.infer_batch(Xi), yi, X=Xi, training=True))
             return total
 
         here = abs(loss(0.0))

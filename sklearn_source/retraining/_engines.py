@@ -80,7 +80,7 @@ class VectorizedEngine(JoblibEngine):
     def states(self, units, plan):
         """Trained (parameters, buffers) of each unit; the units have equally many rows."""
         task = self.task
-        x, y = task.rows.batch(slice(None))
+        x, y = task.rows.given.batch(slice(None))
         name = task.about["fingerprint"] if replayable(task.template) else None
         trainer = StackedTrainer(task.template, task.reader.network, x, y, renormalize=task.renormalize, name=name)
         return trainer.train(units, plan)

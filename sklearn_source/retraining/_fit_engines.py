@@ -15,6 +15,7 @@ from skorch import callbacks
 
 from ..network import Network, PortableNet, train_clone
 from ..rows import Rows, count_rows, rows_after_split, take_rows
+from ..stochastic import draws_examples
 from ..trajectory import recorder_in
 from ..utils._digest import digest
 from ._clones import initialized
@@ -64,6 +65,8 @@ class LoopEngine:
         if not self.keep:
             return False
         start = initialized(self.template)
+        if draws_examples(start):  # the seed of the draws is no weight and no record
+            return False
         few_rows(start, self.X, self.y)  # lazy layers become what they are in training
         return is_plain(training_state(start), net)
 
@@ -158,6 +161,8 @@ def _why_in_turn(start, recorder):
     """What a net has that retraining leaves out; None where it has nothing of the kind."""
     if isinstance(start.module, torch.nn.Module):
         return "the net holds a module instance"
+    if draws_examples(start):
+        return "the loss draws, from a seed that belongs to each training"
     for _, callback in start.callbacks_:
         if isinstance(callback, _WRITING):
             return f"the callback {type(callback).__name__} writes while it trains"

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ..network import train_to_the_end
 from ._cache_key import training_fingerprint
 from ._recorded_training import RecordedTraining, is_plain
 from ._training_state import training_state
@@ -75,6 +76,6 @@ def kept_fit(path, seed, net, X, y):
         kept.put_into(net, X, y)
         return
     before = training_state(net)
-    net.partial_fit(X, y)
+    train_to_the_end(net.partial_fit, X, y)
     if is_plain(before, net):
         cache.write([key], [RecordedTraining.of(net)])

@@ -134,10 +134,13 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
     _raise_if_measured(failed, train_rows, measure)
     if X_query is None:
         raise ValueError("expected X_query, the queries to measure, got None: pass them")
+    x, y = train_rows.given.batch(slice(0, 4))
     form = row_form(x)
     shape = tuple(y.shape[1:]) if isinstance(y, torch.Tensor) else None
-    rows = fresh.prepare_queries(*cast_like_training(*as_arrays(start, X_query, y_query), form, shape))
-    validate_query_rows(fresh, rows.batch(slice(0, 1))[0], form)
+    X_query, y_query = cast_like_training(*as_arrays(start, X_query, y_query), form, shape)
+    rows = fresh.prepare_queries(X_query, y_query, fresh.measured_draws(measure))
+    first = slice(0, 1)
+    validate_query_rows(fresh, rows.given.batch(first)[0], form, rows.batch(first)[0])
 
     def reader(targets):
         return _checked(Reader(fresh, rows, targets, measure, (measurement, output), training_state(start)))

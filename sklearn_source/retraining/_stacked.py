@@ -11,10 +11,12 @@ from skorch import callbacks
 from torch.func import functional_call, vmap
 
 from ..network import net_with_changed_module, replace_tensors
+from ..stochastic import draws_examples, stacked_examples, step_examples
 from ..trajectory import Trajectory, with_tensors
 from ..utils._compat_skorch import set_training
 from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
 from ..utils._random import seeded
+from ..utils._tree import map_tensors, take
 from ._clones import initialized, materialize
 from ._notified_optimizer import NotifiedOptimizer
 from ._optimizer_state import read_optimizer
@@ -112,8 +114,9 @@ class StackedTrainer:
             losses.append(([], [n_dealt for _, n_dealt in dealt[0]]))
             batches = _padded_batches(dealt, self.renormalize) if plan.keep_places else _equal_batches(dealt)
             for index, weights in batches:
-                batch = self._pick(self.x, index), self._pick(self.y, index)
-                steps.begin_batch(batch)
+                rows = self._pick(self.x, index), self._pick(self.y, index)
+                steps.begin_batch(rows)
+                batch = self._examples(*rows)
                 if weights is not None:
                     batch = *batch, weights.to(self.network.device, self.network.dtype)
                 loss, *found = gradients(batch)
@@ -129,12 +132,15 @@ class StackedTrainer:
     def _begin(self, units, plan):
         """Weights drawn as a skorch clone of each unit draws them, stacked; and the batches that each is dealt."""
         states, deals = [], []
-        few = tree_map(lambda leaf: leaf[:2], self.x)
+        few, targets = (map_tensors(lambda leaf: leaf[:2], tree) for tree in (self.x, self.y))
+        few, _ = step_examples(self.net, (few, targets)) if draws_examples(self.net) else (few, None)
+        self._draw_seeds = []
         for unit in units:
             with seeded(unit.seed, self.net.device):
                 self.net.initialize()
                 deals.append(plan.deal(unit, lambda: materialize(self.net, few)))
             states.append(_copied_state(self.net.module_))
+            self._draw_seeds.append(getattr(self.net, "draw_seed_", None))
         return StackedParameters(self.net.module_, states), deals
 
     def _net_of(self, stacks):
@@ -154,10 +160,20 @@ class StackedTrainer:
                 pass
         return self.net.optimizer(*args, **options)
 
+    def _examples(self, x, y):
+        """What the losses are of, the network as first axis: the rows, or what each network's draws make of its own."""
+        if not draws_examples(self.net):
+            return x, y
+        draws = []
+        for seed in self._draw_seeds:
+            self.net.draw_seed_ = seed
+            draws.append(self.net.training_draw(len(self.net.history)))
+        return stacked_examples(self.net, draws, x, y)
+
     def _pick(self, tree, index):
         """Rows of a tree of tensors, of as many axes as ``index`` has in front."""
         index = index.to(self.network.device)
-        return tree_map(lambda leaf: leaf[index], tree)
+        return take(tree, index)
 
 
 class _Gradients:
@@ -204,6 +220,8 @@ class _BatchLoss(torch.nn.Module):
         if weights is None:
             return self.net.get_loss(output, y, X=x, training=True)
         output = output[0] if isinstance(output, tuple) else output
+        if self.network.draws_examples:  # one of each row
+            output, y, x = (map_tensors(lambda leaf: leaf.unsqueeze(1), tree) for tree in (output, y, x))
         return (self.network.row_loss(output, y, x) * weights).sum()
 
 

@@ -11,6 +11,7 @@ import torch
 
 from ..network import Network, outputs_of
 from ..rows import Rows, as_arrays, prepare_rows
+from ..stochastic import draws_examples, step_examples
 from ..utils._random import seeded
 from ._cache_key import fingerprint
 from ._clones import initialized, materialize, template_of
@@ -104,7 +105,9 @@ def few_rows(net, X, y):
     """A few rows as the module of an initialized net reads them; its lazy layers take their weights from them."""
     with seeded(0, net.device):
         dtype = next((p.dtype for p in net.module_.parameters() if p.is_floating_point()), torch.float32)
-        few, _ = prepare_rows(net, X, y, device=torch.device(net.device), dtype=dtype).batch(slice(0, 2))
+        few, targets = prepare_rows(net, X, y, device=torch.device(net.device), dtype=dtype).batch(slice(0, 2))
+        if draws_examples(net):
+            few, _ = step_examples(net, (few, targets))
         outputs_of(partial(materialize, net), few)
     return few
 

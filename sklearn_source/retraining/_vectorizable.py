@@ -19,6 +19,7 @@ ELEMENTWISE = tuple(
     for name in ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD", "Rprop")
 )
 _MAX_PARAMETERS = 500_000
+_PACKAGE = __name__.split(".")[0]
 _REPORTING = (*DROPPED_CALLBACKS, callbacks.EpochTimer, callbacks.PassthroughScoring, ScoringBase)
 
 
@@ -55,7 +56,7 @@ def why_not_vectorized(template, network, rows):
         return "the net compiles its module"
     if template.iterator_train is not DataLoader or template.get_params_for("iterator_train").get("collate_fn"):
         return "the net makes its batches in a way of its own"
-    if not isinstance(rows, ArrayRows):
+    if not isinstance(rows.given, ArrayRows):
         return "the rows come from a dataset of the user's, which may give other values at each reading"
     if not rows.has_y:
         return "the rows have no targets"
@@ -88,9 +89,9 @@ def replayable(template):
 
 
 def _is_overridden(kind, name):
-    """Whether a class of the user's, not skorch, has the method."""
+    """Whether a class of the user's, not skorch or this package, has the method."""
     home = next((c for c in kind.__mro__ if name in vars(c)), None)
-    return home is not None and home.__module__.split(".")[0] != "skorch"
+    return home is not None and home.__module__.split(".")[0] not in ("skorch", _PACKAGE)
 
 
 def _random_module(module):

@@ -21,16 +21,28 @@ class Rows(ABC):
         Width of X where it is one 2-D array.
     has_y : bool
         Whether batches come with targets.
+    draws : tuple of Draw or None
+        Where the loss draws: whose examples the batches hold, (B, n_draws, ...).
     """
 
     n_features: int | None = None
     has_y = True
+    draws: tuple[Any, ...] | None = None
 
     def __init__(self, n_rows: int, *, device: torch.device, dtype: torch.dtype, integer_targets: torch.dtype | None):
         self._n_rows, self._device, self._dtype, self._integers = n_rows, device, dtype, integer_targets
 
     def __len__(self) -> int:
         return self._n_rows
+
+    @property
+    def given(self) -> Rows:
+        """The rows as they were given, before any draw."""
+        return self
+
+    def with_draws(self, draws: Any) -> Rows:
+        """The same rows as the examples of other draws; None, or rows that nothing is drawn for: these."""
+        return self
 
     @abstractmethod
     def batch(self, indices: slice | ArrayLike) -> tuple[Any, Any]:

@@ -13,11 +13,13 @@ TRAINING_STEP = (
     "_step_optimizer", "_zero_grad_optimizer", "_set_training",
 )  # fmt: skip
 
-# What skorch notes down in a net, which each training begins anew, and what only watches or feeds a training.
+# What skorch notes down in a net, and a net whose loss draws, which each training begins anew, and what only watches or
+# feeds a training.
 OWN_NOTES = (
     "history_", "callbacks", "callbacks_", "optimizer_", "train_split", "virtual_params_", "init_context_", "dataset",
     "max_epochs", "verbose", "initialized_", "classes_inferred_", "_params_to_validate", "_modules", "_criteria",
     "_optimizers", "_kwargs", "prefixes_", "cuda_dependent_attributes_",
+    "draw_seed_", "sample_shape_", "ema_",
 )  # fmt: skip
 
 

@@ -21,3 +21,15 @@ def map_tensors(function, tree):
 def take(tree, index):
     """Some rows of a batch."""
     return map_tensors(lambda tensor: tensor[index], tree)
+
+
+def stack_trees(trees, dim):
+    """Batches of one form, side by side in a new axis."""
+    first = trees[0]
+    if isinstance(first, torch.Tensor):
+        return torch.stack(trees, dim)
+    if isinstance(first, Mapping):
+        return {key: stack_trees([tree[key] for tree in trees], dim) for key in first}
+    if isinstance(first, (list, tuple)):
+        return [stack_trees(list(parts), dim) for parts in zip(*trees)]
+    return first

@@ -22,6 +22,8 @@ ROOMS = (
     "sklearn_source.utils.discovery",
     "sklearn_source.curvature",
     "sklearn_source.base",
+    "sklearn_source.diffusion",
+    "sklearn_source.stochastic",
 )
 # Exported for other rooms of the house, which may import from a room's `__init__` only.
 FOR_OTHER_ROOMS = {
@@ -38,6 +40,18 @@ FOR_OTHER_ROOMS = {
             "fit_curvature",
             "moments",
             "resolve_curvature",
+        )
+    ),
+    *(
+        f"sklearn_source.stochastic.{name}"
+        for name in (
+            "DrawnRows",
+            "draws_examples",
+            "fresh_draws",
+            "join_draws",
+            "split_draws",
+            "stacked_examples",
+            "step_examples",
         )
     ),
     "sklearn_source.base.net_first",

@@ -14,7 +14,17 @@ from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 
 import sklearn_source
-from sklearn_source import curvature, datasets, inspection, metrics, model_selection, modules, retraining
+from sklearn_source import (
+    curvature,
+    datasets,
+    diffusion,
+    inspection,
+    metrics,
+    model_selection,
+    modules,
+    retraining,
+    stochastic,
+)
 from tests.docs._reference import DOCS, ROOT
 
 PAGES = sorted(
@@ -47,7 +57,8 @@ def namespace():
     """What a reader has at hand: imports, data, and a trained net."""
     names = {"np": np, "torch": torch, "FrozenEstimator": FrozenEstimator, "GridSearchCV": GridSearchCV}
     names.update(NeuralNet=NeuralNet, NeuralNetClassifier=NeuralNetClassifier, NeuralNetRegressor=NeuralNetRegressor)
-    for room in (sklearn_source, curvature, datasets, inspection, metrics, model_selection, modules, retraining):
+    rooms = (curvature, datasets, diffusion, inspection, metrics, model_selection, modules, retraining, stochastic)
+    for room in (sklearn_source, *rooms):
         names.update({name: getattr(room, name) for name in room.__all__})
     for name in ("retrain_on_subsets", "retrain_without"):
         names[name] = fewer(names[name], n_subsets=8, n_repeats=2)
@@ -99,9 +110,17 @@ def _losses(names):
     names["X"], names["y"] = datasets.next_tokens(np.random.default_rng(0).integers(0, 20, size=(12, 9)))
 
 
+def _images(names):
+    """A few, and a model of few epochs and timesteps."""
+    names["X"] = np.random.default_rng(0).normal(size=(8, 1, 4, 4)).astype(np.float32)
+    names["DiffusionNet"] = fewer(diffusion.DiffusionNet, max_epochs=2, n_timesteps=20, module__channels=(4, 8))
+    names["DenoisingLoss"] = fewer(diffusion.DenoisingLoss, timesteps=5, n_timesteps=5)
+
+
 # Page and block: what is at hand from there on.
 PREPARE = {
     ("curvature.rst", 0): _truth,
+    ("diffusion.rst", 0): _images,
     ("losses.rst", 0): _losses,
     ("metrics.rst", 0): _metrics,
     ("recording.rst", 2): _stages,

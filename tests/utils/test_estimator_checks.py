@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklearn_source import (
     TRAK,
+    DiffusionTracIn,
     GradientSimilarity,
     InfluenceFunctions,
     RepresentationSimilarity,
@@ -29,7 +30,7 @@ FIRST_ORDER = "nothing in it says that later steps take back what earlier ones d
 
 def wrong_in_size(estimator):
     """The check of the size where it has to fail."""
-    reasons = {TracIn: FIRST_ORDER}
+    reasons = {TracIn: FIRST_ORDER, DiffusionTracIn: FIRST_ORDER}
     return {"check_attribution_size": reasons[type(estimator)]} if type(estimator) in reasons else {}
 
 

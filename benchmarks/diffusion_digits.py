@@ -1,0 +1,183 @@
+"""Diffusion models of 8 x 8 digits: which scores foretell retraining, and which name the same rows for every image.
+
+    python benchmarks/diffusion_digits.py lds            # 32 halves x 2 networks, every method beside cosines of pixels
+    python benchmarks/diffusion_digits.py general        # generally influential rows, and gradient norms by timestep
+    python benchmarks/diffusion_digits.py outliers       # a U-Net, inverted digits among the rows
+
+A minute or two each on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+import warnings
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
+from torch import nn
+
+from sklearn_source import (
+    TRAK,
+    DiffusionReTrac,
+    DiffusionTracIn,
+    GradientSimilarity,
+    InfluenceFunctions,
+    SnapshotInfluence,
+    SourceAttribution,
+    TrajectoryRecorder,
+)
+from sklearn_source.diffusion import DenoisingLoss, DiffusionNet
+from sklearn_source.metrics import generally_influential_share, linear_datamodeling_score, mislabel_detection_score
+from sklearn_source.modules import UNet
+from sklearn_source.retraining import retrain_on_subsets
+
+N_TRAIN, N_QUERY = 500, 24
+GRID = {"n_timesteps": 20, "n_noise": 2}
+# Powers of the cosine of raw pixels, with its sign: what scores are held against.
+POWERS = (1, 3, 8)
+
+
+class Denoiser(nn.Module):
+    """Three layers on the pixels and waves of the timestep."""
+
+    def __init__(self, n_features=64, hidden=96, n_waves=16):
+        super().__init__()
+        self.n_waves = n_waves
+        self.one = nn.Linear(n_features + 2 * n_waves, hidden)
+        self.two = nn.Linear(hidden + 2 * n_waves, hidden)
+        self.three = nn.Linear(hidden, n_features)
+
+    def forward(self, sample, timestep):
+        frequencies = torch.exp(torch.arange(self.n_waves) * (-math.log(1000) / self.n_waves)).to(sample)
+        angles = timestep[:, None].to(sample) * frequencies
+        told = torch.cat([angles.sin(), angles.cos()], dim=1)
+        x = nn.functional.silu(self.one(torch.cat([sample, told], dim=1)))
+        return self.three(nn.functional.silu(self.two(torch.cat([x, told], dim=1))))
+
+
+def digits(n_held=N_QUERY):
+    """Training rows and held-out rows, scaled to [-1, 1]."""
+    images = (load_digits().images / 8 - 1).astype(np.float32).reshape(-1, 64)
+    order = np.random.default_rng(0).permutation(len(images))
+    return images[order[:N_TRAIN]], images[order[N_TRAIN : N_TRAIN + n_held]]
+
+
+def perceptron():
+    """A model that retrains in a second."""
+    torch.manual_seed(0)
+    return DiffusionNet(
+        Denoiser, n_timesteps=100, optimizer=torch.optim.SGD, optimizer__momentum=0.9, lr=0.2, max_epochs=150,
+        batch_size=64, train_split=None, verbose=0, iterator_train__shuffle=True, callbacks=[TrajectoryRecorder(8)],
+    )  # fmt: skip
+
+
+def unet():
+    """A U-Net, whose gradients differ tenfold between timesteps."""
+    torch.manual_seed(0)
+    return DiffusionNet(
+        UNet, module__channels=(8, 16), n_timesteps=1000, schedule="linear", optimizer=torch.optim.Adam, lr=3e-3,
+        max_epochs=30, batch_size=64, train_split=None, verbose=0, iterator_train__shuffle=True,
+        callbacks=[TrajectoryRecorder(12)],
+    )  # fmt: skip
+
+
+def lds():
+    """Linear datamodeling scores of every method, for held-out digits and for samples."""
+    X, held = digits()
+    net = perceptron().fit(X)
+    queries = np.concatenate([held, net.sample(N_QUERY, random_state=0, clip=(-1, 1))])
+    measure = DenoisingLoss(**GRID)
+    truth = retrain_on_subsets(
+        perceptron(), X, None, queries, n_subsets=32, n_repeats=2, random_state=0, measurement=measure
+    )
+
+    def report(name, scores, seconds=0.0):
+        parts = slice(0, N_QUERY), slice(N_QUERY, None)
+        own = [Bunch(masks=truth.masks, outputs=truth.outputs[:, :, part]) for part in parts]
+        results = [linear_datamodeling_score(scores[part], half) for part, half in zip(parts, own)]
+        cells = [f"{r.score:.3f} ({r.interval[0]:.2f} to {r.interval[1]:.2f}), slope {r.slope:.2f}" for r in results]
+        print(f"{name:36} held out {cells[0]}; samples {cells[1]}; {seconds:.0f} s", flush=True)
+
+    cosine = _unit(queries) @ _unit(X).T
+    for power in POWERS:
+        report(f"cosine of pixels, power {power}", np.sign(cosine) * np.abs(cosine) ** power)
+    of_output = TRAK(measurement=DenoisingLoss(**GRID, loss="output"), random_state=0)
+    options = {"measurement": measure, "random_state": 0}
+    methods = {
+        f"DiffusionTracIn, {rows}": DiffusionTracIn(rows=rows, measurement=measure) for rows in ("drawn", "grid")
+    }
+    methods["DiffusionReTrac, drawn"] = DiffusionReTrac(measurement=measure)
+    methods["gradient similarity"] = GradientSimilarity(**options)
+    methods["TRAK"], methods["D-TRAK"] = TRAK(**options), of_output
+    for n_draws in (1, 4, 16, 64):
+        methods[f"influence functions, {n_draws} draws"] = InfluenceFunctions(n_draws=n_draws, **options)
+        methods[f"SOURCE, {n_draws} draws"] = SourceAttribution(n_draws=n_draws, **options)
+    methods["snapshots, 16 draws"] = SnapshotInfluence(n_draws=16, **options)
+    for name, method in methods.items():
+        start = time.perf_counter()
+        method.fit(net, X)
+        method = method.with_residuals(np.ones(len(X))) if name == "D-TRAK" else method
+        scores = method.transform(queries)
+        report(name, scores, time.perf_counter() - start)
+        report(f"  {name}, squared", scores**2)
+        report(f"  {name}, signed square", np.sign(scores) * scores**2)
+
+
+def general():
+    """How much of the lists of ten is taken by rows in more than a tenth of the lists."""
+    X, held = digits(2 * N_QUERY)
+    net = perceptron().fit(X)
+    print("gradient norms by timestep:", norms(net, X))
+    queries = {"held out": held, "samples": net.sample(2 * N_QUERY, random_state=0, clip=(-1, 1))}
+    for method in (DiffusionTracIn, DiffusionReTrac):
+        for rows in ("drawn", "grid"):
+            est = method(rows=rows).fit(net, X)
+            shares = {name: generally_influential_share(est.transform(Q)) for name, Q in queries.items()}
+            print(method.__name__, rows, {name: f"{s.score:.3f} (chance {s.chance:.3f})" for name, s in shares.items()})
+
+
+def outliers():
+    """Twenty inverted digits among the rows: found by self-influence, and named for digits as they are?"""
+    X, held = digits()
+    inverted = np.arange(N_TRAIN) < 20
+    X, held = (np.where(inverted[:, None], -X, X), held)
+    X, held = X.reshape(-1, 1, 8, 8), held.reshape(-1, 1, 8, 8)
+    net = unet().fit(X)
+    print("gradient norms by timestep:", norms(net, X[:100]))
+    for method in (DiffusionTracIn, DiffusionReTrac):
+        est = method().fit(net, X)
+        scores = est.transform(held)
+        found = mislabel_detection_score(est.self_influence(), inverted).score
+        top = inverted[np.argsort(-scores, axis=1)[:, :6]].mean()
+        share = generally_influential_share(scores).score
+        print(
+            f"{method.__name__}: outliers by self-influence, AUC {found:.3f}; outliers among the top six {top:.3f}; "
+            f"generally influential {share:.3f}"
+        )
+
+
+def norms(net, X):
+    """Mean size of a row's gradient at some timesteps: squares are those of influence by itself."""
+    result = {}
+    for timestep in np.linspace(0, net.n_timesteps - 1, 9).astype(int).tolist():
+        at = DenoisingLoss(timesteps=timestep)
+        own = GradientSimilarity(metric="dot", measurement=at, n_draws=1).fit(net, X)
+        gradients = own._gradients.of_loss(*own._rows.with_draws(at.draws(net)).batch(slice(None)))
+        result[timestep] = round(float(sum(g.squared_norm() for g in gradients).sqrt().mean()), 2)
+    return result
+
+
+def _unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("lds", "general", "outliers"))
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    {"lds": lds, "general": general, "outliers": outliers}[parser.parse_args().what]()
