@@ -98,7 +98,7 @@ class RowRandom:
 
         Returns
         -------
-        numbers : Tensor (B, *shape)
+        numbers : Tensor of shape (B,) + shape
         """
         return self._uniforms(shape).to(self._device, self._dtype)
 
@@ -112,7 +112,7 @@ class RowRandom:
 
         Returns
         -------
-        numbers : Tensor (B, *shape)
+        numbers : Tensor of shape (B,) + shape
         """
         return torch.special.ndtri(self._uniforms(shape)).to(self._device, self._dtype)
 
@@ -127,7 +127,7 @@ class RowRandom:
 
         Returns
         -------
-        numbers : Tensor (B, *shape) of int64
+        numbers : Tensor of shape (B,) + shape of int64
         """
         return (low + (self._uniforms(shape) * (high - low)).floor().long()).to(self._device)
 
