@@ -144,11 +144,11 @@ def assert_same_record(one, two):
 def test_the_networks_that_skorch_trains_with_their_records(name, reasons, capsys):
     net, (X, y) = NETS[name](), data(name)
     state = torch.get_rng_state()
-    nets, X_read, y_read = train_networks(net, X, y, SEEDS, recorder=TrajectoryRecorder(4))
+    nets, X_read, y_read = train_networks(net, X, y, SEEDS[:2], recorder=TrajectoryRecorder(4))
     assert reasons == [("vectorized", "a trial of it gave what skorch gives")]
     assert torch.equal(state, torch.get_rng_state())
     assert capsys.readouterr().out == ""
-    for seed, own in zip(SEEDS, nets, strict=True):
+    for seed, own in zip(SEEDS[:2], nets, strict=True):
         expected, X_expected, y_expected = train_clone(net, X, y, seed=seed, recorder=TrajectoryRecorder(4))
         np.testing.assert_array_equal(X_read, X_expected)
         np.testing.assert_array_equal(y_read, y_expected)

@@ -46,7 +46,7 @@ class DropoutEnsemble(BaseEnsemble):
         its hidden linear layers and convolutions.
     forward_only : bool, default=False
         For :class:`~sklearn_source.TRAK` alone: gradients, projections and the kernel are those of the whole network,
-        kept once; only the residuals Q are a mean over sub-networks, by forward passes ([1]_, section 3.1).
+        kept once; only the residuals Q are a mean over sub-networks, by forward passes, as in [1]_.
     random_state : int, RandomState instance or None, default=None
         Seeds the masks, and sampled Fisher draws of members. The first masks are the same whatever ``n_masks`` is.
     n_jobs : int, optional
