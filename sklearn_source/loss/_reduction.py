@@ -98,7 +98,7 @@ def find_reduction(batch_loss, output, y, x=None):
             size = float((again - value).abs().max() / value.abs().max().clamp_min(1e-30))
             raise ValueError(
                 f"the loss draws random numbers: two calls for the same rows differ by {size:.2g} of it, so that no "
-                "row has one loss of its own; draw them in the example of a StochasticLossMixin, in the Dataset from "
+                "row has one loss of its own; draw them in the example of a StochasticLossMixin or in the Dataset from "
                 "the row's index, or leave the noise out of get_loss"
             )
         raise ValueError(

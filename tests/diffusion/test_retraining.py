@@ -61,6 +61,7 @@ def test_engines_agree(options, paired):
     assert many.settings["engine"] == "vectorized"
 
 
+@pytest.mark.slow
 def test_scores_meet_their_truth():
     """The chain from training to score; exact curvature of a small model foretells halves better than chance."""
     X, queries = rows(16), rows(4, seed=1)
