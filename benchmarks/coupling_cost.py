@@ -47,8 +47,8 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     task = make_task(arguments.task)
+    torch.set_num_threads(arguments.threads)  # after the task, which sets it too
     if arguments.rows:
         task = task.head(arguments.rows, len(task.X_query))
     net = train(task)
