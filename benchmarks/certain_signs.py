@@ -3,10 +3,10 @@
     python benchmarks/certain_signs.py concrete-sgd --results lds --tables docs/lds
 
 Some rows drawn at random, and the strongest of some queries, are left out in turn, twenty times each, from the same
-weights and with the same batches as the trainings on all rows. Counted are pairs (query, row) whose sign the mean of the twenty
-confirms: all, those that ``stable_influences`` calls certain, and those for which the twenty are sure (a mean of more
-than two standard errors). ``AUC``: how well |mean| / error of the ensemble tells right signs from wrong ones. Intervals
-(95 %) are over rows left out.
+weights and with the same batches as the trainings on all rows. Counted are pairs (query, row) whose sign the mean of
+the twenty confirms: all, those that ``stable_influences`` calls certain, and those for which the twenty are sure (a
+mean of more than two standard errors). ``AUC``: how well |mean| / error of the ensemble tells right signs from wrong
+ones. Intervals (95 %) are over rows left out.
 """
 
 from __future__ import annotations
