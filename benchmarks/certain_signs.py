@@ -4,9 +4,11 @@
 
 Some rows drawn at random, and the strongest of some queries, are left out in turn, twenty times each, from the same
 weights and with the same batches as the trainings on all rows. Counted are pairs (query, row) whose sign the mean of
-the twenty confirms: all, those that ``stable_influences`` calls certain, and those for which the twenty are sure (a
-mean of more than two standard errors). ``AUC``: how well |mean| / error of the ensemble tells right signs from wrong
-ones. Intervals (95 %) are over rows left out.
+the twenty confirms, by the strength of what the ensemble says of them: most effects are smaller than what twenty
+retrainings can tell from nothing, so that no sign of theirs can be confirmed more than half of the time. "Certain" are
+those that ``stable_influences`` calls so; "retraining sure" those with a mean of more than two standard errors (6 % of
+pure noise). ``AUC``: how well |mean| / error of the ensemble tells right signs from wrong ones. Intervals (95 %) are
+over rows left out.
 """
 
 from __future__ import annotations
@@ -72,36 +74,33 @@ def with_interval(count: Callable[[NDArray], float], n_rows: int) -> str:
     """Format a number of rows' indices, with the interval of rows drawn anew."""
     rng = np.random.default_rng(0)
     drawn = [count(rng.integers(0, n_rows, n_rows)) for _ in range(N_BOOTSTRAP)]
+    if np.isnan(drawn).all():
+        return ""
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return f"{count(np.arange(n_rows)):.3f} [{low:.3f}, {high:.3f}]"
 
 
-def judged(name: str, pairs: str, right: NDArray, sure: NDArray, stable: NDArray, strength: NDArray) -> tuple[Any, ...]:
-    """Return a line of the table from pairs (n_rows, n_query); those with a ``strength`` of NaN do not count."""
-    counts = np.isfinite(strength)
+def judged(right: NDArray, sure: NDArray, stable: NDArray, strength: NDArray, chosen: NDArray) -> tuple[Any, ...]:
+    """Return numbers for the table from some of the pairs, all (n_rows, n_query)."""
 
-    def share(chosen: NDArray) -> str:
-        return with_interval(lambda i: float(np.mean(right[i][chosen[i]])) if chosen[i].any() else np.nan, len(right))
+    def share(these: NDArray) -> str:
+        return with_interval(lambda i: float(right[i][these[i]].mean()) if these[i].any() else np.nan, len(right))
 
-    def auc(chosen: NDArray) -> str:
-        def of(i: NDArray) -> float:
-            found = right[i][chosen[i]]
-            return float(roc_auc_score(found, strength[i][chosen[i]])) if 0 < found.sum() < len(found) else np.nan
+    def auc(i: NDArray) -> float:
+        found = right[i][chosen[i]]
+        return float(roc_auc_score(found, strength[i][chosen[i]])) if 0 < found.sum() < len(found) else np.nan
 
-        return with_interval(of, len(right))
-
-    called = counts & stable
-    return (
-        name, pairs, int(counts.sum()), int(called.sum()), share(counts), share(called), int((called & sure).sum()),
-        share(counts & sure), share(called & sure), auc(counts), auc(counts & sure),
-    )  # fmt: skip
+    certain = chosen & stable
+    numbers = int(chosen.sum()), f"{sure[chosen].mean():.2f}", share(chosen), int(certain.sum())
+    return (*numbers, share(certain) if certain.any() else "", with_interval(auc, len(right)))
 
 
 HEADER = (
-    "ensemble", "pairs", "number", "called certain", "right signs", "right signs of the certain",
-    "certain, retraining sure", "right signs, retraining sure", "right signs of the certain, retraining sure", "AUC",
-    "AUC, retraining sure",
+    "ensemble", "pairs", "mean of |score|", "number", "retraining sure", "right signs", "certain",
+    "right signs of these", "AUC",
 )  # fmt: skip
+# Where the bands of strength end, in pairs.
+BANDS = (20, 60, 150, 400)
 
 
 def main() -> None:
@@ -135,18 +134,17 @@ def main() -> None:
     mean, error = effects.mean(axis=1), effects.std(axis=1, ddof=1) / np.sqrt(effects.shape[1])
     sure = np.abs(mean) > 2 * error
     print(f"{len(rows)} rows; of their pairs retraining is sure of {sure.mean():.1%}")
-    table = [HEADER]
+    table: list[tuple[Any, ...]] = [HEADER]
     for name, (scores, errors, stable) in opinions.items():
         found, strength = scores[:, rows].T, np.abs(scores / errors)[:, rows].T
         right = np.sign(found) == np.sign(mean)
-        strongest = np.zeros_like(sure)
-        strongest[:, asked] = np.abs(scores[asked][:, rows].T) >= np.abs(scores[asked]).max(axis=1)
-        for pairs, chosen in (
-            ("random rows, all queries", np.isin(rows, drawn)[:, None] & np.ones_like(sure)),
-            ("a query's strongest row", strongest),
-        ):
-            masked = np.where(chosen, strength, np.nan)
-            table.append(judged(name, pairs, right, sure, stable[:, rows].T, masked))
+        place = (-np.abs(found)).argsort(axis=None).argsort().reshape(found.shape)
+        ends = 0, *BANDS, found.size
+        for start, end in (*zip(ends, ends[1:]), (0, found.size)):
+            chosen = (place >= start) & (place < end)
+            strong = f"{np.abs(found[chosen]).mean():.4f}"
+            numbers = judged(right, sure, stable[:, rows].T, strength, chosen)
+            table.append((name, f"{start + 1} to {end}", strong, *numbers))
             print(" | ".join(str(value) for value in table[-1]), flush=True)
     with (args.tables / f"certain-signs-{args.problem}.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(table)
