@@ -74,6 +74,20 @@ def gain(every: np.ndarray, others: np.ndarray, truth: Retraining) -> str:
     return f"{more:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def by_numbers(kind: str, scores: np.ndarray, truth: Retraining) -> list[tuple[Any, ...]]:
+    """Return lines of the scores of some snapshots of some networks; of one network means over all that there are."""
+    lines = []
+    for n_snapshots in (1, 4, 8, 16):
+        steps = np.linspace(0, scores.shape[1], n_snapshots + 1).round().astype(int)[1:] - 1
+        chosen = scores[:, steps].mean(axis=1)
+        for n_networks in (1, 3, 5, 10):
+            means = chosen if n_networks == 1 else [chosen[:n_networks].mean(axis=0)]
+            judged = [linear_datamodeling_score(s, truth, n_bootstrap=N_BOOTSTRAP) for s in means]
+            score, low, high, slope = np.mean([(r.score, *r.interval, r.slope) for r in judged], axis=0)
+            lines.append((kind, n_snapshots, n_networks, f"{score:.3f} [{low:.3f}, {high:.3f}]", f"{slope:.2f}"))
+    return lines
+
+
 def errors_in_common(scores: np.ndarray) -> np.ndarray:
     """Correlations (n_snapshots, n_snapshots) of the errors of two snapshots of one network, a mean over networks."""
     n = len(scores)
@@ -114,8 +128,10 @@ def main() -> None:
     ]  # fmt: skip
     positions: list[tuple[Any, ...]] = [("curvature", "steps of halves / of all rows", "snapshot", "one", "averaged")]
     shared: list[tuple[Any, ...]] = [("curvature", "snapshots apart", "correlation of errors")]
+    numbers_of: list[tuple[Any, ...]] = [("curvature", "snapshots", "networks", "score", "slope")]
     for kind in CURVATURES:
         scores = scores_of_snapshots(problem, folder, kind, args.n_networks)
+        numbers_of += by_numbers(kind, scores, usual)
         last, together = scores[:, -1], scores.mean(axis=1)
         for factor, truth in truths.items():
             ceiling = linear_datamodeling_score(last[0], truth, n_bootstrap=2).ceiling
@@ -133,7 +149,7 @@ def main() -> None:
         for apart in range(scores.shape[1]):
             shared.append((kind, apart, f"{np.diagonal(common, apart).mean():.3f}"))
         print(f"{kind}: a run's errors are those of {len(common) ** 2 / common.sum():.1f} independent networks")
-    for name, rows in (("", summary), ("-positions", positions), ("-errors", shared)):
+    for name, rows in (("", summary), ("-positions", positions), ("-errors", shared), ("-numbers", numbers_of)):
         write(args.tables / f"why-snapshots{name}.csv", rows)
 
 
