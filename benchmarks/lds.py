@@ -254,12 +254,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("lds"), help="where truths and scores are kept")
     parser.add_argument("--tables", type=Path, help="where to write a CSV table per problem")
     parser.add_argument("--n-networks", type=int, help="other than the problem's own")
+    parser.add_argument("--without", nargs="+", default=[], metavar="METHOD", help="names of methods to leave out")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name in args.problems:
         problem = PROBLEMS[name](args.mnist)
         methods = settings_grid() if args.grid else every_method(problem.adaptive)
+        methods = {method: made for method, made in methods.items() if method not in args.without}
         table = None if args.tables is None else args.tables / f"{name}{'-settings' if args.grid else ''}.csv"
         compare(problem, methods, args.results / name, args.n_networks or problem.n_networks, table, args.empirical)
 
