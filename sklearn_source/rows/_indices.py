@@ -38,6 +38,10 @@ def row_indices(rows: ArrayLike, n_rows: int, what: str) -> np.ndarray:
             f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} training rows, got "
             f"{rows.dtype} of shape {rows.shape}"
         )
-    if len(np.unique(rows)) < rows.size:
-        raise ValueError(f"expected every row once in {what}, got one twice: name each once, or give a mask")
+    values, counts = np.unique(rows, return_counts=True)
+    if len(values) < rows.size:
+        often = counts.argmax()
+        raise ValueError(
+            f"expected every row once in {what}, got {values[often]} {counts[often]} times: name each once, or give a mask"
+        )
     return rows.astype(np.int64)
