@@ -42,6 +42,7 @@ def row_indices(rows: ArrayLike, n_rows: int, what: str) -> np.ndarray:
     if len(values) < rows.size:
         often = counts.argmax()
         raise ValueError(
-            f"expected every row once in {what}, got {values[often]} {counts[often]} times: name each once, or give a mask"
+            f"expected every row once in {what}, got {values[often]} {counts[often]} times: name each once, or give a "
+            "mask"
         )
     return rows.astype(np.int64)
