@@ -47,6 +47,23 @@ class GramCurvature(FittedCurvature):
         keep = values > values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
         self._values, self._vectors = values[keep], vectors[:, keep]
 
+    def pack(self):
+        """Tensors by name, and a dict for JSON, that :meth:`unpack` makes the same of; of no metric."""
+        tensors = {"root": self._root, "values": self._values, "vectors": self._vectors}
+        dtype = str(self._dtype).removeprefix("torch.")
+        return tensors, {"shapes": [list(shape) for shape in self._shapes], "dtype": dtype, "moves": self._moves}
+
+    @classmethod
+    def unpack(cls, tensors, about):
+        """The curvature that :meth:`pack` took apart, nothing decomposed again."""
+        new = cls.__new__(cls)
+        new._root = new._scaled = tensors["root"]
+        new._values, new._vectors, new._moves = tensors["values"], tensors["vectors"], about["moves"]
+        new._shapes, new._dtype = [tuple(shape) for shape in about["shapes"]], getattr(torch, about["dtype"])
+        new._sizes = [g * o * i for g, o, i in new._shapes]
+        new.bases = [Basis() for _ in new._shapes]
+        return new
+
     def in_metric(self, metric: Sequence[float]) -> GramCurvature:
         """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block."""
         return GramCurvature(self._root, self._shapes, self._dtype, metric)
