@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from ..utils._atomic import atomic_write
+from ..utils._digest import bytes_digest, checksum
 from ..utils._warnings import warn
 
 _FORMAT = "sklearn_source.curvature 1"
@@ -77,10 +76,5 @@ class Entries:
 
 
 def _checksum(key, tensors, text):
-    """Of the key, what is said of the tensors, and their names, kinds, shapes and bits."""
-    hasher = hashlib.sha256(f"{_FORMAT}|{key}|{text}|".encode())  # three times as fast as others where it counts
-    for name in sorted(tensors):
-        value = tensors[name]
-        hasher.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        hasher.update(value.reshape(-1).view(torch.uint8).numpy())
-    return hasher.hexdigest()
+    """Of the key, what is said of the tensors, and these."""
+    return bytes_digest(f"{_FORMAT}|{key}|{text}|{checksum(tensors)}".encode())
