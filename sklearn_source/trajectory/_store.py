@@ -71,6 +71,7 @@ class TrajectoryDirectory:
                 f"each have its own: dirname='{path}/{RUN}'"
             )
         # What the index names, or an older one may: neither rewritten nor removed before another index is there.
+        self._replaces = bool(old)
         self._listed, self._doomed = {file.name for file in old}, [file for file in old if file.name != INDEX]
         self._doomed += [file for file in self.path.iterdir() if _LEFT_BEHIND.fullmatch(file.name)] if overwrite else []
         if INDEX in self._listed:
@@ -87,7 +88,7 @@ class TrajectoryDirectory:
         except FileExistsError as error:
             raise ValueError(f"{self.path}: another training is recording here. Choose another directory") from error
 
-    _listed, _doomed = frozenset(), ()  # of a recorder that was pickled before there were such
+    _replaces, _listed, _doomed = False, frozenset(), ()  # of a recorder that was pickled before there were such
 
     def _begun(self):
         return {"format": FORMAT, "version": VERSION, "status": "recording", "revision": self.revision}
@@ -97,9 +98,9 @@ class TrajectoryDirectory:
             temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
 
     def _free_name(self, kind, stage, step):
-        """A path that the index does not name."""
+        """A path that the index does not name, nor another training that records here."""
         name = f"{kind}-{stage:03d}-{step:09d}"
-        taken = f"{name}.safetensors" in self._listed
+        taken = self._replaces or f"{name}.safetensors" in self._listed
         return self.path / (f"{name}-{uuid.uuid4().hex[:8]}.safetensors" if taken else f"{name}.safetensors")
 
     def _own_files(self):
