@@ -95,8 +95,10 @@ class _Opened:
                 "truncated or of another kind: restore it, or record the trajectory again"
             ) from error
 
-    def __exit__(self, *exception):
-        return self.file.__exit__(*exception)
+    def __exit__(self, kind, error, traceback):
+        self.file.__exit__(kind, error, traceback)
+        if isinstance(error, SafetensorError):
+            raise ValueError(f"{self.path}: {_CHANGED} ({error})") from error
 
 
 class CheckpointFile:
@@ -149,7 +151,10 @@ class CheckpointFile:
         tensors, metadata = read_tensors(self.path, prefix, None if prefix == "p:" else self.seal)
         self.check(metadata)
         if prefix == "p:":  # the order is that of the module, safetensors keeps none
-            tensors = {name: tensors[name] for name in json.loads(metadata["parameters"])}
+            order = json.loads(metadata["parameters"])
+            if set(order) != set(tensors):
+                raise ValueError(f"{self.path}: {_CHANGED}")
+            tensors = {name: tensors[name] for name in order}
         return tensors, metadata
 
     def check(self, metadata):
