@@ -10,14 +10,13 @@ from __future__ import annotations
 from ..utils._digest import digest
 from ..utils._warnings import warn
 from ._covariances import moments
-from ._eigen import EigenCurvature
+from ._eigen import Basis, EigenCurvature
 from ._entries import Entries
 from ._fisher import FisherStream
 from ._gram import GramCurvature
 
 # The first two are in the stream's digest, as they were resolved; the others change no number.
 _NOT_IN_KEY = ("fisher", "n_samples", "cache_size", "memory", "coupling", "n_iter", "max_rows")
-_KINDS = {kind.__name__: kind for kind in (EigenCurvature, GramCurvature)}
 
 
 def kept_fit(fit, curvature, stream):
@@ -37,12 +36,30 @@ def kept_fit(fit, curvature, stream):
     found = entries.read(key, stream.device)
     if found is not None:
         tensors, about = found
-        return _KINDS[about["kind"]].unpack(tensors, about)
+        return GramCurvature.unpack(tensors, about) if about["kind"] == "gram" else _eigen_of(tensors, about)
     fitted = fit(stream)
-    if type(fitted) in _KINDS.values():
+    if type(fitted) is GramCurvature:
         tensors, about = fitted.pack()
-        entries.write(key, tensors, {**about, "kind": type(fitted).__name__})
+        entries.write(key, tensors, {**about, "kind": "gram"})
+    elif type(fitted) is EigenCurvature:
+        entries.write(key, *_taken_apart(fitted))
     return fitted
+
+
+def _taken_apart(fitted):
+    """Tensors by name, and a dict for JSON, of an :class:`EigenCurvature`."""
+    tensors = {}
+    for i, (basis, values) in enumerate(zip(fitted.bases, fitted.eigenvalues)):
+        named = {f"left{i}": basis.left, f"right{i}": basis.right, f"values{i}": values}
+        tensors.update({name: value for name, value in named.items() if value is not None})
+    return tensors, {"kind": "eigen", "n_blocks": len(fitted.bases)}
+
+
+def _eigen_of(tensors, about):
+    """The :class:`EigenCurvature` that :func:`_taken_apart` was given."""
+    blocks = range(about["n_blocks"])
+    bases = [Basis(tensors.get(f"left{i}"), tensors.get(f"right{i}")) for i in blocks]
+    return EigenCurvature(bases, [tensors[f"values{i}"] for i in blocks])
 
 
 def kept_moments(curvature, stream, c):

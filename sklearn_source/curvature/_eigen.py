@@ -105,21 +105,6 @@ class EigenCurvature(FittedCurvature):
     def __init__(self, bases: list[Basis], eigenvalues: list[torch.Tensor]):
         self.bases, self.eigenvalues = bases, eigenvalues
 
-    def pack(self):
-        """Tensors by name, and a dict for JSON, that :meth:`unpack` makes the same of."""
-        tensors = {}
-        for i, (basis, values) in enumerate(zip(self.bases, self.eigenvalues)):
-            named = {f"left{i}": basis.left, f"right{i}": basis.right, f"values{i}": values}
-            tensors.update({name: value for name, value in named.items() if value is not None})
-        return tensors, {"n_blocks": len(self.bases)}
-
-    @classmethod
-    def unpack(cls, tensors, about):
-        """The curvature that :meth:`pack` took apart."""
-        blocks = range(about["n_blocks"])
-        bases = [Basis(tensors.get(f"left{i}"), tensors.get(f"right{i}")) for i in blocks]
-        return cls(bases, [tensors[f"values{i}"] for i in blocks])
-
     def encode(self, vectors: Sequence[Any]) -> list[torch.Tensor]:
         """Per block (n, groups, out, in) into eigencoordinates; factored gradients are materialised there."""
         return [_encode(basis, vector) for basis, vector in zip(self.bases, vectors)]

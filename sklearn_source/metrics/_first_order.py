@@ -126,7 +126,7 @@ def predicted_changes(scores: Any, predicted: Any, truth: Any, masks: np.ndarray
     if not np.isfinite(changes).all():
         raise ValueError("expected finite predicted changes, got NaN or infinity")
     full = np.zeros(shapes[0])
-    given = slice(None) if changes.shape == shapes[0] else ~whole
+    places = slice(None) if changes.shape == shapes[0] else ~whole
     changes = changes.astype(np.float64)
-    full[given] = without_rounding(changes, np.abs(changes).max(axis=0), len(changes)) if len(changes) else changes
+    full[places] = without_rounding(changes, np.abs(changes).max(axis=0), len(changes)) if len(changes) else changes
     return full

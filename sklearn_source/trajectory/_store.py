@@ -13,6 +13,7 @@ import json
 import os
 import re
 import uuid
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,10 @@ class TrajectoryDirectory:
         except FileExistsError as error:
             raise ValueError(f"{self.path}: another training is recording here. Choose another directory") from error
 
-    _replaces, _listed, _doomed = False, frozenset(), ()  # of a recorder that was pickled before there were such
+    # Of a recorder that was pickled before there were such.
+    _replaces: bool = False
+    _listed: Collection[str] = ()
+    _doomed: Sequence[Path] = ()
 
     def _begun(self):
         return {"format": FORMAT, "version": VERSION, "status": "recording", "revision": self.revision}
