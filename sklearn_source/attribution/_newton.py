@@ -6,14 +6,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..base import CurvatureAttribution, State, Term
 from ..curvature import FittedCurvature, Inverse, Metric, decode_queries_or_rotate_rows, resolve_curvature
+from ..loss import Bernoulli, Categorical
+from ..network import outputs_of
 from ._influence_damping import System
 from ._source_walk import times
 
 # Grosse et al. (2023), Section 3.2.1: a tenth of the mean eigenvalue of the layer.
 AUTO_DAMPING = 0.1
+_N_LOOKED_AT = 256  # rows whose classes are looked at for whether the network doubts any
 
 
 @dataclass
@@ -78,7 +82,7 @@ class NewtonAttribution(CurvatureAttribution):
 
         curvature = curvature_in(system)
         if system.dampings is None:
-            dampings = self._dampings(system, curvature)
+            dampings = self._dampings(system, curvature, index)
             shifts = [decay + damping for decay, damping in zip(system.shifts, dampings)]
             system = replace(system, shifts=shifts, dampings=dampings)
         if curvature.couples_blocks and len(set(system.shifts)) > 1:  # one function of one matrix
@@ -92,11 +96,33 @@ class NewtonAttribution(CurvatureAttribution):
             )
         return NewtonStep(state, system, curvature, len(index), self._credit_of(index, row_weights), row_weights)
 
-    def _dampings(self, system, curvature):
+    def _dampings(self, system, curvature, index):
         """Per block, where the training does not say."""
         n_blocks = len(self._gradients.blocks)
         if not isinstance(self.damping, str):
             return [float(self.damping)] * n_blocks
+        self._require_some_doubt(index)
         # Of the rows' curvature alone: weight decay is no measure of it.
         decays = system.mean_penalty(curvature.couples_blocks)
         return [AUTO_DAMPING * (curvature.mean_eigenvalue(i) - decays[i]) for i in range(n_blocks)]
+
+    def _require_some_doubt(self, index):
+        """Refuse a damping measured by a curvature that is nothing but rounding: the network doubts no class."""
+        network = self._network
+        if not isinstance(network.predictive, (Bernoulli, Categorical)):
+            return
+        some = np.unique(np.linspace(0, len(index) - 1, _N_LOOKED_AT).astype(np.int64))
+        x, _ = self._rows.batch(index[some])
+        output = network.first(outputs_of(network.forward, x))
+        if isinstance(network.predictive, Bernoulli):
+            yes = network.predictive.probability(output.double())
+            doubt = torch.minimum(yes, 1 - yes)
+        else:
+            classes = network.predictive.probabilities(output.double())
+            doubt = classes.sum(network.predictive.axis) - classes.amax(network.predictive.axis)
+        if float(doubt.mean()) < torch.finfo(output.dtype).eps:
+            raise ValueError(
+                "the network is so sure of its classes that the curvature is zero but for rounding in "
+                f"{str(output.dtype).removeprefix('torch.')}, and so would be a damping measured by it: pass "
+                "damping > 0, or use TracIn, which needs no curvature"
+            )

@@ -56,7 +56,7 @@ from sklearn.base import BaseEstimator
 from ..gradients import GradientEngine
 from ..network import Network
 from ..rows import Rows
-from ..utils._compat import HasMethods, Interval, StrOptions
+from ..utils._compat import Interval, StrOptions
 from ._fisher import FisherStream, Metric, choose_fisher
 
 # What phi is: eigenvalues of any shape and the number of a block, to values of that shape.
@@ -100,7 +100,7 @@ class Curvature(BaseEstimator, ABC):
         "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "cache_size": [Interval(Integral, 0, None, closed="left")],
-        "memory": [None, str, PathLike, HasMethods("cache")],
+        "memory": [None, str, PathLike, joblib.Memory],
         "coupling": [None, StrOptions({"layers", "krylov"})],
         "n_iter": [Interval(Integral, 1, None, closed="left")],
         "max_rows": [None, StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],

@@ -1,4 +1,4 @@
-"""Statistics of curvatures kept between fits by a joblib Memory.
+"""Statistics of curvatures kept between fits, in a folder of files that hold numbers alone.
 
 Two things are kept: the covariances of every checkpoint, which any segmentation of a training shares, and whole fitted
 curvatures. Keys are digests of weights, rows, network and settings, so a changed input is a new key. What no key can
@@ -7,14 +7,13 @@ tell is a change of somebody else's code: only the classes of this package are k
 
 from __future__ import annotations
 
-import os
-
-import torch
-from sklearn.utils.validation import check_memory
-
+from ..utils._digest import digest
 from ..utils._warnings import warn
 from ._covariances import moments
+from ._eigen import Basis, EigenCurvature
+from ._entries import Entries
 from ._fisher import FisherStream
+from ._gram import GramCurvature
 
 # The first two are in the stream's digest, as they were resolved; the others change no number.
 _NOT_IN_KEY = ("fisher", "n_samples", "cache_size", "memory", "coupling", "n_iter", "max_rows")
@@ -25,44 +24,63 @@ def kept_fit(fit, curvature, stream):
 
     Warns where ``memory`` is given and the rows cannot be recognised.
     """
-    memory = _memory_of(curvature, stream)
-    if memory is None:
+    entries = _entries_of(curvature, stream)
+    if entries is None:
         return fit(stream)
     if not stream.identified:
         warn("memory= is ignored: rows of this kind of data have no fingerprint to recognise them by")
         return fit(stream)
     settings = {name: value for name, value in curvature.get_params().items() if name not in _NOT_IN_KEY}
     checkpoints = [checkpoint.digest for checkpoint in stream.checkpoints]
-    key = (stream.digest, type(curvature).__name__, settings, checkpoints, stream.weights)
-    return memory.cache(_fit, ignore=["fit", "stream"], verbose=0)(key, fit, stream)
+    key = digest(["curvature", stream.digest, type(curvature).__name__, settings, checkpoints, stream.weights])
+    found = entries.read(key, stream.device)
+    if found is not None:
+        tensors, about = found
+        return GramCurvature.unpack(tensors, about) if about["kind"] == "gram" else _eigen_of(tensors, about)
+    fitted = fit(stream)
+    if type(fitted) is GramCurvature:
+        tensors, about = fitted.pack()
+        entries.write(key, tensors, {**about, "kind": "gram"})
+    elif type(fitted) is EigenCurvature:
+        entries.write(key, *_taken_apart(fitted))
+    return fitted
+
+
+def _taken_apart(fitted):
+    """Tensors by name, and a dict for JSON, of an :class:`EigenCurvature`."""
+    tensors = {}
+    for i, (basis, values) in enumerate(zip(fitted.bases, fitted.eigenvalues)):
+        named = {f"left{i}": basis.left, f"right{i}": basis.right, f"values{i}": values}
+        tensors.update({name: value for name, value in named.items() if value is not None})
+    return tensors, {"kind": "eigen", "n_blocks": len(fitted.bases)}
+
+
+def _eigen_of(tensors, about):
+    """The :class:`EigenCurvature` that :func:`_taken_apart` was given."""
+    blocks = range(about["n_blocks"])
+    bases = [Basis(tensors.get(f"left{i}"), tensors.get(f"right{i}")) for i in blocks]
+    return EigenCurvature(bases, [tensors[f"values{i}"] for i in blocks])
 
 
 def kept_moments(curvature, stream, c):
     """:func:`moments` at checkpoint ``c`` for ``curvature.basis``, or what ``curvature.memory`` holds of them."""
-    memory = _memory_of(curvature, stream)
-    if memory is None or not stream.identified:
+    entries = _entries_of(curvature, stream)
+    if entries is None or not stream.identified:
         return moments(stream, c, curvature.basis)
-    key = (stream.digest, stream.checkpoints[c].digest, curvature.basis)
-    arrays = memory.cache(_moments, ignore=["stream", "c"], verbose=0)(key, stream, c)
-    return [tuple(None if m is None else _tensor(m, stream.device) for m in pair) for pair in arrays]
+    key = digest(["moments", stream.digest, stream.checkpoints[c].digest, curvature.basis])
+    found = entries.read(key, stream.device)
+    if found is not None:
+        tensors, about = found
+        return [tuple(tensors.get(f"{side}{i}") for side in "as") for i in range(about["n_blocks"])]
+    computed = moments(stream, c, curvature.basis)
+    tensors = {f"{side}{i}": m for i, pair in enumerate(computed) for side, m in zip("as", pair) if m is not None}
+    entries.write(key, tensors, {"n_blocks": len(computed)})
+    return computed
 
 
-def _memory_of(curvature, stream):
+def _entries_of(curvature, stream):
     """Where to keep what is fitted, None for nowhere."""
     if type(curvature).__module__.rpartition(".")[0] != __package__ or type(stream) is not FisherStream:
         return None
-    memory = curvature.memory
-    memory = check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
-    return None if getattr(memory, "location", True) is None else memory
-
-
-def _fit(key, fit, stream):
-    return fit(stream)
-
-
-def _moments(key, stream, c):
-    return [tuple(None if m is None else m.cpu().numpy() for m in pair) for pair in moments(stream, c, key[2])]
-
-
-def _tensor(array, device):
-    return torch.from_numpy(array.copy()).to(device)
+    folder = getattr(curvature.memory, "location", curvature.memory)  # of a joblib.Memory, the place alone
+    return None if folder is None else Entries(folder)

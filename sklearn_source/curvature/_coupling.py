@@ -47,8 +47,9 @@ def fit_curvature(curvature: Curvature, stream: FisherStream) -> FittedCurvature
         size = curvature.max_rows
         if size == "auto":
             size = columns_that_fit(stream, _COLUMNS[curvature.coupling], _BYTES)
-        rows = JointRows(
-            fitted.bases, stream.penalties, kept=[batch for batch, _ in FisherSample(stream, size).batches()]
-        )
+        kept = [batch for batch, _ in FisherSample(stream, size).batches()]
+        if not kept:  # no column has a gradient: there is nothing to couple by
+            return fitted
+        rows = JointRows(fitted.bases, stream.penalties, kept=kept)
     n_iter = curvature.n_iter if curvature.coupling == "krylov" else 0
     return CoupledCurvature(fitted, rows, n_iter)

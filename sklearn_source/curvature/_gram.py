@@ -28,11 +28,13 @@ class GramCurvature(FittedCurvature):
         Of the vectors that come out.
     metric : list of float, optional
         ``P``: one positive number per block.
+    decomposed : (Tensor, Tensor), optional
+        ``lambda`` and ``U``, where they are known.
     """
 
     couples_blocks = True
 
-    def __init__(self, root, shapes, dtype, metric=None):
+    def __init__(self, root, shapes, dtype, metric=None, decomposed=None):
         self._root, self._shapes, self._dtype = root, shapes, dtype
         self._sizes = [g * o * i for g, o, i in shapes]
         self.bases = [Basis() for _ in shapes]
@@ -42,10 +44,25 @@ class GramCurvature(FittedCurvature):
             self._scaled = root * scale
         sizes = [float(part.abs().max()) if part.numel() else 0.0 for part in self._scaled.split(self._sizes, dim=1)]
         self._moves = [size > 1e-10 * max(sizes) for size in sizes]
+        if decomposed is not None:
+            self._values, self._vectors = decomposed
+            return
         values, vectors = torch.linalg.eigh(self._scaled @ self._scaled.T)
         # Values lost in rounding belong to the null space, where phi(0) is exact.
         keep = values > values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
         self._values, self._vectors = values[keep], vectors[:, keep]
+
+    def pack(self):
+        """Tensors by name, and a dict for JSON, that :meth:`unpack` makes the same of; of no metric."""
+        tensors = {"root": self._root, "values": self._values, "vectors": self._vectors}
+        dtype = str(self._dtype).removeprefix("torch.")
+        return tensors, {"shapes": [list(shape) for shape in self._shapes], "dtype": dtype}
+
+    @classmethod
+    def unpack(cls, tensors, about):
+        """The curvature that :meth:`pack` took apart, nothing decomposed again."""
+        shapes, dtype = [tuple(shape) for shape in about["shapes"]], getattr(torch, about["dtype"])
+        return cls(tensors["root"], shapes, dtype, decomposed=(tensors["values"], tensors["vectors"]))
 
     def in_metric(self, metric: Sequence[float]) -> GramCurvature:
         """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block."""

@@ -67,7 +67,7 @@ def first_order_change(scores: ArrayLike, masks: ArrayLike, *, renormalize: bool
         raise ValueError("expected rows in every subset, got one without: nothing is trained on no rows")
     gains = n_train / masks.sum(axis=1) if renormalize else np.ones(len(masks))
     changes = gains[:, None] * (masks @ scores.T) - scores.sum(axis=1)
-    return without_rounding(changes, (gains.max() + 1) * np.abs(scores).sum(axis=1), n_train)
+    return without_rounding(changes, (gains.max(initial=1.0) + 1) * np.abs(scores).sum(axis=1), n_train)
 
 
 def subset_sums(scores: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -86,6 +86,8 @@ def without_rounding(values: np.ndarray, size: Any, n_summed: int) -> np.ndarray
     n_summed : int
         How many numbers that were.
     """
+    if not len(values):
+        return values
     level = 8 * np.finfo(np.float64).eps * n_summed * np.asarray(size)
     alike = np.ptp(values, axis=0) <= level
     if alike.any():
@@ -126,7 +128,7 @@ def predicted_changes(scores: Any, predicted: Any, truth: Any, masks: np.ndarray
     if not np.isfinite(changes).all():
         raise ValueError("expected finite predicted changes, got NaN or infinity")
     full = np.zeros(shapes[0])
-    given = slice(None) if changes.shape == shapes[0] else ~whole
+    places = slice(None) if changes.shape == shapes[0] else ~whole
     changes = changes.astype(np.float64)
-    full[given] = without_rounding(changes, np.abs(changes).max(axis=0), len(changes)) if len(changes) else changes
+    full[places] = without_rounding(changes, np.abs(changes).max(axis=0, initial=0.0), len(changes))
     return full

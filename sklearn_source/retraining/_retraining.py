@@ -65,15 +65,22 @@ class Retraining:
         y_query: Any = None,
         row_hashes: ArrayLike | None = None,
     ) -> None:
-        self.masks = np.asarray(masks)
-        self.outputs = np.asarray(outputs)
+        self.masks = _array_of(masks, "masks", "b")
+        self.outputs = _array_of(outputs, "outputs", "iuf")
         self.measurement = str(measurement)
-        self.seeds = np.asarray(seeds, dtype=np.uint64)
+        self.seeds = _whole(_array_of(seeds, "seeds", "iuf"), "seeds")
+        if not isinstance(settings or {}, Mapping) or isinstance(names, str) or not np.iterable(names or ()):
+            raise ValueError(
+                "expected settings as a dict and names as one text for each subset, got a "
+                f"{type(settings).__name__} and a {type(names).__name__}"
+            )
         self.settings = dict(settings or {})
         self.names = None if names is None else [str(name) for name in names]
         self.X_query, self.y_query = X_query, y_query
-        self.row_hashes = None if row_hashes is None else np.asarray(row_hashes, dtype=np.uint64)
-        fits = self.masks.ndim == 2 and self.outputs.ndim == 3 and self.masks.dtype == bool
+        self.row_hashes = (
+            None if row_hashes is None else _whole(_array_of(row_hashes, "row_hashes", "iu"), "row_hashes")
+        )
+        fits = self.masks.ndim == 2 and self.outputs.ndim == 3
         if not fits or self.outputs.shape[:2] != self.seeds.shape or len(self.masks) != len(self.outputs):
             raise ValueError(
                 "expected masks (n_subsets, n_train) of booleans, outputs (n_subsets, n_repeats, n_query) and seeds "
@@ -226,13 +233,36 @@ class Retraining:
             raise ValueError(
                 f"expected a file written by Retraining.save, got {path} of format {about.get('format')!r}: pass one"
             )
-        return cls(**arrays, measurement=about["measurement"], settings=about["settings"], names=about["names"])
+        if about.get("version") != 1:
+            raise ValueError(f"expected {path} of version 1, got {about.get('version')!r}: upgrade sklearn_source")
+        known = ("masks", "outputs", "seeds", "X_query", "y_query", "row_hashes")
+        described = {name: about.get(name) for name in ("measurement", "settings", "names")}
+        return cls(**{name: arrays[name] for name in known if name in arrays}, **described)
 
     def __repr__(self) -> str:
         return (
             f"Retraining({self.n_subsets} subsets x {self.n_repeats} repeats of {self.n_train} rows, "
             f"{self.n_query} queries, measurement={self.measurement!r})"
         )
+
+
+def _array_of(values, name, kinds):
+    """An array whose numbers are of some kinds; ValueError for anything else."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"expected {name} as an array, got a {type(values).__name__} ({error})") from error
+    if array.dtype.kind not in kinds:
+        wanted = {"b": "booleans", "iuf": "real numbers", "iu": "integers"}[kinds]
+        raise ValueError(f"expected {name} as {wanted}, got {array.dtype} of shape {array.shape}")
+    return array
+
+
+def _whole(array, name):
+    """The same as uint64; ValueError for negative numbers and fractions."""
+    if array.dtype.kind != "u" and not ((array >= 0) & (array == np.floor(array))).all():
+        raise ValueError(f"expected {name} as whole numbers from 0 up, got others among them")
+    return array.astype(np.uint64)
 
 
 def _numeric_array(values):

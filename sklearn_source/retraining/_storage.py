@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,11 @@ import numpy as np
 from ..utils._atomic import atomic_write
 from ..utils._digest import bytes_digest
 
+# What zipfile and NumPy raise over a file that is damaged: sizes beyond all memory, unknown ways to pack, and so on.
+_UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, IndexError, OverflowError, MemoryError,
+    RuntimeError, SyntaxError, UnicodeError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
+)  # fmt: skip
 _ABOUT = "about.json"  # the member that holds the JSON text, as bytes
 
 
@@ -40,7 +48,9 @@ def read_arrays(path):
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop(_ABOUT).tobytes())
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        if not isinstance(about, dict):
+            raise ValueError("it says nothing of its arrays")
+    except _UNREADABLE as error:
         raise ValueError(
             f"expected a complete .npz file written by this package, got {path}, which cannot be read ({error}): pass "
             "another path, or make the file again"
@@ -72,8 +82,10 @@ class UnitCache:
         for file in sorted(self.folder.glob("*.npz")):
             try:
                 arrays, about = read_arrays(file)
-                outputs.update(zip(about["units"], arrays["outputs"], strict=True))
-            except (KeyError, ValueError):
+                keys, values = about["units"], arrays["outputs"]
+                if values.dtype.kind == "f" and values.ndim == 2 and all(isinstance(key, str) for key in keys):
+                    outputs.update(zip(keys, values, strict=True))
+            except (KeyError, ValueError, TypeError):
                 continue
         return {key: outputs[key] for key in keys if key in outputs}
 

@@ -29,7 +29,7 @@ def group_masks(groups, n_train):
             if isinstance(labels, (list, tuple)) and len({isinstance(label, str) for label in labels}) > 1:
                 raise ValueError(
                     "expected labels of one kind, got texts among others, which would be taken for texts too: "
-                    "name all rows by texts, or none"
+                    "name the rows that have none by a text as well"
                 )
             return _masks_by_label(np.asarray(labels), n_train)
         names, members = list(range(len(labels))), list(labels)

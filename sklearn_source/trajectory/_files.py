@@ -10,14 +10,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..utils._atomic import atomic_write
+from ..utils._digest import bytes_digest, checksum
 
 __all__ = ["FORMAT", "CheckpointFile", "read_tensors", "write_checkpoint", "write_tensors"]
 
 FORMAT = "sklearn_source.trajectory"
+_CHANGED = (
+    "expected the file as it was recorded, but what it holds is something else: it is damaged, was edited or replaced. "
+    "Restore it, or record the trajectory again"
+)
 
 
-def read_tensors(path: str | os.PathLike[str], prefix: str = "") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(
+    path: str | os.PathLike[str], prefix: str = "", seal: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read the tensors of a safetensors file whose names begin with `prefix`.
+
+    Parameters
+    ----------
+    path : path-like
+    prefix : str
+        Nothing, or a whole section: ``"p:"``.
+    seal : str, optional
+        What :func:`write_tensors` returned of the file. None: nothing is known of it.
 
     Returns
     -------
@@ -28,11 +43,40 @@ def read_tensors(path: str | os.PathLike[str], prefix: str = "") -> tuple[dict[s
     Raises
     ------
     ValueError
-        Naming the file, when it is missing, truncated or not a safetensors file.
+        Naming the file, when it is missing, truncated, not a safetensors file, or not as it was written.
     """
     with _Opened(path) as file:
         names = sorted(name for name in file.keys() if name.startswith(prefix))
-        return {name[len(prefix) :]: file.get_tensor(name) for name in names}, file.metadata() or {}
+        # Copied: the file is mapped into memory, and what is kept must not follow it.
+        tensors, metadata = {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
+    if seal is not None:
+        _require_as_written(path, prefix, tensors, metadata, seal)
+    return {name[len(prefix) :]: value for name, value in tensors.items()}, metadata
+
+
+def _require_as_written(path, prefix, tensors, metadata, seal):
+    require_seal(path, metadata, seal)
+    known = json.loads(metadata["sections"])
+    if {s: d for s, d in known.items() if f"{s}:".startswith(prefix)} != _sections(tensors):
+        raise ValueError(f"{path}: {_CHANGED}")
+
+
+def require_seal(path, metadata, seal):
+    """Refuse a file whose metadata, which hold checksums of its tensors, are others than those written."""
+    if seal is not None and _seal(metadata or {}) != seal:
+        raise ValueError(f"{path}: {_CHANGED}")
+
+
+def _seal(metadata):
+    return bytes_digest(json.dumps(metadata, sort_keys=True).encode())
+
+
+def _sections(tensors):
+    """Checksums of all tensors whose names begin alike, up to the colon."""
+    found = {}
+    for name in sorted(tensors):
+        found.setdefault(name.partition(":")[0], {})[name] = tensors[name]
+    return {section: checksum(named) for section, named in found.items()}
 
 
 class _Opened:
@@ -51,8 +95,10 @@ class _Opened:
                 "truncated or of another kind: restore it, or record the trajectory again"
             ) from error
 
-    def __exit__(self, *exception):
-        return self.file.__exit__(*exception)
+    def __exit__(self, kind, error, traceback):
+        self.file.__exit__(kind, error, traceback)
+        if isinstance(error, SafetensorError):
+            raise ValueError(f"{self.path}: {_CHANGED} ({error})") from error
 
 
 class CheckpointFile:
@@ -63,11 +109,16 @@ class CheckpointFile:
     path : Path
     identity : dict of str to str
         What the file's metadata must say: trajectory, stage and step.
+    seal : str, optional
+        What :func:`write_tensors` returned of it.
     """
 
-    def __init__(self, path, identity):
+    seal = None  # files of before there was one
+
+    def __init__(self, path, identity, seal=None):
         self.path = path
         self.identity = identity
+        self.seal = seal
 
     def parameters(self):
         return self._read("p:")[0]
@@ -96,10 +147,14 @@ class CheckpointFile:
             return {name: tuple(file.get_slice("p:" + name).get_shape()) for name in order}
 
     def _read(self, prefix):
-        tensors, metadata = read_tensors(self.path, prefix)
+        # Of parameters the checkpoint itself has a digest.
+        tensors, metadata = read_tensors(self.path, prefix, None if prefix == "p:" else self.seal)
         self.check(metadata)
         if prefix == "p:":  # the order is that of the module, safetensors keeps none
-            tensors = {name: tensors[name] for name in json.loads(metadata["parameters"])}
+            order = json.loads(metadata["parameters"])
+            if set(order) != set(tensors):
+                raise ValueError(f"{self.path}: {_CHANGED}")
+            tensors = {name: tensors[name] for name in order}
         return tensors, metadata
 
     def check(self, metadata):
@@ -112,11 +167,12 @@ class CheckpointFile:
                 "training or "
                 "is no checkpoint of a trajectory: restore it, or record the trajectory again"
             )
+        require_seal(self.path, metadata, self.seal)
         return metadata
 
 
 def write_checkpoint(path, checkpoint, identity):
-    """Write the tensors and numbers of a checkpoint to one file."""
+    """Write the tensors and numbers of a checkpoint to one file; returns its seal."""
     state = checkpoint.optimizer_state
     tensors = {"p:" + name: value for name, value in checkpoint.parameters.items()}
     tensors |= {"b:" + name: value for name, value in checkpoint.buffers.items()}
@@ -136,7 +192,7 @@ def write_checkpoint(path, checkpoint, identity):
     order = json.dumps(list(checkpoint.parameters))
     metadata = {"format": FORMAT, **identity, "parameters": order, "optimizer_state": json.dumps(numbers)}
     metadata["outside"] = json.dumps(outside)
-    write_tensors(path, tensors, metadata)
+    return write_tensors(path, tensors, metadata)
 
 
 def plain_number(value):
@@ -147,6 +203,9 @@ def plain_number(value):
 
 
 def write_tensors(path, tensors, metadata):
-    """Write a safetensors file, whole or not at all."""
+    """Write a safetensors file, whole or not at all; returns its seal, by which changes of anything in it are seen."""
+    stored = {name: value.contiguous() for name, value in tensors.items()}
+    metadata = {**metadata, "sections": json.dumps(_sections(stored))}
     with atomic_write(path) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, str(temporary), metadata)
+        save_file(stored, str(temporary), metadata)
+    return _seal(metadata)

@@ -62,13 +62,24 @@ def record_from_checkpoints(
     return checkpoints, [Stage(0, 0, steps[-1], name, described, table, n_rows, rows, hashes)]
 
 
+# Steps whose rates, one number of each kind for every step, take 1.6 GB.
+_MOST_STEPS = 50_000_000
+# By name: the smallest value, and what the values are below.
+_BOUNDS = {"lr": (0.0, np.inf), "momentum": (0.0, 1.0), "weight_decay": (0.0, np.inf)}
+
+
 def _check_steps(steps):
-    steps = list(steps)
+    steps = list(steps) if np.iterable(steps) else [steps]
     whole = all(isinstance(step, Integral) and not isinstance(step, bool) for step in steps)
     if not steps or not whole or steps[0] < 0 or steps[-1] < 1 or np.any(np.diff(steps) <= 0):
         raise ValueError(
             "expected the number of steps taken before each state dict was saved: whole, increasing, the first 0 (the "
             f"initial weights) and the last at least 1. Got {steps}"
+        )
+    if steps[-1] > _MOST_STEPS:
+        raise ValueError(
+            f"expected steps up to {_MOST_STEPS:,}, as every step has its rates in memory, got {steps[-1]:,}: count "
+            "optimizer steps, not rows or tokens"
         )
     return [int(step) for step in steps]
 
@@ -90,15 +101,25 @@ def _check_groups(groups, names):
 def _check_rows(n_rows, rows):
     if not isinstance(n_rows, Integral) or isinstance(n_rows, bool) or n_rows < 1:
         raise ValueError(f"expected n_rows to be the number of training rows, a whole number >= 1, got {n_rows!r}")
-    rows = np.arange(n_rows) if rows is None else np.asarray(rows)
+    rows = np.arange(n_rows) if rows is None else _array_of(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= n_rows:
         raise ValueError(f"expected rows to be indices, from 0 to {n_rows - 1}, of the rows trained on. Got {rows!r}")
     return int(n_rows), rows.astype(np.int64)
 
 
+def _array_of(rows):
+    try:
+        return np.asarray(rows)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected rows to be indices, got a {type(rows).__name__} ({error})") from error
+
+
 def _per_step(name, values, n_steps, n_groups):
     """Values as a table (steps, groups)."""
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected {name} as numbers, got a {type(values).__name__} ({error})") from error
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim not in (0, 2) or (array.ndim == 2 and (len(array) != n_steps or array.shape[1] not in (1, n_groups))):
@@ -109,6 +130,13 @@ def _per_step(name, values, n_steps, n_groups):
         )
     if not np.isfinite(array).all():
         raise ValueError(f"expected finite values of {name}, got NaN or infinity")
+    smallest, below = _BOUNDS.get(name, (-np.inf, np.inf))
+    if array.size and not (smallest <= array.min() and array.max() < below):
+        raise ValueError(
+            f"expected {name} from {smallest:g} up"
+            + (f", below {below:g}" if below < np.inf else "")
+            + f", got values from {array.min():g} to {array.max():g}: give what the optimizer was run with"
+        )
     return np.array(np.broadcast_to(array, (n_steps, n_groups)))
 
 
@@ -151,6 +179,8 @@ def _split_state(given, module, where):
 
     def copy(name, value):
         recorded = given.get(name, value)
+        if not isinstance(recorded, torch.Tensor):
+            raise ValueError(f"{where}: expected {name!r} as a tensor, got a {type(recorded).__name__}")
         if tuple(recorded.shape) != tuple(value.shape):
             raise ValueError(f"{where}: expected {name!r} of shape {tuple(value.shape)}, got {tuple(recorded.shape)}")
         return recorded.detach().to("cpu", copy=True)
@@ -176,6 +206,11 @@ def _named_state(state, members, shapes, step):
     """Optimizer state by parameter name; ``optimizer.state_dict()`` counts parameters through its groups."""
     if state is None:
         return None
+    if not isinstance(state, Mapping):
+        raise ValueError(
+            f"expected the optimizer state of step {step} as optimizer.state_dict(), a dict by parameter name or None, "
+            f"got a {type(state).__name__}"
+        )
     if _is_state_dict(state):
         names = [name for group in members for name in group]
         counted = [index for group in state["param_groups"] for index in group["params"]]
@@ -190,6 +225,11 @@ def _named_state(state, members, shapes, step):
         raise ValueError(f"The optimizer state of step {step} has parameters that the module has not: {unknown}")
     named = {}
     for name, entries in state.items():
+        if not isinstance(entries, Mapping):
+            raise ValueError(
+                f"The optimizer state of step {step}: expected a dict of what it kept for {name!r}, got a "
+                f"{type(entries).__name__}"
+            )
         kept = {key: value for key, value in entries.items() if isinstance(value, (torch.Tensor, bool, int, float))}
         for key, value in kept.items():
             if isinstance(value, torch.Tensor):

@@ -24,13 +24,18 @@ class StoredObservation:
         What the file's metadata must say.
     """
 
-    def __init__(self, step, stage, path, identity):
+    def __init__(self, step, stage, path, identity, seal=None):
         self.step, self.stage, self.path = step, stage, path
-        self._file = CheckpointFile(path, identity)
+        self._file = CheckpointFile(path, identity, seal)
+
+    @property
+    def seal(self):
+        """What was noted down of the file when it was written."""
+        return self._file.seal
 
     def load(self):
         """The observation."""
-        tensors, metadata = read_tensors(self.path)
+        tensors, metadata = read_tensors(self.path, seal=self.seal)
         self._file.check(metadata)
         described = json.loads(metadata["observation"])
 
@@ -49,7 +54,7 @@ class StoredObservation:
 
 
 def write_observation(path, observation, identity):
-    """Write an observation; return whether it could be described without pickling the user's objects."""
+    """Write an observation; returns the file's seal, None where it takes pickling the user's objects."""
     tensors = {f"p:{name}": value for name, value in observation.parameters.items()}
     tensors |= {f"b:{name}": value for name, value in observation.buffers.items()}
     tensors |= {f"g:{name}": value for name, value in observation.gradients.items()}
@@ -66,9 +71,8 @@ def write_observation(path, observation, identity):
             "outside": _described(observation.outside, tensors),
         }
     except TypeError:
-        return False
-    write_tensors(path, tensors, {"format": FORMAT, **identity, "observation": json.dumps(described)})
-    return True
+        return None
+    return write_tensors(path, tensors, {"format": FORMAT, **identity, "observation": json.dumps(described)})
 
 
 def _described(tree, tensors):

@@ -13,12 +13,14 @@ import json
 import os
 import re
 import uuid
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..utils._atomic import atomic_write
+from ..utils._digest import bytes_digest
 from ._checkpoint import Checkpoint
 from ._files import FORMAT, CheckpointFile, read_tensors, write_checkpoint, write_tensors
 from ._observation_files import StoredObservation, write_observation
@@ -26,11 +28,15 @@ from ._stage import HYPER_PARAMETERS, Stage
 
 __all__ = ["TrajectoryDirectory", "load_directory"]
 
-VERSION = 1
+VERSION = 2
+_READABLE = (1, VERSION)  # of 1, parameters alone were under a digest
 INDEX = "trajectory.json"
 RUN = "{run}"  # stands for a number of its own in the directory of each training
 _FIXED = ("index", "start", "end", "optimizer", "n_rows", "continues", "edits")
-_OWN_NAMES = re.compile(r"((checkpoint|observation)-\d{3,}-\d{9,}|arrays-[0-9a-f]{32})\.safetensors")
+_OWN_NAMES = re.compile(r"((checkpoint|observation)-\d{3,}-\d{9,}(-[0-9a-f]{8})?|arrays-[0-9a-f]{32})\.safetensors")
+_LEFT_BEHIND = re.compile(
+    r"\.(trajectory\.json|(checkpoint|observation|arrays)-[-0-9a-f]+\.safetensors)\.[0-9a-f]{32}\.tmp"
+)
 
 
 class TrajectoryDirectory:
@@ -41,7 +47,8 @@ class TrajectoryDirectory:
     path : path-like
         ``{run}`` in it becomes the first number that no directory has.
     overwrite : bool
-        Remove a trajectory that the directory holds. Files of any other kind are never touched.
+        Replace a trajectory that the directory holds, once this one is complete: until then the old one can be loaded.
+        Files of any other kind are never touched.
 
     Raises
     ------
@@ -64,16 +71,41 @@ class TrajectoryDirectory:
                 "overwrite=True to replace it, or choose another directory; where clones train, as in a search, let "
                 f"each have its own: dirname='{path}/{RUN}'"
             )
-        for file in old:
-            file.unlink()
+        # What the index names, or an older one may: neither rewritten nor removed before another index is there.
+        self._replaces = bool(old)
+        self._listed, self._doomed = {file.name for file in old}, [file for file in old if file.name != INDEX]
+        self._doomed += [file for file in self.path.iterdir() if _LEFT_BEHIND.fullmatch(file.name)] if overwrite else []
+        if INDEX in self._listed:
+            index = _read_json(self.path / INDEX)
+            if index.get("status") == "complete":
+                self.revision = index.get("revision")
+            else:  # a training that was killed, or goes on and will see that it lost the directory
+                self._write_json(self._begun())
+            return
         try:
             # Exclusive: of several clones that train at once on the same directory, one wins and the others say so.
             with open(self.path / INDEX, "x", encoding="utf-8") as file:
-                json.dump(
-                    {"format": FORMAT, "version": VERSION, "status": "recording", "revision": self.revision}, file
-                )
+                json.dump(self._begun(), file)
         except FileExistsError as error:
             raise ValueError(f"{self.path}: another training is recording here. Choose another directory") from error
+
+    # Of a recorder that was pickled before there were such.
+    _replaces: bool = False
+    _listed: Collection[str] = ()
+    _doomed: Sequence[Path] = ()
+
+    def _begun(self):
+        return {"format": FORMAT, "version": VERSION, "status": "recording", "revision": self.revision}
+
+    def _write_json(self, index):
+        with atomic_write(self.path / INDEX) as temporary:
+            temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
+
+    def _free_name(self, kind, stage, step):
+        """A path that the index does not name, nor another training that records here."""
+        name = f"{kind}-{stage:03d}-{step:09d}"
+        taken = self._replaces or f"{name}.safetensors" in self._listed
+        return self.path / (f"{name}-{uuid.uuid4().hex[:8]}.safetensors" if taken else f"{name}.safetensors")
 
     def _own_files(self):
         own = []
@@ -105,26 +137,29 @@ class TrajectoryDirectory:
     def write(self, checkpoint: Checkpoint) -> Checkpoint:
         """Write a checkpoint and return it as one that lives on disk."""
         identity = {"trajectory": self.id, "stage": str(checkpoint.stage), "step": str(checkpoint.step)}
-        path = self.path / f"checkpoint-{checkpoint.stage:03d}-{checkpoint.step:09d}.safetensors"
-        write_checkpoint(path, checkpoint, identity)
-        file = CheckpointFile(path, identity)
+        path = self._free_name("checkpoint", checkpoint.stage, checkpoint.step)
+        file = CheckpointFile(path, identity, write_checkpoint(path, checkpoint, identity))
         return Checkpoint.from_file(checkpoint.step, checkpoint.stage, checkpoint.digest, file)
 
     def write_observation(self, observation):
         """Write an observation and return it as one that lives on disk; None where it cannot be written."""
         identity = {"trajectory": self.id, "stage": str(observation.stage), "step": str(observation.step)}
-        path = self.path / f"observation-{observation.stage:03d}-{observation.step:09d}.safetensors"
-        if not write_observation(path, observation, identity):
-            return None
-        return StoredObservation(observation.step, observation.stage, path, identity)
+        path = self._free_name("observation", observation.stage, observation.step)
+        seal = write_observation(path, observation, identity)
+        return None if seal is None else StoredObservation(observation.step, observation.stage, path, identity, seal)
 
     def remove(self, checkpoint):
-        """Delete the file of a checkpoint that was thinned out."""
-        if checkpoint.path is not None and checkpoint.path.parent == self.path:
+        """Delete the file of a checkpoint that was thinned out; one that the index names, with the next index."""
+        if checkpoint.path is None or checkpoint.path.parent != self.path:
+            return
+        if checkpoint.path.name in self._listed:
+            self._doomed = [*self._doomed, checkpoint.path]
+        else:
             checkpoint.path.unlink(missing_ok=True)
 
     def write_index(self, stages, checkpoints, observations):
         """Make the directory loadable; every checkpoint and observation has been written here."""
+        self.check_current()
         revision = uuid.uuid4().hex
         arrays, described = {}, []
         for stage in stages:
@@ -137,20 +172,34 @@ class TrajectoryDirectory:
             arrays |= {f"{stage.index}:{name}": torch.tensor(array) for name, array in named.items()}
             described.append({key: getattr(stage, key) for key in (*_FIXED, "groups")})
         files = [
-            {"step": point.step, "stage": point.stage, "digest": point.digest, "file": point.path.name}
+            {"step": point.step, "stage": point.stage, "digest": point.digest, **_described_file(point._file)}
             for point in checkpoints
         ]
         old = self.path / f"arrays-{self.revision}.safetensors"
-        write_tensors(self.path / f"arrays-{revision}.safetensors", arrays, {"format": FORMAT, "trajectory": self.id})
+        new = self.path / f"arrays-{revision}.safetensors"
+        seal = write_tensors(new, arrays, {"format": FORMAT, "trajectory": self.id})
         index = {"format": FORMAT, "version": VERSION, "status": "complete", "trajectory": self.id}
-        index |= {"revision": revision, "stages": described, "checkpoints": files}
+        index |= {"revision": revision, "seal": seal, "stages": described, "checkpoints": files}
         index["observations"] = [
-            {"step": seen.step, "stage": seen.stage, "file": seen.path.name} for seen in observations
+            {"step": seen.step, "stage": seen.stage, **_described_file(seen._file)} for seen in observations
         ]
-        with atomic_write(self.path / INDEX) as temporary:
-            temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
+        self._write_json(index | {"checksum": _checksum_of(index)})
         self.revision = revision
-        old.unlink(missing_ok=True)
+        listed = {INDEX, new.name, *(entry["file"] for entry in (*files, *index["observations"]))}
+        for file in {old, *self._doomed}:
+            if file.name not in listed:
+                file.unlink(missing_ok=True)
+        self._listed, self._doomed = listed, []
+
+
+def _described_file(file):
+    return {"file": file.path.name, "seal": file.seal}
+
+
+def _checksum_of(index):
+    """Of all that an index says but that."""
+    said = json.loads(json.dumps({key: value for key, value in index.items() if key != "checksum"}))
+    return bytes_digest(json.dumps(said, sort_keys=True).encode())
 
 
 def _free_directory(path):
@@ -178,18 +227,24 @@ def load_directory(path: str | os.PathLike[str]) -> tuple[list[Checkpoint], list
     index = _read_json(path / INDEX)
     if index.get("format") != FORMAT:
         raise ValueError(f"{path / INDEX}: expected the index of a trajectory, the file is of another kind")
-    if index.get("version") != VERSION:
+    if index.get("version") not in _READABLE:
         raise ValueError(
-            f"{path / INDEX}: expected version {VERSION}, got {index.get('version')!r}. Upgrade sklearn_source"
+            f"{path / INDEX}: expected version {VERSION} or before, got {index.get('version')!r}. Upgrade "
+            "sklearn_source"
         )
     if index.get("status") != "complete":
         raise ValueError(
             f"{path / INDEX}: the training that recorded here did not reach its end, so learning rates are missing. "
             "Train again (overwrite=True replaces what is there)"
         )
+    if index["version"] > 1 and index.get("checksum") != _checksum_of(index):
+        raise ValueError(
+            f"{path / INDEX}: expected the index as it was recorded, but it is damaged or was edited. Restore it, or "
+            "record the trajectory again"
+        )
     try:
         arrays_path = path / f"arrays-{index['revision']}.safetensors"
-        arrays, metadata = read_tensors(arrays_path)
+        arrays, metadata = read_tensors(arrays_path, seal=index.get("seal"))
         if metadata.get("trajectory") != index["trajectory"]:
             raise ValueError(f"{arrays_path}: the file belongs to another trajectory. Restore it")
         stages = [_load_stage(entry, arrays) for entry in index["stages"]]
@@ -198,7 +253,7 @@ def load_directory(path: str | os.PathLike[str]) -> tuple[list[Checkpoint], list
             if not _OWN_NAMES.fullmatch(entry["file"]):  # an index must not lead out of its directory
                 raise ValueError(f"{path / INDEX}: {entry['file']!r} is no name of a checkpoint file")
             identity = {"trajectory": index["trajectory"], "stage": str(entry["stage"]), "step": str(entry["step"])}
-            file = CheckpointFile(path / entry["file"], identity)
+            file = CheckpointFile(path / entry["file"], identity, entry.get("seal"))
             file.parameter_shapes()  # a truncated or foreign file is named now, not in the middle of a computation
             checkpoints.append(Checkpoint.from_file(entry["step"], entry["stage"], entry["digest"], file))
         observations = []
@@ -206,7 +261,8 @@ def load_directory(path: str | os.PathLike[str]) -> tuple[list[Checkpoint], list
             if not _OWN_NAMES.fullmatch(entry["file"]):
                 raise ValueError(f"{path / INDEX}: {entry['file']!r} is no name of an observation's file")
             identity = {"trajectory": index["trajectory"], "stage": str(entry["stage"]), "step": str(entry["step"])}
-            observations.append(StoredObservation(entry["step"], entry["stage"], path / entry["file"], identity))
+            file = path / entry["file"]
+            observations.append(StoredObservation(entry["step"], entry["stage"], file, identity, entry.get("seal")))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path / INDEX}: the index is damaged ({error!r}). Restore it or record again") from error
     return checkpoints, stages, observations

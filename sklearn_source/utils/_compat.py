@@ -5,7 +5,7 @@ from __future__ import annotations
 from sklearn.base import _fit_context as fit_context
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing as safe_indexing
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples as num_samples
 from sklearn.utils.validation import validate_data
 
@@ -17,7 +17,6 @@ def validate_parameters(estimator):
 
 __all__ = [
     "FrozenEstimator",
-    "HasMethods",
     "Interval",
     "StrOptions",
     "fit_context",

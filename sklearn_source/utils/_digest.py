@@ -60,6 +60,27 @@ def tensor_digest(tensors):
     return hasher.hexdigest()
 
 
+def checksum(tensors):
+    """Of names, shapes, dtypes and bits of tensors: :func:`tensor_digest` at a multiple of its speed, by SHA-256.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        On the CPU, contiguous.
+
+    Returns
+    -------
+    checksum : str
+        64 hexadecimal digits.
+    """
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach()
+        hasher.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        hasher.update(value.reshape(-1).view(torch.uint8).numpy())
+    return hasher.hexdigest()
+
+
 def bytes_digest(content):
     """32 hexadecimal digits that stand for some bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()

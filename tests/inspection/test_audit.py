@@ -274,7 +274,7 @@ def test_bad_input(digits):
         ({"X": np.where(np.arange(400)[:, None] == 7, 0, digits.X)}, "in the same order, got 1 others"),
         ({"y_query": digits.y}, "expected X_query where y_query is given"),
         ({"n_neighbors": 0}, "n_neighbors"),
-        ({"k": 1.5}, "expected k to be an integer >= 1"),
+        ({"k": 1.5}, "expected k to be an integer from 1 to 400"),
         ({"high": 1}, "expected high to be a share"),
         ({"representation": digits.X[:3]}, "expected representation"),
     ):

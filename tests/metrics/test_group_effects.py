@@ -458,3 +458,7 @@ def test_masks_of_other_kinds_are_refused(effects):
     for masks in (np.ones((2, N)), np.ones((2, N - 1), bool), np.ones(N, bool)):
         with pytest.raises(ValueError, match="masks as booleans"):
             first_order_change(effects, masks)
+
+
+def test_no_subset_has_no_change():
+    assert first_order_change(np.ones((3, 4)), np.zeros((0, 4), dtype=bool)).shape == (0, 3)

@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklearn_source.trajectory import Stage, Trajectory, TrajectoryRecorder
+from sklearn_source.trajectory import Stage, Trajectory, TrajectoryRecorder, _store
 from sklearn_source.trajectory._checkpoint import Checkpoint
 
 
@@ -74,7 +74,7 @@ def test_round_trip(trained, tmp_path):
     loaded.save(str(tmp_path / "again"))
     assert_equal_trajectories(trajectory, Trajectory.load(str(tmp_path / "again")))
     assert_equal_trajectories(trajectory, pickle.loads(pickle.dumps(loaded)))
-    assert json.loads((tmp_path / "there" / "trajectory.json").read_text())["version"] == 1
+    assert json.loads((tmp_path / "there" / "trajectory.json").read_text())["version"] == 2
 
 
 def test_round_trip_of_every_kind_of_tensor(tmp_path):
@@ -195,7 +195,7 @@ def test_directory_of_another_trajectory(make_net, data, tmp_path):
     assert foreign.read_text() == "keep me"
     again.fit(*data)
     assert Trajectory.load(tmp_path).n_steps == 12
-    with pytest.raises(ValueError, match=r"checkpoint-000-000000012.safetensors: expected the checkpoint"):
+    with pytest.raises(ValueError, match=r"checkpoint-000-000000012.safetensors: expected a complete.*missing"):
         _ = first.checkpoints[-1].parameters  # replaced under its feet
 
 
@@ -295,7 +295,7 @@ def test_checkpoints_exchanged(saved):
 @pytest.mark.parametrize(
     "change, match",
     [
-        (lambda index: index.update(version=2), "Upgrade sklearn_source"),
+        (lambda index: index.update(version=3), "Upgrade sklearn_source"),
         (lambda index: index.update(format="other"), "another kind"),
         (lambda index: index.pop("stages"), "damaged"),
         (lambda index: index["checkpoints"][0].update(file="../../x.safetensors"), "no name of a checkpoint"),
@@ -306,7 +306,7 @@ def test_index_of_another_kind(saved, change, match):
     path = saved / "trajectory.json"
     index = json.loads(path.read_text())
     change(index)
-    path.write_text(json.dumps(index))
+    path.write_text(json.dumps(index | {"checksum": _store._checksum_of(index)}))
     with pytest.raises(ValueError, match=match):
         Trajectory.load(saved)
 
