@@ -117,6 +117,15 @@ def test_errors_stand_beside_their_scores(kind):
         InfluenceDisplay.from_predictions(scores, X[:3], X_train=X, kind=kind, errors=errors[0])
 
 
+def test_rows_in_another_order_are_not_drawn(digits):
+    est, X, y, X_query, _ = digits
+    order = np.random.default_rng(0).permutation(len(X))
+    with pytest.raises(ValueError, match="in the order of fit, got the same rows in another"):
+        InfluenceDisplay.from_estimator(est, X_query, X_train=X[order], y_train=y[order], kind="image")
+    shown = InfluenceDisplay.from_estimator(est, X_query, X_train=X, y_train=(y + 1) % 10, k=1, kind="image")
+    assert shown.supporting.y[0] == (y[shown.supporting.indices[0]] + 1) % 10
+
+
 def test_errors_of_methods_that_know_them(digits):
     est, X, y, X_query, y_query = digits
     ensemble = AttributionEnsemble(GradientSimilarity(), n_members=3, nets=[est.net_] * 3)

@@ -170,12 +170,13 @@ class InfluenceDisplay(Display):
         Raises
         ------
         ValueError
-            If lengths do not fit, the query does not exist, or rows cannot be shown as ``kind``.
+            If lengths do not fit, training rows stand in another order than in ``fit``, the query does not exist, or
+            rows cannot be shown as ``kind``.
         ImportError
             Without matplotlib.
         """
         cls._require_matplotlib("from_estimator")
-        ranking = rank_by_estimator(estimator, X_query, y, X_train, query, k, target_names, prediction)
+        ranking = rank_by_estimator(estimator, X_query, y, X_train, y_train, query, k, target_names, prediction)
         arguments = display_arguments(
             ranking, X_train, y_train, kind, inverse_transform, feature_names, target_names, scale, unit
         )

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ...rows import count_rows, take_rows
+from ...rows import as_arrays, count_rows, row_hashes, take_rows
 from .._showable import take_showable
 from ._captions import measurement_in_words
 from ._display import finite_vector
@@ -54,10 +54,11 @@ class Ranking:
     errors: np.ndarray | None
 
 
-def rank_by_estimator(estimator, X_query, y, X_train, query, k, target_names, prediction):
+def rank_by_estimator(estimator, X_query, y, X_train, y_train, query, k, target_names, prediction):
     """The :class:`Ranking` of one of the queries by a fitted method; the other arguments are the user's."""
     check_is_fitted(estimator)
     require_length(X_train, estimator.n_train_, "X_train", "the rows that the estimator was fitted on")
+    _refuse_another_order(estimator, X_train, y_train)
     position = position_of(query, count_rows(X_query))
     row, target = take_rows(X_query, [position]), None if y is None else np.asarray(take_showable(y, [position]))
     k = min(checked_k(k), estimator.n_train_)
@@ -86,6 +87,23 @@ def rank_by_estimator(estimator, X_query, y, X_train, query, k, target_names, pr
         measurement=measurement,
         errors=_errors_of(estimator, row, target),
     )
+
+
+def _refuse_another_order(estimator, X_train, y_train):
+    """Refuse rows of which some are those of ``fit`` in other places.
+
+    Rows that are written otherwise (in their own units, as texts) or have other targets are not recognised, and shown.
+    """
+    known = getattr(estimator, "row_hashes_", None)
+    try:
+        given = None if known is None else row_hashes(*as_arrays(estimator.net_, X_train, y_train))
+    except (TypeError, ValueError):  # not as the network reads them
+        return
+    if given is not None and bool(np.isin(given[given != known], known).any()):
+        raise ValueError(
+            "expected X_train and y_train in the order of fit, got the same rows in another: the scores shown would be "
+            "those of other rows"
+        )
 
 
 def _errors_of(estimator, row, target):
