@@ -7,7 +7,7 @@ weights and with the same batches as the trainings on all rows. Counted are pair
 the twenty confirms, by the strength of what the ensemble says of them: most effects are smaller than what twenty
 retrainings can tell from nothing, so that no sign of theirs can be confirmed more than half of the time. "Certain" are
 those that ``stable_influences`` calls so; "retraining sure" those with a mean of more than two standard errors (6 % of
-pure noise). ``AUC``: how well |mean| / error of the ensemble tells right signs from wrong ones. Intervals (95 %) are
+pure noise). ``AUC``: how well the size of mean by error of the ensemble tells right signs from wrong ones. Intervals (95 %) are
 over rows left out.
 """
 
@@ -96,7 +96,7 @@ def judged(right: NDArray, sure: NDArray, stable: NDArray, strength: NDArray, ch
 
 
 HEADER = (
-    "ensemble", "pairs", "mean of |score|", "number", "retraining sure", "right signs", "certain",
+    "ensemble", "pairs", "mean size of score", "number", "retraining sure", "right signs", "certain",
     "right signs of these", "AUC",
 )  # fmt: skip
 # Where the bands of strength end, in pairs.
