@@ -1,21 +1,25 @@
 """Diffusion models of 8 x 8 digits: which scores foretell retraining, and which name the same rows for every image.
 
-    python benchmarks/diffusion_digits.py lds            # 32 halves x 2 networks, every method beside cosines of pixels
+    python benchmarks/diffusion_digits.py lds            # 64 halves x 3 networks, every method beside scores by looks
+    python benchmarks/diffusion_digits.py draws          # more draws or more networks: docs/lds/diffusion-draws.csv
     python benchmarks/diffusion_digits.py general        # generally influential rows, and gradient norms by timestep
     python benchmarks/diffusion_digits.py outliers       # a U-Net, inverted digits among the rows
 
-A minute or two each on one core.
+``--cache folder`` keeps the retrained networks, which the first two share.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import math
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 from torch import nn
@@ -31,14 +35,21 @@ from sklearn_source import (
     TrajectoryRecorder,
 )
 from sklearn_source.diffusion import DenoisingLoss, DiffusionNet
-from sklearn_source.metrics import generally_influential_share, linear_datamodeling_score, mislabel_detection_score
+from sklearn_source.metrics import (
+    generally_influential_share,
+    linear_datamodeling_difference,
+    linear_datamodeling_score,
+    mislabel_detection_score,
+)
 from sklearn_source.modules import UNet
 from sklearn_source.retraining import retrain_on_subsets
 
 N_TRAIN, N_QUERY = 500, 24
 GRID = {"n_timesteps": 20, "n_noise": 2}
-# Powers of the cosine of raw pixels, with its sign: what scores are held against.
+# What scores are held against: powers of the cosine of raw pixels, with its sign, and patches of so many pixels a side.
 POWERS = (1, 3, 8)
+PATCHES = (3, 5, 8)
+DRAWS, NETWORKS = (1, 4, 16, 64), (1, 2, 4)
 
 
 class Denoiser(nn.Module):
@@ -66,9 +77,9 @@ def digits(n_held=N_QUERY):
     return images[order[:N_TRAIN]], images[order[N_TRAIN : N_TRAIN + n_held]]
 
 
-def perceptron():
+def perceptron(seed=0):
     """A model that retrains in a second."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return DiffusionNet(
         Denoiser, n_timesteps=100, optimizer=torch.optim.SGD, optimizer__momentum=0.9, lr=0.2, max_epochs=150,
         batch_size=64, train_split=None, verbose=0, iterator_train__shuffle=True, callbacks=[TrajectoryRecorder(8)],
@@ -85,26 +96,41 @@ def unet():
     )  # fmt: skip
 
 
-def lds():
+def truth_of(X, queries, cache):
+    """What networks trained on 64 random halves, three on each, lose at the grid."""
+    return retrain_on_subsets(
+        perceptron(), X, None, queries, n_subsets=64, n_repeats=3, random_state=0,
+        measurement=DenoisingLoss(**GRID), cache=cache,
+    )  # fmt: skip
+
+
+def lds(cache=None):
     """Linear datamodeling scores of every method, for held-out digits and for samples."""
     X, held = digits()
     net = perceptron().fit(X)
     queries = np.concatenate([held, net.sample(N_QUERY, random_state=0, clip=(-1, 1))])
     measure = DenoisingLoss(**GRID)
-    truth = retrain_on_subsets(
-        perceptron(), X, None, queries, n_subsets=32, n_repeats=2, random_state=0, measurement=measure
-    )
+    start = time.perf_counter()
+    truth = truth_of(X, queries, cache)
+    print(f"truth: {time.perf_counter() - start:.0f} s")
+    parts = slice(0, N_QUERY), slice(N_QUERY, None)
+    own = [Bunch(masks=truth.masks, outputs=truth.outputs[:, :, part]) for part in parts]
 
     def report(name, scores, seconds=0.0):
-        parts = slice(0, N_QUERY), slice(N_QUERY, None)
-        own = [Bunch(masks=truth.masks, outputs=truth.outputs[:, :, part]) for part in parts]
         results = [linear_datamodeling_score(scores[part], half) for part, half in zip(parts, own)]
         cells = [f"{r.score:.3f} ({r.interval[0]:.2f} to {r.interval[1]:.2f}), slope {r.slope:.2f}" for r in results]
         print(f"{name:36} held out {cells[0]}; samples {cells[1]}; {seconds:.0f} s", flush=True)
 
+    ceilings = [linear_datamodeling_score(np.zeros((N_QUERY, N_TRAIN)), half).ceiling for half in own]
+    print(f"ceilings: held out {ceilings[0]:.2f}, samples {ceilings[1]:.2f}")
     cosine = _unit(queries) @ _unit(X).T
     for power in POWERS:
         report(f"cosine of pixels, power {power}", np.sign(cosine) * np.abs(cosine) ** power)
+    for size in PATCHES:
+        start = time.perf_counter()
+        patches = patch_kernel(net, queries, X, size)
+        report(f"patches of {size} x {size}", patches, time.perf_counter() - start)
+        report(f"  patches of {size} x {size}, squared", patches**2)
     of_output = TRAK(measurement=DenoisingLoss(**GRID, loss="output"), random_state=0)
     options = {"measurement": measure, "random_state": 0}
     methods = {
@@ -113,10 +139,11 @@ def lds():
     methods["DiffusionReTrac, drawn"] = DiffusionReTrac(measurement=measure)
     methods["gradient similarity"] = GradientSimilarity(**options)
     methods["TRAK"], methods["D-TRAK"] = TRAK(**options), of_output
-    for n_draws in (1, 4, 16, 64):
+    for n_draws in DRAWS:
         methods[f"influence functions, {n_draws} draws"] = InfluenceFunctions(n_draws=n_draws, **options)
         methods[f"SOURCE, {n_draws} draws"] = SourceAttribution(n_draws=n_draws, **options)
-    methods["snapshots, 16 draws"] = SnapshotInfluence(n_draws=16, **options)
+    for n_draws in DRAWS[2:]:
+        methods[f"snapshots, {n_draws} draws"] = SnapshotInfluence(n_draws=n_draws, **options)
     for name, method in methods.items():
         start = time.perf_counter()
         method.fit(net, X)
@@ -125,6 +152,64 @@ def lds():
         report(name, scores, time.perf_counter() - start)
         report(f"  {name}, squared", scores**2)
         report(f"  {name}, signed square", np.sign(scores) * scores**2)
+
+
+def patch_kernel(net, queries, X, size):
+    """Likeness of patches, without a network: how much of a query each row would paint, (n_query, n_train).
+
+    The best denoiser that sees ``size x size`` pixels at a time is known in closed form: for each place it takes a mean
+    over the rows' patches, weighted by ``softmax(-|query - row|^2 / 2 sigma^2)``. A row scores its weight, a mean over
+    the places and over the noise levels of the grid (after arXiv:2510.14269).
+    """
+    shares = net._shares()[DenoisingLoss(**GRID).grid(net.n_timesteps)]
+    of_queries, of_rows = (
+        np.lib.stride_tricks.sliding_window_view(rows.reshape(-1, 8, 8), (size, size), axis=(1, 2)).reshape(
+            len(rows), -1, size**2
+        )
+        for rows in (queries, X)
+    )
+    scores = np.zeros((len(queries), len(X)))
+    for place in range(of_queries.shape[1]):
+        squares = ((of_queries[:, None, place] - of_rows[None, :, place]) ** 2).sum(2)
+        for share in shares:
+            scores += softmax(-squares * share / (2 * (1 - share)), axis=1)
+    return scores / (of_queries.shape[1] * len(shares))
+
+
+def draws(cache=None, out=Path("docs/lds/diffusion-draws.csv")):
+    """SOURCE with more draws against the mean over more networks; of several equal groups of networks the mean."""
+    X, held = digits()
+    samples = perceptron().fit(X).sample(N_QUERY, random_state=0, clip=(-1, 1))  # the truth of ``lds``
+    truth = truth_of(X, np.concatenate([held, samples]), cache)
+    truth = Bunch(masks=truth.masks, outputs=truth.outputs[:, :, :N_QUERY])
+    start = time.perf_counter()
+    nets = [perceptron(seed).fit(X) for seed in range(max(NETWORKS))]
+    training = (time.perf_counter() - start) / len(nets)
+    lines, means = [], {}
+    for n_draws in DRAWS:
+        start = time.perf_counter()
+        options = {"n_draws": n_draws, "measurement": DenoisingLoss(**GRID)}
+        # A seed for each, or the same rows would be unlucky with all networks: draws follow from seed and row.
+        scores = np.stack(
+            [SourceAttribution(random_state=i, **options).fit(net, X).transform(held) for i, net in enumerate(nets)]
+        )
+        seconds = (time.perf_counter() - start) / len(nets)
+        for n in NETWORKS:
+            groups = [scores[i : i + n].mean(axis=0) for i in range(0, len(nets), n)]
+            found = [linear_datamodeling_score(group, truth) for group in groups]
+            means[n, n_draws] = groups[0]
+            numbers = [np.mean([r.score for r in found]), *np.mean([r.interval for r in found], axis=0)]
+            numbers += [np.mean([r.slope for r in found]), found[0].ceiling]
+            cost = [f"{n * training:.1f}", f"{n * seconds:.1f}"]
+            lines.append([n, n_draws, *cost, *(f"{value:.3f}" for value in numbers)])
+            print(*lines[-1], flush=True)
+    with out.open("w", newline="") as file:
+        names = ["networks", "draws", "training, s", "fit and transform, s", "LDS", "from", "to", "slope", "ceiling"]
+        csv.writer(file, lineterminator="\n").writerows([names, *lines])
+    for more, fewer in (((4, 1), (1, 4)), ((4, 4), (1, 16)), ((4, 16), (1, 64))):
+        found = linear_datamodeling_difference(means[more], means[fewer], truth)
+        low, high = found.interval
+        print(f"networks, draws: {more} less {fewer}: {found.difference:+.3f} ({low:+.3f} to {high:+.3f})")
 
 
 def general():
@@ -147,7 +232,7 @@ def outliers():
     X, held = (np.where(inverted[:, None], -X, X), held)
     X, held = X.reshape(-1, 1, 8, 8), held.reshape(-1, 1, 8, 8)
     net = unet().fit(X)
-    print("gradient norms by timestep:", norms(net, X[:100]))
+    print("gradient norms by timestep:", norms(net, X))
     for method in (DiffusionTracIn, DiffusionReTrac):
         est = method().fit(net, X)
         scores = est.transform(held)
@@ -177,7 +262,12 @@ def _unit(rows):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("lds", "general", "outliers"))
+    parser.add_argument("what", choices=("lds", "draws", "general", "outliers"))
+    parser.add_argument("--cache", help="folder of retrained networks")
+    args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    {"lds": lds, "general": general, "outliers": outliers}[parser.parse_args().what]()
+    if args.what in ("lds", "draws"):
+        {"lds": lds, "draws": draws}[args.what](args.cache)
+    else:
+        {"general": general, "outliers": outliers}[args.what]()
