@@ -7,8 +7,8 @@ weights and with the same batches as the trainings on all rows. Counted are pair
 the twenty confirms, by the strength of what the ensemble says of them: most effects are smaller than what twenty
 retrainings can tell from nothing, so that no sign of theirs can be confirmed more than half of the time. "Certain" are
 those that ``stable_influences`` calls so; "retraining sure" those with a mean of more than two standard errors (6 % of
-pure noise). ``AUC``: how well the size of mean by error of the ensemble tells right signs from wrong ones. Intervals (95 %) are
-over rows left out.
+pure noise). ``AUC``: how well the size of mean by error of the ensemble tells right signs from wrong ones. Intervals
+(95 %) are over rows left out.
 """
 
 from __future__ import annotations
