@@ -82,9 +82,9 @@ class UnitCache:
         for file in sorted(self.folder.glob("*.npz")):
             try:
                 arrays, about = read_arrays(file)
-                keys, values = about["units"], arrays["outputs"]
-                if values.dtype.kind == "f" and values.ndim == 2 and all(isinstance(key, str) for key in keys):
-                    outputs.update(zip(keys, values, strict=True))
+                stored, values = about["units"], arrays["outputs"]
+                if values.dtype.kind == "f" and values.ndim == 2 and all(isinstance(key, str) for key in stored):
+                    outputs.update(zip(stored, values, strict=True))
             except (KeyError, ValueError, TypeError):
                 continue
         return {key: outputs[key] for key in keys if key in outputs}

@@ -16,7 +16,6 @@ from ._draw import Draw, RowRandom, fresh_draws
 
 if TYPE_CHECKING:
     from skorch import NeuralNet as _Net
-    from typing_extensions import Self
 else:
     _Net = object
 
@@ -95,7 +94,7 @@ class StochasticLossMixin(_Net):
         """
         return Draw(self.draw_seed_, epoch)
 
-    def initialize(self) -> Self:
+    def initialize(self) -> StochasticLossMixin:
         """Initialize all components of the net, and draw the seed of its draws.
 
         Returns

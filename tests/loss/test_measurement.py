@@ -97,10 +97,10 @@ def test_prediction(make_net, x):
     output = several.forward(x)
     with pytest.raises(ValueError, match="name the one to attribute"):
         resolve_measurement("auto", several)(output)
-    for index in (0, 2, -1, np.int64(1), (1,)):
+    for index in (0, 2, np.int64(1), (1,)):
         want = output[:, index[0] if isinstance(index, tuple) else index]
         torch.testing.assert_close(resolve_measurement("prediction", several, index)(output), want)
-    for index in (3, -4, (0, 0)):
+    for index in (3, -1, (0, 0)):
         with pytest.raises(ValueError, match="to index a row's outputs"):
             resolve_measurement("prediction", several, index)(output)
     positions = output.reshape(N, 3, 1)

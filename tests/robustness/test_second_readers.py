@@ -53,7 +53,7 @@ def test_a_row_named_twice(fitted):
         lambda: fitted.predict_reweighting(X[:2], groups={"a": [1, 1]}),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="twice"):
+        with pytest.raises(ValueError, match="2 times"):
             call()
 
 

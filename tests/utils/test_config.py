@@ -11,7 +11,7 @@ import torch
 import sklearn_source
 from sklearn_source import SourceAttribution, config_context, get_config, set_config
 from sklearn_source.inspection import group_influence
-from sklearn_source.retraining._engines import _chunk_size
+from sklearn_source.retraining._engines import together
 from sklearn_source.utils._config import DEFAULT_BYTES, bytes_for
 from tests._nets import make_net
 
@@ -103,10 +103,10 @@ def test_networks_retrained_together():
     class OnCpu(OnGpu):
         device = torch.device("cpu")
 
-    assert _chunk_size(OnGpu()) == 2 * GIB // 2**24
-    assert _chunk_size(OnCpu()) == 1
+    assert together(OnGpu()) == 2 * GIB // 2**24
+    assert together(OnCpu()) == 1
     with config_context(memory_budget=GIB // 2):
-        assert _chunk_size(OnGpu()) == GIB // 2 // 2**24
+        assert together(OnGpu()) == GIB // 2 // 2**24
 
 
 def test_the_settings_are_public():
