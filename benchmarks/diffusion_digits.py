@@ -124,11 +124,13 @@ def lds(cache=None):
     ceilings = [linear_datamodeling_score(np.zeros((N_QUERY, N_TRAIN)), half).ceiling for half in own]
     print(f"ceilings: held out {ceilings[0]:.2f}, samples {ceilings[1]:.2f}")
     cosine = _unit(queries) @ _unit(X).T
+    controls = {}
     for power in POWERS:
-        report(f"cosine of pixels, power {power}", np.sign(cosine) * np.abs(cosine) ** power)
+        controls[f"cosine, power {power}"] = np.sign(cosine) * np.abs(cosine) ** power
+        report(f"cosine of pixels, power {power}", controls[f"cosine, power {power}"])
     for size in PATCHES:
         start = time.perf_counter()
-        patches = patch_kernel(net, queries, X, size)
+        controls[f"patches of {size}"] = patches = patch_kernel(net, queries, X, size)
         report(f"patches of {size} x {size}", patches, time.perf_counter() - start)
         report(f"  patches of {size} x {size}, squared", patches**2)
     of_output = TRAK(measurement=DenoisingLoss(**GRID, loss="output"), random_state=0)
@@ -152,6 +154,12 @@ def lds(cache=None):
         report(name, scores, time.perf_counter() - start)
         report(f"  {name}, squared", scores**2)
         report(f"  {name}, signed square", np.sign(scores) * scores**2)
+        for control in (f"cosine, power {POWERS[-1]}", f"patches of {PATCHES[0]}"):
+            cells = []
+            for part, half in zip(parts, own):
+                found = linear_datamodeling_difference(scores[part], controls[control][part], half)
+                cells.append(f"{found.difference:+.3f} ({found.interval[0]:+.3f} to {found.interval[1]:+.3f})")
+            print(f"  {name}, less {control}: held out {cells[0]}; samples {cells[1]}", flush=True)
 
 
 def patch_kernel(net, queries, X, size):

@@ -97,10 +97,10 @@ for part, (name, table) in zip(parts[1:], scores.items()):
 
 # %%
 # Framed rows are foreign. The last sample is the brightest of all: the network has learned to make inverted digits
-# too, and every method finds the inverted rows behind it, SOURCE and the pixels nothing else. For the digits above it
-# Diffusion-TracIn names rows that are hardly like them, the same 2 again and again; the lists of Diffusion-ReTrac
-# differ more, but are no more alike to the sample. SOURCE lists rows with some strokes of the sample, and pixels rows
-# that look like it, as they must. Which of these the network would miss, pictures cannot tell: it takes retraining.
+# too, and every method finds inverted rows behind it, SOURCE and the pixels nothing else. For the digits above it
+# Diffusion-TracIn and Diffusion-ReTrac name rows that are hardly like them. SOURCE lists rows with some strokes of the
+# sample, and pixels rows that look like it, as they must. Which of these the network would miss, pictures cannot tell:
+# it takes retraining.
 #
 # One sample in full, with the rows that spoke against it. They are as like the sample as those that spoke for it, and
 # their scores as large:
@@ -116,11 +116,11 @@ for name, table in scores.items():
         print(f"{name:>17}, {kind:>15}: generally influential {share:.2f}, foreign among the top six {among:.1%}")
 
 # %%
-# Under Diffusion-TracIn most places of the lists are taken by rows that are in many lists, whatever the query: they
-# drew timesteps at which gradients are large. Dividing by norms helps a little. A mean over 16 draws, as in SOURCE,
-# helps much more, and comes near to what pixels have. As for the foreign images, nearly all methods keep them out of
-# the lists of digits that were held out; in those of the samples they stand mostly behind the few that are inverted
-# themselves.
+# Under Diffusion-TracIn most places of the lists are taken by rows that are in many lists, whatever the query. One
+# timestep stands for a row at each of five checkpoints, and some have far larger gradients than others. Dividing by
+# norms helps a little at best. In SOURCE, where a row has a mean over 16 draws, such rows take a sixth of the places,
+# under the cosine of pixels a fifteenth. Foreign images hardly come up for digits that were held out; for samples they
+# stand mostly behind the few that are inverted themselves.
 
 # %%
 # Who is foreign?
