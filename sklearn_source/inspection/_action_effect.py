@@ -210,6 +210,10 @@ class ActionEffect:
         X, y, stage = estimator._given
         if stage is not None:
             raise ValueError("expected a network trained in one stage to be trained again, got stages of rows")
+        if self.action == "reweight" and (self.weight != round(self.weight) or self.weight < 1):
+            raise ValueError(
+                f"expected a whole number as the weight to be confirmed, by copies of the rows, got {self.weight}"
+            )
         net, queries = self.asked.net, (reader.X, reader.y)
         if self.action == "remove":
             found = retrain_without(net, X, y, *queries, removed=[self.rows], **options)
@@ -221,10 +225,6 @@ class ActionEffect:
             y[self.rows] = self.labels
         else:
             copies = np.ones(n_train, dtype=int)
-            if self.weight != round(self.weight) or self.weight < 1:
-                raise ValueError(
-                    f"expected a whole number as the weight to be confirmed, by copies of the rows, got {self.weight}"
-                )
             copies[self.rows] = int(self.weight)
             index = np.repeat(np.arange(n_train), copies)
             X, y = take_rows(X, index), take_rows(y, index)
@@ -248,7 +248,8 @@ class _Reader:
         self.measurement, self.output = self._asked.measurement, self._asked.output
         self.X, self.y = self._asked.X_val, self._asked.y_val
         self._n = effect.changes.shape[1]
-        self._in_two = effect.measurement == "log_odds" and effect.before[0].wrong is not None
+        knows_classes = bool(effect.before) and effect.before[0].wrong is not None
+        self._in_two = effect.measurement == "log_odds" and knows_classes
         if self._in_two:  # every row twice: for its log-odds, and for whether it is wrong
             asks = log_odds_and_errors_of_probabilities if self._asked.probabilities else log_odds_and_errors
             self.measurement, self.output = asks, None

@@ -7,9 +7,7 @@ import torch
 from sklearn.utils import Bunch
 
 from ..loss import Bernoulli, Categorical, resolve_measurement
-from ..network import Network
-
-_BATCH_SIZE = 1024
+from ._predictions import BATCH_SIZE, calibrated
 
 
 @torch.no_grad()
@@ -36,13 +34,11 @@ def outcomes(net, X, y, measurement=None, change=None):
             Whether another class is predicted than the row's; None where a row has not one class, or its change does
             not say.
     """
-    network = Network.from_net(net)
-    rows = network.prepare(X, y)
-    network.calibrate(rows)
+    network, rows = calibrated(net, X, y)
     measure = resolve_measurement("neg_loss", network)
     losses, wrong = [], []
-    for start in range(0, len(rows), _BATCH_SIZE):
-        some = slice(start, start + _BATCH_SIZE)
+    for start in range(0, len(rows), BATCH_SIZE):
+        some = slice(start, start + BATCH_SIZE)
         x, target = rows.batch(some)
         output, own = network.forward(x), None if change is None else torch.as_tensor(change[some])
         loss_moves = own is not None and measurement == "neg_loss"
@@ -58,12 +54,10 @@ def outcomes(net, X, y, measurement=None, change=None):
 @torch.no_grad()
 def losses_at(net, X, y, predictions):
     """Losses of rows (n,) by a net's criterion, were the predictions of its one output others."""
-    network = Network.from_net(net)
-    rows = network.prepare(X, y)
-    network.calibrate(rows)
+    network, rows = calibrated(net, X, y)
     measure, losses = resolve_measurement("neg_loss", network), []
-    for start in range(0, len(rows), _BATCH_SIZE):
-        some = slice(start, start + _BATCH_SIZE)
+    for start in range(0, len(rows), BATCH_SIZE):
+        some = slice(start, start + BATCH_SIZE)
         x, target = rows.batch(some)
         output = network.first(network.forward(x))
         own = torch.as_tensor(predictions[some]).to(output).reshape(output.shape)
@@ -74,9 +68,7 @@ def losses_at(net, X, y, predictions):
 @torch.no_grad()
 def has_probabilities(net, X, y):
     """Whether a classifier's outputs are probabilities of its classes, not logits or logarithms."""
-    network = Network.from_net(net)
-    rows = network.prepare(X, y)
-    network.calibrate(rows)
+    network, rows = calibrated(net, X, y)
     output, predictive = network.first(network.forward(rows.batch(slice(0, 8))[0])), network.predictive
     if isinstance(predictive, Bernoulli):
         return bool((predictive.probability(output) == output).all())

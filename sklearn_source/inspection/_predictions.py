@@ -9,7 +9,15 @@ from sklearn.utils import Bunch
 from ..loss import Bernoulli, Categorical, resolve_measurement
 from ..network import Network
 
-_BATCH_SIZE = 1024
+BATCH_SIZE = 1024
+
+
+def calibrated(net, X, y):
+    """A private copy of a trained net, as a Network that knows the loss of these rows, and the rows as measured."""
+    network = Network.from_net(net)
+    rows = network.prepare(X, y, network.measured_draws())
+    network.calibrate(rows)
+    return network, rows
 
 
 @torch.no_grad()
@@ -38,13 +46,11 @@ def predict_rows(net, X, y):
         loss_is_log : bool
             Whether the loss is minus the logarithm of that, without weights or smoothing.
     """
-    network = Network.from_net(net)
-    rows = network.prepare(X, y, network.measured_draws())
-    network.calibrate(rows)
+    network, rows = calibrated(net, X, y)
     measure = resolve_measurement("neg_loss", network)
     batches = []
-    for start in range(0, len(rows), _BATCH_SIZE):
-        x, target = rows.batch(slice(start, start + _BATCH_SIZE))
+    for start in range(0, len(rows), BATCH_SIZE):
+        x, target = rows.batch(slice(start, start + BATCH_SIZE))
         output = network.forward(x)
         loss = -measure(output, target, x)
         output = network.first(output)

@@ -177,6 +177,7 @@ def test_members_tell_the_chance_of_training():
     without = predict_action(ensemble, "remove", [0, 1], X[20:])  # of the predicted classes
     assert without.table(as_frame=False)["quantity"].tolist() == ["measurement"]
     assert len(effect.confirm(n_repeats=2, random_state=0, as_frame=False).table) == 3
+    assert without.confirm(n_repeats=2, random_state=0, as_frame=False).table["quantity"].tolist() == ["measurement"]
 
 
 def test_a_change_of_the_loss_says_nothing_of_errors():
