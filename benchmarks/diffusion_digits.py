@@ -168,22 +168,22 @@ def lds(setting, cache=None, n_draws=DRAWS):
     for power in POWERS:
         controls[f"cosine, power {power}"] = np.sign(cosine) * np.abs(cosine) ** power
         report(f"cosine of pixels, power {power}", controls[f"cosine, power {power}"])
-    for size in PATCHES:
+    for size in PATCHES if X[0].size == 64 else PATCHES[:1]:
         start = time.perf_counter()
         controls[f"patches of {size}"] = patches = patch_kernel(net, queries, X, size)
         report(f"patches of {size} x {size}", patches, time.perf_counter() - start)
         report(f"  patches of {size} x {size}, squared", patches**2)
     of_output = TRAK(measurement=DenoisingLoss(**GRID, loss="output"), random_state=0)
     options = {"measurement": measure, "random_state": 0}
-    methods = {
-        f"DiffusionTracIn, {rows}": DiffusionTracIn(rows=rows, measurement=measure) for rows in ("drawn", "grid")
-    }
-    methods["DiffusionReTrac, drawn"] = DiffusionReTrac(measurement=measure)
-    methods["gradient similarity"] = GradientSimilarity(**options)
-    methods["TRAK"], methods["D-TRAK"] = TRAK(**options), of_output
+    methods = {}
     for n in n_draws:
         methods[f"influence functions, {n} draws"] = InfluenceFunctions(n_draws=n, **options)
         methods[f"SOURCE, {n} draws"] = SourceAttribution(n_draws=n, **options)
+    methods["TRAK"], methods["D-TRAK"] = TRAK(**options), of_output
+    methods["gradient similarity"] = GradientSimilarity(**options)
+    for rows in ("drawn", "grid"):
+        methods[f"DiffusionTracIn, {rows}"] = DiffusionTracIn(rows=rows, measurement=measure)
+    methods["DiffusionReTrac, drawn"] = DiffusionReTrac(measurement=measure)
     for n in (n for n in n_draws if n >= 16):
         methods[f"snapshots, {n} draws"] = SnapshotInfluence(n_draws=n, **options)
     for name, method in methods.items():
