@@ -156,7 +156,9 @@ METHODS = {
     "krylov": lambda: InfluenceFunctions(curvature=EKFAC(coupling="krylov")),
     "columns": lambda: InfluenceFunctions(curvature=ExactGaussNewton(max_rows=96), random_state=0),
     "snapshots": lambda: SnapshotInfluence(n_snapshots=3, random_state=0),
-    "snapshots of TRAK": lambda: AttributionEnsemble(TRAK(n_components=16), members="snapshots", n_members=2),
+    "snapshots of TRAK": lambda: AttributionEnsemble(
+        TRAK(n_components=16, random_state=0), members="snapshots", n_members=2
+    ),
     "tracin": lambda: TracIn(),
     "gradient": lambda: GradientSimilarity(),
     "representation": lambda: RepresentationSimilarity(),
@@ -266,11 +268,43 @@ def test_retraining_on_the_device(engine, optimizer):
 
 def test_single_precision():
     net, X, y = _trained("cuda", SGD)
-    expected = InfluenceFunctions().fit(net, X, y).transform(X[:4])
+    expected = InfluenceFunctions(damping=0.1).fit(net, X, y).transform(X[:4])
     net.module_.float()
     X32 = X.astype(np.float32)
-    actual = InfluenceFunctions().fit(net, X32, y).transform(X32[:4])
+    actual = InfluenceFunctions(damping=0.1).fit(net, X32, y).transform(X32[:4])
     np.testing.assert_allclose(actual, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+
+
+def test_convolutions_that_torch_rounds_are_rows_of_their_own():
+    X = np.random.default_rng(0).normal(size=(256, 3, 32, 32)).astype(np.float32)
+    y = np.arange(256) % 10
+    net = NeuralNetClassifier(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
+            nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, 10),
+        ),
+        criterion=nn.CrossEntropyLoss, batch_size=64, max_epochs=2, train_split=None, verbose=0, device="cuda",
+        callbacks=[TrajectoryRecorder(n_checkpoints=2)], **SGD,
+    ).fit(X, y)  # fmt: skip
+    assert torch.backends.cudnn.allow_tf32
+    rounded = SourceAttribution(random_state=0).fit(net, X, y).transform(X[:5])
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        whole = SourceAttribution(random_state=0).fit(net, X, y).transform(X[:5])
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
+    assert np.linalg.norm(rounded - whole) < 1e-2 * np.linalg.norm(whole)
+
+
+def test_attention_is_trained_at_once():
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(1, 10, size=(40, 7)), rng.integers(3, size=40)
+    net = NeuralNetClassifier(
+        TextClassifier, module__n_tokens=10, module__n_classes=3, module__width=8, module__n_heads=2, batch_size=16,
+        criterion=nn.CrossEntropyLoss, max_epochs=2, train_split=None, verbose=0, device="cuda", **SGD,
+    )  # fmt: skip
+    truth = retrain_on_subsets(net, X, y, X[:4], y[:4], n_subsets=3, n_repeats=2, random_state=0)
+    assert truth.settings["engine"] == "vectorized"
 
 
 @pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
