@@ -179,7 +179,8 @@ class InfluenceFunctions(NewtonAttribution):
 
     def _changes(self, asked):
         step = self._step
-        return self._refit(step.state, self._index, step.system.scale(self._gradients.blocks), asked)
+        predict = self._refit(step.state, self._index, step.system.scale(self._gradients.blocks), asked)
+        return self._summed_changes(asked) if predict is None else predict
 
     def _terms(self, queries):
         return [self._step.term(queries, self._gradients.probe)]

@@ -324,6 +324,8 @@ class SourceAttribution(CurvatureAttribution):
             if any(held.rates.values()):
                 scale = held.system(self._gradients).scale(self._gradients.blocks)
                 predictions.append(self._refit(self._gradients.state(checkpoint), index, scale, asked, row_weights))
+                if predictions[-1] is None:
+                    return self._summed_changes(asked)
         if not predictions:  # nothing was learned
             return super()._changes(asked)
         return lambda queries: sum(predict(queries) for predict in predictions) / len(predictions)

@@ -12,6 +12,7 @@ from ..curvature import CURVATURES, Curvature, GaussNewtonRefit, fit_curvature, 
 from ..gradients.algebra import even_chunks
 from ..utils._compat import StrOptions, validate_parameters
 from ..utils._progress import progress
+from ..utils._warnings import warn
 from ._gradient import GradientAttribution
 from ._loss_penalty import penalty_curvature
 
@@ -83,8 +84,8 @@ class CurvatureAttribution(GradientAttribution):
 
         Returns
         -------
-        predict : callable
-            Of :class:`Queries` to (n_query, n_groups).
+        predict : callable or None
+            Of :class:`Queries` to (n_query, n_groups). None where columns that can be held are too few for H.
         """
         curvature = resolve_curvature(self.curvature)
         stream = curvature.stream(
@@ -93,6 +94,8 @@ class CurvatureAttribution(GradientAttribution):
             row_weights=row_weights,
         )  # fmt: skip
         refit = GaussNewtonRefit(stream, _REFIT_COLUMNS, scale)
+        if not refit.has_enough_columns:
+            return None
         own, drawn = asked.weights[:, index], 1.0 if row_weights is None else row_weights
         pulls = [(rows, counts[:, index] * drawn / len(index)) for rows, counts in asked.pulls]
         parts = even_chunks(len(own), self._queries_at_once())
@@ -108,6 +111,15 @@ class CurvatureAttribution(GradientAttribution):
             return -torch.cat([refit.forms(asked, changes(i), own[part]) for i, part in enumerate(parts)], dim=1)
 
         return predict
+
+    def _summed_changes(self, asked):
+        """What :meth:`_changes` gives where the curvature of all rows cannot be held: sums of scores."""
+        warn(
+            f"the curvature of the training rows has more directions than the {_REFIT_COLUMNS} Fisher columns, or the "
+            "draws of targets, that stand for it: predicted is the sum of scores, which leaves out what rows of a "
+            "group do together. For outputs of many classes or tokens, n_samples= of the curvature draws more"
+        )
+        return super()._changes(asked)
 
     def _sums_of_gradients(self, state, index, pulls):
         """``sum_m w[g, m] grad l_m`` at a state, one tensor (n_groups, groups, out, in) per block.

@@ -44,6 +44,15 @@ class FisherSample:
         drawn = sum(float((weight * square).sum()) for _, _, weight, square in self._chosen)
         self._correction = total.sum() / drawn if drawn > 0 else 1.0
 
+    @property
+    def by_chance(self):
+        """Which of the columns, in the order of :meth:`batches`, stand for others too: ndarray of bool (n_columns,).
+
+        Targets that are drawn stand for those that are not.
+        """
+        weights = np.concatenate([weights for _, _, weights, _ in self._chosen])
+        return np.full(len(weights), True) if self._stream.fisher == "sampled" else weights > 1.0
+
     def _squares(self, c):
         """Squares of all columns at a checkpoint, in the outputs' space: (n_rows, n_columns)."""
         stream = self._stream

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
@@ -11,6 +13,11 @@ from ._fisher_sample import FisherSample
 # Factors of the whole matrix that are kept, one for each weight. Beyond, its eigenvectors serve all weights at the cost
 # of some ten factors.
 _FACTORS = 4
+# Leverage, at the most, of the columns that stand for others. Where it is 1 each is alone in its direction, and as many
+# directions are there of which nothing is known: measured on a language model, .99 made predictions fifty times too
+# large, .5 four times; digits, where predictions are right, have .09 and .15.
+_MOST_LEVERAGE = 0.3
+_PROBES = 32
 
 
 class GaussNewtonRefit:
@@ -35,11 +42,28 @@ class GaussNewtonRefit:
 
     def __init__(self, stream, size, scale):
         self._scale = scale
-        batches = list(FisherSample(stream, size).batches())
+        sample = FisherSample(stream, size)
+        self._by_chance = torch.as_tensor(sample.by_chance)
+        batches = list(sample.batches())
         self._columns = [[column for (column,) in batch] for batch, _ in batches]
         self._rows = np.concatenate([rows for _, rows in batches]) if batches else np.zeros(0, dtype=int)
         self._K = gram(self._columns, scale)
         self._factors, self._spectrum = {}, None
+
+    @functools.cached_property
+    def has_enough_columns(self):
+        """Whether the columns that stand for others are many enough: by their mean leverage in ``K (K + I)^-1``.
+
+        Estimated by random signs (Hutchinson); a fixed seed, as for the columns.
+        """
+        chance = self._by_chance
+        if float(self._K.diagonal()[chance].sum()) <= 0.25 * float(self._K.diagonal().sum()):
+            return True
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, (len(chance), _PROBES), generator=generator, dtype=self._K.dtype) * 2 - 1
+        signs[~chance] = 0.0
+        own = (signs * self._solve_all(1.0, signs)).sum() / (_PROBES * chance.sum())
+        return 1.0 - float(own) <= _MOST_LEVERAGE
 
     def push(self, vectors):
         """``R D^-1 v`` of vectors (n, groups, out, in), one tensor per block: (n, n_columns) in float64."""

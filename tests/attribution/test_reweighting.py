@@ -248,3 +248,24 @@ def test_targets_that_cannot_be_asked_about(ridge):
     dataset = torch.utils.data.TensorDataset(torch.as_tensor(X), torch.as_tensor(y))
     with pytest.raises(TypeError, match="expected training rows given as arrays, got a dataset"):
         SourceAttribution(n_segments=1).fit(classes, dataset).predict_relabeling(X_query, y_train=y)
+
+
+@pytest.mark.parametrize(("lr", "enough"), [(0.5, False), (0.01, True)])
+@pytest.mark.parametrize("method", [InfluenceFunctions, SourceAttribution])
+def test_where_draws_are_too_few_for_the_curvature_scores_are_summed(method, lr, enough, recwarn):
+    """Eighteen classes are drawn from, once for every row: as many directions as rows, of some two hundred."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 12)), np.arange(30) % 18
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        nn.Linear(12, 18, dtype=torch.float64), criterion=nn.CrossEntropyLoss, lr=lr, batch_size=-1,
+        max_epochs=20, train_split=None, verbose=0, callbacks=[TrajectoryRecorder(n_checkpoints=2)],
+    ).fit(X, y)  # fmt: skip
+    fitted = method(random_state=0).fit(net, X, y)
+    recwarn.clear()
+    change = fitted.predict_reweighting(X[:4], groups=[[0, 1, 2]])
+    assert enough != any("sum of scores" in str(w.message) for w in recwarn)
+    masks = np.ones((1, 30), dtype=bool)
+    masks[0, :3] = False
+    summed = first_order_change(fitted.transform(X[:4]), masks).T
+    assert enough != (relative(change, summed) < 1e-6)
