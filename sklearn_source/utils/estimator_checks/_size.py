@@ -43,7 +43,7 @@ def check_attribution_size(name, estimator, case=None):
 
 @functools.cache
 def _measured():
-    """A trained net, its rows, queries, groups of rows, and the effects of these (n_query, n_groups): not to be written.
+    """A trained net, its rows, queries, groups of rows, and the effects of these (n_query, n_groups): to be copied.
 
     The same for every estimator, and most of what the check costs.
     """
