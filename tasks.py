@@ -36,8 +36,9 @@ SPHINX = "-m sphinx -W --keep-going -q -b html"
 JOBS = {
     "example": ("plot", "constraints.txt", ["examples/plot_concrete.py"]),
     "examples": ("plot", "constraints.txt", ["examples/plot_questions.py", "examples/plot_plays.py"]),
-    # Two processes of one thread each: most tests are too small for more threads.
-    "test": ("test,plot", "constraints.txt", ["-m pytest -n 2"]),
+    # Two processes of one thread each: most tests are too small for more threads. Neighbours stay together: they share
+    # trained networks.
+    "test": ("test,plot", "constraints.txt", ["-m pytest -n 2 --dist worksteal"]),
     "lint": ("test,plot", "constraints.txt", ["-m ruff check .", "-m ruff format --check ."]),
     "types": ("test,types,plot", "constraints.txt", ["-m mypy"]),
     "docstrings": ("test,docs", "constraints.txt", ["-m pytest -q --doctest-modules sklearn_source"]),
@@ -50,7 +51,7 @@ JOBS = {
     "docs-fast": ("docs", "constraints.txt", [f"{SPHINX} -D plot_gallery=0 docs docs/_build/fast"]),
     "build": ("plot,release", "constraints.txt", [".ci/build_distributions.py"]),
     "release": ("plot,release", "constraints.txt", [".ci/build_distributions.py --install"]),
-    "oldest": ("test,plot", "constraints-oldest.txt", ["-m pytest -n 2"]),
+    "oldest": ("test,plot", "constraints-oldest.txt", ["-m pytest -n 2 --dist worksteal"]),
 }
 # Each takes one process and leaves alone what the others read and write.
 APART = ("lint", "types", "docstrings", "docs-fast", "build")
