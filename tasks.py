@@ -5,14 +5,16 @@
     python3 tasks.py test             run the tests
     python3 tasks.py lint             ruff check and ruff format --check
     python3 tasks.py types            check the annotations with mypy
-    python3 tasks.py doctest          run the examples in docstrings, and those in README.md and the pages of docs
+    python3 tasks.py docstrings       run the examples in docstrings
+    python3 tasks.py doctest          the same, and the examples in README.md and the pages of docs, which are tests too
     python3 tasks.py docs             build the documentation into docs/_build/html, warnings are errors
     python3 tasks.py docs-fast        the same into docs/_build/fast, without executing the examples
     python3 tasks.py build            build a wheel and a source distribution into dist, install and import each
     python3 tasks.py release          the same, dependencies installed as the distributions declare them
     python3 tasks.py oldest           run the tests with the oldest supported versions (Python 3.10 or 3.11)
 
-Several jobs can be named at once. `--venv DIR` builds the environment elsewhere than in .venv.
+Several jobs can be named at once: those that keep one processor busy run two at a time, then the others in turn.
+`--venv DIR` builds the environment elsewhere than in .venv.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -32,10 +36,12 @@ SPHINX = "-m sphinx -W --keep-going -q -b html"
 JOBS = {
     "example": ("plot", "constraints.txt", ["examples/plot_concrete.py"]),
     "examples": ("plot", "constraints.txt", ["examples/plot_questions.py", "examples/plot_plays.py"]),
-    # Two processes of one thread each: most tests are too small for more threads.
-    "test": ("test,plot", "constraints.txt", ["-m pytest -n 2"]),
+    # Two processes of one thread each: most tests are too small for more threads. Neighbours stay together: they share
+    # trained networks.
+    "test": ("test,plot", "constraints.txt", ["-m pytest -n 2 --dist worksteal"]),
     "lint": ("test,plot", "constraints.txt", ["-m ruff check .", "-m ruff format --check ."]),
     "types": ("test,types,plot", "constraints.txt", ["-m mypy"]),
+    "docstrings": ("test,docs", "constraints.txt", ["-m pytest -q --doctest-modules sklearn_source"]),
     "doctest": (
         "test,docs",
         "constraints.txt",
@@ -45,17 +51,27 @@ JOBS = {
     "docs-fast": ("docs", "constraints.txt", [f"{SPHINX} -D plot_gallery=0 docs docs/_build/fast"]),
     "build": ("plot,release", "constraints.txt", [".ci/build_distributions.py"]),
     "release": ("plot,release", "constraints.txt", [".ci/build_distributions.py --install"]),
-    "oldest": ("test,plot", "constraints-oldest.txt", ["-m pytest -n 2"]),
+    "oldest": ("test,plot", "constraints-oldest.txt", ["-m pytest -n 2 --dist worksteal"]),
 }
+# Each takes one process and leaves alone what the others read and write.
+APART = ("lint", "types", "docstrings", "docs-fast", "build")
+STOP = threading.Event()
 
 
-def run(*command: str | Path) -> None:
-    print("$", *command, flush=True)
+def run(*command: str | Path, held_back: bool = False) -> None:
+    """Run a command; `held_back`: what it prints is told when it is done. After one that failed none is started."""
+    if STOP.is_set():
+        sys.exit(1)
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if held_back else {}
     start = time.perf_counter()
-    code = subprocess.run([str(part) for part in command], cwd=ROOT).returncode
-    print(f"took {time.perf_counter() - start:.0f} s", flush=True)
-    if code:
-        sys.exit(code)
+    if not held_back:
+        print("$", *command, flush=True)
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, **told)
+    took = f"took {time.perf_counter() - start:.0f} s"
+    print(f"$ {' '.join(map(str, command))}\n{done.stdout}{took}" if held_back else took, flush=True)
+    if done.returncode:
+        STOP.set()
+        sys.exit(done.returncode)
 
 
 def environment(folder: Path, extras: set[str], constraints: str) -> Path:
@@ -83,15 +99,27 @@ def main() -> None:
         sys.exit(
             "The oldest supported versions have builds for Python 3.10 and 3.11: start tasks.py with one of these."
         )
+    pythons = {}
     for job in arguments.jobs:
-        constraints, commands = JOBS[job][1:]
+        constraints = JOBS[job][1]
         # The oldest versions would undo the environment of the other jobs, and the other way round.
         folder = arguments.venv or ROOT / (".venv-oldest" if job == "oldest" else ".venv")
         # Everything that jobs of this environment need is installed at once, before the first of them.
         alike = [JOBS[other][0] for other in arguments.jobs if JOBS[other][1] == constraints]
-        python = environment(folder, set(",".join(alike).split(",")), constraints)
-        for command in commands:
-            run(python, *command.split())
+        pythons[job] = environment(folder, set(",".join(alike).split(",")), constraints)
+
+    def work(job: str, held_back: bool = False) -> None:
+        for command in JOBS[job][2]:
+            run(pythons[job], *command.split(), held_back=held_back)
+
+    apart = [job for job in arguments.jobs if job in APART]
+    if len(apart) > 1:
+        with ThreadPoolExecutor(2) as pool:
+            for future in [pool.submit(work, job, held_back=True) for job in apart]:
+                future.result()
+    for job in arguments.jobs:
+        if len(apart) < 2 or job not in apart:
+            work(job)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by NumPy's linear algebra too, and by the processes tests start
+
 import pytest
 import torch
 

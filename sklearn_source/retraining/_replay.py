@@ -1,7 +1,7 @@
 """A training step of stacked networks recorded once as a list of tensor operations, and replayed from then on.
 
 Half of a step of small networks is not arithmetic but finding out what to compute, through modules, vmap and autograd.
-Steps on batches of one shape are the same operations, so they are recorded (``make_fx``), rid of those that change
+Steps on batches of one shape are the same operations, so they are recorded (by ``make_fx``), rid of those that change
 nothing, and made to write into memory that is still in the cache.
 """
 
@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..utils._compat_torch import schema_of, unsafe_view
+from ..utils._compat_torch import recorded, schema_of, unsafe_view
 from ..utils._locks import ThreadLock
 
 aten = torch.ops.aten
@@ -55,7 +54,7 @@ def replay(name, function, args):
 def _record(function, args):
     """A callable that replays the operations of ``function(*args)`` on other tensors of the same shapes and types."""
     # Recording runs the function: on copies, as it may change its arguments (running means, say).
-    graph = make_fx(function)(*(a.detach().clone().requires_grad_(a.requires_grad) for a in args))
+    graph = recorded(function, *(a.detach().clone().requires_grad_(a.requires_grad) for a in args))
     if not any(_is_mutating(node) for node in graph.graph.nodes):
         specs = _tensor_specs(graph, args)
         _drop_identities(graph.graph, specs)

@@ -11,13 +11,12 @@ from torch import nn
 from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, TrajectoryRecorder
 from tests._methods import apart, joint
 from tests.attribution._runs import STEPS, TOLERANCE, Hyper, Run, relative
-from tests.attribution.test_adaptive_reference import OPTIMIZERS, adaptive_run, metric_segment, moment_at
+from tests.attribution.test_adaptive_reference import IN_THE_METRIC, OPTIMIZERS, adaptive_run, metric_segment, moment_at
 from tests.reference import influence_scores
 from tests.reference._factors import scatter_blocks
 from tests.reference._metric import metric_block
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "regressor", "conv"])
-DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 def linear_net(**options):
@@ -43,9 +42,7 @@ def dense_scores(run, added):
     return -run.queries() @ torch.linalg.solve(H + torch.diag(added), gradients.T) / len(run.X)
 
 
-@KINDS
-@DTYPES
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@IN_THE_METRIC
 def test_in_the_metric_of_the_optimizer(kind, dtype, name):
     """``P^1/2 (P^1/2 H P^1/2 + coupled P + decoupled + 1/h)^-1 P^1/2``, EK-FAC of what is in it."""
     r = adaptive_run(kind, dtype, name)

@@ -495,6 +495,7 @@ def test_threads_may_share_an_estimator(net, expected):
         same(scores, expected)
 
 
+@pytest.mark.slow  # the next test sends more to processes, and pickles of importable modules are tested above
 def test_joblib_processes(net, expected):
     est = SourceAttribution().fit(net, X, Y)
     parts = Parallel(n_jobs=2, backend="loky")(delayed(est.transform)(QUERIES[i:][:3]) for i in (0, 3))

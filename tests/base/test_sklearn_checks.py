@@ -24,7 +24,7 @@ OPTIONS = {
     "module__hidden": (4,),
     "optimizer": torch.optim.SGD,
     "lr": 0.01,
-    "max_epochs": 3,
+    "max_epochs": 2,
     "batch_size": 32,
     "train_split": None,
     "verbose": 0,

@@ -87,7 +87,9 @@ def test_source(kind, optimizer, n_segments):
         expected = coupled_source_scores(segments, r.queries(), n_iter)
         assert relative(found(coupling(n_iter)), expected) < 1e-6, n_iter
     assert relative(found(coupling(0, "auto")), found(coupling(0))) < 1e-6  # kept columns, where all of them fit
-    if optimizer != "groups":  # one matrix has one decay
+    # The solve to its end, on the smallest network: influence functions take it there on all of them. One decay, as one
+    # matrix has.
+    if kind == "mlp" and optimizer != "groups":
         whole = found("exact")
         assert relative(found(joint()), whole) < 1e-3
         assert relative(found(apart()), whole) > 0.03

@@ -110,6 +110,7 @@ def test_curvature_is_the_slope_s_derivative():
     y = np.random.default_rng(4).integers(4, size=6)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(6, 3))
+    torch.manual_seed(0)
     net = NeuralNetClassifier(
         nn.Linear(3, 4, dtype=torch.float64), criterion=nn.CrossEntropyLoss, train_split=None, verbose=0, max_epochs=1
     ).fit(X, y)

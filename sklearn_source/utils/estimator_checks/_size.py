@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+
 import numpy as np
 import torch
 from skorch import NeuralNetRegressor
@@ -26,15 +29,9 @@ def check_attribution_size(name, estimator, case=None):
     for independent has every layer correct the whole residual, and stands at 1.6 to 2.5; a first-order method counts
     what later steps took back, and stands above 10.
     """
-    rng = np.random.RandomState(0)
-    X = rng.normal(size=(24, 3)).astype(np.float32)
-    y = (X @ [1.0, -1.0, 0.5] + 0.5 * rng.normal(size=len(X))).astype(np.float32)[:, None]
-    X_query = rng.normal(size=(6, 3)).astype(np.float32)
-    groups = np.array([rng.permutation(len(X))[:4] for _ in range(8)])
-    net, initial = _trained_net(X, y)
+    net, X, y, X_query, groups, effects = copy.deepcopy(_measured())
     scores = prepared(estimator).fit(net, X, y).transform(X_query).astype(np.float64)
     sums = scores[:, groups].sum(axis=2)
-    effects = np.stack([_effect(initial, X, y, X_query, rows) for rows in groups], axis=1)
     slope = (sums * effects).sum() / (effects**2).sum()
     require(
         1 / _FACTOR <= slope <= _FACTOR,
@@ -42,6 +39,22 @@ def check_attribution_size(name, estimator, case=None):
         f"loss in the training of a network of two layers; expected within a factor of {_FACTOR:.2f}: curvature that "
         "takes layers for independent is too large, as every layer corrects the whole residual",
     )
+
+
+@functools.cache
+def _measured():
+    """A trained net, its rows, queries, groups of rows, and the effects of these (n_query, n_groups): to be copied.
+
+    The same for every estimator, and most of what the check costs.
+    """
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(24, 3)).astype(np.float32)
+    y = (X @ [1.0, -1.0, 0.5] + 0.5 * rng.normal(size=len(X))).astype(np.float32)[:, None]
+    X_query = rng.normal(size=(6, 3)).astype(np.float32)
+    groups = np.array([rng.permutation(len(X))[:4] for _ in range(8)])
+    net, initial = _trained_net(X, y)
+    effects = np.stack([_effect(initial, X, y, X_query, rows) for rows in groups], axis=1)
+    return net, X, y, X_query, groups, effects
 
 
 def _trained_net(X, y):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+
 import numpy as np
 import torch
 from skorch import NeuralNetRegressor
@@ -29,7 +32,7 @@ def check_attribution_unit(name, estimator, case=None, *, factor=2.5):
         The slope of the scores on the truth lies between its inverse and itself.
     """
     X, y, X_query = _table()
-    net, weights = _trained_linear_net(X, y)
+    net, weights = copy.deepcopy(_trained_linear_net())
     scores = prepared(estimator).fit(net, X, y).transform(X_query).astype(np.float64)
     for what, removed in (("reweighting it a little", _STEP), ("leaving it out", 1.0)):
         truth = np.empty_like(scores)
@@ -63,8 +66,10 @@ def _table():
     return X.astype(np.float32), y.astype(np.float32)[:, None], rng.normal(size=(6, 3)).astype(np.float32)
 
 
-def _trained_linear_net(X, y):
-    """A linear net after some steps of gradient descent, and its initial weights, bias last."""
+@functools.cache
+def _trained_linear_net():
+    """A linear net after some steps of gradient descent, and its initial weights, bias last: not to be written."""
+    X, y, _ = _table()
     net = NeuralNetRegressor(
         MLP,
         module__n_features=X.shape[1],
