@@ -15,17 +15,21 @@ from ._plot._mislabel_display import MislabelDisplay
 from ._plot._segment_display import SegmentDisplay
 from ._plot._subset_removal_display import SubsetRemovalDisplay
 from ._predict_action import predict_action
+from ._report._attribution_report import attribution_report
+from ._report._report import AttributionReport
 from ._segment_scores import segment_scores
 from ._under_sampled_regions import under_sampled_regions
 
 __all__ = [
     "ActionEffect",
+    "AttributionReport",
     "GroupEffectDisplay",
     "InfluenceDisplay",
     "LDSDisplay",
     "MislabelDisplay",
     "SegmentDisplay",
     "SubsetRemovalDisplay",
+    "attribution_report",
     "audit_training_rows",
     "group_influence",
     "predict_action",
