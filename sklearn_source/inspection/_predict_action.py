@@ -122,7 +122,8 @@ def predict_actions(estimator, actions, X_val, y_val):
     estimator : fitted attribution method
         With a unit.
     actions : list of Bunch
-        ``action``; ``rows``, ndarray of int; ``labels``, their new targets, or None; ``weight``, what they weigh, or None.
+        ``action``; ``rows``, ndarray of int; ``labels``, their new targets, or None; ``weight``, what they weigh, or
+        None.
     X_val, y_val
         Held-out rows and their targets, or None.
 

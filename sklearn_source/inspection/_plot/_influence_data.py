@@ -47,9 +47,7 @@ class ShownRows:
         Where lengths do not fit, or rows cannot be shown as ``kind``.
     """
 
-    def __init__(
-        self, X_train, y_train, kind, inverse_transform, feature_names, target_names, *, has_classes, example
-    ):
+    def __init__(self, X_train, y_train, kind, inverse_transform, feature_names, target_names, *, has_classes, example):
         if kind not in ("auto", *KINDS):
             raise ValueError(f"expected kind to be 'auto' or one of {KINDS}, got {kind!r}")
         if y_train is not None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._plot._captions import format_error, format_score, format_value
+from .._plot._captions import format_error, format_score
 from .._plot._influence_table import decimals_of, difference, feature_std, features_to_show, format_cell
 from .._plot._row_kinds import floats_or_none
 from ._data_uri import data_uri
 from ._key_words import marked
-from ._sentences import with_minus
 
 _N_FEATURES, _MOST_FEATURES = 5, 20
 _MIN_SHOWN_SIDE = 64  # pixels on the screen
@@ -49,11 +48,11 @@ class Cards:
         content = self._content(None if self._rows.shown is None else self._rows.query(i), words)
         return Bunch(row=int(i), true=self._rows.true_answer(i), predicted=self._rows.predicted_answer(i), **content)
 
-    def groups(self, display, groups, words):
-        """Supporting and opposing rows of a display: ``heading`` and ``rows``, cards with ``score`` and ``error``."""
+    def groups(self, groups, words):
+        """Cards of supporting and of opposing rows, with ``score`` and ``error``; ``words`` are marked in each."""
         found = []
-        for group in groups:
-            cards = self.train(group.indices, words)
+        for group, own in zip(groups, words):
+            cards = self.train(group.indices, own)
             for j, card in enumerate(cards):
                 card.score, card.error = format_score(group.scores[j], groups), format_error(group, j)
             found.append(cards)
@@ -101,4 +100,4 @@ class Cards:
             if number is not None and np.isfinite(number).all() and shown.spread[j] > 0:
                 distance[j] = abs(number[0] - shown.means[j]) / shown.spread[j]
         chosen = sorted(np.argsort(-distance, kind="stable")[:_N_FEATURES].tolist())
-        return [(shown.feature_names[j], with_minus(format_value(row[j]))) for j in chosen]
+        return [(shown.feature_names[j], format_cell(row[j], decimals_of([row[j]], shown.spread[j]))) for j in chosen]

@@ -107,9 +107,11 @@ def _summary(question, found):
     columns = found.actions
     if len(columns["action"]):
         if words.has(columns, "errors", 0):
-            tiles.append((words.signed(columns["errors_change"][0]), "errors, predicted of the best action", "actions"))
+            best = words.signed(columns["errors_change"][0])
+            tiles.append((best, "errors, predicted of the best action", "actions"))
         elif words.has(columns, "loss", 0):
-            tiles.append((words.signed(columns["loss_change"][0]), "mean loss, predicted of the best action", "actions"))
+            best = words.signed(columns["loss_change"][0])
+            tiles.append((best, "mean loss, predicted of the best action", "actions"))
     return [Bunch(number=number, words=text, section=section) for number, text, section in tiles]
 
 
@@ -213,15 +215,23 @@ def _query(report, place, cards):
     own = [[], []]
     if rows.key_words is not None:
         own = [rows.key_words.of(group.X) if len(group.X) else [] for group in groups]
-    both = sorted({*own[0], *own[1]})
-    strips = cards.groups(display, groups, both)
     contrast = found.contrasts.get(i)
+    shown_unit = "" if not question.has_unit or rows.unit in headings[0] else rows.unit
     return Bunch(
-        i=i, unit="" if not question.has_unit or rows.unit in headings[0] else rows.unit, card=cards.query(i, both), loss=words.number(_value(question.answers.loss, i)), headings=headings,
-        strips=strips, key_words=own, histogram=histogram(profile.counts, profile.edges, rows.scale, errors),
-        comparison=None if rows.kind != "table" else cards.comparison(display), n_train=question.estimator.n_train_,
-        contrast=None if contrast is None else _contrast(rows, contrast, cards), code=snippets.of_query(question, i),
-    )  # fmt: skip
+        i=i,
+        unit=shown_unit,
+        card=cards.query(i, {*own[0], *own[1]}),
+        loss=words.number(_value(question.answers.loss, i)),
+        headings=headings,
+        strips=cards.groups(groups, own),
+        key_words=own,
+        histogram=histogram(profile.counts, profile.edges, rows.scale, errors),
+        comparison=cards.comparison(display) if rows.kind == "table" else None,
+        target_name="target" if rows.shown is None else rows.shown.target_name,
+        n_train=question.estimator.n_train_,
+        contrast=None if contrast is None else _contrast(rows, contrast, cards),
+        code=snippets.of_query(question, i),
+    )
 
 
 def _contrast(rows, contrast, cards):

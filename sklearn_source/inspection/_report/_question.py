@@ -37,8 +37,8 @@ class Question:
     X_shown : rows
         As they were given, before a pipeline's steps.
     answers : Bunch
-        ``is_classification``, and ``target``, ``predicted``, ``loss``, ``probability`` and ``wrong``, each (n_query,) or
-        None.
+        ``is_classification``, and ``target``, ``predicted``, ``loss``, ``probability`` and ``wrong``, each (n_query,)
+        or None.
     asked : ndarray of int (n_asked,)
         The queries that the report looks at.
     why : str

@@ -132,9 +132,7 @@ class ReadableRows:
         return groups
 
 
-def readable_rows(
-    question, given, kind, inverse_transform, transform_y, feature_names, target_names, scale, unit
-):
+def readable_rows(question, given, kind, inverse_transform, transform_y, feature_names, target_names, scale, unit):
     """The :class:`ReadableRows` of a question; a ValueError where rows cannot be shown as a kind that is asked for.
 
     Parameters

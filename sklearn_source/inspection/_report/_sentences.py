@@ -29,8 +29,8 @@ def unit_of_scores(question, rows):
     """What a score is."""
     if not question.has_unit:
         return (
-            f"Scores of {type(question.estimator).__name__} have no unit: the larger the score, the more a training row "
-            "matters to an answer, but not by how much."
+            f"Scores of {type(question.estimator).__name__} have no unit: the larger the score, the more a training "
+            "row matters to an answer, but not by how much."
         )
     return (
         "A score says how far a training row moved what is measured, by its presence, "
