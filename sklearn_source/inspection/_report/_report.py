@@ -6,6 +6,7 @@ import html
 import os
 import tempfile
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +182,8 @@ class AttributionReport:
         if wrong or not chosen:
             known = [i for i, effect in enumerate(effects) if effect is not None]
             raise ValueError(f"expected actions whose effect is predicted, of {known}, got {wrong or 'none'}")
-        seed = draw_seed(random_state)
+        # The same networks for all actions, and those that an action alone would be confirmed by.
+        seed = random_state if isinstance(random_state, Integral) else draw_seed(random_state)
         with tempfile.TemporaryDirectory() as folder:
             for i in chosen:
                 self._confirmed[i] = effects[i].confirm(
