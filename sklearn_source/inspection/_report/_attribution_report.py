@@ -149,7 +149,8 @@ def attribution_report(
     n_neighbors = 0 if rows.kind == "text" and representation is None else _N_NEIGHBORS
     names = target_names if question.answers.is_classification else None
     shown = _shown_queries(question, n_shown)
-    profile = profile_scores(question, *question.rows(question.asked), shown, k)
+    X_asked, y_asked = question.rows(question.asked)
+    profile = profile_scores(question, X_asked, y_asked, shown, k)
     with keep_scores():
         everything = question.X, question.y_of_method
         issues = find_issues(

@@ -129,13 +129,25 @@ def _actions(report):
                 errors_number=_sortable(columns, "errors", i), loss_number=_sortable(columns, "loss", i),
                 measurement_number=_sortable(columns, "measurement", i),
                 sentence=words.sentence_of_action(columns, i, question.n_query, report.found.confidence),
-                cautions=list(columns["cautions"][i]), confirmed=report.confirmed_words(i),
+                cautions=list(columns["cautions"][i]), confirmed=confirmed_words(report.tables, i),
                 code=snippets.of_action(
                     question, i, columns["action"][i], columns["rows"][i], columns["labels"][i], weight
                 ),
             )
         )  # fmt: skip
     return found
+
+
+def confirmed_words(tables, i):
+    """What retraining showed of an action, in words; empty before it was trained."""
+    if i not in tables:
+        return ""
+    table = tables[i]
+    known = {name: j for j, name in enumerate(table["quantity"])}
+    name = next(name for name in ("errors", "loss", "measurement") if name in known)
+    predicted, got, error = (table[column][known[name]] for column in ("predicted", "retrained", "retrained_error"))
+    spread = f" ± {words.number(error)}" if np.isfinite(error) else ""
+    return f"{name}: predicted {words.signed(predicted)}, retrained {words.signed(got)}{spread} (standard error)"
 
 
 def _accuracy(columns, i, n_query):

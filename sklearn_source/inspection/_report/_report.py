@@ -20,7 +20,6 @@ from .._table import make_table
 from ._page import render
 from ._question import Question
 from ._readable import ReadableRows
-from ._sentences import number, signed
 
 if TYPE_CHECKING:
     import pandas
@@ -65,7 +64,9 @@ class AttributionReport:
     queries_ : ndarray of int
         The held-out rows looked at.
     confirmed_ : DataFrame, recarray or None
-        What :meth:`confirm` found.
+        What :meth:`confirm` found last.
+    tables : dict of int to recarray
+        What it found of each action so far, by the action's place, for the page.
 
     See Also
     --------
@@ -86,7 +87,7 @@ class AttributionReport:
         self.regions_: list[Bunch] = found.regions
         self.queries_: np.ndarray = question.asked
         self.confirmed_: pandas.DataFrame | np.recarray | None = None
-        self._confirmed: dict[int, Bunch] = {}
+        self.tables: dict[int, np.ndarray] = {}
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the page, one file that needs neither server nor network.
@@ -186,38 +187,15 @@ class AttributionReport:
         seed = random_state if isinstance(random_state, Integral) else draw_seed(random_state)
         with tempfile.TemporaryDirectory() as folder:
             for i in chosen:
-                self._confirmed[i] = effects[i].confirm(
+                self.tables[i] = effects[i].confirm(
                     n_repeats=n_repeats, random_state=seed, n_jobs=n_jobs, engine=engine,
                     cache=folder if cache is None else cache, verbose=verbose, as_frame=False,
                 ).table  # fmt: skip
-        lines = [(i, *line) for i in chosen for line in self._confirmed[i].tolist()]
+        lines = [(i, *line) for i in chosen for line in self.tables[i].tolist()]
         names = ("action", "quantity", "predicted", "retrained", "predicted_error", "retrained_error")
         columns = {name: np.array(column) for name, column in zip(names, zip(*lines))}
         self.confirmed_ = make_table(columns, as_frame)
         return self.confirmed_
-
-    def confirmed_words(self, i: int) -> str:
-        """Say what retraining showed of an action.
-
-        Parameters
-        ----------
-        i : int
-            The action's place.
-
-        Returns
-        -------
-        words : str
-            Empty before :meth:`confirm`.
-        """
-        if i not in self._confirmed:
-            return ""
-        table = self._confirmed[i]
-        known = {name: j for j, name in enumerate(table["quantity"])}
-        name = next(name for name in ("errors", "loss", "measurement") if name in known)
-        j = known[name]
-        predicted, got, error = (table[column][j] for column in ("predicted", "retrained", "retrained_error"))
-        spread = f" ± {number(error)}" if np.isfinite(error) else ""
-        return f"{name}: predicted {signed(predicted)}, retrained {signed(got)}{spread} (standard error)"
 
     def _repr_html_(self) -> str:
         page = html.escape(self.to_html(), quote=True)
