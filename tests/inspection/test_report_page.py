@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.utils import Bunch
 
 import sklearn_source
 from sklearn_source import GradientSimilarity, InfluenceFunctions
@@ -237,14 +238,17 @@ def test_key_words():
 
 def test_histogram():
     counts = np.array([1, 0, 9, 3, 2])
-    drawing = histogram(counts, np.linspace(-2, 2, 6), 10.0, np.full(15, 0.5))
+    scores = np.array([-2.0] + [0.0] * 9 + [0.9] * 3 + [2.0] * 2)
+    profile = Bunch(counts=counts, edges=np.linspace(-2, 2, 6), scores=scores)
+    drawing = histogram(profile, 10.0, np.full(15, 0.5))
     assert [bar.side for bar in drawing.bars] == ["opposing", "zero", "supporting", "supporting"]
     assert max(bar.height for bar in drawing.bars) == HEIGHT
     assert drawing.noise.half == pytest.approx(9.8)
     assert drawing.noise.width == pytest.approx(0.49 * WIDTH, abs=0.1)
     assert (drawing.low, drawing.high) == (-20, 20)
     assert "9 rows" in drawing.bars[1].words
-    assert histogram(counts, np.linspace(-2, 2, 6), 1.0, None).noise is None
+    assert drawing.noise.n_certain == 3
+    assert histogram(profile, 1.0, None).noise is None
 
 
 def test_regression_page():

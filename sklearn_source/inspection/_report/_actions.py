@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from ...metrics import student_interval
+from .._action_effect import spread
+from .._group_influence import combined_error
 from .._predict_action import predict_actions
 
 _MAX_REGION_ROWS, _MOST_REGIONS = 200, 2
@@ -128,15 +130,19 @@ def action_columns(actions, effects, reasons, n_query, confidence):
 
 
 def effect_intervals(effect, confidence):
-    """Name of a quantity -> its predicted change and the ends of its interval; empty for None."""
+    """Name of a quantity -> its predicted change and the ends of its interval; empty for an effect that is None.
+
+    From how held-out rows and networks differ, with the degrees of freedom of Welch and Satterthwaite.
+    """
     if effect is None:
         return {}
-    table = effect.table(as_frame=False)
-    n_networks, n_rows = effect.changes.shape
-    freedom = max(1, (n_networks if n_networks > 1 else n_rows) - 1)
     found = {}
-    for name, change, error in zip(table["quantity"], table["change"], table["std_error"]):
-        found[str(name)] = (change, *student_interval(change, error, freedom, confidence))
+    for name, _, change, factor in effect.quantities():
+        of_rows, of_networks = change.mean(axis=0), change.mean(axis=1)
+        sources = [(np.array(spread(values)), len(values) - 1) for values in (of_rows, of_networks) if len(values) > 1]
+        error, freedom = combined_error(sources) if sources else (np.nan, 1)
+        mean = factor * change.mean()
+        found[name] = (mean, *student_interval(mean, factor * error, max(1.0, float(freedom)), confidence))
     return found
 
 

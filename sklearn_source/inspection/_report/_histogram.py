@@ -7,15 +7,17 @@ from sklearn.utils import Bunch
 
 WIDTH, HEIGHT = 440, 90
 _NOISE_WIDTH = 1.96  # standard errors on either side
+_MOST_ROWS = 0.95
 
 
-def histogram(counts, edges, scale, errors):
+def histogram(profile, scale, errors):
     """Bars of a histogram with counts on a logarithmic axis, and the band in which scores may be chance.
 
     Parameters
     ----------
-    counts : ndarray of int (n_bins,)
-    edges : ndarray (n_bins + 1,)
+    profile : Bunch
+        With ``scores`` (n_train,) of the query, and ``counts`` (n_bins,) and ``edges`` (n_bins + 1,) of their
+        histogram.
     scale : float
         Multiplies scores.
     errors : ndarray (n_train,) or None
@@ -28,12 +30,14 @@ def histogram(counts, edges, scale, errors):
             ``x``, ``y``, ``width``, ``height`` in the units of the drawing, ``side`` ("supporting", "opposing" or
             "zero"), ``words``.
         noise : Bunch or None
-            ``x`` and ``width`` of the band, ``half`` its half width in the unit of the scores.
+            ``x`` and ``width`` of the band, ``half`` its half width in the unit of the scores, 1.96 of the standard
+            errors that 95 % of the rows stay below; ``n_certain``, how many scores are beyond 1.96 of their own.
         low, high : float
             Ends of the axis in the unit of the scores.
         median_share : float
             Share of all rows whose score is in the tallest bar.
     """
+    counts, edges = profile.counts, profile.edges
     reach = float(edges[-1])
     heights = np.log1p(counts) / np.log1p(max(1, counts.max())) * HEIGHT
     step = WIDTH / len(counts)
@@ -49,8 +53,9 @@ def histogram(counts, edges, scale, errors):
             )  # fmt: skip
     noise = None
     if errors is not None and np.isfinite(errors).any():
-        half = _NOISE_WIDTH * float(np.nanmedian(errors))
+        half = _NOISE_WIDTH * float(np.nanquantile(errors, _MOST_ROWS))
+        n_certain = int((np.abs(profile.scores) > _NOISE_WIDTH * errors).sum())
         width = min(half / reach, 1.0) * WIDTH
-        noise = Bunch(x=round((WIDTH - width) / 2, 1), width=round(width, 1), half=half * scale)
+        noise = Bunch(x=round((WIDTH - width) / 2, 1), width=round(width, 1), half=half * scale, n_certain=n_certain)
     share = float(counts.max() / counts.sum())
     return Bunch(bars=bars, noise=noise, low=-reach * scale, high=reach * scale, median_share=share)

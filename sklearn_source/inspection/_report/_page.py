@@ -116,7 +116,9 @@ def _summary(question, found):
 
 
 def _actions(report):
-    columns, question, found = report.found.actions, report.question, []
+    columns, question, found = dict(report.found.actions), report.question, []
+    for name in [name for name in columns if name.startswith("measurement_")]:
+        columns[name] = columns[name] * report.rows.scale
     for i in range(len(columns["action"])):
         effect = report.found.effects[i]
         weight = None if effect is None else effect.weight
@@ -237,7 +239,7 @@ def _query(report, place, cards):
         headings=headings,
         strips=cards.groups(groups, own),
         key_words=own,
-        histogram=histogram(profile.counts, profile.edges, rows.scale, errors),
+        histogram=histogram(profile, rows.scale, errors),
         comparison=cards.comparison(display) if rows.kind == "table" else None,
         target_name="target" if rows.shown is None else rows.shown.target_name,
         n_train=question.estimator.n_train_,

@@ -33,7 +33,7 @@ def profile_scores(question, X_asked, y_asked, shown, k):
             Asked queries of whose ``k`` most harmful rows each is one.
         queries : list of Bunch
             For each shown query ``supporting`` and ``opposing``, pairs of rows and scores, strongest first, and
-            ``counts`` (n_bins,) and ``edges`` (n_bins + 1,) of the histogram of all its scores.
+            ``counts`` (n_bins,) and ``edges`` (n_bins + 1,) of the histogram of all its ``scores`` (n_train,).
     """
     n_train, signs = question.estimator.n_train_, question.harm_signs()
     harm, n_harmed, queries = np.zeros(n_train), np.zeros(n_train, dtype=np.int64), {}
@@ -48,11 +48,12 @@ def profile_scores(question, X_asked, y_asked, shown, k):
 
 
 def query_profile(scores, k):
-    """Strongest rows of either sign and the histogram of the scores (n_train,) of one query."""
+    """Strongest rows of either sign, and the histogram, of the scores (n_train,) of one query."""
     high, low = strongest(scores, k), strongest(-scores, k)
     reach = float(np.abs(scores).max()) or 1.0
     counts, edges = np.histogram(scores, bins=_N_BINS, range=(-reach, reach))
-    return Bunch(supporting=(high, scores[high]), opposing=(low, scores[low]), counts=counts, edges=edges)
+    kept = scores.astype(np.float32)
+    return Bunch(supporting=(high, scores[high]), opposing=(low, scores[low]), counts=counts, edges=edges, scores=kept)
 
 
 def strongest(scores, k):
