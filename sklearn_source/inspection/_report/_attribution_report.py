@@ -83,8 +83,8 @@ def attribution_report(
     target_names : list or dict of str, optional
         Of the classes. For a regression the name of the target, in a list.
     scale : float, default=1.0
-        Multiplies scores and changes of the measurement on the page, as ``scaler_y.scale_[0]`` does to give them the unit
-        of the target.
+        Multiplies scores and changes of the measurement on the page, as ``scaler_y.scale_[0]`` does to give them the
+        unit of the target.
     unit : str, optional
         Of the scores times ``scale``.
     representation : array-like of shape (n_train, n_features), optional

@@ -53,7 +53,7 @@ def histogram(profile, scale, errors):
             )  # fmt: skip
     noise = None
     if errors is not None and np.isfinite(errors).any():
-        half = _NOISE_WIDTH * float(np.nanquantile(errors, _MOST_ROWS))
+        half = _NOISE_WIDTH * float(np.quantile(errors[np.isfinite(errors)], _MOST_ROWS))
         n_certain = int((np.abs(profile.scores) > _NOISE_WIDTH * errors).sum())
         width = min(half / reach, 1.0) * WIDTH
         noise = Bunch(x=round((WIDTH - width) / 2, 1), width=round(width, 1), half=half * scale, n_certain=n_certain)

@@ -17,8 +17,8 @@ def certainty(question):
         of_what = "retrainings differ" if members is None else f"the scores of {len(members)} networks differ"
         return (
             f"Numbers after ± are standard errors, told by how much {of_what}; in a histogram, scores inside the grey "
-            "band may be chance: for 95 % of the rows 1.96 standard errors are no more. What all of them have wrong alike "
-            "is no part of it."
+            "band may be chance: for 95 % of the rows 1.96 standard errors are no more. What all of them have wrong "
+            "alike is no part of it."
         )
     return (
         f"These scores have no standard errors: {name} looks at one network, and another training might give others. "
