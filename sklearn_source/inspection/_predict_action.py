@@ -179,6 +179,8 @@ def _relabelled(member, asked, X_val, y_val):
         raise ValueError(
             f"expected a method that predicts other targets, got {type(member).__name__}: use a gradient method"
         )
+    if member._given[1] is None:
+        raise ValueError("expected targets of the training rows, got none, or a dataset with targets inside")
     y_train = np.array(member._given[1])
     y_train[asked.rows] = asked.labels
     return member.predict_relabeling(X_val, y_val, y_train=y_train)[:, 0]
