@@ -140,7 +140,7 @@ def test_regions_are_those_of_all_held_out_rows(problem, fitted, report):
     for own, region in zip(report.regions_, several):
         np.testing.assert_array_equal(own.queries, region.queries)
         np.testing.assert_array_equal(own.rows, region.rows)
-        assert own.effective_rows <= own.usual_rows
+        assert own.median_rows <= own.usual_rows
 
 
 def test_confirmed_by_training(problem, fitted):

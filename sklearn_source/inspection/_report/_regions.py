@@ -22,7 +22,7 @@ def thin_regions(question, X, y):
     -------
     regions : list of Bunch
         ``queries`` and ``rows`` of :func:`under_sampled_regions`, largest first; ``n_wrong``, how many of the queries
-        are answered wrong, and ``effective_rows``, on how many training rows they rest in the middle, with
+        are answered wrong, and ``median_rows``, on how many training rows they rest in the middle, with
         ``usual_rows``, the same of all held-out rows. ``n_wrong`` is None where it is not known.
     """
     found = under_sampled_regions(question.estimator, X, y, k=min(_K, question.estimator.n_train_), as_frame=False)
@@ -32,7 +32,7 @@ def thin_regions(question, X, y):
     for region in found.regions:
         if len(region.rows) and len(region.queries) > 1:
             region.n_wrong = None if wrong is None else int(wrong[region.queries].sum())
-            region.effective_rows = float(np.median(effective[region.queries]))
+            region.median_rows = float(np.median(effective[region.queries]))
             region.usual_rows = float(np.median(effective))
             regions.append(region)
     return regions
