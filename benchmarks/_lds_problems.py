@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class Problem:
     n_repeats: int = 25
     n_networks: int = 5
     measurement: str = "auto"
+
+    def on(self, device: str) -> Problem:
+        """Return the same problem with its networks on a device."""
+        return replace(self, make_net=lambda n_checkpoints: self.make_net(n_checkpoints).set_params(device=device))
 
 
 def _maker(kind: type, module: type, **options: Any) -> Callable[[int | None], Any]:

@@ -1,11 +1,13 @@
-"""Diffusion models of 8 x 8 digits: which scores foretell retraining, and which name the same rows for every image.
+"""Diffusion models of digits: which scores foretell retraining, and which name the same rows for every image.
 
     python benchmarks/diffusion_digits.py lds            # 64 halves x 3 networks, every method beside scores by looks
+    python benchmarks/diffusion_digits.py lds --mnist FOLDER --device cuda --n-jobs 8   # 28 x 28, a U-Net, 48 x 2
     python benchmarks/diffusion_digits.py draws          # more draws or more networks: docs/lds/diffusion-draws.csv
     python benchmarks/diffusion_digits.py general        # generally influential rows, and gradient norms by timestep
     python benchmarks/diffusion_digits.py outliers       # a U-Net, inverted digits among the rows
 
-``--cache folder`` keeps the retrained networks, which the first two share.
+``--cache folder`` keeps the retrained networks. The digits are scikit-learn's of 8 x 8 pixels, or 1,000 of the 10,000
+of the test set of MNIST in ``--mnist`` (t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz).
 """
 
 from __future__ import annotations
@@ -15,10 +17,14 @@ import csv
 import math
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from _lds_problems import load_digits as load_mnist
 from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
@@ -96,23 +102,57 @@ def unet():
     )  # fmt: skip
 
 
-def truth_of(X, queries, cache):
-    """What networks trained on 64 random halves, three on each, lose at the grid."""
+@dataclass(frozen=True)
+class Setting:
+    """What is trained on what, and the size of its truth."""
+
+    X: Any
+    held: Any
+    make_net: Callable[[], DiffusionNet]
+    n_subsets: int = 64
+    n_repeats: int = 3
+    n_jobs: int | None = None
+
+
+def small():
+    """8 x 8 digits and a model that retrains in a second."""
+    return Setting(*digits(), perceptron)
+
+
+def images(folder, device, n_jobs):
+    """28 x 28 digits and a U-Net of two resolutions."""
+    pixels = load_mnist(folder)[0][: 1000 + N_QUERY].reshape(-1, 1, 28, 28) * 2 - 1
+
+    def make_net():
+        torch.manual_seed(0)
+        return DiffusionNet(
+            UNet, module__channels=(16, 32), n_timesteps=200, optimizer=torch.optim.AdamW, lr=2e-3, max_epochs=80,
+            batch_size=64, train_split=None, verbose=0, iterator_train__shuffle=True, device=device,
+            callbacks=[TrajectoryRecorder(8)],
+        )  # fmt: skip
+
+    return Setting(pixels[:1000], pixels[1000:], make_net, n_subsets=48, n_repeats=2, n_jobs=n_jobs)
+
+
+def truth_of(setting, queries, cache):
+    """What networks trained on random halves lose at the grid."""
     return retrain_on_subsets(
-        perceptron(), X, None, queries, n_subsets=64, n_repeats=3, random_state=0,
-        measurement=DenoisingLoss(**GRID), cache=cache,
+        setting.make_net(), setting.X, None, queries, n_subsets=setting.n_subsets, n_repeats=setting.n_repeats,
+        random_state=0, measurement=DenoisingLoss(**GRID), cache=cache, n_jobs=setting.n_jobs,
     )  # fmt: skip
 
 
-def lds(cache=None):
+def lds(setting, cache=None, n_draws=DRAWS):
     """Linear datamodeling scores of every method, for held-out digits and for samples."""
-    X, held = digits()
-    net = perceptron().fit(X)
+    X, held = setting.X, setting.held
+    start = time.perf_counter()
+    net = setting.make_net().fit(X)
+    print(f"one network: {time.perf_counter() - start:.0f} s, loss {net.history[-1, 'train_loss']:.4f}", flush=True)
     queries = np.concatenate([held, net.sample(N_QUERY, random_state=0, clip=(-1, 1))])
     measure = DenoisingLoss(**GRID)
     start = time.perf_counter()
-    truth = truth_of(X, queries, cache)
-    print(f"truth: {time.perf_counter() - start:.0f} s")
+    truth = truth_of(setting, queries, cache)
+    print(f"truth: {time.perf_counter() - start:.0f} s", flush=True)
     parts = slice(0, N_QUERY), slice(N_QUERY, None)
     own = [Bunch(masks=truth.masks, outputs=truth.outputs[:, :, part]) for part in parts]
 
@@ -121,31 +161,31 @@ def lds(cache=None):
         cells = [f"{r.score:.3f} ({r.interval[0]:.2f} to {r.interval[1]:.2f}), slope {r.slope:.2f}" for r in results]
         print(f"{name:36} held out {cells[0]}; samples {cells[1]}; {seconds:.0f} s", flush=True)
 
-    ceilings = [linear_datamodeling_score(np.zeros((N_QUERY, N_TRAIN)), half).ceiling for half in own]
+    ceilings = [linear_datamodeling_score(np.zeros((N_QUERY, len(X))), half).ceiling for half in own]
     print(f"ceilings: held out {ceilings[0]:.2f}, samples {ceilings[1]:.2f}")
-    cosine = _unit(queries) @ _unit(X).T
+    cosine = _unit(queries.reshape(len(queries), -1)) @ _unit(X.reshape(len(X), -1)).T
     controls = {}
     for power in POWERS:
         controls[f"cosine, power {power}"] = np.sign(cosine) * np.abs(cosine) ** power
         report(f"cosine of pixels, power {power}", controls[f"cosine, power {power}"])
-    for size in PATCHES:
+    for size in PATCHES if X[0].size == 64 else PATCHES[:1]:
         start = time.perf_counter()
         controls[f"patches of {size}"] = patches = patch_kernel(net, queries, X, size)
         report(f"patches of {size} x {size}", patches, time.perf_counter() - start)
         report(f"  patches of {size} x {size}, squared", patches**2)
     of_output = TRAK(measurement=DenoisingLoss(**GRID, loss="output"), random_state=0)
     options = {"measurement": measure, "random_state": 0}
-    methods = {
-        f"DiffusionTracIn, {rows}": DiffusionTracIn(rows=rows, measurement=measure) for rows in ("drawn", "grid")
-    }
-    methods["DiffusionReTrac, drawn"] = DiffusionReTrac(measurement=measure)
-    methods["gradient similarity"] = GradientSimilarity(**options)
+    methods = {}
+    for n in n_draws:
+        methods[f"influence functions, {n} draws"] = InfluenceFunctions(n_draws=n, **options)
+        methods[f"SOURCE, {n} draws"] = SourceAttribution(n_draws=n, **options)
     methods["TRAK"], methods["D-TRAK"] = TRAK(**options), of_output
-    for n_draws in DRAWS:
-        methods[f"influence functions, {n_draws} draws"] = InfluenceFunctions(n_draws=n_draws, **options)
-        methods[f"SOURCE, {n_draws} draws"] = SourceAttribution(n_draws=n_draws, **options)
-    for n_draws in DRAWS[2:]:
-        methods[f"snapshots, {n_draws} draws"] = SnapshotInfluence(n_draws=n_draws, **options)
+    methods["gradient similarity"] = GradientSimilarity(**options)
+    for rows in ("drawn", "grid"):
+        methods[f"DiffusionTracIn, {rows}"] = DiffusionTracIn(rows=rows, measurement=measure)
+    methods["DiffusionReTrac, drawn"] = DiffusionReTrac(measurement=measure)
+    for n in (n for n in n_draws if n >= 16):
+        methods[f"snapshots, {n} draws"] = SnapshotInfluence(n_draws=n, **options)
     for name, method in methods.items():
         start = time.perf_counter()
         method.fit(net, X)
@@ -170,8 +210,9 @@ def patch_kernel(net, queries, X, size):
     the places and over the noise levels of the grid (after arXiv:2510.14269).
     """
     shares = net._shares()[DenoisingLoss(**GRID).grid(net.n_timesteps)]
+    side = math.isqrt(X[0].size)
     of_queries, of_rows = (
-        np.lib.stride_tricks.sliding_window_view(rows.reshape(-1, 8, 8), (size, size), axis=(1, 2)).reshape(
+        np.lib.stride_tricks.sliding_window_view(rows.reshape(-1, side, side), (size, size), axis=(1, 2)).reshape(
             len(rows), -1, size**2
         )
         for rows in (queries, X)
@@ -188,7 +229,7 @@ def draws(cache=None, out=Path("docs/lds/diffusion-draws.csv")):
     """SOURCE with more draws against the mean over more networks; of several equal groups of networks the mean."""
     X, held = digits()
     samples = perceptron().fit(X).sample(N_QUERY, random_state=0, clip=(-1, 1))  # the truth of ``lds``
-    truth = truth_of(X, np.concatenate([held, samples]), cache)
+    truth = truth_of(small(), np.concatenate([held, samples]), cache)
     truth = Bunch(masks=truth.masks, outputs=truth.outputs[:, :, :N_QUERY])
     start = time.perf_counter()
     nets = [perceptron(seed).fit(X) for seed in range(max(NETWORKS))]
@@ -272,10 +313,17 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("lds", "draws", "general", "outliers"))
     parser.add_argument("--cache", help="folder of retrained networks")
+    parser.add_argument("--mnist", type=Path, help="folder of the files of MNIST: lds of 28 x 28 digits")
+    parser.add_argument("--device", default="cpu", help="where the U-Nets of 28 x 28 digits are: cpu or cuda")
+    parser.add_argument("--n-jobs", type=int, help="processes that retrain them")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    if args.what in ("lds", "draws"):
-        {"lds": lds, "draws": draws}[args.what](args.cache)
+    if args.what == "lds" and args.mnist is not None:
+        lds(images(args.mnist, args.device, args.n_jobs), args.cache, n_draws=(4, 16))
+    elif args.what == "lds":
+        lds(small(), args.cache)
+    elif args.what == "draws":
+        draws(args.cache)
     else:
         {"general": general, "outliers": outliers}[args.what]()

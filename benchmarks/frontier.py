@@ -164,9 +164,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("lds"), help="where truths and scores are kept")
     parser.add_argument("--tables", type=Path, default=Path("."), help="where to write the table")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="where networks are trained and explained: cpu or cuda")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    problem = PROBLEMS[args.problem](args.mnist)
+    problem = PROBLEMS[args.problem](args.mnist).on(args.device)
     folder = args.results / args.problem
     truth, run = make_truth(problem, folder), Runner(problem, folder, args.recorded)
     for members in args.members.split(","):

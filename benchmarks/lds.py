@@ -256,10 +256,11 @@ def main() -> None:
     parser.add_argument("--n-networks", type=int, help="other than the problem's own")
     parser.add_argument("--without", nargs="+", default=[], metavar="METHOD", help="names of methods to leave out")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="where networks are trained and explained: cpu or cuda")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name in args.problems:
-        problem = PROBLEMS[name](args.mnist)
+        problem = PROBLEMS[name](args.mnist).on(args.device)
         methods = settings_grid() if args.grid else every_method(problem.adaptive)
         methods = {method: made for method, made in methods.items() if method not in args.without}
         table = None if args.tables is None else args.tables / f"{name}{'-settings' if args.grid else ''}.csv"

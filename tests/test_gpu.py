@@ -12,16 +12,25 @@ from torch import nn
 
 from sklearn_source import (
     TRAK,
+    AttributionEnsemble,
+    DiffusionReTrac,
+    DropoutEnsemble,
     GradientSimilarity,
     InfluenceFunctions,
+    LoRAEnsemble,
     RepresentationSimilarity,
+    SnapshotInfluence,
     SourceAttribution,
     TracIn,
     TrajectoryRecorder,
 )
-from sklearn_source.curvature import EKFAC
-from sklearn_source.modules import MLP, CharTransformer, TextClassifier
-from sklearn_source.retraining import retrain_on_subsets
+from sklearn_source.curvature import EKFAC, ExactGaussNewton
+from sklearn_source.inspection import predict_action
+from sklearn_source.modules import MLP, CharTransformer, TextClassifier, UNet
+from sklearn_source.network import train_clone
+from sklearn_source.retraining import retrain_on_subsets, train_networks
+from tests._diffusion_nets import rows as diffusion_rows
+from tests._diffusion_nets import small_net as diffusion_net
 
 pytestmark = [
     pytest.mark.gpu,
@@ -145,6 +154,11 @@ METHODS = {
     "identity": lambda: SourceAttribution(n_segments=1, curvature="identity"),
     "influence": lambda: InfluenceFunctions(),
     "krylov": lambda: InfluenceFunctions(curvature=EKFAC(coupling="krylov")),
+    "columns": lambda: InfluenceFunctions(curvature=ExactGaussNewton(max_rows=96), random_state=0),
+    "snapshots": lambda: SnapshotInfluence(n_snapshots=3, random_state=0),
+    "snapshots of TRAK": lambda: AttributionEnsemble(
+        TRAK(n_components=16, random_state=0), members="snapshots", n_members=2
+    ),
     "tracin": lambda: TracIn(),
     "gradient": lambda: GradientSimilarity(),
     "representation": lambda: RepresentationSimilarity(),
@@ -254,8 +268,121 @@ def test_retraining_on_the_device(engine, optimizer):
 
 def test_single_precision():
     net, X, y = _trained("cuda", SGD)
-    expected = InfluenceFunctions().fit(net, X, y).transform(X[:4])
+    expected = InfluenceFunctions(damping=0.1).fit(net, X, y).transform(X[:4])
     net.module_.float()
     X32 = X.astype(np.float32)
-    actual = InfluenceFunctions().fit(net, X32, y).transform(X32[:4])
+    actual = InfluenceFunctions(damping=0.1).fit(net, X32, y).transform(X32[:4])
     np.testing.assert_allclose(actual, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+
+
+def test_convolutions_that_torch_rounds_are_rows_of_their_own():
+    X = np.random.default_rng(0).normal(size=(256, 3, 32, 32)).astype(np.float32)
+    y = np.arange(256) % 10
+    net = NeuralNetClassifier(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
+            nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, 10),
+        ),
+        criterion=nn.CrossEntropyLoss, batch_size=64, max_epochs=2, train_split=None, verbose=0, device="cuda",
+        callbacks=[TrajectoryRecorder(n_checkpoints=2)], **SGD,
+    ).fit(X, y)  # fmt: skip
+    assert torch.backends.cudnn.allow_tf32
+    rounded = SourceAttribution(random_state=0).fit(net, X, y).transform(X[:5])
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        whole = SourceAttribution(random_state=0).fit(net, X, y).transform(X[:5])
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
+    assert np.linalg.norm(rounded - whole) < 1e-2 * np.linalg.norm(whole)
+
+
+def test_attention_is_trained_at_once():
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(1, 10, size=(40, 7)), rng.integers(3, size=40)
+    net = NeuralNetClassifier(
+        TextClassifier, module__n_tokens=10, module__n_classes=3, module__width=8, module__n_heads=2, batch_size=16,
+        criterion=nn.CrossEntropyLoss, max_epochs=2, train_split=None, verbose=0, device="cuda", **SGD,
+    )  # fmt: skip
+    truth = retrain_on_subsets(net, X, y, X[:4], y[:4], n_subsets=3, n_repeats=2, random_state=0)
+    assert truth.settings["engine"] == "vectorized"
+
+
+@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_predictions_of_other_weights_and_labels(optimizer):
+    found = {}
+    for device in ("cpu", "cuda"):
+        net, X, y = _trained(device, optimizer)
+        est = SourceAttribution(random_state=0).fit(net, X, y)
+        other = y.copy()
+        other[:6] = (other[:6] + 1) % 3
+        found[device] = [
+            est.predict_reweighting(X[:4], groups=np.arange(48) % 5),
+            est.predict_relabeling(X[:4], y_train=other),
+            np.asarray(predict_action(est, "remove", np.arange(5), X[:8], y[:8]).change),
+        ]
+    for on_cpu, on_cuda in zip(found["cpu"], found["cuda"]):
+        np.testing.assert_allclose(on_cuda, on_cpu, rtol=1e-4, atol=1e-6 * np.abs(on_cpu).max())
+
+
+@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_members_trained_at_once_are_those_of_skorch(optimizer):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(48, 4)).astype(np.float32)
+    y = X[:, :1] ** 2
+    net = NeuralNetRegressor(
+        MLP, module__n_features=4, module__hidden=(6,), batch_size=16, max_epochs=3, train_split=None, verbose=0,
+        device="cuda", iterator_train__shuffle=True, **optimizer,
+    )  # fmt: skip
+    members, _, _ = train_networks(net, X, y, [1, 2], recorder=TrajectoryRecorder(3))
+    for seed, member in zip((1, 2), members, strict=True):
+        alone, _, _ = train_clone(net, X, y, seed=seed, recorder=TrajectoryRecorder(3))
+        for expected, value in zip(alone.module_.state_dict().values(), member.module_.state_dict().values()):
+            assert value.device.type == "cuda"
+            torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-5)
+    ensemble = AttributionEnsemble(InfluenceFunctions(), nets=members[1:]).fit(members[0], X, y)
+    each = [InfluenceFunctions().fit(member, X, y).transform(X[:3]) for member in members]
+    np.testing.assert_allclose(ensemble.transform(X[:3]), np.mean(each, axis=0), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["dropout", "dropout, forward only", "adapters"])
+def test_members_of_one_network_on_the_device(kind):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(48, 4)).astype(np.float32), rng.integers(3, size=48)
+    net = NeuralNetClassifier(
+        lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3)),
+        criterion=nn.CrossEntropyLoss, batch_size=16, max_epochs=3, train_split=None, verbose=0, device="cuda", **SGD,
+    ).fit(X, y)  # fmt: skip
+    if kind == "adapters":
+        est = LoRAEnsemble(GradientSimilarity(), n_members=2, rank=2, n_steps=5, random_state=0)
+    else:
+        est = DropoutEnsemble(TRAK(n_components=16), n_masks=3, forward_only=kind.endswith("only"), random_state=0)
+    scores, again = (est.fit(net, X, y).transform(X[:4]) for _ in range(2))
+    np.testing.assert_allclose(scores, again, rtol=1e-3, atol=1e-4 * np.abs(scores).max())
+    assert np.isfinite(scores).all()
+    assert scores.std() > 0
+
+
+@pytest.mark.parametrize("method", ["source", "snapshots", "retrac", "trak"])
+def test_draws_of_a_diffusion_model(method):
+    make = {
+        "source": lambda: SourceAttribution(n_draws=3, random_state=0),
+        "snapshots": lambda: SnapshotInfluence(n_draws=3, random_state=0),
+        "retrac": DiffusionReTrac,
+        "trak": lambda: TRAK(n_components=16, random_state=0),
+    }[method]
+    X, queries, scores = diffusion_rows(), diffusion_rows(3, seed=1), {}
+    for device in ("cpu", "cuda"):
+        net = diffusion_net(X, device=device)
+        scores[device] = make().fit(net, X).transform(queries)
+    np.testing.assert_allclose(scores["cuda"], scores["cpu"], rtol=1e-2, atol=1e-3 * np.abs(scores["cpu"]).max())
+
+
+def test_diffusion_models_of_images_retrain_and_sample_on_the_device():
+    X = np.random.default_rng(0).normal(size=(8, 1, 4, 4)).astype(np.float32)
+    net = diffusion_net(X, module=UNet, module__channels=(4,), device="cuda")
+    assert net.sample(3, random_state=0).shape == (3, 1, 4, 4)
+    truth = retrain_on_subsets(net, X, None, X[:2], n_subsets=2, n_repeats=1, random_state=0)
+    again = retrain_on_subsets(
+        diffusion_net(module=UNet, module__channels=(4,)), X, None, X[:2], n_subsets=2, n_repeats=1, random_state=0
+    )
+    np.testing.assert_allclose(truth.outputs, again.outputs, rtol=1e-2)

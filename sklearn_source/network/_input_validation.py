@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from ..utils._compat_torch import BatchNorm, tree_leaves, tree_map
+from ..utils._compat_torch import BatchNorm, in_tensor_float, tree_leaves, tree_map
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError)
@@ -98,7 +98,7 @@ def _require_own_outputs(network, x, output):
                 f"{tuple(alone.shape)}, for {len(output)} rows {tuple(output.shape)}: name the axis that squeeze() "
                 "removes, squeeze(-1), so that the axis of the rows stays"
             )
-        tolerance = _TOLERANCE.get(output.dtype, 2e-2)
+        tolerance = 2e-2 if in_tensor_float(output) else _TOLERANCE.get(output.dtype, 2e-2)
         if not torch.isfinite(output).all() or torch.allclose(
             alone[0], output[0], tolerance, tolerance * float(output.abs().max())
         ):

@@ -11,7 +11,7 @@ import torch
 
 from ..stochastic import step_examples
 from ..utils._compat_skorch import set_training
-from ..utils._compat_torch import checkpointing_off
+from ..utils._compat_torch import checkpointing_off, recurrent_backward_in_evaluation
 from ..utils._fastpath import mha_fastpath_off
 from ..utils._random import generators_kept
 from ._network import Network
@@ -57,8 +57,15 @@ def training_gradients(
         if training:  # else as row losses are formed: the module in evaluation mode, the criterion as trained
             set_training(net, True)
         named = {name: p.requires_grad_() for name, p in module.named_parameters() if p.is_floating_point()}
+        backward = contextlib.nullcontext() if training else recurrent_backward_in_evaluation(module, network.device)
         for batch, states in batches:
-            with _random(states, network.device), torch.enable_grad(), mha_fastpath_off(), checkpointing_off():
+            with (
+                _random(states, network.device),
+                torch.enable_grad(),
+                mha_fastpath_off(),
+                checkpointing_off(),
+                backward,
+            ):
                 Xi, yi = step_examples(net, batch)
                 output = net.infer(Xi) if training else network.infer_batch(Xi)
                 loss = net.get_loss(output, yi, X=Xi, training=True)

@@ -14,7 +14,7 @@ from ..network import net_with_changed_module, replace_tensors
 from ..stochastic import draws_examples, stacked_examples, step_examples
 from ..trajectory import Trajectory, with_tensors
 from ..utils._compat_skorch import set_training
-from ..utils._compat_torch import tree_flatten, tree_map, tree_unflatten
+from ..utils._compat_torch import fused_attention_off, tree_flatten, tree_map, tree_unflatten
 from ..utils._random import seeded
 from ..utils._tree import map_tensors, take
 from ._clones import initialized, materialize
@@ -101,6 +101,10 @@ class StackedTrainer:
 
     def _train(self, units, plan, given, recorder=None):
         """Stacks at their end, the net that has them as its parameters, and (losses, sizes) of each epoch's batches."""
+        with fused_attention_off(self.network.device):
+            return self._train_all(units, plan, given, recorder)
+
+    def _train_all(self, units, plan, given, recorder):
         _keep_freed_memory()
         stacks, deals = self._begin(units, plan)
         gradients = _Gradients(self.net, self.network, stacks, self.name)

@@ -122,6 +122,46 @@ def checkpointing_off():
     return _CHECKPOINTING
 
 
+_KINDS_OF_ATTENTION = ("flash", "mem_efficient", "cudnn")
+_FUSED_ATTENTION = Switch(
+    lambda: [getattr(torch.backends.cuda, f"{kind}_sdp_enabled", bool)() for kind in _KINDS_OF_ATTENTION],
+    lambda flags: [
+        getattr(torch.backends.cuda, f"enable_{kind}_sdp", lambda flag: None)(flag)
+        for kind, flag in zip(_KINDS_OF_ATTENTION, flags)
+    ],
+    [False] * len(_KINDS_OF_ATTENTION),
+)
+
+
+def fused_attention_off(device):
+    """Let attention be plain products on a GPU for as long as the context lasts, in any thread.
+
+    The fused kernels' backward passes do not take what ``vmap`` makes of their intermediate results ("LSE is not
+    correctly aligned").
+    """
+    return _FUSED_ATTENTION if device.type == "cuda" else contextlib.nullcontext()
+
+
+_CUDNN = Switch(
+    lambda: torch.backends.cudnn.enabled, functools.partial(setattr, torch.backends.cudnn, "enabled"), False
+)
+
+
+def recurrent_backward_in_evaluation(module, device):
+    """Let recurrent layers on a GPU have a backward pass in evaluation mode: cuDNN's have none."""
+    recurrent = device.type == "cuda" and any(isinstance(part, torch.nn.RNNBase) for part in module.modules())
+    return _CUDNN if recurrent else contextlib.nullcontext()
+
+
+def in_tensor_float(output):
+    """Whether an output may have been formed by products that a GPU rounds to TF32, as torch lets convolutions be."""
+    return (
+        output.is_cuda
+        and output.dtype is torch.float32
+        and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+    )
+
+
 @contextlib.contextmanager
 def autocast_off():
     """Let no ``torch.autocast`` around the caller reach what is computed as long as the context lasts."""

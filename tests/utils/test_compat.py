@@ -13,7 +13,15 @@ from torch import nn
 
 import sklearn_source
 from sklearn_source.utils._compat_skorch import criterion_names, is_predefined_split, module_names, optimizer_names
-from sklearn_source.utils._compat_torch import HOOKS, is_compiled, original_of, version_of, view_base
+from sklearn_source.utils._compat_torch import (
+    HOOKS,
+    fused_attention_off,
+    is_compiled,
+    original_of,
+    recurrent_backward_in_evaluation,
+    version_of,
+    view_base,
+)
 
 PACKAGE = Path(sklearn_source.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.startswith("_compat"))
@@ -121,3 +129,24 @@ def test_compiled_modules():
     assert original_of(compiled) is module
     assert is_compiled(compiled)
     assert not is_compiled(module)
+
+
+def test_attention_by_products_where_a_gpu_trains_many_networks():
+    before = torch.backends.cuda.mem_efficient_sdp_enabled()
+    with fused_attention_off(torch.device("cpu")):
+        assert torch.backends.cuda.mem_efficient_sdp_enabled() == before
+    with fused_attention_off(torch.device("cuda")), fused_attention_off(torch.device("cuda")):
+        assert not torch.backends.cuda.mem_efficient_sdp_enabled()
+        assert not torch.backends.cuda.flash_sdp_enabled()
+        q = torch.randn(2, 3, 5, 4)
+        attended = torch.nn.functional.scaled_dot_product_attention(q, q, q)
+        torch.testing.assert_close(attended, (q @ q.mT / 2).softmax(-1) @ q)
+    assert torch.backends.cuda.mem_efficient_sdp_enabled() == before
+
+
+def test_only_recurrent_layers_on_a_gpu_leave_cudnn():
+    linear, recurrent = nn.Linear(2, 2), nn.Sequential(nn.GRU(2, 2))
+    for module, kind, enabled in ((linear, "cuda", True), (recurrent, "cpu", True), (recurrent, "cuda", False)):
+        with recurrent_backward_in_evaluation(module, torch.device(kind)):
+            assert torch.backends.cudnn.enabled is enabled
+    assert torch.backends.cudnn.enabled
