@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from contextvars import ContextVar
 
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -19,7 +21,7 @@ _kept = ContextVar("kept", default=None)
 def score_chunks(estimator, X, y=None):
     """Yield (slice of queries, their scores (n, n_train) as float64), in order.
 
-    Queries that cannot be sliced, in dicts or Datasets, come at once.
+    Queries that cannot be sliced, in lists and tuples, come at once.
     """
     kept = _kept.get()
     if kept is None:
@@ -103,4 +105,7 @@ def _scores(estimator, X, y):
 
 def _can_slice(data):
     """Whether some of the rows can be taken as a container of the same kind."""
-    return isinstance(data, np.ndarray) or sparse.issparse(data) or hasattr(data, "iloc")
+    if isinstance(data, Mapping):
+        return all(map(_can_slice, data.values()))
+    arrays = np.ndarray, torch.Tensor, torch.utils.data.Dataset
+    return isinstance(data, arrays) or sparse.issparse(data) or hasattr(data, "iloc")

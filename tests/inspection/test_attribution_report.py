@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
+from skorch import NeuralNetClassifier
 
 from sklearn_source import (
     AttributionEnsemble,
@@ -31,7 +33,7 @@ from sklearn_source.inspection._score_chunks import keep_scores, score_chunks
 from sklearn_source.retraining import retrain_on_subsets
 from tests._methods import METHODS
 from tests.inspection._known_scores import Known, known
-from tests.inspection._reports import Page, classes, numbers
+from tests.inspection._reports import OPTIONS, Logits, Page, classes, numbers
 
 NAMES = ["red", "green", "blue"]
 
@@ -316,6 +318,35 @@ def test_scores_that_fit_are_asked_for_once():
         assert [len(s) for _, s in score_chunks(est, X)] == [3, 3]
         list(score_chunks(est, X))
     assert est.n_calls_ == 5  # 6 * 50 * 4 bytes are kept
+
+
+def of_kind(kind, X, y):
+    """Rows and targets as a network of such rows takes them, and that network."""
+    if kind == "dict":
+        return OfDict, {"a": X[:, :2], "b": X[:, 2:]}, y
+    X, y = torch.as_tensor(X), torch.as_tensor(y)
+    return (Logits, X, y) if kind == "tensor" else (Logits, torch.utils.data.TensorDataset(X, y), None)
+
+
+@pytest.mark.parametrize("kind", ["dict", "tensor", "dataset"])
+def test_queries_of_every_kind_come_in_parts(problem, kind):
+    module, X, y = of_kind(kind, *problem[1:3])
+    net = NeuralNetClassifier(module, criterion=torch.nn.CrossEntropyLoss, **OPTIONS).fit(X, y)
+    est = InfluenceFunctions(damping=0.1).fit(net, X, y)
+    _, *queries = of_kind(kind, *problem[3:])
+    with config_context(memory_budget=2 * 2**30 * (4 * 48 * 8) // (128 * 2**20) + 16):
+        parts = [scores for _, scores in score_chunks(est, *queries)]
+    assert [len(scores) for scores in parts] == [4] * 7 + [2]
+    np.testing.assert_allclose(np.concatenate(parts), est.transform(*queries), rtol=1e-4, atol=1e-6)
+
+
+class OfDict(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = Logits()
+
+    def forward(self, a, b):
+        return self.layers(torch.cat([a, b], dim=1))
 
 
 def test_no_two_actions_on_the_same_rows():
