@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from ._action_effect import ActionEffect
 from ._audit import audit_training_rows
+from ._behaviour_group import BehaviourGroup, BehaviourGroups
+from ._behaviour_groups import behaviour_groups
 from ._group_influence import group_influence
 from ._plot._group_effect_display import GroupEffectDisplay
 from ._plot._influence_display import InfluenceDisplay
@@ -23,6 +25,8 @@ from ._under_sampled_regions import under_sampled_regions
 __all__ = [
     "ActionEffect",
     "AttributionReport",
+    "BehaviourGroup",
+    "BehaviourGroups",
     "GroupEffectDisplay",
     "InfluenceDisplay",
     "LDSDisplay",
@@ -31,6 +35,7 @@ __all__ = [
     "SubsetRemovalDisplay",
     "attribution_report",
     "audit_training_rows",
+    "behaviour_groups",
     "group_influence",
     "predict_action",
     "segment_scores",

@@ -1,7 +1,8 @@
-"""Queries whose predictions rest on few training rows."""
+"""Queries whose predictions rest on few training rows, and what more of these would give."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.base import BaseEstimator
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, check_random_state
 
-from ..utils._argument_checks import check_k
+from ..rows import take_rows
+from ..utils._argument_checks import check_count, check_k
+from ._group_names import class_labels, describe_rows, is_readable
 from ._score_chunks import check_attribution, score_chunks
 from ._table import make_table
 
@@ -23,6 +26,12 @@ def under_sampled_regions(
     *,
     k: int = 10,
     share: float = 0.1,
+    weight: float | None = None,
+    n_random: int = 20,
+    readable: Any = None,
+    feature_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    random_state: int | np.random.RandomState | None = None,
     as_frame: bool | str = "auto",
 ) -> Bunch:
     """Find the predictions that rest on few training rows, and these rows: where more data would tell most.
@@ -41,6 +50,20 @@ def under_sampled_regions(
         Strongest supporting rows looked at for each query.
     share : float, default=0.1
         Share of the queries that count as under-sampled: those that rest on the fewest rows.
+    weight : float, optional
+        Above 1: what ``weight`` times the rows of a region would do is predicted, 2 for as many again of the kind.
+        None: nothing is predicted. Needs a method with ``predict_reweighting``, as gradient methods are.
+    n_random : int, default=20
+        Draws of as many random rows that a region's gain is compared with.
+    readable : array-like of n_train rows, optional
+        The training rows as people read them, for descriptions: texts, a frame or a matrix. None: those that the
+        estimator was fitted on.
+    feature_names : list of str, optional
+        Of the columns of ``readable``; None: those of a frame, else x0, x1, ...
+    class_names : list of str, optional
+        Name of class 0, 1, ...
+    random_state : int, RandomState instance or None, default=None
+        Draws the random rows.
     as_frame : bool or "auto", default="auto"
         A pandas DataFrame, or else a NumPy record array. "auto": a frame where pandas is installed.
 
@@ -55,7 +78,12 @@ def under_sampled_regions(
             rest on common rows, -1 for those not under-sampled.
         regions : list of Bunch
             For each region, largest first: ``queries``, and ``rows``, the training rows among the k strongest of any of
-            them, by falling number of queries they support (``n_supported``).
+            them, by falling number of queries they support (``n_supported``); ``effective_rows``, the mean over its
+            queries, and ``thin``, that by the mean over the queries in no region; ``description``, what to collect, in
+            words. With ``weight`` also: ``gain``, the mean change of the region's queries, in the unit of the
+            measurement, that ``predict_reweighting`` foretells where its rows weigh ``weight``; ``gain_error``, its
+            standard error over an ensemble's networks, else None; ``random_gain``, the mean of the same queries where
+            random rows do, as many, ``random_spread`` their standard deviation.
 
     Raises
     ------
@@ -71,10 +99,16 @@ def under_sampled_regions(
 
     Notes
     -----
+    To weigh rows more is to see the same rows again: new ones of the kind bring what the old ones lack, and a gain is
+    what their place in the data, not their variety, would give. Where more of the measurement is no better (the
+    prediction of a regression) a gain is a change: fit the estimator with ``measurement="neg_loss"`` and pass
+    ``y_query``. The order of regions holds better than the size.
+
     Two under-sampled queries are in one region if the one with fewer strongest rows (k, or all that support it) shares
     at least half of them with the other, or both are linked so to others of it. Few rows are no proof of a bad
     prediction: that some rows are much alike and carry it together looks the same as many rows that carry it a
-    little. Costs ``transform`` of the queries, a part of them at a time.
+    little. Costs ``transform`` of the queries, a part of them at a time, and with ``weight`` one
+    ``predict_reweighting`` of a region's queries for each region and network.
 
     References
     ----------
@@ -85,10 +119,14 @@ def under_sampled_regions(
     --------
     >>> result = under_sampled_regions(est, X_test)  # doctest: +SKIP
     >>> result.regions[0].rows  # the few rows that these predictions rest on  # doctest: +SKIP
+    >>> region = under_sampled_regions(est, X_test, y_test, weight=2.0).regions[0]  # doctest: +SKIP
+    >>> region.description, region.gain, region.random_gain  # what to collect, and what for  # doctest: +SKIP
     """
     check_attribution(estimator)
     n_train = estimator.n_train_
     check_k(k, n_train)
+    _check_weight(estimator, weight)
+    check_count("n_random", n_random)
     if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share <= 1:
         raise ValueError(f"expected share to be between 0 and 1, got {share!r}")
     effective, values, rows = (
@@ -109,9 +147,54 @@ def under_sampled_regions(
         "under_sampled": under_sampled,
         "region": region,
     }
+    table = make_table({name: column[order] for name, column in columns.items()}, as_frame)
+    regions = [_describe_region(np.flatnonzero(region == r), rows, values > 0) for r in range(region.max() + 1)]
+    usual = effective[region < 0].mean() if (region < 0).any() else np.nan
+    random = check_random_state(random_state)
+    X_train, y_train = getattr(getattr(estimator, "members_", [estimator])[0], "_given", (None, None))[:2]
+    readable = X_train if readable is None else readable
+    labels = class_labels(estimator, y_train)
+    for one in regions:
+        one.effective_rows = float(effective[one.queries].mean())
+        one.thin = float(one.effective_rows / usual) if usual > 0 else np.nan
+        words = describe_rows(
+            one.rows, labels=labels, readable=readable if is_readable(readable) else None,
+            feature_names=feature_names, class_names=class_names,
+        )  # fmt: skip
+        one.description = f"more like {words}"
+        if weight is not None:
+            one.update(_gain(estimator, X_query, y_query, one, float(weight), n_random, random))
+    return Bunch(table=table, regions=regions)
+
+
+def _check_weight(estimator, weight):
+    """Raise a ValueError for a weight that adds nothing, or that the estimator knows nothing of."""
+    if weight is None:
+        return
+    if not isinstance(weight, Real) or isinstance(weight, bool) or not 1 < weight < np.inf:
+        raise ValueError(f"expected weight to be None or a number above 1, got {weight!r}")
+    if not hasattr(estimator, "predict_reweighting"):
+        raise ValueError(
+            f"weight={weight!r} needs an estimator with predict_reweighting, the gradient methods, got "
+            f"{type(estimator).__name__}: pass weight=None"
+        )
+
+
+def _gain(estimator, X_query, y_query, region, weight, n_random, random):
+    """What more weight on a region's rows does to its queries, and more weight on as many random rows: a Bunch."""
+    weights = np.ones((1 + n_random, estimator.n_train_))
+    weights[0, region.rows] = weight
+    for line in weights[1:]:
+        line[random.choice(estimator.n_train_, len(region.rows), replace=False)] = weight
+    X, y = take_rows(X_query, region.queries), None if y_query is None else take_rows(y_query, region.queries)
+    members = list(getattr(estimator, "members_", [estimator]))
+    gains = np.stack([m.predict_reweighting(X, y, weights=weights).mean(axis=0) for m in members])
+    mean, n = gains.mean(axis=0), len(members)
     return Bunch(
-        table=make_table({name: column[order] for name, column in columns.items()}, as_frame),
-        regions=[_describe_region(np.flatnonzero(region == r), rows, values > 0) for r in range(region.max() + 1)],
+        gain=float(mean[0]),
+        gain_error=float(gains[:, 0].std(ddof=1) / np.sqrt(n)) if n > 1 else None,
+        random_gain=float(mean[1:].mean()),
+        random_spread=float(mean[1:].std(ddof=1)) if n_random > 1 else None,
     )
 
 

@@ -22,6 +22,7 @@ from sklearn_source import (
 from sklearn_source.inspection import (
     attribution_report,
     audit_training_rows,
+    behaviour_groups,
     predict_action,
     under_sampled_regions,
 )
@@ -143,6 +144,16 @@ def test_regions_are_those_of_all_held_out_rows(problem, fitted, report):
         np.testing.assert_array_equal(own.queries, region.queries)
         np.testing.assert_array_equal(own.rows, region.rows)
         assert own.median_rows <= own.usual_rows
+
+
+def test_groups_are_those_of_behaviour_groups(problem, fitted, report):
+    alone = behaviour_groups(fitted, *problem[3:], class_names=NAMES, random_state=0)
+    assert len(report.groups_) == len(alone) > 0
+    for own, group in zip(report.groups_, alone):
+        np.testing.assert_array_equal(own.rows, group.rows)
+        assert own.description == group.description
+    removed = [rows.tolist() for a, rows in zip(report.actions_["action"], report.actions_["rows"]) if a == "remove"]
+    assert sorted(alone.groups[0].rows.tolist()) in removed
 
 
 def test_confirmed_by_training(problem, fitted):

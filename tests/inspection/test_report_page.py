@@ -50,7 +50,7 @@ def test_one_file_that_loads_nothing(report, tmp_path):
     assert all(image["src"].startswith("data:image/png;base64,") for image in parsed.of("img"))
     assert len(parsed.of("script")) == 1
     assert parsed.headings == [
-        "What to do", "Training rows to look at", "Answers explained", "How to read this",
+        "What to do", "Groups behind the errors", "Training rows to look at", "Answers explained", "How to read this",
     ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from torch import nn
 
@@ -91,6 +92,70 @@ def test_a_rare_cluster_is_found():
     assert set(np.flatnonzero(y == 2)) <= set(rare[0].rows)
 
 
+def thin_and_dense(seed=0):
+    """Classes in four places, two of each: the last place is thin; a net that knows them, and queries from there."""
+    rng = np.random.default_rng(seed)
+    centres = np.array([[2.0, 2.0], [-2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]])
+    sizes = [60, 60, 60, 3]
+    place = np.repeat(np.arange(4), sizes)
+    X = (centres[place] + rng.normal(size=(183, 2))).astype(np.float32)
+    query_place = np.repeat(np.arange(4), 15)
+    X_query = (centres[query_place] + rng.normal(size=(60, 2))).astype(np.float32)
+    net = make_net(
+        NeuralNetClassifier, module__hidden=(16,), module__n_outputs=2, criterion=nn.CrossEntropyLoss, max_epochs=15,
+        iterator_train__shuffle=True,
+    )  # fmt: skip
+    return net, X, place % 2, place, X_query, query_place % 2, query_place, centres
+
+
+def test_more_of_a_thin_region_helps_as_predicted():
+    net, X, y, place, X_query, y_query, query_place, centres = thin_and_dense()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net.fit(X, y)
+    est = InfluenceFunctions(random_state=0).fit(net, X, y)
+    result = under_sampled_regions(
+        est, X_query, y_query, k=5, share=0.25, weight=3.0, n_random=10, random_state=0, feature_names=["a", "b"]
+    )
+    thin = max(result.regions, key=lambda region: (query_place[region.queries] == 3).mean() * len(region.queries))
+    assert (query_place[thin.queries] == 3).mean() > 0.5
+    assert set(np.flatnonzero(place == 3)) <= set(thin.rows)
+    assert thin.thin < 1
+    assert thin.description.startswith(f"more like {len(thin.rows)} rows")
+    assert thin.gain > thin.random_gain + 2 * thin.random_spread
+    assert thin.gain_error is None
+    weights = np.ones(len(X))
+    weights[thin.rows] = 3.0
+    queries = X_query[thin.queries], y_query[thin.queries]
+    assert thin.gain == pytest.approx(est.predict_reweighting(*queries, weights=weights).mean(), rel=1e-4)
+    # New rows of the kind, twice as many as the region has, against as many from the other places.
+    rng = np.random.default_rng(1)
+    new = {
+        "thin": np.full(2 * len(thin.rows), 3),
+        "elsewhere": rng.integers(0, 3, 2 * len(thin.rows)),
+        "none": np.empty(0, int),
+    }
+    measured = {}
+    for name, places in new.items():
+        X_new = (centres[places] + rng.normal(size=(len(places), 2))).astype(np.float32)
+        odds = []
+        for seed in range(3):
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                again = clone(net).fit(np.concatenate([X, X_new]), np.concatenate([y, places % 2]))
+            p = again.forward(queries[0]).double().softmax(1).numpy()[np.arange(len(queries[1])), queries[1]]
+            odds.append(np.log(p / (1 - p)).mean())
+        measured[name] = np.mean(odds)
+    assert measured["thin"] > measured["none"]
+    assert measured["thin"] > measured["elsewhere"]
+
+
+def test_a_weight_needs_a_method_that_knows_it():
+    est, X_query = known(np.eye(3))
+    with pytest.raises(ValueError, match="predict_reweighting"):
+        under_sampled_regions(est, X_query, k=1, weight=2.0)
+
+
 def test_without_pandas_a_record_array():
     est, X_query = known(np.eye(3))
     table = under_sampled_regions(est, X_query, k=1, as_frame=False).table
@@ -99,7 +164,9 @@ def test_without_pandas_a_record_array():
     assert table.effective_rows[0] == 1
 
 
-@pytest.mark.parametrize("options", [{"k": 0}, {"k": 4}, {"share": 0}, {"share": 1.5}, {"as_frame": "yes"}])
+@pytest.mark.parametrize(
+    "options", [{"k": 0}, {"k": 4}, {"share": 0}, {"share": 1.5}, {"as_frame": "yes"}, {"weight": 1.0}]
+)
 def test_bad_settings(options):
     est, X_query = known(np.eye(3))
     with pytest.raises(ValueError, match=next(iter(options))):

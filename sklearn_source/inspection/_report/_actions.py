@@ -10,7 +10,7 @@ from .._action_effect import spread
 from .._group_influence import combined_error
 from .._predict_action import predict_actions
 
-_MAX_REGION_ROWS, _MOST_REGIONS = 200, 2
+_MAX_REGION_ROWS, _MOST_REGIONS, _MOST_GROUPS = 200, 2, 3
 _COPIES = 2.0  # what rows of a thinly covered region weigh: as if as many more had been collected
 _QUANTITIES = ("errors", "loss", "measurement")
 
@@ -53,7 +53,7 @@ def candidate_actions(issues, groups, regions, n_train):
             add("remove", issues["row"][chosen], "remove the rows that contradict others, or oppose many answers")
     harmful = issues["is_harmful_issue"]
     add("remove", issues["row"][harmful], "remove the rows that push most towards the errors")
-    for number, group in enumerate(groups):
+    for number, group in zip(range(_MOST_GROUPS), groups):
         add("remove", group.rows, f"remove group {number}: {group.description}")
     for number, region in enumerate(regions[:_MOST_REGIONS]):
         words = f"collect more rows like those behind region {number}: what a second copy of each would do"

@@ -13,6 +13,7 @@ from sklearn.utils import Bunch
 from ...utils._argument_checks import check_confidence, check_count
 from .._score_chunks import keep_scores
 from ._actions import action_columns, best_first, candidate_actions, predicted_effects
+from ._groups_behind import described_by, groups_behind
 from ._issues import find_issues
 from ._profile import contrasts, profile_scores, score_errors
 from ._question import pose_question
@@ -47,7 +48,8 @@ def attribution_report(
 ) -> AttributionReport:
     """Report on the errors of a network: the training rows behind them, what is wrong with rows, and what to do.
 
-    One call that asks :func:`audit_training_rows`, :func:`under_sampled_regions` and :func:`predict_action` about the
+    One call that asks :func:`audit_training_rows`, :func:`behaviour_groups`, :func:`under_sampled_regions` and
+    :func:`predict_action` about the
     held-out rows that the network gets wrong, and puts what they found on one page.
 
     Read more in the :ref:`User Guide <attribution_report>`.
@@ -122,9 +124,9 @@ def attribution_report(
     -----
     What is about scores is asked of the chosen queries, ``n_query`` of which are taken at a time as the memory budget
     allows (:func:`~sklearn_source.config_context`): the whole matrix is never held. Costs a ``transform`` of the chosen
-    queries, one of all queries, two where their scores do not fit in memory, ``self_influence``, and a
-    ``predict_reweighting`` and a ``predict_relabeling`` of all queries. The page holds some hundred rows, however many
-    there are.
+    queries, one of all queries, three where their scores do not fit in memory, one of some hundred training rows,
+    ``self_influence``, and a ``predict_reweighting`` and a ``predict_relabeling`` of all queries. The page holds some
+    hundred rows, however many there are.
 
     References
     ----------
@@ -157,14 +159,16 @@ def attribution_report(
         issues = find_issues(
             question, profile, given, names, *everything, representation=representation, n_neighbors=n_neighbors
         )
-        regions = thin_regions(question, *everything)
+        words = described_by(question, rows, names)
+        regions = thin_regions(question, words, *everything)
+        groups = groups_behind(question, words, *everything)
     places = question.asked[shown]
-    actions = candidate_actions(issues, [], regions, question.estimator.n_train_)
+    actions = candidate_actions(issues, groups, regions, question.estimator.n_train_)
     effects, reasons = predicted_effects(question, actions)
     columns = action_columns(actions, effects, reasons, question.n_query, confidence)
     order = best_first(columns)
     found = Bunch(
-        title=title, confidence=confidence, profile=profile, issues=issues, groups=[], regions=regions,
+        title=title, confidence=confidence, profile=profile, issues=issues, groups=groups, regions=regions,
         shown=places, errors=score_errors(question, places), contrasts=contrasts(question, places, k),
         actions={name: column[order] for name, column in columns.items()}, effects=[effects[i] for i in order],
     )  # fmt: skip

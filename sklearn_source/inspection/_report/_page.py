@@ -260,7 +260,8 @@ def _regions(found, cards):
     return [
         Bunch(
             number=number, n_queries=len(region.queries), n_rows=len(region.rows), n_wrong=region.n_wrong,
-            effective=words.number(round(region.median_rows)), usual=words.number(round(region.usual_rows)),
+            effective=words.number(round(region.median_rows)),
+            description=region.description, usual=words.number(round(region.usual_rows)),
             queries=[cards.query(i) for i in region.queries[:_MOST_OF_REGION]],
             cards=cards.train(region.rows[:_MOST_OF_REGION]), code=snippets.of_region(number),
         )

@@ -57,8 +57,8 @@ class AttributionReport:
         errors, the mean loss and the mean measurement over all held-out rows with the ends of its interval
         (``errors_change``, ``errors_low``, ``errors_high``, ...), of the accuracy (``accuracy_change``); ``rows``,
         ``labels`` and ``cautions``. NaN where nothing is predicted, ``cautions`` then says why.
-    groups_ : BehaviourGroups or list
-        Groups of training rows behind the errors; empty where there are none.
+    groups_ : BehaviourGroups
+        Groups of training rows behind the errors, from :func:`behaviour_groups`; empty where there are none.
     regions_ : list of Bunch
         Thinly covered places: ``queries`` that rest on few training rows, and these ``rows``; largest first.
     queries_ : ndarray of int

@@ -1,0 +1,159 @@
+"""Groups behind errors: planted in made-up scores, in digits, and their harm against sums and trainings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from skorch import NeuralNetClassifier, NeuralNetRegressor
+from torch import nn
+
+from sklearn_source import AttributionEnsemble, InfluenceFunctions, SourceAttribution, TrajectoryRecorder
+from sklearn_source.inspection import behaviour_groups
+from sklearn_source.inspection._group_names import describe_errors, describe_rows
+from sklearn_source.modules import MLP
+from sklearn_source.retraining import retrain_without
+from tests._nets import make_net
+from tests.inspection._known_scores import known
+
+
+@pytest.fixture(scope="module")
+def spoilt():
+    """Digits, of which 25 eights that lie together are labelled 3."""
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16).astype(np.float32)
+    order = np.random.default_rng(0).permutation(len(X))
+    X, y = X[order], y[order]
+    eights = np.flatnonzero(y[:600] == 8)
+    rows = eights[np.argsort(((X[eights] - X[eights[0]]) ** 2).sum(1))[:25]]
+    labels = y.copy()
+    labels[rows] = 3
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        MLP, module__n_features=64, module__hidden=(32,), module__n_outputs=10, criterion=nn.CrossEntropyLoss, lr=0.1,
+        optimizer__momentum=0.9, optimizer=torch.optim.SGD, batch_size=32, max_epochs=12, train_split=None, verbose=0,
+        iterator_train__shuffle=True, callbacks=[TrajectoryRecorder(n_checkpoints=4)],
+    ).fit(X[:600], labels[:600])  # fmt: skip
+    est = SourceAttribution(random_state=0).fit(net, X[:600], labels[:600])
+    return est, net, X[:600], labels[:600], X[600:1100], y[600:1100], rows
+
+
+def test_wrong_labels_are_found_and_named(spoilt):
+    est, net, X, y, X_query, y_query, rows = spoilt
+    before = {name: value.clone() for name, value in net.module_.state_dict().items()}
+    wrong = np.flatnonzero(net.predict(X_query) != y_query)
+    state = torch.random.get_rng_state()
+    found = behaviour_groups(est, X_query, y_query, class_names=[f"digit {i}" for i in range(10)])
+    np.testing.assert_array_equal(found.errors, wrong)
+    assert torch.equal(state, torch.random.get_rng_state())
+    best = max(found.groups[:3], key=lambda group: len(np.intersect1d(group.rows, rows)))
+    assert len(np.intersect1d(best.rows, rows)) >= 0.8 * len(rows)
+    assert np.isin(best.rows, rows).mean() >= 0.6
+    assert "labelled 'digit 3'" in best.description
+    assert "'digit 8' taken for 'digit 3'" in best.description
+    assert found.unit == "log-odds"
+    assert best.error is None
+    scores = est.transform(X_query, y_query).astype(np.float64)
+    for group in found:
+        assert set(group.queries) <= set(found.errors)
+        expected = -scores[np.ix_(group.queries, group.rows)].sum()
+        assert group.harm == pytest.approx(expected, rel=1e-4)
+        assert group.harm > 0
+        assert group.share == pytest.approx(group.harm / np.maximum(-scores[found.errors], 0).sum(), rel=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in net.module_.state_dict().items())
+    again = behaviour_groups(est, X_query, y_query, n_groups=2)
+    assert len(again) == 2
+    np.testing.assert_array_equal(again[0].rows, found[0].rows)
+
+
+def test_a_network_without_the_group_errs_less_there(spoilt):
+    est, net, X, y, X_query, y_query, rows = spoilt
+    group = max(behaviour_groups(est, X_query, y_query).groups[:3], key=lambda g: len(np.intersect1d(g.rows, rows)))
+    q = group.queries
+    truth = retrain_without(net, X, y, X_query[q], y_query[q], removed=[group.rows], n_repeats=2, random_state=0)
+    assert truth.effects().mean() < -0.5  # having the group lowers log-odds of the right class
+
+
+def test_groups_of_made_up_scores():
+    rng = np.random.default_rng(0)
+    scores = 0.05 * rng.normal(size=(30, 80))
+    scores[:8, 5:15] -= 1.0
+    scores[8:14, 40:52] -= 0.8
+    est, X_query = known(scores)
+    found = behaviour_groups(est, X_query, np.ones(30), n_groups=2)
+    sets = sorted((sorted(group.rows.tolist()), sorted(group.queries.tolist())) for group in found)
+    assert sets == [(list(range(5, 15)), list(range(8))), (list(range(40, 52)), list(range(8, 14)))]
+    assert behaviour_groups(est, X_query, -np.ones(30), n_groups=2)[0].harm > 0
+    # Without targets it is the push towards what was predicted.
+    same = behaviour_groups(known(-scores)[0], X_query, n_groups=2)
+    np.testing.assert_array_equal(same[0].rows, found[0].rows)
+    table = found.table
+    assert list(table) == ["group", "n_rows", "n_queries", "harm", "error", "share", "description"]
+    assert list(table["n_rows"]) == [len(group.rows) for group in found]
+
+
+def test_a_regression_says_too_high_or_too_low():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, size=(200, 2)).astype(np.float32)
+    y = X[:, :1].copy()
+    spoilt = np.flatnonzero((X[:, 0] > 0.2) & (X[:, 1] > 0.2))
+    y[spoilt] += 1.5
+    torch.manual_seed(0)
+    net = make_net(NeuralNetRegressor, module__hidden=(16,), max_epochs=30, iterator_train__shuffle=True).fit(X, y)
+    est = InfluenceFunctions().fit(net, X, y)
+    X_query = rng.uniform(-1, 1, size=(80, 2)).astype(np.float32)
+    found = behaviour_groups(est, X_query, X_query[:, :1], feature_names=["a", "b"])
+    assert len(found.errors) == 20
+    residual = (net.predict(X_query) - X_query[:, :1])[:, 0]
+    scores = est.transform(X_query)
+    for group in found:
+        assert len(set(np.sign(residual[group.queries]))) == 1
+        sign = np.sign(residual[group.queries[0]])
+        assert group.harm == pytest.approx(sign * scores[np.ix_(group.queries, group.rows)].sum(), rel=1e-3)
+        assert ("too high" if sign > 0 else "too low") in group.description
+    assert np.isin(found[0].rows, spoilt).mean() > 0.6
+
+
+def test_members_give_a_standard_error(spoilt):
+    _, net, X, y, X_query, y_query, _ = spoilt
+    est = AttributionEnsemble(InfluenceFunctions(), n_members=2, random_state=0).fit(net, X[:600], y[:600])
+    group = behaviour_groups(est, X_query, y_query, n_groups=1)[0]
+    index = np.ix_(np.arange(len(group.queries)), group.rows)
+    q = group.queries
+    sums = [-member.transform(X_query[q], y_query[q])[index].astype(float).sum() for member in est.members_]
+    assert group.error == pytest.approx(np.std(sums, ddof=1) / np.sqrt(2), rel=1e-3)
+    assert np.mean(sums) == pytest.approx(group.harm, rel=1e-3)
+
+
+def test_words():
+    texts = ["hello where is it"] * 5 + ["where is it", "who is it", "is it"] * 5
+    rows = np.arange(5)
+    assert describe_rows(rows, readable=texts).startswith("5 rows, words 'hello'")
+    labels = np.repeat([1, 0], [5, 15])
+    assert "labelled 'yes'" in describe_rows(rows, labels=labels, class_names=["no", "yes"])
+    table = np.stack([np.r_[np.full(5, 3.0), np.zeros(15)], np.tile([0.0, 1.0], 10)], axis=1)
+    assert describe_rows(rows, readable=table, feature_names=["cement", "age"]) == "5 rows, cement > 1.5"
+    assert describe_errors(np.array([1, 1, 0]), np.array([2, 2, 2])) == "1 taken for 2"
+
+
+def test_no_errors_no_groups(spoilt):
+    est, net, _, _, X_query, _, _ = spoilt
+    found = behaviour_groups(est, X_query[:20], net.predict(X_query[:20]))
+    assert len(found) == len(found.errors) == 0
+    assert len(found.table["harm"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_groups": 0}, "n_groups"),
+        ({"y_query": np.ones(3)}, "one target for each of 30 queries, got 3"),
+        ({"y_train": np.ones(80)}, "expected X_train"),
+        ({"X_train": np.ones((4, 1))}, "expected X_train of 80 rows, those of fit, got 4"),
+    ],
+)
+def test_bad_input(options, message):
+    est, X_query = known(np.ones((30, 80)))
+    with pytest.raises(ValueError, match=message):
+        behaviour_groups(est, X_query, **{"y_query": None, **options})
