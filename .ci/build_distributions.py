@@ -33,6 +33,8 @@ for name in modules:
     importlib.import_module(name)
 from importlib.resources import files
 assert files("sklearn_source").joinpath("py.typed").is_file()
+templates = files("sklearn_source.inspection._report").joinpath("templates")
+assert {path.name for path in templates.iterdir()} >= {"report.html", "macros.html", "report.css", "report.js"}
 from sklearn_source.datasets import load_concrete, load_plays, load_questions
 assert load_concrete().data.shape == (1030, 8)
 assert len(load_plays().data) and len(load_questions().data)

@@ -17,11 +17,14 @@ from ._plot._mislabel_display import MislabelDisplay
 from ._plot._segment_display import SegmentDisplay
 from ._plot._subset_removal_display import SubsetRemovalDisplay
 from ._predict_action import predict_action
+from ._report._attribution_report import attribution_report
+from ._report._report import AttributionReport
 from ._segment_scores import segment_scores
 from ._under_sampled_regions import under_sampled_regions
 
 __all__ = [
     "ActionEffect",
+    "AttributionReport",
     "BehaviourGroup",
     "BehaviourGroups",
     "GroupEffectDisplay",
@@ -30,6 +33,7 @@ __all__ = [
     "MislabelDisplay",
     "SegmentDisplay",
     "SubsetRemovalDisplay",
+    "attribution_report",
     "audit_training_rows",
     "behaviour_groups",
     "group_influence",

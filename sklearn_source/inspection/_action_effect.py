@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,10 +116,22 @@ class ActionEffect:
             change: from how held-out rows and networks differ. Quantities that the measurement says nothing of are left
             out.
         """
-        return make_table(_columns(self._quantities()), as_frame)
+        return make_table(_columns(self.quantities()), as_frame)
 
-    def _quantities(self):
-        """Name, mean before, and change of every row by every network (n_networks, n_val), with its factor."""
+    def quantities(self) -> Iterator[tuple[str, float, np.ndarray, float]]:
+        """Tell what is predicted of every held-out row by every network.
+
+        Yields
+        ------
+        name : str
+            ``"measurement"``, ``"loss"`` or ``"errors"``.
+        before : float
+            Its mean, or of errors the number; NaN for the measurement.
+        change : ndarray of shape (n_networks, n_val)
+            Of each held-out row.
+        factor : float
+            What a mean of changes is multiplied by: ``n_val`` for the number of errors, else 1.
+        """
         yield "measurement", np.nan, self.changes, 1.0
         n_val = self.changes.shape[1]
         for name, key, factor in (("loss", "loss", 1.0), ("errors", "wrong", float(n_val))):
@@ -189,7 +202,7 @@ class ActionEffect:
         whole, acted = (reader.read(outputs) for outputs in self._retrain(reader, options))
         retrained = {name: factor * (acted[name] - whole[name]) for name, factor in reader.factors(acted).items()}
         predicted = {
-            name: (factor * change.mean(), _error(change, factor)) for name, _, change, factor in self._quantities()
+            name: (factor * change.mean(), _error(change, factor)) for name, _, change, factor in self.quantities()
         }
         names = [name for name in predicted if name in retrained]
         means = {name: retrained[name].mean(axis=1) for name in names}
@@ -198,7 +211,7 @@ class ActionEffect:
             "predicted": np.array([predicted[name][0] for name in names]),
             "retrained": np.array([means[name].mean() for name in names]),
             "predicted_error": np.array([predicted[name][1] for name in names]),
-            "retrained_error": np.array([_spread(means[name]) for name in names]),
+            "retrained_error": np.array([spread(means[name]) for name in names]),
         }
         change = retrained["measurement"]
         slope, correlation = _agreement(self.change, change.mean(axis=0))
@@ -234,7 +247,7 @@ class ActionEffect:
 
     def __repr__(self) -> str:
         lines = [f"{len(self.rows)} rows {_WORDS[self.action]}, predicted by {len(self.changes)} network(s):"]
-        for name, before, change, factor in self._quantities():
+        for name, before, change, factor in self.quantities():
             start = "" if np.isnan(before) else f"{before:.4g}, "
             lines.append(f"  {name}: {start}change {factor * change.mean():+.3g} ± {_error(change, factor):.2g}")
         return "\n".join([*lines, *(f"  ({caution})" for caution in self.cautions)])
@@ -325,11 +338,11 @@ def _columns(quantities):
 
 def _error(change, factor):
     """Standard error of a mean over rows and networks (n_networks, n_rows), from how both differ."""
-    of_rows, of_networks = _spread(change.mean(axis=0)), _spread(change.mean(axis=1))
+    of_rows, of_networks = spread(change.mean(axis=0)), spread(change.mean(axis=1))
     return factor * float(np.sqrt(np.nansum([of_rows**2, of_networks**2])))
 
 
-def _spread(values):
+def spread(values):
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
 
 

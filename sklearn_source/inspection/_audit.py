@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..base import NetworkAttribution
+from ..base import BaseAttribution, NetworkAttribution
 from ..loss import resolve_measurement
 from ..network import Network
 from ..utils._argument_checks import check_count, check_k
 from ._nearest_neighbours import neighbour_disagreement, row_vectors
+from ._plot._influence_data import class_name
 from ._predictions import predict_rows
 from ._recommendations import recommend_actions
 from ._score_chunks import check_attribution, score_chunks
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def audit_training_rows(
-    estimator: NetworkAttribution,
+    estimator: BaseAttribution,
     X: Any,
     y: Any,
     *,
@@ -33,6 +36,7 @@ def audit_training_rows(
     n_neighbors: int = 10,
     k: int = 10,
     high: float = 0.05,
+    target_names: Sequence[str] | Mapping[Any, str] | None = None,
     as_frame: bool | str = "auto",
 ) -> pandas.DataFrame | np.recarray:
     """List suspicious training rows, worst first, each with what speaks against it and what might be done.
@@ -42,7 +46,7 @@ def audit_training_rows(
     Parameters
     ----------
     estimator : fitted attribution method
-        Any that looks into a network.
+        Any that looks into a network, or an ensemble of such.
     X : array-like of shape (n_train, ...)
         The training rows, as given to its ``fit``.
     y : array-like of shape (n_train, ...)
@@ -56,11 +60,14 @@ def audit_training_rows(
         Vectors in which distances between rows mean something, embeddings say. None: X itself where it is an array or
         a table of numbers; for other X nothing is told of neighbours.
     n_neighbors : int, default=10
-        Nearest rows that a row's label is compared with.
+        Nearest rows that a row's label is compared with; 0: nothing is told of neighbours, as suits rows of token ids
+        without a ``representation``.
     k : int, default=10
         A row opposes a query where it is among the query's k lowest scores, and that is negative.
     high : float, default=0.05
         Share of the rows whose value of a criterion counts as high.
+    target_names : list or dict of str, optional
+        Of the classes, by which reasons call them; the columns keep their numbers.
     as_frame : bool or "auto", default="auto"
         A pandas DataFrame, or else a NumPy record array. "auto": a frame where pandas is installed.
 
@@ -133,20 +140,21 @@ def audit_training_rows(
     >>> table[table["suggestion"] == "relabel"].head()  # doctest: +SKIP
     """
     check_attribution(estimator)
-    if not isinstance(estimator, NetworkAttribution):
+    method = getattr(estimator, "members_", [estimator])[0]
+    if not isinstance(method, NetworkAttribution):
         raise TypeError(f"expected a method with a network to ask, got {type(estimator).__name__}")
     _check_settings(n_neighbors, high)
     check_k(k, estimator.n_train_)
     if X_query is None and y_query is not None:
         raise ValueError("expected X_query where y_query is given, got None: pass the queries too")
     n = estimator.n_train_
-    X, y = estimator._require_fit_rows(X, y)
+    X, y = method._require_fit_rows(X, y)
     predictions = predict_rows(estimator.net_, X, y)
     influence = np.asarray(estimator.self_influence(), dtype=np.float64)
     columns = _prediction_columns(predictions, influence, bool(getattr(estimator, "has_unit", False)))
     vectors = row_vectors(X, representation, n)
     neighbours = None
-    if vectors is not None and predictions.target is not None and n > 1:
+    if vectors is not None and predictions.target is not None and n > 1 and n_neighbors:
         neighbours = neighbour_disagreement(vectors, predictions.target, predictions.is_classification, n_neighbors)
         columns["neighbour_disagreement"] = neighbours.disagreement
         if predictions.is_classification:
@@ -155,9 +163,10 @@ def audit_training_rows(
         opposed, total = _query_opposition(estimator, X_query, y_query, k)
         columns["opposed_queries"], columns["query_influence"] = opposed, total
     criteria = dict(columns)
-    if not _higher_is_better(estimator):  # to oppose a query is then no harm
+    if not higher_is_better(method):  # to oppose a query is then no harm
         criteria.pop("opposed_queries", None)
-    recommendations = recommend_actions(criteria, predictions, neighbours, high)
+    names = partial(class_name, target_names=target_names)
+    recommendations = recommend_actions(criteria, predictions, neighbours, high, names)
     order = np.argsort(-recommendations["suspicion"], kind="stable")
     columns = {"row": np.arange(n), **recommendations, **columns}
     return make_table({name: np.asarray(column)[order] for name, column in columns.items()}, as_frame)
@@ -165,7 +174,7 @@ def audit_training_rows(
 
 def _check_settings(n_neighbors, high):
     """Raise a ValueError for settings out of range."""
-    check_count("n_neighbors", n_neighbors)
+    check_count("n_neighbors", n_neighbors, smallest=0)
     if not isinstance(high, Real) or isinstance(high, bool) or not 0 < high < 1:
         raise ValueError(f"expected high to be a share between 0 and 1, got {high!r}")
 
@@ -190,7 +199,7 @@ def _prediction_columns(predictions, influence, has_unit):
     return columns
 
 
-def _higher_is_better(estimator):
+def higher_is_better(estimator):
     """Whether more of the estimator's measurement is better, so that a row that lowers it does harm."""
     measurement = getattr(estimator, "measurement", None)
     if measurement == "auto":

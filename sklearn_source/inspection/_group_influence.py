@@ -147,7 +147,7 @@ def group_influence(
     error_networks = sums.std(axis=0, ddof=1) / np.sqrt(len(sums)) if several else np.full(error_rows.shape, np.nan)
     use_rows = uncertainty in ("rows", "both", "auto")
     use_networks = several and uncertainty != "rows"
-    std_error, degrees_of_freedom = _combined_error(
+    std_error, degrees_of_freedom = combined_error(
         [(error_rows, np.broadcast_to(sizes - 1, error_rows.shape))] * use_rows
         + [(error_networks, np.full(error_rows.shape, len(sums) - 1))] * use_networks
     )
@@ -206,7 +206,7 @@ def _jackknife_error(scores):
     return np.sqrt(size) * scores.std(axis=1, ddof=1) if size > 1 else np.full(len(scores), np.nan)
 
 
-def _combined_error(sources):
+def combined_error(sources):
     """Independent standard errors as one, and its degrees of freedom by Welch and Satterthwaite.
 
     Takes pairs of (standard errors, degrees of freedom) of one shape, returns one such pair.

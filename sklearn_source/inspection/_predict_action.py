@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
-from ..metrics import first_order_change
 from ..rows import row_indices
 from ._action_effect import ActionEffect
 from ._audit import audit_training_rows
@@ -111,46 +110,91 @@ def predict_action(
     new_targets, new_weight = None, _checked_weight(weight) if action == "reweight" else None
     if action == "relabel":
         acted, new_targets = _new_targets(estimator, acted, labels)
+    asked = Bunch(action=action, rows=acted, labels=new_targets, weight=new_weight)
+    return predict_actions(estimator, [asked], X_val, y_val)[0]
+
+
+def predict_actions(estimator, actions, X_val, y_val):
+    """The :class:`ActionEffect` of each of several actions; what they have in common is computed once.
+
+    Parameters
+    ----------
+    estimator : fitted attribution method
+        With a unit.
+    actions : list of Bunch
+        ``action``; ``rows``, ndarray of int; ``labels``, their new targets, or None; ``weight``, what they weigh, or
+        None.
+    X_val, y_val
+        Held-out rows and their targets, or None.
+
+    Returns
+    -------
+    effects : list of ActionEffect
+        In the order of the actions.
+    """
     members = list(getattr(estimator, "members_", [estimator]))
-    changes = np.stack([_change(member, action, acted, X_val, y_val, new_targets, new_weight) for member in members])
+    changes = np.stack([_changes(member, actions, X_val, y_val) for member in members], axis=1)
     name = getattr(getattr(members[0], "_measure", None), "name", None)
-    before, after, probabilities, loss_is_log = [], [], False, False
-    if y_val is not None and hasattr(members[0], "net_"):
-        for member, change in zip(members, changes):
-            before.append(outcomes(member.net_, X_val, y_val))
-            after.append(outcomes(member.net_, X_val, y_val, name, change))
-        loss_is_log = predict_rows(estimator.net_, X_val, y_val).loss_is_log
-        probabilities = has_probabilities(estimator.net_, X_val, y_val)
+    with_targets = y_val is not None and hasattr(members[0], "net_")
+    before = [outcomes(member.net_, X_val, y_val) for member in members] if with_targets else []
     asked = Bunch(
-        net=getattr(estimator, "net_", None), estimator=members[0],
-        X_val=X_val, y_val=y_val, loss_is_log=loss_is_log, probabilities=probabilities,
+        net=getattr(estimator, "net_", None), estimator=members[0], X_val=X_val, y_val=y_val,
+        loss_is_log=with_targets and predict_rows(estimator.net_, X_val, y_val).loss_is_log,
+        probabilities=with_targets and has_probabilities(estimator.net_, X_val, y_val),
         measurement=getattr(members[0], "measurement", "auto"), output=getattr(members[0], "output", None),
     )  # fmt: skip
-    return ActionEffect(
-        action=action, rows=acted, labels=new_targets, weight=new_weight, changes=changes, before=before, after=after,
-        measurement=name, cautions=_cautions(estimator, members, action, acted, changes, name), asked=asked,
-    )  # fmt: skip
-
-
-def _change(member, action, rows, X_val, y_val, new_targets, weight):
-    """Predicted by one fitted method: (n_val,)."""
-    weights = np.ones(member.n_train_)
-    weights[rows] = 0.0 if action == "remove" else weight or 1.0
-    if action == "relabel":
-        if not hasattr(member, "predict_relabeling"):
-            raise ValueError(
-                f"expected a method that predicts other targets, got {type(member).__name__}: use a gradient method"
+    effects = []
+    for action, own in zip(actions, changes):
+        after = [outcomes(m.net_, X_val, y_val, name, change) for m, change in zip(members, own)] if before else []
+        cautions = _cautions(estimator, members, action.action, action.rows, own, name)
+        effects.append(
+            ActionEffect(
+                action=action.action, rows=action.rows, labels=action.labels, weight=action.weight, changes=own,
+                before=before, after=after, measurement=name, cautions=cautions, asked=asked,
             )
-        y_train = np.array(member._given[1])
-        y_train[rows] = new_targets
-        return member.predict_relabeling(X_val, y_val, y_train=y_train)[:, 0]
+        )  # fmt: skip
+    return effects
+
+
+def _changes(member, actions, X_val, y_val):
+    """Predicted of each action by one fitted method: (n_actions, n_val)."""
+    found, others = [None] * len(actions), []
+    for i, asked in enumerate(actions):
+        if asked.action == "relabel":
+            found[i] = _relabelled(member, asked, X_val, y_val)
+        else:
+            others.append(i)
+    if others:
+        weights = np.ones((len(others), member.n_train_))
+        for own, i in zip(weights, others):
+            own[actions[i].rows] = 0.0 if actions[i].action == "remove" else actions[i].weight
+        for i, change in zip(others, _reweighted(member, weights, X_val, y_val).T):
+            found[i] = change
+    return np.stack(found)
+
+
+def _relabelled(member, asked, X_val, y_val):
+    """Predicted of rows with other targets: (n_val,)."""
+    if not hasattr(member, "predict_relabeling"):
+        raise ValueError(
+            f"expected a method that predicts other targets, got {type(member).__name__}: use a gradient method"
+        )
+    if member._given[1] is None:
+        raise ValueError("expected targets of the training rows, got none, or a dataset with targets inside")
+    y_train = np.array(member._given[1])
+    y_train[asked.rows] = asked.labels
+    return member.predict_relabeling(X_val, y_val, y_train=y_train)[:, 0]
+
+
+def _reweighted(member, weights, X_val, y_val):
+    """Predicted of weights (n_actions, n_train) of the rows: (n_val, n_actions)."""
     if hasattr(member, "predict_reweighting"):
-        return member.predict_reweighting(X_val, y_val, weights=weights)[:, 0]
-    if action == "remove":
-        kept = (weights > 0)[None]
-        return np.concatenate([first_order_change(scores, kept)[0] for _, scores in score_chunks(member, X_val, y_val)])
-    normalized = weights * len(weights) / weights.sum()
-    return np.concatenate([scores @ (normalized - 1.0) for _, scores in score_chunks(member, X_val, y_val)])
+        return member.predict_reweighting(X_val, y_val, weights=weights)
+    totals = weights.sum(axis=1, keepdims=True)
+    if not (totals > 0).all():
+        raise ValueError("expected rows that are left to train on, got an action on all rows that leaves none")
+    normalized = weights * weights.shape[1] / totals
+    return np.concatenate([scores @ (normalized - 1.0).T for _, scores in score_chunks(member, X_val, y_val)])
 
 
 def _new_targets(estimator, rows, labels):

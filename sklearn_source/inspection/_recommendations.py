@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 
-def recommend_actions(columns, predictions, neighbours, high):
+def recommend_actions(columns, predictions, neighbours, high, name=str):
     """Suggest what to do with each row of an audit, and say why.
 
     Parameters
@@ -19,6 +19,8 @@ def recommend_actions(columns, predictions, neighbours, high):
         From :func:`neighbour_disagreement`.
     high : float
         Share of rows that count as high.
+    name : callable
+        Of a class, as reasons call it.
 
     Returns
     -------
@@ -44,7 +46,7 @@ def recommend_actions(columns, predictions, neighbours, high):
     recommendations = {"suggestion": suggestion}
     if expected is not None:
         recommendations["suggested_label"] = expected
-    reasons = [_reason(i, columns, is_high, loss, doubted[i], neighbours, predictions) for i in range(n)]
+    reasons = [_reason(i, columns, is_high, loss, doubted[i], neighbours, predictions, name) for i in range(n)]
     recommendations["reason"] = np.array(reasons, dtype=object)
     recommendations["suspicion"] = suspicion
     return recommendations
@@ -77,26 +79,26 @@ def _expected_labels(columns, predictions, neighbours, high_self_influence):
     return doubted, np.where(agree, other, target)
 
 
-def _reason(i, columns, is_high, loss, doubted, neighbours, predictions):
+def _reason(i, columns, is_high, loss, doubted, neighbours, predictions, name):
     """What speaks against row ``i``, in words; empty where nothing does.
 
     ``is_high`` holds a mask for each criterion, ``loss`` is the name of the column of losses, and ``doubted`` tells
-    whether the network doubts this row's label.
+    whether the network doubts this row's label; ``name`` makes a word of a class.
     """
     target, predicted = predictions.target, predictions.predicted
     reasons = []
     if doubted:
         if predicted[i] != target[i]:
-            reasons.append(f"the network predicts {predicted[i]}")
+            reasons.append(f"the network predicts {name(predicted[i])}")
         else:
             reasons.append("the network would doubt the label had it not seen the row")
     if "near_duplicate" in columns and (duplicate := columns["near_duplicate"][i]) >= 0:
-        reasons.append(f"nearly the same as row {duplicate}, which has label {target[duplicate]}")
+        reasons.append(f"nearly the same as row {duplicate}, which has label {name(target[duplicate])}")
     if "neighbour_disagreement" in columns:
         disagreement = neighbours.disagreement[i]
         if predictions.is_classification and disagreement > 0.5:
             reasons.append(
-                f"{disagreement:.0%} of its neighbours have another label, most often {neighbours.majority[i]}"
+                f"{disagreement:.0%} of its neighbours have another label, most often {name(neighbours.majority[i])}"
             )
         elif not predictions.is_classification and is_high["neighbour_disagreement"][i]:
             reasons.append(f"{disagreement:.1f} standard deviations from the mean of its neighbours")
@@ -105,5 +107,6 @@ def _reason(i, columns, is_high, loss, doubted, neighbours, predictions):
     if is_high[loss][i]:
         reasons.append("high loss" if loss == "loss" else "high loss without it")
     if "opposed_queries" in columns and is_high["opposed_queries"][i]:
-        reasons.append(f"opposes {columns['opposed_queries'][i]} queries")
+        count = columns["opposed_queries"][i]
+        reasons.append(f"opposes {count} {'query' if count == 1 else 'queries'}")
     return "; ".join(reasons)

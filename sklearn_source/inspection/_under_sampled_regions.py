@@ -156,7 +156,7 @@ def under_sampled_regions(
     labels = class_labels(estimator, y_train)
     for one in regions:
         one.effective_rows = float(effective[one.queries].mean())
-        one.thin = float(one.effective_rows / usual)
+        one.thin = float(one.effective_rows / usual) if usual > 0 else np.nan
         words = describe_rows(
             one.rows, labels=labels, readable=readable if is_readable(readable) else None,
             feature_names=feature_names, class_names=class_names,

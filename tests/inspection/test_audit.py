@@ -273,7 +273,7 @@ def test_bad_input(digits):
         ({"X": digits.X[::-1], "y": digits.y[::-1]}, "in the same order, got them in another one"),
         ({"X": np.where(np.arange(400)[:, None] == 7, 0, digits.X)}, "in the same order, got 1 others"),
         ({"y_query": digits.y}, "expected X_query where y_query is given"),
-        ({"n_neighbors": 0}, "n_neighbors"),
+        ({"n_neighbors": -1}, "n_neighbors"),
         ({"k": 1.5}, "expected k to be an integer from 1 to 400"),
         ({"high": 1}, "expected high to be a share"),
         ({"representation": digits.X[:3]}, "expected representation"),

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from ._display import Display
-from ._influence_data import display_arguments
+from ._influence_data import ShownRows, display_arguments
 from ._influence_image import draw_images, image_size
 from ._influence_ranking import rank_by_estimator, rank_by_scores
 from ._influence_table import draw_table, table_size
@@ -177,10 +177,11 @@ class InfluenceDisplay(Display):
         """
         cls._require_matplotlib("from_estimator")
         ranking = rank_by_estimator(estimator, X_query, y, X_train, y_train, query, k, target_names, prediction)
-        arguments = display_arguments(
-            ranking, X_train, y_train, kind, inverse_transform, feature_names, target_names, scale, unit
-        )
-        return cls(**arguments).plot(ax=ax)
+        shown = ShownRows(
+            X_train, y_train, kind, inverse_transform, feature_names, target_names,
+            has_classes=ranking.has_classes, example=ranking.query_row,
+        )  # fmt: skip
+        return cls(**display_arguments(ranking, shown, scale, unit)).plot(ax=ax)
 
     @classmethod
     def from_predictions(
@@ -263,10 +264,11 @@ class InfluenceDisplay(Display):
         ranking = rank_by_scores(
             scores, errors, X_query, y, X_train, y_train, query, k, prediction, has_unit, measurement
         )
-        arguments = display_arguments(
-            ranking, X_train, y_train, kind, inverse_transform, feature_names, target_names, scale, unit
-        )
-        return cls(**arguments).plot(ax=ax)
+        shown = ShownRows(
+            X_train, y_train, kind, inverse_transform, feature_names, target_names,
+            has_classes=ranking.has_classes, example=ranking.query_row,
+        )  # fmt: skip
+        return cls(**display_arguments(ranking, shown, scale, unit)).plot(ax=ax)
 
     def plot(self, ax: Axes | None = None) -> InfluenceDisplay:
         """Draw the query and its rows.

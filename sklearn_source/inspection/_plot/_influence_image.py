@@ -35,7 +35,7 @@ def draw_images(display, ax, resize):
     widest = max(1, *(len(group.X) for group in groups))
     heights = [0.08, 1] * 2  # a line of its own over each row of images, so that long words need not fit over one
     grid = subdivide(ax, 4, widest + 1, width_ratios=[1.5] + [1] * widest, height_ratios=heights)
-    value_range = _value_range([display.query.X, *display.supporting.X, *display.opposing.X])
+    value_range = value_range_of([display.query.X, *display.supporting.X, *display.opposing.X])
     query = figure.add_subplot(grid[:, 0])
     _draw_image(query, display.query.X, value_range, REFERENCE)
     words = [line for text in query_caption(display) for line in wrap(text, 22, max_lines=2, placeholder=" …")]
@@ -85,7 +85,7 @@ def _draw_image(ax, image, value_range, colour):
         spine.set_linewidth(2.5)
 
 
-def _value_range(images):
+def value_range_of(images):
     """Darkest and lightest value of all images, two floats, so that they compare; colours in [0, 1] keep their own."""
     low = min(float(np.nanmin(image)) for image in images)
     high = max(float(np.nanmax(image)) for image in images)

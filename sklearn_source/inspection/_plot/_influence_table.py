@@ -36,11 +36,11 @@ def draw_table(display, ax, resize):
     groups = (display.supporting, display.opposing)
     query = display.query.X
     decimals = {
-        j: _decimals([query[j], *(row[j] for group in groups for row in group.X)], _feature_std(display, j))
+        j: decimals_of([query[j], *(row[j] for group in groups for row in group.X)], feature_std(display, j))
         for j in features
     }
     targets = [display.query.y, display.query.prediction, *(y for group in groups for y in group.y or ())]
-    target_decimals = _decimals([y for y in targets if y is not None])
+    target_decimals = decimals_of([y for y in targets if y is not None])
     ax.set_axis_off()
     name_width = 0.125 * max(len(name) for name in names)
     ax.set_xlim(-name_width, columns)
@@ -66,15 +66,15 @@ def draw_table(display, ax, resize):
         write(-0.15, feature_lines[feature], display.feature_names[feature], name_width, ha="right")
     write(0.5, 1, f"query {display.query.index}", weight="bold")
     for feature in features:
-        write(0.5, feature_lines[feature], _format_cell(query[feature], decimals[feature]), weight="bold")
+        write(0.5, feature_lines[feature], format_cell(query[feature], decimals[feature]), weight="bold")
     has_targets = display.query.y is not None or any(group.y is not None for group in groups)
     if has_targets:
         write(-0.15, target_line, display.target_name, name_width, ha="right", style="italic")
     if display.query.y is not None:
-        write(0.5, target_line, _format_cell(display.query.y, target_decimals), weight="bold")
+        write(0.5, target_line, format_cell(display.query.y, target_decimals), weight="bold")
     if display.query.prediction is not None:
         write(-0.15, target_line + 1, "predicted", name_width, ha="right", style="italic")
-        write(0.5, target_line + 1, _format_cell(display.query.prediction, target_decimals), weight="bold")
+        write(0.5, target_line + 1, format_cell(display.query.prediction, target_decimals), weight="bold")
     strongest = max((float(np.abs(group.scores).max()) for group in groups if len(group.scores)), default=1.0) or 1.0
     colours = score_colormap()
     x = 1 + _GAP
@@ -91,11 +91,11 @@ def draw_table(display, ax, resize):
             if group.errors is not None:
                 write(x + 0.5, lines["error"], format_error(group, j))
             for feature in features:
-                grey = 1 - 0.42 * _difference(row[feature], query[feature], _feature_std(display, feature))
+                grey = 1 - 0.42 * difference(row[feature], query[feature], feature_std(display, feature))
                 fill(x, feature_lines[feature], (grey, grey, grey))
-                write(x + 0.5, feature_lines[feature], _format_cell(row[feature], decimals[feature]))
+                write(x + 0.5, feature_lines[feature], format_cell(row[feature], decimals[feature]))
             if group.y is not None:
-                write(x + 0.5, target_line, _format_cell(group.y[j], target_decimals), style="italic")
+                write(x + 0.5, target_line, format_cell(group.y[j], target_decimals), style="italic")
             x += 1
         x += _GAP + max(0, 3 - len(group.X))
     for y in (1, first, first + len(features) + 0.1):
@@ -124,7 +124,7 @@ def _n_features_that_fit(ax):
 def _table_layout(display, max_features):
     """Names in the first column, number of columns beside it and of lines, and positions of the features shown."""
     groups = (display.supporting, display.opposing)
-    features = _features_to_show(display, max_features)
+    features = features_to_show(display, max_features)
     names = [*(display.feature_names[i] for i in features), "training row", display.target_name]
     names.append(f"score ({display.unit})" if display.unit else "score")
     first = _first_feature_line(display)
@@ -141,25 +141,25 @@ def _first_feature_line(display):
     return 3 + any(group.errors is not None for group in (display.supporting, display.opposing))
 
 
-def _features_to_show(display, max_features):
+def features_to_show(display, max_features):
     """Positions of all features, or of those in which the rows differ most from the query, in their own order."""
     n = len(display.feature_names)
     if n <= max_features:
         return list(range(n))
     rows = [*display.supporting.X, *display.opposing.X]
     differs = [
-        sum(_difference(row[j], display.query.X[j], _feature_std(display, j), cap=np.inf) for row in rows)
+        sum(difference(row[j], display.query.X[j], feature_std(display, j), cap=np.inf) for row in rows)
         for j in range(n)
     ]
     return sorted(np.argsort(-np.asarray(differs), kind="stable")[:max_features].tolist())
 
 
-def _feature_std(display, feature):
+def feature_std(display, feature):
     """Standard deviation of a feature over the training rows, NaN where it is not known."""
     return np.nan if display.spread is None else display.spread[feature]
 
 
-def _difference(value, reference, std, cap=1.0):
+def difference(value, reference, std, cap=1.0):
     """How far a value is from the query's: 1 at ``_DARKEST_AT`` standard deviations, at most ``cap``.
 
     Where they are no numbers, 1 if they differ and 0 if not.
@@ -173,7 +173,7 @@ def _difference(value, reference, std, cap=1.0):
     return 0.0 if distance == 0 else float(min(cap, distance / max(_DARKEST_AT * std, np.finfo(float).tiny)))
 
 
-def _decimals(values, std=np.nan):
+def decimals_of(values, std=np.nan):
     """Decimals that give the largest of some values four digits, but no more than they have; None for no numbers.
 
     What is nothing beside a column's standard deviation is left of zeros that were scaled and back.
@@ -193,8 +193,8 @@ def _decimals(values, std=np.nan):
     return next(d for d in range(most + 1) if d == most or np.allclose(column, column.round(d), rtol=0, atol=tolerance))
 
 
-def _format_cell(value, decimals):
-    """A value as str, with the decimals that :func:`_decimals` gave for its line."""
+def format_cell(value, decimals):
+    """A value as str, with the decimals that :func:`decimals_of` gave for its line."""
     if decimals is None:
         return _shorten(format_value(value))
     number = float(value)

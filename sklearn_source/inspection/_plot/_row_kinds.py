@@ -74,15 +74,16 @@ def column_names(rows, feature_names, n_features):
     return names
 
 
-def column_std(rows):
-    """Standard deviation of every column of a table, (n_features,); NaN where its values are not numbers."""
+def column_moments(rows):
+    """Mean and standard deviation of every column of a table, both (n_features,); NaN where values are not numbers."""
     table = as_kind(rows, "table")
-    std = np.full(table.shape[1], np.nan)
+    moments = np.full((2, table.shape[1]), np.nan)
     for j in range(table.shape[1]):
         values = floats_or_none(table[:, j])
         if values is not None:
-            std[j] = np.nanstd(values) if np.isfinite(values).any() else 0.0
-    return std
+            known = np.isfinite(values).any()
+            moments[:, j] = (np.nanmean(values), np.nanstd(values)) if known else (np.nan, 0.0)
+    return moments
 
 
 def floats_or_none(values):

@@ -1,0 +1,51 @@
+"""The groups of training rows behind the errors, described by what people read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .._behaviour_groups import behaviour_groups
+
+
+def groups_behind(question, words, X, y):
+    """The :class:`BehaviourGroups` of a question.
+
+    Parameters
+    ----------
+    question : Question
+    words : dict
+        From :func:`described_by`.
+    X, y
+        All held-out rows, as ``transform`` takes them.
+    """
+    return behaviour_groups(question.estimator, X, y, random_state=0, **words)
+
+
+def described_by(question, rows, target_names):
+    """What groups of rows are described by: ``readable``, ``feature_names`` and ``class_names``, a dict.
+
+    Parameters
+    ----------
+    question : Question
+    rows : ReadableRows
+    target_names : list or dict of str, or None
+        Of the classes.
+    """
+    shown, n_train = rows.shown, question.estimator.n_train_
+    names = None if target_names is None or isinstance(target_names, Mapping) else list(target_names)
+    found = {"readable": None, "feature_names": None, "class_names": names}
+    if shown is not None and shown.kind in ("table", "text"):
+        return {**found, "readable": _numbers(shown.train(np.arange(n_train))), "feature_names": shown.feature_names}
+    if shown is not None:  # pixels by number are no description
+        found["readable"] = np.empty((n_train, 1, 1))
+    return found
+
+
+def _numbers(rows):
+    """Rows as numbers where all of them are."""
+    try:
+        return np.asarray(rows, dtype=np.float64)
+    except (TypeError, ValueError):
+        return rows
