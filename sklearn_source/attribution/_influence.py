@@ -49,8 +49,9 @@ class InfluenceFunctions(NewtonAttribution):
     batch_size : int, optional
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
     tol : float, optional
-        Error that a query's vector may have in every layer, relative to its norm there: the layers' matrices become
-        few outer products where that saves work (see the notes). None: exact, up to rounding.
+        Error that a query's gradient, with every factor of the formula, may have in every layer, relative to its norm
+        there: it then meets the rows as few outer products where that is less work, and scores are off by at most
+        ``tol`` times the product of norms (:ref:`User Guide <low_rank>`). None: exact, up to rounding.
     random_state : int, RandomState instance or None, default=None
         Seeds sampled Fisher draws, and training where ``fit`` trains. None: fresh entropy.
     verbose : int, default=0

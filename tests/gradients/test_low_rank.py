@@ -58,9 +58,11 @@ def test_the_error_is_within_the_tolerance_and_ranks_are_the_fewest(groups, out,
     best = fewest(matrices, tol)
     assert (queries.ranks >= fewest(matrices, tol * (1 + 1e-5))).all()
     found = best < min(out, inp) // 3  # one that needs more may come out line by line
-    assert (queries.ranks[found] <= (best + 1 + best // 4)[found]).all() and (queries.ranks <= min(out, inp)).all()
+    assert (queries.ranks[found] <= (best + 1 + best // 4)[found]).all()
+    assert (queries.ranks <= min(out, inp)).all()
     assert queries.n_components == queries.ranks.sum() == sum(queries.counts)
-    assert queries.ranks[-1] == 0 and queries.shape == matrices.shape[1:]
+    assert queries.ranks[-1] == 0
+    assert queries.shape == matrices.shape[1:]
 
 
 def test_a_sketch_grows_until_the_tolerance_is_met(monkeypatch):
@@ -89,7 +91,8 @@ def test_a_query_of_full_rank_among_others_comes_out_exactly():
     matrices = decaying(12, 1, 64, 80)
     matrices[5] = normal(1, 64, 80)
     queries = low_rank(matrices, 1e-3, most=12 * 30)
-    assert queries.ranks[5] == 64 and queries.ranks[4] < 40
+    assert queries.ranks[5] == 64
+    assert queries.ranks[4] < 40
     torch.testing.assert_close(queries.matrix()[5], matrices[5])
 
 
@@ -168,7 +171,7 @@ def test_rotated_factors_are_those_of_rotated_matrices():
 
 
 def test_the_form_is_chosen_by_operations():
-    """Few rows, many positions, small matrices, forms without factors: as they were. Many rows of few: outer products."""
+    """Few rows, many positions, forms without factors: as they were. Many rows of few positions: outer products."""
     vectors = decaying(20, 1, 200, 300)
     few, many = factored(2, 1, 1, 200, 300, 0), factored(2, 1, 200, 200, 300, 0)
     assert isinstance(Meeting(few, 100_000, 1e-2).low_rank(vectors), LowRank)
