@@ -58,9 +58,8 @@ class LowRank:
         order = torch.argsort(ranks, descending=True, stable=True)
         sorted_ranks, first = ranks[order], (ranks.cumsum(0) - ranks)[order]
         counts = [int((sorted_ranks > j).sum()) for j in range(int(ranks.max()))]
-        places = [first[:count] + j for j, count in enumerate(counts)]
-        places = torch.cat(places) if places else first[:0]
-        left, right = (torch.cat([getattr(part, side) for part in parts], dim=1) for side in ("left", "right"))
+        places = torch.cat([first[:0]] + [first[:count] + j for j, count in enumerate(counts)])
+        left, right = torch.cat([part.left for part in parts], dim=1), torch.cat([part.right for part in parts], dim=1)
         places, order = places.to(left.device), order.to(left.device)
         return cls(left[:, places], right[:, places], order, counts)
 
@@ -91,8 +90,8 @@ class LowRank:
 
     def rotate(self, left: torch.Tensor | None, right: torch.Tensor | None) -> LowRank:
         """``left^T V_q right``; None for the identity. Cost: ``R (out^2 + in^2)`` multiplications."""
-        sides = zip((self.left, self.right), (left, right))
-        return LowRank(*(side if basis is None else side @ basis for side, basis in sides), self.order, self.counts)
+        u, w = self.left if left is None else self.left @ left, self.right if right is None else self.right @ right
+        return LowRank(u, w, self.order, self.counts)
 
     def matrix(self) -> torch.Tensor:
         """(n_query, groups, out, in), which the other methods avoid."""
