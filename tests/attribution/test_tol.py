@@ -38,7 +38,7 @@ assert set(KINDS) - set(LAYERS) == {"mlp", "conv"}
 @pytest.fixture
 def everywhere(monkeypatch):
     """Outer products in every layer, however small, found by sketches of two columns."""
-    monkeypatch.setattr(_meeting, "sketching_cost", lambda size, n_columns: -1e30)
+    monkeypatch.setattr(_meeting, "sketching_cost", lambda shape, width: -1e30)
     monkeypatch.setattr(_dyads, "BLOCK", 2)
     monkeypatch.setattr(_dyads, "_WHOLE", 2)
 

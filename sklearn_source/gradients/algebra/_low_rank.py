@@ -123,7 +123,7 @@ class LowRank:
             start += count
 
 
-def low_rank(vectors: torch.Tensor | RowGradient, tol: float, most: float) -> LowRank | None:
+def low_rank(vectors: torch.Tensor | RowGradient, tol: float, most: float, widest: int = 2**16) -> LowRank | None:
     """Every query's matrix as outer products that leave no more than ``tol`` of its Frobenius norm.
 
     Parameters
@@ -134,6 +134,8 @@ def low_rank(vectors: torch.Tensor | RowGradient, tol: float, most: float) -> Lo
         Relative to each query's own norm. What is left is measured of the factors that are returned, not estimated.
     most : float
         Components of all queries together that are still of use.
+    widest : int, optional
+        Columns of a query's sketch that are.
 
     Returns
     -------
@@ -148,9 +150,9 @@ def low_rank(vectors: torch.Tensor | RowGradient, tol: float, most: float) -> Lo
     parts, found, done = [], 0, 0
     n_query = len(vectors)
     for matrices in _chunks(vectors):
-        parts.append(dyads_of(matrices, tol, most / n_query))
+        parts.append(dyads_of(matrices, tol, widest))
         found, done = found + int(parts[-1].ranks.sum()), done + len(matrices)
-        if found > most or (done >= _PILOT and found * n_query > 1.5 * most * done):
+        if found > most or (done >= _PILOT and found * n_query > most * done):
             return None
     return LowRank.of(parts)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ._dyads import sketching_cost
+from ._dyads import BLOCK, sketching_cost
 from ._factored import Factored
 from ._low_rank import LowRank, low_rank
 from ._pairs import add_pairs, rowwise_pairs
@@ -49,14 +49,20 @@ class Meeting:
         """
         if self.tol is None or not len(vectors):
             return None
-        n_query, size = len(vectors), self.rows.shape[0] * self.rows.shape[1] * self.rows.shape[2]
+        n_query = len(vectors)
         per_component = self.n_rows * self.rows.dyad_cost() + extra_per_component
         if isinstance(vectors, Factored):
             exact = n_query * vectors.n_positions * self.n_rows * self.rows.dyad_cost()
         else:
             exact = self.n_rows * self.rows.meeting_cost(n_query) + extra
-        most = (exact - n_query * sketching_cost(size, 0)) / per_component
-        return low_rank(vectors, self.tol, most) if most >= n_query else None
+        most, widest = 0.0, BLOCK
+        for width in range(BLOCK, 1 + min(self.rows.shape[1:]) + BLOCK, BLOCK):
+            left = (exact - n_query * sketching_cost(self.rows.shape, width)) / per_component
+            if left < n_query * max(1, width - BLOCK):  # as many columns are taken for ranks above that
+                break
+            most, widest = left, width
+        # Some queries may need more than most of them do.
+        return low_rank(vectors, self.tol, most, 2 * widest) if most else None
 
 
 def add_inner(out: torch.Tensor, queries: QueryForm, rows: RowGradient) -> torch.Tensor:
