@@ -32,10 +32,13 @@ def prepare(task: Task) -> Any:
     return net
 
 
-def our_factors(task: Task, prepared: Any) -> Any:
+def our_factors(task: Task, prepared: Any, tol: float | None = None) -> Any:
     """Fit the factors; return what `our_scores` needs."""
     return InfluenceFunctions(
-        curvature=EKFAC(fisher="empirical", coupling=None), damping="mean_eigenvalue", layers=list(task.layers)
+        curvature=EKFAC(fisher="empirical", coupling=None),
+        damping="mean_eigenvalue",
+        layers=list(task.layers),
+        tol=tol,
     ).fit(prepared, task.X_train, task.y_train)
 
 
@@ -44,7 +47,7 @@ def our_scores(task: Task, state: Any) -> Any:
     return state.transform(task.X_query, task.y_query)
 
 
-def our_source(task: Task, prepared: Any) -> Any:
+def our_source(task: Task, prepared: Any, tol: float | None = None) -> Any:
     """Fit and transform a whole SOURCE with the checkpoints of the task; return (n_query, n_train)."""
     steps = [step for step, _ in task.checkpoints]
     trajectory = Trajectory.from_checkpoints(
@@ -56,7 +59,7 @@ def our_source(task: Task, prepared: Any) -> Any:
         n_rows=len(task.X_train),
     )
     curvature = EKFAC(fisher="empirical", coupling=None)
-    est = SourceAttribution(n_segments=3, curvature=curvature, layers=list(task.layers), trajectory=trajectory).fit(
-        prepared, task.X_train, task.y_train
-    )
+    est = SourceAttribution(
+        n_segments=3, curvature=curvature, layers=list(task.layers), trajectory=trajectory, tol=tol
+    ).fit(prepared, task.X_train, task.y_train)
     return est.transform(task.X_query, task.y_query)

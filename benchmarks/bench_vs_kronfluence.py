@@ -6,6 +6,9 @@ prints medians of wall and process CPU seconds, their ratios, how far the two sc
 the machine's GEMM rate that the scores reach. Task ``a`` also times a whole SOURCE with 6 checkpoints (fit and
 transform) against the peer's one influence function (factors and scores). Run it on an otherwise idle machine: the load
 before and after is printed. ``--device cuda`` times both on an accelerator (the peer with `ACCELERATOR_BATCHES`).
+
+``--tol 0.01`` gives our side that tolerance: its queries become few outer products where that is less work, and finding
+them counts. ``--peer-rank 8`` gives the peer's queries so many. Each side is then compared with our exact scores too.
 """
 
 from __future__ import annotations
@@ -27,13 +30,15 @@ from gemm_floor import gemm_rate, score_flops, score_gemm_rate
 Times = dict[str, list[Clock]]
 
 
-def run_peer(task: Task, times: Times, planner: bool = False) -> torch.Tensor:
+def run_peer(task: Task, times: Times, planner: bool = False, rank: int | None = None) -> torch.Tensor:
     """Fit and score once with the peer; append its clocks, return its scores in our unit and sign.
 
-    ``planner``: leave the route through the scores to the peer's own planner, as its users do.
+    ``planner``: leave the route through the scores to the peer's own planner, as its users do; so does ``rank``, the
+    rank of the queries' gradients, which the other route has none of.
     """
     batches = (BATCHES if task.device == "cpu" else ACCELERATOR_BATCHES)[task.name]
-    with Peer(task, replace(batches, rowwise=False) if planner else batches) as peer:
+    batches = replace(batches, rowwise=False) if planner or rank is not None else batches
+    with Peer(task, batches, score_options={} if rank is None else {"query_gradient_low_rank": rank}) as peer:
         for phase, clock in peer_factors(peer).items():
             times.setdefault("factors" if phase == "total" else phase, []).append(clock)
         tau, clock = peer_scores(peer)
@@ -42,16 +47,16 @@ def run_peer(task: Task, times: Times, planner: bool = False) -> torch.Tensor:
     return tau
 
 
-def run_ours(side: Any, task: Task, prepared: Any, times: Times) -> torch.Tensor:
+def run_ours(side: Any, task: Task, prepared: Any, times: Times, tol: float | None = None) -> torch.Tensor:
     """Fit and score once with this package (and run SOURCE where the task has its checkpoints); return the scores."""
-    state, factors = timed(side.our_factors, task, prepared)
+    state, factors = timed(side.our_factors, task, prepared, tol)
     tau, scores = timed(side.our_scores, task, state)
     del state
     times.setdefault("factors", []).append(factors)
     times.setdefault("scores", []).append(scores)
     times.setdefault("factors + scores", []).append(factors + scores)
     if len(task.checkpoints) > 2:
-        times.setdefault("source", []).append(timed(side.our_source, task, prepared)[1])
+        times.setdefault("source", []).append(timed(side.our_source, task, prepared, tol)[1])
     return torch.as_tensor(tau)
 
 
@@ -94,10 +99,16 @@ def table(peer: Times, ours: Times) -> str:
 
 
 def difference(ours: torch.Tensor, peer: torch.Tensor) -> str:
-    """Return how far two score matrices are apart: relative Frobenius norm, and the largest entry's share."""
+    """Return how far two score matrices are apart: relative Frobenius norm, largest entry, rank correlations."""
     gap = (ours.double() - peer.double()).abs()
     largest = gap.max() / peer.abs().max()
-    return f"relative Frobenius {gap.norm() / peer.double().norm():.1e}, largest {largest:.1e} of the largest score"
+    ranks = torch.stack([scores.argsort(1).argsort(1).double() for scores in (ours, peer)])
+    ranks = ranks - ranks.mean(2, keepdim=True)
+    agreement = (ranks[0] * ranks[1]).sum(1) / (ranks[0].norm(dim=1) * ranks[1].norm(dim=1))
+    return (
+        f"relative Frobenius {gap.norm() / peer.double().norm():.1e}, largest {largest:.1e} of the largest score, rank "
+        f"correlation {agreement.mean():.4f} (least {agreement.min():.4f})"
+    )
 
 
 def floor_report(task: Task, sides: dict[str, Times]) -> str:
@@ -114,7 +125,9 @@ def floor_report(task: Task, sides: dict[str, Times]) -> str:
     return "\n".join(lines)
 
 
-def bench(task: Task, repeats: int, only: str | None, planner: bool) -> None:
+def bench(
+    task: Task, repeats: int, only: str | None, planner: bool, tol: float | None = None, rank: int | None = None
+) -> None:
     """Alternate the two sides `repeats` times, each going first every other time, and print the report."""
     peer_times: Times = {}
     our_times: Times = {}
@@ -122,18 +135,26 @@ def bench(task: Task, repeats: int, only: str | None, planner: bool) -> None:
     runs: list[tuple[str, Callable[[], torch.Tensor]]] = []
     if only != "ours":
         warm_up(task)
-        runs.append(("peer", lambda: run_peer(task, peer_times, planner)))
+        runs.append(("peer", lambda: run_peer(task, peer_times, planner, rank)))
+    exact = None
     if only != "peer":
         import _ours  # only here: the peer can be timed where this package is not installed
 
         small = task.head(64, 8)
         run_ours(_ours, small, _ours.prepare(small), {})
         prepared = _ours.prepare(task)
-        runs.append(("ours", lambda: run_ours(_ours, task, prepared, our_times)))
+        runs.append(("ours", lambda: run_ours(_ours, task, prepared, our_times, tol)))
+        if tol is not None or rank is not None:
+            exact = torch.as_tensor(_ours.our_scores(task, _ours.our_factors(task, prepared)))
+            if tol is not None and len(task.checkpoints) > 2:
+                sources = (torch.as_tensor(_ours.our_source(task, prepared, t)) for t in (tol, None))
+                print(f"SOURCE within {tol:g} against exact: {difference(*sources)}.")
 
     print(f"## Task {task.name}: {len(task.X_train)} x {len(task.X_query)} rows, {task.n_params} parameters")
     if planner:
         print("The peer's route through the scores is its own planner's.")
+    if tol is not None or rank is not None:
+        print(f"Ours with tol={tol}, the peer with queries of rank {rank}.")
     print(f"torch {torch.__version__}, {_common.N_THREADS} threads, denormals flushed, {repeats} repeats.")
     print(f"Load average before: {os.getloadavg()[0]:.1f}.", flush=True)
     for repeat in range(repeats):
@@ -143,6 +164,9 @@ def bench(task: Task, repeats: int, only: str | None, planner: bool) -> None:
     print(table(peer_times, our_times) + "\n")
     if len(latest) == 2:
         print(f"Scores, ours against peer: {difference(latest['ours'], latest['peer'])}.")
+    if exact is not None:
+        for side, scores in latest.items():
+            print(f"Scores, {side} against exact: {difference(scores, exact)}.")
     if task.device == "cpu":
         print(floor_report(task, {"peer": peer_times, "ours": our_times}))
     else:
@@ -160,6 +184,8 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu", help="where both sides compute: cpu or cuda")
     parser.add_argument("--rows", type=int, help="use the first so many training rows (a quick look, not a result)")
+    parser.add_argument("--tol", type=float, help="our side within this tolerance, the decompositions counted")
+    parser.add_argument("--peer-rank", type=int, help="the peer's queries as so many outer products")
     arguments = parser.parse_args()
     exit_on_terminate()
     if arguments.repeats < 1:
@@ -167,7 +193,7 @@ def main() -> None:
     task = replace(make_task(arguments.task), device=arguments.device)
     if arguments.rows is not None:
         task = task.head(arguments.rows, len(task.X_query))
-    bench(task, arguments.repeats, arguments.only, arguments.peer_planner)
+    bench(task, arguments.repeats, arguments.only, arguments.peer_planner, arguments.tol, arguments.peer_rank)
 
 
 if __name__ == "__main__":

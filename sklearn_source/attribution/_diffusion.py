@@ -47,6 +47,10 @@ class DiffusionTracIn(TracIn):
         Instead of the one that a :class:`~sklearn_source.TrajectoryRecorder` left in the net.
     batch_size : int, optional
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
+    tol : float, optional
+        Error that a query's gradient, with every factor of the formula, may have in every layer, relative to its norm
+        there: it then meets the rows as few outer products where that is less work, and scores are off by at most
+        ``tol`` times the product of norms (:ref:`User Guide <low_rank>`). None: exact, up to rounding.
     random_state : int, RandomState instance or None, default=None
         Seeds training where ``fit`` trains. None: fresh entropy.
     verbose : int, default=0
@@ -103,6 +107,7 @@ class DiffusionTracIn(TracIn):
         layers: str | Sequence[str] | None = None,
         trajectory: Trajectory | str | PathLike[str] | None = None,
         batch_size: int | None = None,
+        tol: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ):
@@ -116,6 +121,7 @@ class DiffusionTracIn(TracIn):
         self.layers = layers
         self.trajectory = trajectory
         self.batch_size = batch_size
+        self.tol = tol
         self.random_state = random_state
         self.verbose = verbose
 
@@ -182,6 +188,10 @@ class DiffusionReTrac(DiffusionTracIn):
         Instead of the one that a :class:`~sklearn_source.TrajectoryRecorder` left in the net.
     batch_size : int, optional
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
+    tol : float, optional
+        Error that a query's gradient, with every factor of the formula, may have in every layer, relative to its norm
+        there: it then meets the rows as few outer products where that is less work, and scores are off by at most
+        ``tol`` times the product of norms (:ref:`User Guide <low_rank>`). None: exact, up to rounding.
     random_state : int, RandomState instance or None, default=None
         Seeds training where ``fit`` trains. None: fresh entropy.
     verbose : int, default=0
@@ -231,7 +241,7 @@ class DiffusionReTrac(DiffusionTracIn):
             ]
             draws = self._rows.draws if state.draws is None else state.draws
             parts = _by_timestep(draws)
-            values = [value / len(parts) for value in values]
+            values = queries.within_tol([value / len(parts) for value in values])
             for part in parts:
                 at = state if len(parts) == 1 else replace(state, draws=part)
                 terms.append(Term([at], np.ones(1), values, None, credited, cosine=True))

@@ -37,6 +37,10 @@ class GradientSimilarity(GradientAttribution):
         mean over; None: 16.
     batch_size : int, optional
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
+    tol : float, optional
+        Error that a query's gradient, with every factor of the formula, may have in every layer, relative to its norm
+        there: it then meets the rows as few outer products where that is less work, and scores are off by at most
+        ``tol`` times the product of norms (:ref:`User Guide <low_rank>`). None: exact, up to rounding.
     random_state : int, RandomState instance or None, default=None
         Seeds training where ``fit`` trains. None: fresh entropy.
     verbose : int, default=0
@@ -79,6 +83,7 @@ class GradientSimilarity(GradientAttribution):
         layers: str | Sequence[str] | None = None,
         n_draws: int | None = None,
         batch_size: int | None = None,
+        tol: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ):
@@ -89,6 +94,7 @@ class GradientSimilarity(GradientAttribution):
         self.layers = layers
         self.n_draws = n_draws
         self.batch_size = batch_size
+        self.tol = tol
         self.random_state = random_state
         self.verbose = verbose
 
@@ -105,4 +111,5 @@ class GradientSimilarity(GradientAttribution):
         values = queries.to_meet(self._gradients.trained, self._factors())
         if self.metric == "cosine":
             values = unit_vectors(values)
+        values = queries.within_tol(values)
         return [Term([self._gradients.trained], np.ones(1), values, cosine=self.metric == "cosine")]

@@ -60,9 +60,9 @@ class NewtonStep:
         encoded = [v.mul_(unit) for v in curvature.scale_(Inverse(self.system.shifts), encoded)]
         if roots is not None:  # a metric of its own for every element: the vectors are parameters' gradients
             values = [(v * r).reshape(v.shape[0], -1) for v, r in zip(curvature.decode(encoded), roots)]
-            return Term([self.state], np.ones(1), values, None, self.credited)
+            return Term([self.state], np.ones(1), queries.within_tol(values), None, self.credited)
         encoded = times(encoded, relative, 0.5)
-        values, bases = decode_queries_or_rotate_rows(curvature, encoded, probe, n_rows=queries.n_met)
+        values, bases = decode_queries_or_rotate_rows(curvature, encoded, probe, n_rows=queries.n_met, tol=queries.tol)
         return Term([self.state], np.ones(1), values, bases, self.credited)
 
 

@@ -25,7 +25,7 @@ def walk_in_eigencoordinates(segments, queries, final, probe):
         scored, *passed = curvature.scale_all([segment.integration, segment.propagation][: 1 if last else 2], encoded)
         scored = [v * (-(p**0.5) / segment.n_rows) for v, p in zip(scored, segment.metric)]
         values, bases = decode_queries_or_rotate_rows(
-            curvature, scored, probe, n_rows=queries.n_met, n_checkpoints=len(segment.states)
+            curvature, scored, probe, n_rows=queries.n_met, n_checkpoints=len(segment.states), tol=queries.tol
         )
         terms.append(Term(segment.states, segment.weights, values, bases, segment.credited))
         if not last:
@@ -48,5 +48,6 @@ def walk_in_parameters(segments, queries, final):
     for segment in reversed(segments):
         integrated, vectors = segment.integrated_and_propagated(vectors, propagate=segment is not segments[0])
         values = [v.reshape(v.shape[0], -1) / -segment.n_rows for v in integrated]
+        values = queries.within_tol(values, len(segment.states))
         terms.append(Term(segment.states, segment.weights, values, None, segment.credited))
     return terms

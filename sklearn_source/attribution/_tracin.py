@@ -42,6 +42,10 @@ class TracIn(GradientAttribution):
         mean over; None: 16.
     batch_size : int, optional
         Training rows per forward pass; None: chosen by memory. Scores do not depend on it.
+    tol : float, optional
+        Error that a query's gradient, with every factor of the formula, may have in every layer, relative to its norm
+        there: it then meets the rows as few outer products where that is less work, and scores are off by at most
+        ``tol`` times the product of norms (:ref:`User Guide <low_rank>`). None: exact, up to rounding.
     random_state : int, RandomState instance or None, default=None
         Seeds training where ``fit`` trains. None: fresh entropy.
     verbose : int, default=0
@@ -93,6 +97,7 @@ class TracIn(GradientAttribution):
         trajectory: Trajectory | str | PathLike[str] | None = None,
         n_draws: int | None = None,
         batch_size: int | None = None,
+        tol: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ):
@@ -104,6 +109,7 @@ class TracIn(GradientAttribution):
         self.trajectory = trajectory
         self.n_draws = n_draws
         self.batch_size = batch_size
+        self.tol = tol
         self.random_state = random_state
         self.verbose = verbose
 
@@ -150,7 +156,7 @@ class TracIn(GradientAttribution):
     def _terms(self, queries):
         terms = []
         for state, factors, credited in self._checkpoint_terms:
-            values = queries.to_meet(state, factors)
+            values = queries.within_tol(queries.to_meet(state, factors))
             terms.append(Term([state], np.ones(1), values, None, credited))
         return terms
 

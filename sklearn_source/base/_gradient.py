@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..loss import resolve_measurement
+from ..utils._compat import Interval, validate_parameters
 from ..utils._config import bytes_for
 from ..utils._progress import progress
 from ._loss_penalty import check_penalty
@@ -31,7 +33,11 @@ class GradientAttribution(NetworkAttribution):
     Read more in the :ref:`User Guide <add_method>`.
     """
 
-    _parameter_constraints = {**NetworkAttribution._parameter_constraints, "layers": [None, str, list, tuple]}
+    _parameter_constraints = {
+        **NetworkAttribution._parameter_constraints,
+        "layers": [None, str, list, tuple],
+        "tol": [None, Interval(Real, 0, 1, closed="neither")],
+    }
 
     @abstractmethod
     def _fit_gradients(self):
@@ -70,7 +76,14 @@ class GradientAttribution(NetworkAttribution):
         return None if weights is None and credited.all() else credited
 
     def _prepare_queries(self, rows, index, measure):
-        return self._terms(Queries(self._gradients, rows, index, measure, n_met=self.n_train_))
+        return self._terms(self._queries(rows, index, measure))
+
+    def _queries(self, rows, index, measure):
+        """The queries that meet all training rows, within ``tol`` as it is now."""
+        tol = getattr(self, "tol", None)
+        if tol is not None:  # it may have been set since fit
+            validate_parameters(self)
+        return Queries(self._gradients, rows, index, measure, self.n_train_, tol)
 
     def _score_batches(self, queries, n_queries, training_rows=None):
         rows, size = training_rows or self._rows, self._gradients.batch_size
@@ -186,8 +199,7 @@ class GradientAttribution(NetworkAttribution):
         predict = self._changes(asked)
         change = np.zeros((n_query, len(asked.weights)))
         for chunk, rows, index in chunks:
-            queries = Queries(self._gradients, rows, index, self._measure, n_met=self.n_train_)
-            change[chunk] = predict(queries).cpu().numpy()
+            change[chunk] = predict(self._queries(rows, index, self._measure)).cpu().numpy()
         return change
 
     def _changes(self, asked):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from ..gradients.algebra import to_meet
+from ..gradients.algebra import Meeting, to_meet, weighted_sum
 from ..loss import Measurement
 from ..rows import Rows
 from ..stochastic import Draw
@@ -32,11 +32,22 @@ class Queries:
         What is attributed.
     n_met : int
         Training rows that will be scored.
+    tol : float, optional
+        Error that a query's vector may have in every block and :class:`Term`, relative to its own norm there; None:
+        none.
     """
 
-    def __init__(self, gradients: RowGradients, rows: Rows, index: NDArray, measure: Measurement, n_met: int):
+    def __init__(
+        self,
+        gradients: RowGradients,
+        rows: Rows,
+        index: NDArray,
+        measure: Measurement,
+        n_met: int,
+        tol: float | None = None,
+    ):
         self._gradients, self._rows, self._index, self._measure = gradients, rows, index, measure
-        self.n_met = n_met
+        self.n_met, self.tol = n_met, tol
         self._targets: dict[int, Any] = {}
 
     def __len__(self):
@@ -59,7 +70,8 @@ class Queries:
         -------
         queries : Queries
         """
-        return Queries(self._gradients, self._rows.with_draws(draws), self._index, self._measure, self.n_met)
+        rows = self._rows.with_draws(draws)
+        return Queries(self._gradients, rows, self._index, self._measure, self.n_met, self.tol)
 
     def gradients(self, state: State) -> list[list[Any]]:
         """Gradients of what is measured at the trained weights (the class predicted there), taken at other ones.
@@ -99,6 +111,31 @@ class Queries:
             For ``Term.values``: factored where that is less work.
         """
         return [to_meet(parts, factor) for parts, factor in zip(zip(*self.gradients(state)), factors)]
+
+    def within_tol(self, values: Sequence[Any], n_checkpoints: int = 1) -> list[Any]:
+        """What will meet the training rows, in the form that is least work with the error that is allowed.
+
+        Parameters
+        ----------
+        values : list of tensor (n_query, size) or Factored, one per block
+            In parameters' coordinates, as :meth:`to_meet` gives them.
+        n_checkpoints : int, default=1
+            Checkpoints whose gradients are summed for every row.
+
+        Returns
+        -------
+        values : list, one per block
+            For ``Term.values``: those given, where nothing else is allowed or less work.
+        """
+        if self.tol is None:
+            return list(values)
+        result = []
+        for value, probe in zip(values, self._gradients.probe):
+            rows = weighted_sum([probe] * n_checkpoints, [1.0] * n_checkpoints)
+            vectors = value.unflatten(1, probe.shape) if isinstance(value, torch.Tensor) else value
+            found = Meeting(rows, self.n_met, self.tol).low_rank(vectors)
+            result.append(value if found is None else found)
+        return result
 
     def encoded(self, state: State, encode: Callable[[list[Any]], list[torch.Tensor]]) -> list[torch.Tensor]:
         """Gradients in coordinates of the method's choice.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..gradients.algebra import Factored, add_pairs, rowwise_pairs, weighted_sum
+from ..gradients.algebra import add_inner, rowwise_inner, weighted_sum
 from ._row_gradients import State
 
 
@@ -24,7 +24,7 @@ class Term:
         Where the training gradients are taken.
     weights : sequence of float
         Of the checkpoints.
-    values : list of tensor (n_query, size) or Factored, one per block
+    values : list of tensor (n_query, size), Factored or LowRank, one per block
         The queries' side, every factor of the method's formula included.
     bases : list of Basis or None
         The coordinates of ``values``, per block, into which the training gradients are brought; None for parameters'.
@@ -61,12 +61,7 @@ def term_scores(term, gradients, rowwise=False):
         basis = None if term.bases is None else term.bases[i]
         if basis is not None and not basis.trivial:
             gradient = gradient.rotate_factors(basis.left, basis.right)
-        if isinstance(values, Factored):
-            out = out.add_(rowwise_pairs(values, gradient)) if rowwise else add_pairs(out, values, gradient)
-        elif rowwise:
-            out += gradient.rowwise_inner(values)
-        else:
-            gradient.inner_(values, out)
+        out = out.add_(rowwise_inner(values, gradient)) if rowwise else add_inner(out, values, gradient)
     if term.cosine:
         out /= norms.sqrt().clamp_min(torch.finfo(out.dtype).tiny)
     return out

@@ -7,6 +7,9 @@ can do, and these are the forms, one a file:
 - :class:`Indexed`: the columns of an embedding's table that a row looked up;
 - :class:`Dense`: the matrices themselves;
 - :class:`Scaled`: any of them times a matrix, entry by entry, as a preconditioner has it.
+
+What meets them are queries: vectors, factored gradients, or few outer products each (:class:`LowRank`, within a
+tolerance); :class:`Meeting` knows which of these is least work.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from ._dense import Dense
 from ._factored import Factored
 from ._indexed import Indexed
 from ._inputs import Inputs
+from ._low_rank import LowRank, low_rank
+from ._meeting import Meeting, add_inner, rowwise_inner
 from ._moments import Overlap
 from ._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
 from ._products import even_chunks, rotate_matrices
@@ -27,14 +32,19 @@ __all__ = [
     "Factored",
     "Indexed",
     "Inputs",
+    "LowRank",
+    "Meeting",
     "Overlap",
     "RowGradient",
     "Scaled",
+    "add_inner",
     "add_pairs",
     "even_chunks",
     "held_bytes",
+    "low_rank",
     "met_bytes",
     "rotate_matrices",
+    "rowwise_inner",
     "rowwise_pairs",
     "squared_in_basis",
     "to_meet",

@@ -15,6 +15,7 @@ from ._moments import overlapping_moment, second_moment, weighted_moment
 from ._products import (
     BUCKETED_ROWS,
     CHUNK_BYTES,
+    ENTRY_COST,
     LAYOUT_BYTES,
     add_product,
     add_squares,
@@ -23,6 +24,7 @@ from ._products import (
     rotate_matrices,
     rotate_vectors,
     slab_plan,
+    steady_product,
 )
 from ._row_gradient import RowGradient, added
 from ._scaled import Scaled
@@ -62,11 +64,13 @@ class Factored(RowGradient):
 
     def pieces(self):
         """The rows in slices, and for each the gradient of those rows with its inputs laid out, which are small."""
-        groups, out, inp = self.shape
-        per_row = groups * self.n_positions * max(out, inp) * self.g.element_size()
-        for rows in even_chunks(len(self), LAYOUT_BYTES // per_row):
+        for rows in even_chunks(len(self), self._rows_laid_out()):
             part = self[rows]
             yield rows, Factored(part.a, part.g)
+
+    def _rows_laid_out(self):
+        groups, out, inp = self.shape
+        return LAYOUT_BYTES // (groups * self.n_positions * max(out, inp) * self.g.element_size())
 
     def rotation_cost(self, left, right):
         groups, out, inp = self.shape
@@ -136,6 +140,28 @@ class Factored(RowGradient):
                 start = lines.start * n_in
                 add_product(out[:, rows], queries[:, start : start + size], matrices.view(len(slab), size))
         return out
+
+    def meeting_cost(self, n_queries):
+        """The protocol's, and the matrices formed."""
+        groups, n_out, n_in = self.shape
+        return (n_queries + self.n_positions) * groups * n_out * n_in
+
+    def dyads(self, left, right):
+        """The protocol's, of the factors: ``sum_t (u . g_t) (w . a_t)``; positions first, so that sums are of rows."""
+        met = self.g.new_zeros((left.shape[1], len(self)))
+        step = 2 * CHUNK_BYTES // max(1, met[:, :1].numel() * self.n_positions * met.element_size())
+        for rows in even_chunks(len(self), min(step, self._rows_laid_out())):
+            part = self[rows]
+            part = Factored(part.a, part.g)
+            for group in range(self.shape[0]):
+                a, g = (x[:, group].transpose(0, 1).flatten(0, 1) for x in (part.a, part.g))  # (T rows, in or out)
+                products = steady_product(right[group], a.T).mul_(steady_product(left[group], g.T))
+                met[:, rows] += products.view(len(met), self.n_positions, len(part)).sum(1)
+        return met
+
+    def dyad_cost(self):
+        groups, n_out, n_in = self.shape
+        return groups * self.n_positions * (n_out + n_in + ENTRY_COST)
 
     def combined(self, weights):
         """The protocol's; of one position as a single product per group, of several by slabs as :meth:`inner_`."""

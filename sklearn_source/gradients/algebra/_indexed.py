@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ._products import ENTRY_COST, steady_product
 from ._row_gradient import RowGradient
 
 # Bytes of the formed matrices of some rows at a time, over the tokens that occur in them. More rows read more columns
@@ -91,9 +92,8 @@ class Indexed(RowGradient):
 
         Some rows at a time meet the columns of the queries that these rows have tokens in, as formed matrices.
         """
-        d = self.g.shape[2]
         lines = queries.reshape(-1, self.n_tokens)  # two axes: torch's fast way to select
-        rows = max(1, int((CHUNK_BYTES / (self.n_positions * d * self.g.element_size())) ** 0.5))
+        rows = self._rows_together()
         for start in range(0, len(self), rows):
             part = self[start : start + rows]
             present, places = part.tokens.unique(return_inverse=True)
@@ -101,6 +101,24 @@ class Indexed(RowGradient):
             columns = lines.index_select(1, present).view(len(queries), -1)
             out[:, start : start + rows].addmm_(columns, formed.T)
         return out
+
+    def _rows_together(self):
+        """Rows that :meth:`inner_` forms matrices of at a time."""
+        return max(1, int((CHUNK_BYTES / (self.n_positions * self.g.shape[2] * self.g.element_size())) ** 0.5))
+
+    def meeting_cost(self, n_queries):
+        """The protocol's: a row meets the tokens of those that it is formed with."""
+        present = min(self.n_tokens, self._rows_together() * self.n_positions)
+        return n_queries * self.g.shape[2] * present
+
+    def dyads(self, left, right):
+        """The protocol's: a lookup in ``right``."""
+        tokens, g = self.tokens.T.flatten(), self.g.transpose(0, 1).flatten(0, 1)  # positions first
+        met = steady_product(left[0], g.T).mul_(right[0].index_select(1, tokens))
+        return met.view(len(met), self.n_positions, len(self)).sum(1)
+
+    def dyad_cost(self):
+        return self.n_positions * (self.g.shape[2] + 2 * ENTRY_COST)
 
     def combined(self, weights):
         """The protocol's, of the columns that are not zero."""

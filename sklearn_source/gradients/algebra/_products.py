@@ -26,8 +26,8 @@ TILE = 128
 ALIGNED = 8
 # Outputs of a product below which matrix libraries leave threads idle along the sum.
 _FEW_OUTPUTS = 10_000
-
-
+# Multiplications that a product's entry is worth which is written, multiplied by another one and added to a sum.
+ENTRY_COST = 64
 # Entries up to which a product on the CPU is taken in float64.
 _SMALL = 2**14
 

@@ -101,6 +101,24 @@ class RowGradient(ABC):
             add_product(out[:, rows], queries, matrices.flatten(1))
         return out
 
+    def meeting_cost(self, n_queries: int) -> float:
+        """Multiplications per row of :meth:`inner_`."""
+        groups, out, inp = self.shape
+        return n_queries * groups * out * inp
+
+    def dyads(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """``sum_g u_gr^T G_ng w_gr`` for ``left`` (groups, R, out) and ``right`` (groups, R, in): (R, B).
+
+        Cost: :meth:`dyad_cost` per row and outer product ``u w^T``.
+        """
+        met = [(left @ matrix * right).sum((0, 2)) for _, matrices in self.matrix_chunks() for matrix in matrices]
+        return torch.stack(met, dim=1)
+
+    def dyad_cost(self) -> float:
+        """Multiplications per row and outer product of :meth:`dyads`."""
+        groups, out, inp = self.shape
+        return groups * inp * (out + 1)
+
     def combined(self, weights: torch.Tensor) -> torch.Tensor:
         """``sum_n w[k, n] G_n`` for weights (n_sums, B): (n_sums, groups, out, in), the transpose of :meth:`inner_`.
 
