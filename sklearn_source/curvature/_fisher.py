@@ -16,7 +16,8 @@ from ..gradients.algebra import held_bytes
 from ..network import Network
 from ..rows import Rows
 from ..utils._counter_random import row_uniforms
-from ..utils._digest import digest
+from ..utils._digest import Identity, digest
+from ..utils._first_rows import N_ROWS, projected
 
 
 def choose_fisher(fisher, network, n_roots, limit=16):
@@ -119,6 +120,8 @@ class FisherStream:
         self._progress = progress
         self.metric, self.identified, self.row_weights = metric, identified, row_weights
         self._kept: dict[tuple[int, int], list[list[Any]]] = {}
+        self.notes_first_rows = False
+        self._first_rows: dict[int, list[list[float]]] = {}
 
     def __getstate__(self):
         """Without what can be computed again, and the caller's progress bar."""
@@ -152,20 +155,54 @@ class FisherStream:
         return [None if d is None else d.double() for d in self.metric.penalty]
 
     @functools.cached_property
-    def digest(self) -> str:
+    def identity(self) -> Identity:
         """Of all that decides the columns at a given checkpoint: rows, network, blocks, draws and metric."""
-        return digest(
+        network = self.network.signature()
+        key = digest(
             (
-                np.asarray(self.keys)[self.index],
-                self.network.signature(),
+                self.rows.given.contents(self.index),
+                network.key,
                 [(block.name, block.kind, block.parameters, block.shape) for block in self.blocks],
                 self.fisher,
-                (self.n_samples, self.seed) if self.fisher == "sampled" else None,
+                (self.n_samples, self.seed, np.asarray(self.keys)[self.index]) if self.fisher == "sampled" else None,
                 None if self.metric is None else [*self.metric.roots, *self.metric.penalty],
                 self.row_weights,
                 self.rows.draws,
             )
         )
+        return Identity(key, network.unknown)
+
+    def first_rows(self, c: int) -> list[list[float]]:
+        """What decides the columns of the first rows at a checkpoint, in numbers: outputs, and gradients in these.
+
+        Parameters
+        ----------
+        c : int
+            Which of the checkpoints.
+
+        Returns
+        -------
+        numbers : list of list of float
+            For :func:`.alike`. Costs nothing where :meth:`columns` gave that checkpoint since :attr:`notes_first_rows`
+            was set, else a forward pass of eight rows.
+        """
+        if c not in self._first_rows:
+            self._load(c)
+            positions = np.arange(min(N_ROWS, self.n_rows))
+            x, y = self.rows.batch(self.index[positions])
+            with torch.no_grad():
+                output = self.network.forward_as_trained(x)
+            for _ in self._noted(c, output, self._cotangents(c, output, x, y, positions)):
+                pass
+        return self._first_rows[c]
+
+    def _noted(self, c, output, cotangents):
+        """The cotangents, which come one by one; of the first rows it is noted down what they are."""
+        output, diagonal = output.detach()[:N_ROWS], 0.0  # of the Hessian: the sign of a root's column means nothing
+        for cotangent in cotangents:
+            diagonal = diagonal + cotangent[:N_ROWS].double().square().reshape(len(output), -1)
+            yield cotangent
+        self._first_rows[c] = torch.stack([projected(output), diagonal.sum(1), projected(diagonal)]).tolist()
 
     def columns(self, c: int) -> Iterator[list[list[Any]]]:
         """The gradients at a checkpoint, some rows at a time.
@@ -217,7 +254,10 @@ class FisherStream:
         positions = np.arange(start, min(start + self.batch_size, self.n_rows))
         x, y = self.rows.batch(self.index[positions])
         capture = self.engine.capture(x)
-        columns = [capture.pull(cotangent) for cotangent in self._cotangents(c, capture.output, x, y, positions)]
+        cotangents = self._cotangents(c, capture.output, x, y, positions)
+        if self.notes_first_rows and start == 0 and c not in self._first_rows:
+            cotangents = self._noted(c, capture.output, cotangents)
+        columns = [capture.pull(cotangent) for cotangent in cotangents]
         return [list(block) for block in zip(*columns)]
 
     def _cotangents(self, c, output, x, y, positions):

@@ -67,6 +67,7 @@ class Network:
         self.threshold = float(getattr(net, "threshold", 0.5))
         self._history = net.history
         self._outside = self._loaded_outside = outside_state(net)
+        self._signature = None
 
     @classmethod
     def from_net(cls, net):
@@ -355,8 +356,16 @@ class Network:
         self.row_loss.calibrate(rows, indices, self._infer_as_trained)
 
     def signature(self):
-        """str: a digest of the module's code and structure and of the loss, without the parameters' values.
+        """What the network and its loss are known by, whatever values the parameters have.
 
-        Two networks with the same signature and parameters give the same gradients; caches use it.
+        Two networks with the same signature and parameters give the same gradients, as far as these can be described;
+        caches use it.
+
+        Returns
+        -------
+        identity : Identity
         """
-        return signature_of(self._private_net.net, self.row_loss, self.dtype)
+        calibration = self.row_loss.calibration
+        if self._signature is None or self._signature[0] != calibration:
+            self._signature = calibration, signature_of(self._private_net.net, calibration, self.dtype)
+        return self._signature[1]

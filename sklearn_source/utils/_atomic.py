@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
+import time
 import uuid
 from pathlib import Path
 
+_LEFTOVER, _AN_HOUR = re.compile(r"\..*\.[0-9a-f]{32}\.tmp"), 3600
+
 
 @contextlib.contextmanager
-def atomic_write(path):
+def atomic_write(path, *, durable=True):
     """Write to a temporary file, which takes the name ``path`` when it is complete and on the disk.
 
     After an error, an interrupt, or a crash of the machine there is the old file, or the new one, never half of one.
@@ -19,6 +24,9 @@ def atomic_write(path):
     ----------
     path : path-like
         In a folder that exists.
+    durable : bool, default=True
+        Wait until the disk has it. Without that a crash of the machine may leave a name with other content: only for
+        what can be made again and holds a checksum, as a cache's entries do.
 
     Yields
     ------
@@ -29,13 +37,28 @@ def atomic_write(path):
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
-        _sync(temporary, os.O_RDWR)  # the name must not outlive the content in a crash of the machine
+        if durable:
+            _sync(temporary, os.O_RDWR)  # the name must not outlive the content in a crash of the machine
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # some systems open or sync no folders
-        _sync(path.parent, os.O_RDONLY)
+    if durable:
+        with contextlib.suppress(OSError):  # some systems open or sync no folders
+            _sync(path.parent, os.O_RDONLY)
+
+
+def remove_leftovers(folder):
+    """Delete what writers that were killed left in a folder: temporary files and folders, an hour old or more.
+
+    Parameters
+    ----------
+    folder : path-like
+    """
+    with contextlib.suppress(OSError):  # another process cleans up too, or the folder is read-only
+        for entry in list(Path(folder).iterdir()):
+            if _LEFTOVER.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > _AN_HOUR:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _sync(path, flags):
