@@ -355,8 +355,13 @@ class Network:
         self.row_loss.calibrate(rows, indices, self._infer_as_trained)
 
     def signature(self):
-        """str: a digest of the module's code and structure and of the loss, without the parameters' values.
+        """What the network and its loss are known by, whatever values the parameters have.
 
-        Two networks with the same signature and parameters give the same gradients; caches use it.
+        Two networks with the same signature and parameters give the same gradients, as far as these can be described;
+        caches use it.
+
+        Returns
+        -------
+        identity : Identity
         """
         return signature_of(self._private_net.net, self.row_loss, self.dtype)

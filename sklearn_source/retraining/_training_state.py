@@ -15,10 +15,9 @@ import torch
 from torch import nn
 
 from ..utils._compat_skorch import OWN_NOTES, criterion_names, module_names
+from ..utils._compat_torch import OF_EVERY_MODULE
 from ..utils._digest import bytes_digest, digest, tensor_digest
 
-# What torch keeps in every module: parameters, buffers, parts, hooks, the mode.
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 CODE = "a variable outside of the network that its code names"
 _LEFT = "left behind"
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -43,7 +42,7 @@ def training_state(net):
             foreign = name.removesuffix("_") in criteria and isinstance(part, nn.Module)
             buffers = dict(part.named_buffers(recurse=False)) if foreign else {}
             for attribute, value in {**getattr(part, "__dict__", {}), **buffers}.items():
-                if attribute not in _OF_EVERY_MODULE:
+                if attribute not in OF_EVERY_MODULE:
                     state[f"{path}.{attribute}"] = _text(value)
     state[CODE] = digest(code)
     return state

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from ..utils._digest import bytes_digest, checksum, digest
 from ..utils._tree import map_tensors
+
+_READ = 4096  # rows at a time
+
+
+def _checksum(tensor):
+    return checksum({"": tensor.detach().cpu().contiguous()})
 
 
 class Rows(ABC):
@@ -31,6 +38,7 @@ class Rows(ABC):
 
     def __init__(self, n_rows: int, *, device: torch.device, dtype: torch.dtype, integer_targets: torch.dtype | None):
         self._n_rows, self._device, self._dtype, self._integers = n_rows, device, dtype, integer_targets
+        self._contents: dict[str, str] = {}
 
     def __len__(self) -> int:
         return self._n_rows
@@ -57,6 +65,19 @@ class Rows(ABC):
     def targets(self, indices: slice | ArrayLike) -> Any:
         """Only the targets of :meth:`batch`."""
         return self.batch(indices)[1]
+
+    def contents(self, indices: ArrayLike) -> str:
+        """A digest of some rows as :meth:`batch` gives them, in every bit of them: 32 hexadecimal digits.
+
+        Costs one reading of the rows.
+        """
+        index = self._index(indices)
+        name = bytes_digest(index.tobytes())
+        if name not in self._contents:
+            starts = range(0, len(index), _READ)
+            parts = (self.batch(index[start : start + _READ]) for start in starts)
+            self._contents[name] = digest([map_tensors(_checksum, part) for part in parts])
+        return self._contents[name]
 
     def _index(self, indices):
         if isinstance(indices, slice):

@@ -23,6 +23,7 @@ __all__ = [
     "Dropout",
     "HOOKS",
     "MODULE_ATTRIBUTES",
+    "OF_EVERY_MODULE",
     "autocast_off",
     "checkpointing_off",
     "InstanceNorm",
@@ -50,6 +51,8 @@ HOOKS = (
     "_backward_pre_hooks",
     "_backward_hooks",
 )
+# What torch keeps in every module: parameters, buffers, parts, hooks, the mode.
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 # What torch itself keeps among the attributes of a module that are numbers.
 MODULE_ATTRIBUTES = {"training", "_is_full_backward_hook", "call_super_init", "dump_patches", "_version"}
 unsafe_view = torch.ops.aten._unsafe_view.default

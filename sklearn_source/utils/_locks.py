@@ -38,6 +38,8 @@ class ThreadLock:
                 lock._lock, lock._owner, lock._depth = threading.RLock(), None, 0
 
 
+LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event, ThreadLock)
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=ThreadLock.free_in_child)
 
