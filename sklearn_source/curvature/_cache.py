@@ -34,11 +34,12 @@ def kept_fit(fit, curvature, stream):
         return fit(stream)
     if stream.identity.unknown:
         warn(
-            f"memory= is ignored: of the network, {', '.join(stream.identity.unknown[:3])} cannot be described, so that "
-            "a change there would not be seen. Let the net, its module and criterion read numbers, arrays and plain "
+            f"memory= is ignored: {', '.join(stream.identity.unknown[:3])} of the network cannot be described, so "
+            "that a change there would not be seen. Let net, module and criterion read numbers, arrays and plain "
             "objects"
         )
         return fit(stream)
+    stream.notes_first_rows = True
     settings = {name: value for name, value in curvature.get_params().items() if name not in _NOT_IN_KEY}
     checkpoints = [checkpoint.digest for checkpoint in stream.checkpoints]
     key = digest(["curvature", stream.identity.key, type(curvature).__name__, settings, checkpoints, stream.weights])

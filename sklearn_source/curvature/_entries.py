@@ -66,7 +66,7 @@ class Entries:
         metadata = {"format": _FORMAT, "about": text, "checksum": _checksum(key, stored, text)}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._path(key)) as temporary:
+            with atomic_write(self._path(key), durable=False) as temporary:
                 save_file(stored, str(temporary), metadata)
         except (OSError, SafetensorError) as error:
             warn(f"memory= cannot be written, so that nothing is kept for later fits ({error}): name another folder")

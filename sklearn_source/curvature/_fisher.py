@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from ..network import Network
 from ..rows import Rows
 from ..utils._counter_random import row_uniforms
 from ..utils._digest import Identity, digest
-from ..utils._first_rows import spread, summary
+from ..utils._first_rows import N_ROWS, projected
 
 
 def choose_fisher(fisher, network, n_roots, limit=16):
@@ -121,7 +120,8 @@ class FisherStream:
         self._progress = progress
         self.metric, self.identified, self.row_weights = metric, identified, row_weights
         self._kept: dict[tuple[int, int], list[list[Any]]] = {}
-        self._first_rows: dict[int, list[float]] = {}
+        self.notes_first_rows = False
+        self._first_rows: dict[int, list[list[float]]] = {}
 
     def __getstate__(self):
         """Without what can be computed again, and the caller's progress bar."""
@@ -172,8 +172,8 @@ class FisherStream:
         )
         return Identity(key, network.unknown)
 
-    def first_rows(self, c: int) -> list[float]:
-        """What decides the columns of a few rows at a checkpoint, in numbers: outputs, cotangents, gradients.
+    def first_rows(self, c: int) -> list[list[float]]:
+        """What decides the columns of the first rows at a checkpoint, in numbers: outputs, and gradients in these.
 
         Parameters
         ----------
@@ -182,25 +182,27 @@ class FisherStream:
 
         Returns
         -------
-        numbers : list of float
-            For :func:`.alike`. Costs a forward and a backward pass of eight rows.
+        numbers : list of list of float
+            For :func:`.alike`. Costs nothing where :meth:`columns` gave that checkpoint since :attr:`notes_first_rows`
+            was set, else a forward pass of eight rows.
         """
         if c not in self._first_rows:
-            self._first_rows[c] = self._summaries(c)
+            self._load(c)
+            positions = np.arange(min(N_ROWS, self.n_rows))
+            x, y = self.rows.batch(self.index[positions])
+            with torch.no_grad():
+                output = self.network.forward_as_trained(x)
+            for _ in self._noted(c, output, self._cotangents(c, output, x, y, positions)):
+                pass
         return self._first_rows[c]
 
-    def _summaries(self, c):
-        self._load(c)
-        with self.engine.attached():
-            index = self.index[spread(self.n_rows)]
-            x, y = self.rows.batch(index)
-            capture = self.engine.capture(x)
-            output = capture.output.detach()
-            cotangents = list(self._unweighted(c, output, x, y, index))
-            pulled = capture.pull(sum(math.cos(1.0 + i) * cotangent for i, cotangent in enumerate(cotangents)))
-            squares = [torch.stack([cotangent.double().square().sum() for cotangent in cotangents])]
-            squares += [gradient.squared_norm() for gradient in pulled]
-        return [number for tensor in (output, *squares) for number in summary(tensor)]
+    def _noted(self, c, output, cotangents):
+        """The cotangents, which come one by one; of the first rows it is noted down what they are."""
+        output, diagonal = output.detach()[:N_ROWS], 0.0  # of the Hessian: the sign of a root's column means nothing
+        for cotangent in cotangents:
+            diagonal = diagonal + cotangent[:N_ROWS].double().square().reshape(len(output), -1)
+            yield cotangent
+        self._first_rows[c] = torch.stack([projected(output), diagonal.sum(1), projected(diagonal)]).tolist()
 
     def columns(self, c: int) -> Iterator[list[list[Any]]]:
         """The gradients at a checkpoint, some rows at a time.
@@ -252,7 +254,10 @@ class FisherStream:
         positions = np.arange(start, min(start + self.batch_size, self.n_rows))
         x, y = self.rows.batch(self.index[positions])
         capture = self.engine.capture(x)
-        columns = [capture.pull(cotangent) for cotangent in self._cotangents(c, capture.output, x, y, positions)]
+        cotangents = self._cotangents(c, capture.output, x, y, positions)
+        if self.notes_first_rows and start == 0 and c not in self._first_rows:
+            cotangents = self._noted(c, capture.output, cotangents)
+        columns = [capture.pull(cotangent) for cotangent in cotangents]
         return [list(block) for block in zip(*columns)]
 
     def _cotangents(self, c, output, x, y, positions):

@@ -24,8 +24,8 @@ def load_values(module, parameters, buffers=None):
         target.data = value.detach().to(device=target.device, dtype=target.dtype)
 
 
-def signature_of(net, row_loss, dtype):
-    """See :meth:`Network.signature`: of a private skorch net, its row losses and the type of its parameters."""
+def signature_of(net, calibration, dtype):
+    """See :meth:`Network.signature`: of a private skorch net, what fixes its row losses, the type of its parameters."""
     parts = [*module_names(net), *criterion_names(net)]
     modules = [(name, path, part) for name in parts for path, part in _parts_of(getattr(net, f"{name}_"))]
     named = dict(net.module_.named_parameters()) | dict(net.module_.named_buffers())
@@ -38,7 +38,7 @@ def signature_of(net, row_loss, dtype):
         "structure": repr(net.module_),
         "criterion": _tensors(net, criterion_names(net)),
         "dtype": str(dtype),
-        "calibration": row_loss.calibration,
+        "calibration": calibration,
     }
     return identify(described, own)
 

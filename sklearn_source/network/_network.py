@@ -67,6 +67,7 @@ class Network:
         self.threshold = float(getattr(net, "threshold", 0.5))
         self._history = net.history
         self._outside = self._loaded_outside = outside_state(net)
+        self._signature = None
 
     @classmethod
     def from_net(cls, net):
@@ -364,4 +365,7 @@ class Network:
         -------
         identity : Identity
         """
-        return signature_of(self._private_net.net, self.row_loss, self.dtype)
+        calibration = self.row_loss.calibration
+        if self._signature is None or self._signature[0] != calibration:
+            self._signature = calibration, signature_of(self._private_net.net, calibration, self.dtype)
+        return self._signature[1]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ..network import Network
 from ..rows import row_hashes
-from ..utils._digest import digest
+from ..utils._digest import digest, identify
 
 # What a net prints, and what it predicts with, changes no training.
 _IRRELEVANT = ("verbose", "warm_start", "torch_load_kwargs", "use_caching", "predict_nonlinearity")
 
 
 def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize):
-    """32 hexadecimal digits that name the training, the rows, the queries and the measurement.
+    """What the training, the rows, the queries and the measurement are known by.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
 
     Returns
     -------
-    fingerprint : str
+    identity : Identity
     """
     params = {k: v for k, v in _relevant(template).items() if not k.startswith("iterator_valid")}
-    return digest(
+    return identify(
         {
             "class": type(template),
             "net": params,
@@ -56,10 +56,10 @@ def training_fingerprint(net, start, X, y):
 
     Returns
     -------
-    fingerprint : str
+    identity : Identity
     """
     rows = Network.from_net(start).prepare(X, y) if row_hashes(X, y) is None else None
-    return digest({"fit": type(net), "net": _relevant(net), "rows": _rows(X, y, rows)})
+    return identify({"fit": type(net), "net": _relevant(net), "rows": _rows(X, y, rows)})
 
 
 def _relevant(net):
@@ -70,7 +70,7 @@ def _relevant(net):
 
 def _rows(X, y, rows):
     """What stands for some rows in :func:`digest`."""
-    hashes = None if X is None else row_hashes(X, y)
+    hashes = None if X is None else row_hashes(X, y, exact=True)
     if hashes is not None:
         return hashes
     # Some other Dataset, or the queries, which are few: their tensors.

@@ -17,7 +17,6 @@ from ._engines import choose
 from ._plan import draw_seeds, make_units, root_seed
 from ._retraining import Retraining
 from ._run import run
-from ._storage import UnitCache
 
 _ENGINES = ("auto", "vectorized", "joblib")
 
@@ -61,7 +60,7 @@ class Execution:
         engine, reason = choose(self.engine, task, units, self.chunk_size)
         if self.verbose > 0:
             tqdm.write(f"retraining {len(units)} networks, {engine.name} engine: {reason}", file=sys.stderr)
-        cache = None if self.cache is None else UnitCache(self.cache, task.about["fingerprint"])
+        cache = None if self.cache is None else task.cache(self.cache)
         by_key, n_cached = run(engine, units, n_jobs=self.n_jobs, cache=cache, verbose=self.verbose)
         outputs = np.stack([by_key[unit.key] for unit in units]).reshape(*seeds.shape, -1)
         bad = int((~np.isfinite(outputs)).any(axis=2).sum())

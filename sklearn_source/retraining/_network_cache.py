@@ -7,7 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ..network import train_to_the_end
+from ..network import Network, train_to_the_end
+from ._cache_folder import cache_folder
 from ._cache_key import training_fingerprint
 from ._recorded_training import RecordedTraining, is_plain
 from ._training_state import training_state
@@ -18,16 +19,29 @@ class NetworkCache:
 
     Parameters
     ----------
-    path : path-like
-        May hold the folders of several recipes.
-    fingerprint : str
-        Of all else that decides what a training gives.
+    folder : path-like
+        From :func:`.cache_folder`.
     """
 
-    def __init__(self, path, fingerprint):
-        self.folder = Path(path) / fingerprint
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder):
+        self.folder = Path(folder)
         self._read = {}
+
+    @classmethod
+    def of_training(cls, path, template, start, X, y):
+        """The cache of what ``template`` becomes on ``X, y``, None where nothing can be kept.
+
+        Parameters
+        ----------
+        path : path-like
+            May hold the folders of several recipes.
+        template, start : skorch.NeuralNet
+            The second is the first, initialized.
+        X, y : what ``net.fit`` takes
+        """
+        identity, network = training_fingerprint(template, start, X, y), Network.from_net(start)
+        folder = cache_folder(path, *identity, network, network.prepare(X, y))
+        return None if folder is None else cls(folder)
 
     def read(self, keys):
         """Trainings by key, of those that are there whole; each is read once."""
@@ -70,7 +84,10 @@ def kept_fit(path, seed, net, X, y):
         Its parameters, a module instance with its initial weights among them, say all else that decides its training.
     X, y : what ``net.partial_fit`` takes
     """
-    cache, key = NetworkCache(path, training_fingerprint(net, net, X, y)), f"{seed:x}"
+    cache, key = NetworkCache.of_training(path, net, net, X, y), f"{seed:x}"
+    if cache is None:
+        train_to_the_end(net.partial_fit, X, y)
+        return
     kept = cache.read([key]).get(key)
     if kept is not None:
         kept.put_into(net, X, y)

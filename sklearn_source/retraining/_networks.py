@@ -10,7 +10,6 @@ from sklearn.base import clone
 from ..network import PortableNet, add_callback, rows_for_training
 from ..rows import count_rows
 from ..utils._progress import tqdm
-from ._cache_key import training_fingerprint
 from ._clones import initialized
 from ._fit_engines import LoopEngine, choose_for_fit
 from ._network_cache import NetworkCache
@@ -55,7 +54,7 @@ def train_networks(net, X, y, seeds, *, recorder=None, cache=None, n_jobs=None, 
         add_callback(template, "trajectory_recorder", clone(recorder))
     every = np.arange(count_rows(X, as_skorch=True) or 0)
     units = [Unit(0, number, every, int(seed)) for number, seed in enumerate(seeds)]
-    kept = None if cache is None else NetworkCache(cache, _fingerprint(template, X, y))
+    kept = None if cache is None else _network_cache(cache, template, X, y)
     engine, reason = LoopEngine(template, X, y, keep=kept is not None), "all are kept"
     if kept is None or len(kept.read({unit.key for unit in units})) < len({unit.key for unit in units}):
         engine, reason = choose_for_fit(engine, units, n_jobs)
@@ -73,7 +72,7 @@ def train_networks(net, X, y, seeds, *, recorder=None, cache=None, n_jobs=None, 
     return trained, X, y
 
 
-def _fingerprint(template, X, y):
+def _network_cache(path, template, X, y):
     start = initialized(template)
     few_rows(start, X, y)  # lazy layers take their shapes
-    return training_fingerprint(template, start, X, y)
+    return NetworkCache.of_training(path, template, start, X, y)

@@ -66,15 +66,12 @@ class UnitCache:
 
     Parameters
     ----------
-    path : path-like
-        May hold the folders of several retrainings.
-    fingerprint : str
-        Of the configuration, the rows, the queries and the measurement.
+    folder : path-like
+        From :func:`.cache_folder`.
     """
 
-    def __init__(self, path, fingerprint):
-        self.folder = Path(path) / fingerprint
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder):
+        self.folder = Path(folder)
 
     def read(self, keys):
         """Outputs of networks by key; files that were damaged from outside are as if they were not there."""

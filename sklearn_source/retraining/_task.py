@@ -13,10 +13,12 @@ from ..network import Network, outputs_of
 from ..rows import Rows, as_arrays, prepare_rows
 from ..stochastic import draws_examples, step_examples
 from ..utils._random import seeded
+from ._cache_folder import cache_folder
 from ._cache_key import fingerprint
 from ._clones import initialized, materialize, template_of
 from ._plan import BatchPlan
 from ._reader import Reader, make_reader
+from ._storage import UnitCache
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Task:
     renormalize : bool
     about : dict
         ``fingerprint``, and what a reader of the result wants to know.
+    unknown : tuple of str
+        What could not be described for the fingerprint.
     """
 
     template: Any
@@ -49,11 +53,20 @@ class Task:
     reader: Reader
     renormalize: bool
     about: dict
+    unknown: tuple[str, ...]
 
     @property
     def state(self):
         """:func:`training_state` of a network before its training."""
         return self.reader.state
+
+    def cache(self, path):
+        """The :class:`UnitCache` in a folder that may hold several; None where nothing may be kept, which is said."""
+        start = initialized(self.template)
+        few_rows(start, self.X, self.y)  # lazy layers take their shapes
+        network = Network.from_net(start)
+        folder = cache_folder(path, self.about["fingerprint"], self.unknown, network, self.rows.given)
+        return None if folder is None else UnitCache(folder)
 
 
 def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renormalize):
@@ -76,10 +89,11 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
         n_epochs=int(template.max_epochs),
         keep_places=paired,
     )
+    identity = fingerprint(
+        template, X, y, rows, reader, plan, measurement=(measurement, output), renormalize=renormalize
+    )
     about = {
-        "fingerprint": fingerprint(
-            template, X, y, rows, reader, plan, measurement=(measurement, output), renormalize=renormalize
-        ),
+        "fingerprint": identity.key,
         "query_labels": labels,
         "output": None if reader.measure.output is None else list(reader.measure.output),
         "optimizer": getattr(template.optimizer, "__name__", str(template.optimizer)),
@@ -90,7 +104,7 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
         "renormalize": renormalize,
         "torch": torch.__version__,
     }
-    return Task(template, X, y, rows, few, plan, reader, renormalize, about)
+    return Task(template, X, y, rows, few, plan, reader, renormalize, about, identity.unknown)
 
 
 def _pass_epochs(net, n_epochs):

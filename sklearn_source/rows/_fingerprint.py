@@ -14,7 +14,9 @@ from ._table_hashes import hash_table, named_hashes, pair_hashes
 from ._yielded_rows import yielded_hashes
 
 
-def row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False, sample: bool = False) -> np.ndarray | None:
+def row_hashes(
+    X: Any, y: Any = None, *, as_skorch: bool = False, sample: bool = False, exact: bool = False
+) -> np.ndarray | None:
     """Fingerprint each row of `(X, y)`, whatever container holds it.
 
     Values are compared, not types: floats go through float32 (so float32 and float64 copies agree, and integers
@@ -32,6 +34,8 @@ def row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False, sample: bool =
         Take a list of arrays as inputs, as ``net.fit`` does, also where these are vectors; see :func:`count_rows`.
     sample : bool, default=False
         Of a Dataset too large to be read, look at a few rows, always the same: the others have the fingerprint 0.
+    exact : bool, default=False
+        Tell rows of float64 apart that are one in float32: what a cache is keyed by.
 
     Returns
     -------
@@ -44,70 +48,83 @@ def row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False, sample: bool =
     -----
     One pass over the data, about 0.2 s for 100,000 x 784 float32, with temporary memory of under a few MB.
     """
+    hash_one = _Hasher(exact)
     if isinstance(X, torch.utils.data.Dataset):
-        hashes, has_targets = _hash_dataset(X)
+        hashes, has_targets = _hash_dataset(X, hash_one)
         if hashes is None:
-            hashes, has_targets = yielded_hashes(X, _hash, sample=sample)
+            hashes, has_targets = yielded_hashes(X, hash_one, sample=sample)
         if has_targets:
             y = None  # skorch trains on the targets of the dataset: y only serves its train_split
     else:
-        hashes = _hash(X, as_skorch)
-    return hashes if y is None else pair_hashes(hashes, _hash(y, as_skorch))
+        hashes = hash_one(X, as_skorch)
+    return hashes if y is None else pair_hashes(hashes, hash_one(y, as_skorch))
 
 
 def hash_batch(tree: Any) -> np.ndarray | None:
     """Fingerprints of a batch of inputs, or of targets, as an iterator gives it: those of the same rows elsewhere."""
-    return _hash(tree, as_skorch=True)
+    return _Hasher()(tree, as_skorch=True)
 
 
-def _hash_dataset(dataset):
+def _hash_dataset(dataset, hash_one):
     """Fingerprints of a dataset that shows its arrays, and whether targets are among them."""
     if isinstance(dataset, torch.utils.data.Subset):
-        base, has_targets = _hash_dataset(dataset.dataset)
+        base, has_targets = _hash_dataset(dataset.dataset, hash_one)
         return (None if base is None else base[np.asarray(dataset.indices, dtype=np.int64)]), has_targets
     if isinstance(dataset, torch.utils.data.TensorDataset):
         *inputs, last = dataset.tensors
         if not inputs:
-            return _hash(last), False
-        return pair_hashes(_hash(inputs[0] if len(inputs) == 1 else tuple(inputs)), _hash(last)), True
+            return hash_one(last), False
+        return pair_hashes(hash_one(inputs[0] if len(inputs) == 1 else tuple(inputs)), hash_one(last)), True
     if hasattr(dataset, "X") and hasattr(dataset, "y"):  # skorch.dataset.Dataset
-        hashes = _hash(dataset.X, as_skorch=True)
-        return (hashes, False) if dataset.y is None else (pair_hashes(hashes, _hash(dataset.y, as_skorch=True)), True)
+        hashes = hash_one(dataset.X, True)
+        return (hashes, False) if dataset.y is None else (pair_hashes(hashes, hash_one(dataset.y, True)), True)
     return None, False
 
 
-def _hash(data, as_skorch=False):
-    """Fingerprints of one container, None where it cannot be read cheaply."""
-    if isinstance(data, Mapping):
-        return named_hashes(data, lambda value: _hash(value, as_skorch))
-    if _are_inputs(data, as_skorch):
-        return _hash({str(position): part for position, part in enumerate(data)}, as_skorch)
-    if hasattr(data, "iloc") or hasattr(data, "to_numpy"):
-        return _hash_frame(data)
-    if sparse.issparse(data):
-        return hash_table(data.tocsr(), lambda rows: rows.toarray())
-    try:
-        if isinstance(data, torch.Tensor):
-            data = data.detach().cpu()
-            data = data.float() if data.is_floating_point() else data  # NumPy has no bfloat16
-        array = np.asarray(data)
-        if array.dtype == object:
-            array = array.astype(np.float64)
-    except (TypeError, ValueError):
-        return None
-    if array.dtype.kind not in "buif" or array.ndim == 0:
-        return None
-    return hash_table(array.reshape(len(array), -1) if len(array) else array.reshape(0, 1), np.asarray)
+class _Hasher:
+    """Fingerprints of one container, None where it cannot be read cheaply.
 
+    Parameters
+    ----------
+    exact : bool
+        As in :func:`row_hashes`.
+    """
 
-def _hash_frame(frame):
-    """A pandas (or alike) frame: its columns side by side, so that it agrees with the array of its values."""
-    if getattr(frame, "ndim", 2) == 1:
-        return _hash(frame.to_numpy())
-    columns = [np.asarray(frame[name].to_numpy()) for name in frame.columns]
-    if not columns or any(column.dtype.kind not in "buif" for column in columns):
-        return None
-    return hash_table(np.column_stack(columns), np.asarray)
+    def __init__(self, exact=False):
+        self._exact = exact
+
+    def __call__(self, data, as_skorch=False):
+        if isinstance(data, Mapping):
+            return named_hashes(data, lambda value: self(value, as_skorch))
+        if _are_inputs(data, as_skorch):
+            return self({str(position): part for position, part in enumerate(data)}, as_skorch)
+        if hasattr(data, "iloc") or hasattr(data, "to_numpy"):
+            return self._of_frame(data)
+        if sparse.issparse(data):
+            return hash_table(data.tocsr(), lambda rows: rows.toarray(), self._exact)
+        try:
+            if isinstance(data, torch.Tensor):
+                data = data.detach().cpu()
+                # NumPy has no bfloat16.
+                data = data.float() if data.is_floating_point() and data.dtype != torch.float64 else data
+            array = np.asarray(data)
+            if array.dtype == object:
+                array = array.astype(np.float64)
+        except (TypeError, ValueError):
+            return None
+        if array.dtype.kind not in "buif" or array.ndim == 0:
+            return None
+        table = array.reshape(len(array), -1) if len(array) else array.reshape(0, 1)
+        return hash_table(table, np.asarray, self._exact)
+
+    def _of_frame(self, frame):
+        """A pandas (or alike) frame: its columns side by side, so that it agrees with the array of its values."""
+        if getattr(frame, "ndim", 2) == 1:
+            return self(frame.to_numpy())
+        columns = [np.asarray(frame[name].to_numpy()) for name in frame.columns]
+        if not columns or any(column.dtype.kind not in "buif" for column in columns):
+            return None
+        return hash_table(np.column_stack(columns), np.asarray, self._exact)
 
 
 def _are_inputs(data, as_skorch):

@@ -10,7 +10,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it is a bijec
 _CHUNK = 1 << 16  # values hashed at a time: the temporaries stay in the processor's cache
 
 
-def hash_table(table, dense):
+def hash_table(table, dense, exact=False):
     """A hash of every row of a table, a chunk of rows at a time.
 
     Parameters
@@ -19,6 +19,8 @@ def hash_table(table, dense):
         Of booleans, integers or floats.
     dense : callable
         Turns a slice of its rows into an array.
+    exact : bool, default=False
+        Tell floats apart that are one float32, as a cache has to.
 
     Returns
     -------
@@ -31,7 +33,7 @@ def hash_table(table, dense):
     words = np.zeros((min(height, n), width + width % 2), dtype=np.float32)  # pairs of float32 make 64-bit words
     for start in range(0, n, height):
         rows = dense(table[start : start + height])
-        hashes[start : start + height] = _hash_chunk(rows, words[: len(rows)], coefficients)
+        hashes[start : start + height] = _hash_chunk(rows, words[: len(rows)], coefficients, exact)
     return _avalanche(hashes + np.uint64(width))
 
 
@@ -71,7 +73,7 @@ def named_hashes(parts, hash_part):
     return hashes
 
 
-def _hash_chunk(rows, buffer, coefficients):
+def _hash_chunk(rows, buffer, coefficients, exact):
     width = rows.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):
         # Adding +0.0 turns -0.0 into 0.0.
@@ -86,6 +88,12 @@ def _hash_chunk(rows, buffer, coefficients):
             inexact = (buffer[:, :width].astype(np.float64) != rows).any(axis=1)
         if inexact.any():
             wide = _mix(rows[inexact].astype(np.int64).view(np.uint64))
+            total[inexact] += wide @ _avalanche(np.arange(wide.shape[1], dtype=np.uint64) + _MULTIPLIER)
+    if exact and rows.dtype.kind == "f" and rows.dtype.itemsize > 4:
+        values = rows.astype(np.float64)
+        inexact = ((buffer[:, :width].astype(np.float64) != values) & ~np.isnan(values)).any(axis=1)
+        if inexact.any():
+            wide = _mix((values[inexact] + 0.0).view(np.uint64))
             total[inexact] += wide @ _avalanche(np.arange(wide.shape[1], dtype=np.uint64) + _MULTIPLIER)
     return total
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def atomic_write(path):
+def atomic_write(path, *, durable=True):
     """Write to a temporary file, which takes the name ``path`` when it is complete and on the disk.
 
     After an error, an interrupt, or a crash of the machine there is the old file, or the new one, never half of one.
@@ -19,6 +19,9 @@ def atomic_write(path):
     ----------
     path : path-like
         In a folder that exists.
+    durable : bool, default=True
+        Wait until the disk has it. Without that a crash of the machine may leave a name with other content: only for
+        what can be made again and holds a checksum, as a cache's entries do.
 
     Yields
     ------
@@ -29,13 +32,15 @@ def atomic_write(path):
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
-        _sync(temporary, os.O_RDWR)  # the name must not outlive the content in a crash of the machine
+        if durable:
+            _sync(temporary, os.O_RDWR)  # the name must not outlive the content in a crash of the machine
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # some systems open or sync no folders
-        _sync(path.parent, os.O_RDONLY)
+    if durable:
+        with contextlib.suppress(OSError):  # some systems open or sync no folders
+            _sync(path.parent, os.O_RDONLY)
 
 
 def _sync(path, flags):

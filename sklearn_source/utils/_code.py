@@ -29,10 +29,13 @@ def _text(code, is_lambda):
 
 
 def _bytecode(code):
-    constants = [_bytecode(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    # The order of a set of constants is that of a process.
-    constants = [repr(sorted(map(repr, c))) if isinstance(c, frozenset) else k for c, k in zip(code.co_consts, constants)]
-    return [code.co_code.hex(), constants, list(code.co_names), list(code.co_varnames)]
+    return [code.co_code.hex(), list(map(_constant, code.co_consts)), list(code.co_names), list(code.co_varnames)]
+
+
+def _constant(value):
+    if isinstance(value, frozenset):
+        return sorted(map(repr, value))  # their order is that of a process
+    return _bytecode(value) if isinstance(value, CodeType) else repr(value)
 
 
 def enclosed_by(function):

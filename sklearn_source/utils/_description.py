@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import random
 import re
@@ -120,6 +121,13 @@ class Description:
             return self._tensor(value)
         if isinstance(value, (np.ndarray, np.generic)):
             return self._array(value)
+        if callable(getattr(type(value), "to_numpy", None)):  # of pandas, or alike
+            labels = [np.asarray(getattr(value, name, ())) for name in ("columns", "index")]
+            return {"table": [self._array(np.asarray(part)) for part in (value.to_numpy(), *labels)]}
+        if isinstance(value, np.ufunc):
+            return {"ufunc": value.__name__}
+        if isinstance(value, io.IOBase) and not value.closed and not value.readable():
+            return {"written to": type(value).__name__}  # nothing comes back from it
         if isinstance(value, bytes):
             return {"bytes": bytes_digest(value)}
         if isinstance(value, ModuleType):
@@ -221,12 +229,13 @@ class Description:
         return {**known, "attributes": self.of(vars(function))} if vars(function) else known
 
     def _state(self, value):
+        if isinstance(value, torch.jit.ScriptFunction):
+            return {"graph": str(value.inlined_graph)}
+        if isinstance(value, torch.jit.ScriptModule):
+            return {"graph": str(value.inlined_graph), "tensors": self.of(value.state_dict())}
         state = self._held(value)
-        if state is not None:
+        if state is not None and _is_plain(type(value)) and not _says_how_it_is_made(type(value)):
             return state
-        graph = getattr(value, "inlined_graph", None)  # of torch.jit
-        if graph is not None:
-            return {"graph": str(graph)}
         try:
             made = value.__reduce_ex__(4)
         except Exception:  # it cannot be pickled, each kind of thing says so in its own way
@@ -238,7 +247,7 @@ class Description:
 
     def _held(self, value):
         """Attributes of an object; None where it has none."""
-        # Slots of other people's classes hold what was looked up before, as those of a Path.
+        # Slots of other people's classes hold what was looked up before.
         own = [cls for cls in type(value).__mro__ if not is_installed(cls)]
         slots = [name for cls in own for name in _names(vars(cls).get("__slots__", ()))]
         state = {name: getattr(value, name) for name in slots if hasattr(value, name) and not name.startswith("__")}
@@ -246,6 +255,20 @@ class Description:
         learned = "_" if hasattr(type(value), "get_params") else None
         state.update({k: v for k, v in getattr(value, "__dict__", {}).items() if not (learned and k.endswith(learned))})
         return self.of(state) if state else None
+
+
+def _says_how_it_is_made(cls):
+    """Whether a class of somebody else says itself what its objects are, as those of pandas do."""
+    return is_installed(cls) and (cls.__reduce__, cls.__reduce_ex__) != (object.__reduce__, object.__reduce_ex__)
+
+
+def _is_plain(cls):
+    """Whether objects of a class hold nothing beside their attributes: no memory that compiled code looks after."""
+    slots = sum(
+        name not in ("__dict__", "__weakref__") for c in cls.__mro__ for name in _names(vars(c).get("__slots__", ()))
+    )
+    words = slots + bool(cls.__dictoffset__) + bool(cls.__weakrefoffset__)
+    return cls.__basicsize__ <= object.__basicsize__ + words * object.__basicsize__ // 2
 
 
 def _matters(value, own):

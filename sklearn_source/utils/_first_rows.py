@@ -6,7 +6,7 @@ global switch, an object of compiled code. What it gives for a few rows shows mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,27 +18,21 @@ UNSEEN = (
 )
 
 
-def spread(n_rows: int) -> np.ndarray:
-    """The few rows among so many: neighbours may be of one kind."""
-    return np.linspace(0, n_rows - 1, min(N_ROWS, n_rows)).round().astype(np.int64)
+def projected(rows: torch.Tensor) -> torch.Tensor:
+    """An inner product of every row (n, ...) with fixed numbers: (n,) of float64, so that any change shows."""
+    flat = rows.detach().reshape(len(rows), -1).double()
+    return flat @ torch.cos(1.0 + torch.arange(flat.shape[1], dtype=torch.float64, device=flat.device))
 
 
-def summary(tensor: torch.Tensor) -> list[float]:
-    """Two numbers that tell a tensor from others: its sum of squares, and an inner product with fixed numbers."""
-    values = tensor.detach().to("cpu", torch.float64).reshape(-1)
-    pattern = torch.cos(1.0 + torch.arange(len(values), dtype=torch.float64))
-    return [float(values @ values), float(values @ pattern)]
-
-
-def alike(kept: Sequence[float], present: Sequence[float], dtype: torch.dtype) -> bool:
-    """Whether two lists of :func:`summary` are of the same tensors, up to the rounding of a data type."""
-    if not isinstance(kept, list) or len(kept) != len(present):
+def alike(kept: Any, present: list[list[float]], dtype: torch.dtype) -> bool:
+    """Whether two tables, a row for each quantity, are of the same network, up to the rounding of a data type."""
+    try:
+        a, b = np.asarray(kept, dtype=np.float64), np.asarray(present, dtype=np.float64)
+    except (TypeError, ValueError):
         return False
-    a, b = (np.asarray(numbers, dtype=np.float64).reshape(-1, 2) for numbers in (kept, present))
-    size = np.maximum(np.sqrt(np.maximum(a[:, 0], b[:, 0])), 1e-300)  # of the tensors
+    if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        return False
+    a, b = (np.where(np.isfinite(c), c, 0.0) for c in (a, b))
     tolerance = 1e-7 if dtype == torch.float64 else 1e-3
-    with np.errstate(invalid="ignore"):
-        squares = np.abs(np.sqrt(a[:, 0]) - np.sqrt(b[:, 0])) <= tolerance * size
-        products = np.abs(a[:, 1] - b[:, 1]) <= tolerance * size
-    both_bad = ~np.isfinite(a) & ~np.isfinite(b)
-    return bool(((squares | both_bad[:, 0]) & (products | both_bad.any(axis=1))).all())
+    size = np.maximum(np.abs(a), np.abs(b)).max(axis=1, keepdims=True, initial=0.0)
+    return bool((np.abs(a - b) <= tolerance * size).all())

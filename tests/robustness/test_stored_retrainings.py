@@ -43,7 +43,8 @@ def flips(folder, n_trials):
     """Damage both kinds of files: how often they were refused."""
     rng, refused = np.random.default_rng(0), 0
     path = Retraining(**GOOD, settings={"a": 1}, X_query=np.ones((3, 2))).save(folder / "truth.npz")
-    cache = UnitCache(folder, "f")
+    (folder / "unit").mkdir()
+    cache = UnitCache(folder / "unit")
     cache.write(["one", "two"], [np.ones(3, np.float32), np.zeros(3, np.float32)])
     (unit,) = cache.folder.glob("*.npz")
     known, outputs = said_by(Retraining.load(path)), {k: v.tolist() for k, v in cache.read(["one", "two"]).items()}
@@ -89,7 +90,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("kind", list(FOREIGN))
 def test_foreign_files_stop_no_run(kind, tmp_path):
-    cache = UnitCache(tmp_path, "f")
+    cache = UnitCache(tmp_path)
     write_arrays(cache.folder / "foreign.npz", *FOREIGN[kind])
     assert cache.read(["a"]) == {}
 

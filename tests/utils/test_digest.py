@@ -5,9 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import subprocess
 import sys
+from collections import deque
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +20,7 @@ import torch
 from torch import nn
 
 import sklearn_source
-from sklearn_source.utils._digest import digest, tensor_digest
+from sklearn_source.utils._digest import digest, identify, tensor_digest
 
 FACTOR = 1.0
 
@@ -194,3 +199,46 @@ def test_stored_trajectories_stay_readable():
         tensor_digest({"weight": torch.tensor([[1.0, -2.0]]), "bias": torch.tensor([0.5])})
         == "50fb2adc37122f2edd3ab74da445e2aa"
     )
+
+
+class Held:
+    """What one object of it holds."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+def settings(value):
+    return SimpleNamespace(a=[Held(value)])
+
+
+DEEP = {
+    "collections of other kinds": lambda n: deque([n]),
+    "decimals": lambda n: Decimal(n),
+    "dates": lambda n: date(2000, 1, n),
+    "objects in objects": settings,
+    "arrays of objects": lambda n: np.array([Held(n), None]),
+    "masked arrays": lambda n: np.ma.masked_array([1, 2], [n == 1, True]),
+    "texts longer than their repr": lambda n: re.compile("a" * 500 + str(n)),
+    "generators of random numbers": lambda n: [np.random.default_rng(n), torch.Generator().manual_seed(n)],
+    "keys that are objects": lambda n: {(n, "a"): 1},
+    "sparse tensors": lambda n: torch.tensor([[0.0, n]]).to_sparse(),
+    "scripts": lambda n: torch.jit.script(nn.Sequential(*[nn.ReLU()] * n)),
+    "frames": lambda n: pytest.importorskip("pandas").DataFrame({"a": np.arange(2000) * n}),
+    "dictionaries of one's own": lambda n: type("Own", (dict,), {})(a=n),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_whatever_it_holds_is_part_of_it(name):
+    one, same, other = (identify({"held": DEEP[name](n)}) for n in (1, 1, 2))
+    assert one == same
+    assert one.key != other.key
+    assert not one.unknown
+
+
+@pytest.mark.parametrize("value", [open(__file__), (n for n in ()), open], ids=["file", "generator", "function"])  # noqa: SIM115
+def test_what_says_nothing_of_itself_is_named(value):
+    unknown = identify({"net": {"source": [value]}}).unknown
+    assert len(unknown) == (value is not open)
+    assert value is open or "source" in unknown[0]
