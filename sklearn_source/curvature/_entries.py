@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
-from ..utils._atomic import atomic_write
+from ..utils._atomic import atomic_write, remove_leftovers
 from ..utils._digest import bytes_digest, checksum
 from ..utils._warnings import warn
 
@@ -66,6 +67,7 @@ class Entries:
         metadata = {"format": _FORMAT, "about": text, "checksum": _checksum(key, stored, text)}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            _clean(self.folder)
             with atomic_write(self._path(key), durable=False) as temporary:
                 save_file(stored, str(temporary), metadata)
         except (OSError, SafetensorError) as error:
@@ -73,6 +75,12 @@ class Entries:
 
     def _path(self, key):
         return self.folder / f"curvature-{key}.safetensors"
+
+
+@functools.lru_cache(maxsize=100)
+def _clean(folder):
+    """Once in a process."""
+    remove_leftovers(folder)
 
 
 def _checksum(key, tensors, text):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..network import training_gradients
-from ..utils._atomic import atomic_write
+from ..utils._atomic import atomic_write, remove_leftovers
 from ..utils._digest import bytes_digest
 from ..utils._first_rows import N_ROWS, UNSEEN, alike, projected
 from ..utils._warnings import warn
@@ -63,6 +63,7 @@ def cache_folder(path, key, unknown, network, rows):
         if alike(_read(guard), present, network.dtype):
             break
         is_other = True
+    remove_leftovers(folder)
     if is_other:
         warn(
             "cache= holds trainings of a net that says the same of itself and whose loss had other gradients: "

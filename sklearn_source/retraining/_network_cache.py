@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 
 from ..network import Network, train_to_the_end
@@ -57,7 +57,8 @@ class NetworkCache:
             written = []
             for key, training in zip(keys, trainings, strict=True):
                 if isinstance(training, RecordedTraining):
-                    place = Path(tempfile.mkdtemp(prefix=".", dir=self.folder))
+                    place = self.folder / f".{key}.{uuid.uuid4().hex}.tmp"
+                    place.mkdir()
                     temporaries.callback(shutil.rmtree, place, ignore_errors=True)
                     training.save(place)
                     written.append((place, self.folder / key))

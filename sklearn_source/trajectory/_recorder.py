@@ -14,12 +14,12 @@ from ..rows import count_rows, row_hashes, rows_after_split
 from ..utils._digest import tensor_digest
 from ._checkpoint import snapshot, with_buffers_of
 from ._draws import Draws
+from ._kept_record import KeptRecord
 from ._observation import StepObserver, observed_at
 from ._optimizer_kind import inner_optimizer, optimizer_kind
 from ._recorder_checks import check_optimizer, check_parameters, lengths_of_epoch
 from ._stage_log import StageLog, check_trained_parameters, locate, thin
 from ._step_hooks import StepHooks
-from ._store import TrajectoryDirectory
 
 __all__ = ["TrajectoryRecorder"]
 
@@ -40,7 +40,8 @@ class TrajectoryRecorder(Callback):
         None keeps every step.
     dirname : path-like, optional
         Write the checkpoints to this directory while training, instead of holding them in memory. It becomes a
-        trajectory that ``Trajectory.load`` opens. ``{run}`` in it becomes a number of its own for each training, as a
+        trajectory that ``Trajectory.load`` opens, up to a recent checkpoint where the process was killed. What cannot
+        be written (a full disk) is kept in memory. ``{run}`` in it becomes a number of its own for each training, as a
         search or a cross-validation needs, whose clones all record: ``"recorded/{run}"``. List the recorder after
         callbacks that restore weights at the end, so that the directory ends at them too (``Trajectory.from_net`` finds
         them in any order).
@@ -93,18 +94,16 @@ class TrajectoryRecorder(Callback):
         if not hasattr(self, "stages_"):
             self.stages_: list[StageLog] = []
             self.n_epochs_ = 0
-            self.directory_ = None
+            self.record_: Any = None
         self._release()
         return self
-
-    # What skorch calls --------------------------------------------------------------------------------------
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Start afresh, or open a new stage."""
         check_parameters(self)
         check_optimizer(net)
         check_trained_parameters(net)
-        self._open_directory(fresh=not net.history)
+        self._open_record(fresh=not net.history)
         if not net.history:
             self.stages_, self.n_epochs_ = [], 0
         if self._is_open():
@@ -162,14 +161,16 @@ class TrajectoryRecorder(Callback):
         if not log.held or log.held[-1].step < log.end:
             log.tail = present
         elif log.held[-1].digest != present.digest:
-            log.held[-1] = self._keep(present)  # something, a projection say, changed the weights after the step
+            log.held[-1] = self.record_.write(
+                present
+            )  # something, a projection say, changed the weights after the step
 
     def on_train_end(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Keep exactly the checkpoints wanted, and write the index."""
         if self._is_open():
             self._close_stage(net)
         self._release()
-        self._write_index(self.stages_)
+        self.record_.write_index(self.stages_)
 
     def _note_step(self, optimizer, values):
         """Write a step into the log, and keep a checkpoint where one is due."""
@@ -178,15 +179,14 @@ class TrajectoryRecorder(Callback):
         log = self.stages_[-1]
         n_batches, observation = self.observer_.step_taken(log.end + 1, log.index)
         log.record_step(optimizer, self.hooks_.names, values, n_batches)
-        if observation is not None and self.directory_ is not None:
-            observation = self.directory_.write_observation(observation)
-        if observation is not None:
-            self._drop(log.observe(observation))
+        if observation is not None and (observation := self.record_.write_observation(observation)) is not None:
+            self.record_.remove(log.observe(observation))
         self.observer_.compare_next(self.hooks_.module, log.n_steps)
         if log.is_due(self.n_checkpoints):
             checkpoint = self._snapshot(self.hooks_.net, log.end, log.index)
             log.count_draws()
-            self._drop(log.hold(self._keep(checkpoint), self.n_checkpoints))
+            self.record_.remove(log.hold(self.record_.write(checkpoint), self.n_checkpoints))
+            self.record_.write_index(self.stages_, ended=False)
 
     # Stages -------------------------------------------------------------------------------------------------
 
@@ -204,24 +204,24 @@ class TrajectoryRecorder(Callback):
         self.stages_ = [*earlier, log]
         log.index, log.start = len(earlier), last
         if not earlier or step is None:
-            log.initial = self._keep(self._snapshot(net, log.start, log.index))
+            log.initial = self.record_.write(self._snapshot(net, log.start, log.index))
         elif not earlier[-1].held or earlier[-1].held[-1].step < last:
-            earlier[-1].held.append(self._keep(snapshot(net.module_, last, log.index - 1)))
-        self._write_index(earlier)  # should this training fail, what came before it can still be loaded
+            earlier[-1].held.append(self.record_.write(snapshot(net.module_, last, log.index - 1)))
+        self.record_.write_index(earlier)  # should this training fail, what came before it can still be loaded
 
     def _cut(self, logs, end):
         while logs and logs[-1].start >= end:
             log = logs.pop()
-            self._drop(log.held + log.observations + ([log.initial] if log.initial else []))
+            self.record_.remove(log.held + log.observations + ([log.initial] if log.initial else []))
         if logs and logs[-1].end > end:
-            self._drop(logs[-1].cut(end))
+            self.record_.remove(logs[-1].cut(end))
         return end
 
     def _close_stage(self, net):
         """Reduce what is held to the checkpoints wanted."""
         log = self.stages_[-1]
         if not log.n_steps:
-            self._drop([log.initial] if log.initial else [])
+            self.record_.remove([log.initial] if log.initial else [])
             self.stages_.pop()
             return
         located = locate(self.stages_, tensor_digest(dict(net.module_.named_parameters())))
@@ -231,17 +231,20 @@ class TrajectoryRecorder(Callback):
             # Stopped before this callback saw the epoch's end; these are the weights of the last step.
             log.held = log.recorded(log.end - 1)
             log.tail = self._snapshot(net, log.end, log.index)
-        log.held, log.tail = [self._keep(point) if point is log.tail else point for point in log.recorded()], None
+        log.held, log.tail = (
+            [self.record_.write(point) if point is log.tail else point for point in log.recorded()],
+            None,
+        )
         step = log.end if located is None or located <= log.start else located
         # Spaced up to the weights that the net has now: steps whose result a callback discarded need no checkpoint.
         kept = [checkpoint for checkpoint in log.held if checkpoint.step <= step]
         if step == located and (not kept or kept[-1].step < step):
-            kept.append(self._keep(snapshot(net.module_, step, log.index)))
+            kept.append(self.record_.write(snapshot(net.module_, step, log.index)))
         elif step == located and (last := with_buffers_of(kept[-1], net.module_)) is not kept[-1]:
-            kept[-1] = self._keep(last)
+            kept[-1] = self.record_.write(last)
         kept = thin(kept, log.n_checkpoints, log.start)
         remaining = {checkpoint.step for checkpoint in kept}
-        self._drop([checkpoint for checkpoint in log.held if checkpoint.step not in remaining])
+        self.record_.remove([checkpoint for checkpoint in log.held if checkpoint.step not in remaining])
         log.held = kept
         log.count_draws()
         log.draws, log.closed = None, True
@@ -249,37 +252,19 @@ class TrajectoryRecorder(Callback):
     def _is_open(self):
         return bool(self.stages_) and not self.stages_[-1].closed
 
-    def _open_directory(self, fresh):
+    def _open_record(self, fresh):
+        given = None if self.record_ is None else self.record_.given
         if fresh and any(log.n_steps for log in self.stages_):
-            self.directory_ = None
-        if not fresh and self.stages_ and self.dirname != (self.directory_ and self.directory_.given):
+            self.record_ = None
+        if not fresh and self.stages_ and self.dirname != given:
             raise ValueError(
-                f"expected the dirname of the earlier stages, {self.directory_ and self.directory_.given}, but it is "
-                f"{self.dirname} now. Set it back, or start afresh with fit"
+                f"expected the dirname of the earlier stages, {given}, but it is {self.dirname} now. Set it back, or "
+                "start afresh with fit"
             )
-        if self.dirname is None:
-            self.directory_ = None
-        elif self.directory_ is None or self.directory_.given != self.dirname:
-            self.directory_ = TrajectoryDirectory(self.dirname, self.overwrite)
+        if self.record_ is None or self.record_.given != self.dirname:
+            self.record_ = KeptRecord(self.dirname, self.overwrite)
         else:
-            self.directory_.check_current()
-
-    def _keep(self, checkpoint):
-        return checkpoint if self.directory_ is None else self.directory_.write(checkpoint)
-
-    def _write_index(self, logs):
-        if self.directory_ is None or not logs:
-            return
-        points = [point for log in logs for point in ([log.initial] if log.initial else []) + log.held]
-        # Where a callback restored earlier weights, the later steps led nowhere.
-        stages = [log.to_stage(log.held[-1].step) for log in logs]
-        seen = [observation for log in logs for observation in log.observations]
-        self.directory_.write_index(stages, points, [kept for kept in seen if kept.step <= stages[-1].end])
-
-    def _drop(self, checkpoints):
-        for checkpoint in checkpoints:
-            if self.directory_ is not None:
-                self.directory_.remove(checkpoint)
+            self.record_.check_current()
 
     # Hooks and checks ---------------------------------------------------------------------------------------
 

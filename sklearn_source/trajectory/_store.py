@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
+import math
 import re
+import time
 import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -19,21 +20,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..utils._atomic import atomic_write
+from ..utils._atomic import atomic_write, remove_leftovers
 from ..utils._digest import bytes_digest
 from ._checkpoint import Checkpoint
 from ._files import FORMAT, CheckpointFile, read_tensors, write_checkpoint, write_tensors
 from ._observation_files import StoredObservation, write_observation
-from ._stage import HYPER_PARAMETERS, Stage
+from ._stage import HYPER_PARAMETERS
 
-__all__ = ["TrajectoryDirectory", "load_directory"]
+__all__ = ["TrajectoryDirectory"]
 
 VERSION = 2
-_READABLE = (1, VERSION)  # of 1, parameters alone were under a digest
 INDEX = "trajectory.json"
+_SHARE = 10  # an index while a training goes on takes a tenth of its time at most
 RUN = "{run}"  # stands for a number of its own in the directory of each training
-_FIXED = ("index", "start", "end", "optimizer", "n_rows", "continues", "edits")
-_OWN_NAMES = re.compile(r"((checkpoint|observation)-\d{3,}-\d{9,}(-[0-9a-f]{8})?|arrays-[0-9a-f]{32})\.safetensors")
+FIXED = ("index", "start", "end", "optimizer", "n_rows", "continues", "edits")
+OWN_NAMES = re.compile(r"((checkpoint|observation)-\d{3,}-\d{9,}(-[0-9a-f]{8})?|arrays-[0-9a-f]{32})\.safetensors")
 _LEFT_BEHIND = re.compile(
     r"\.(trajectory\.json|(checkpoint|observation|arrays)-[-0-9a-f]+\.safetensors)\.[0-9a-f]{32}\.tmp"
 )
@@ -74,9 +75,10 @@ class TrajectoryDirectory:
         # What the index names, or an older one may: neither rewritten nor removed before another index is there.
         self._replaces = bool(old)
         self._listed, self._doomed = {file.name for file in old}, [file for file in old if file.name != INDEX]
-        self._doomed += [file for file in self.path.iterdir() if _LEFT_BEHIND.fullmatch(file.name)] if overwrite else []
+        self._doomed += [file for file in self.path.iterdir() if overwrite and _LEFT_BEHIND.fullmatch(file.name)]
+        remove_leftovers(self.path)
         if INDEX in self._listed:
-            index = _read_json(self.path / INDEX)
+            index = read_json(self.path / INDEX)
             if index.get("status") == "complete":
                 self.revision = index.get("revision")
             else:  # a training that was killed, or goes on and will see that it lost the directory
@@ -93,6 +95,8 @@ class TrajectoryDirectory:
     _replaces: bool = False
     _listed: Collection[str] = ()
     _doomed: Sequence[Path] = ()
+    _index_written: float = -math.inf
+    _index_took: float = 0.0
 
     def _begun(self):
         return {"format": FORMAT, "version": VERSION, "status": "recording", "revision": self.revision}
@@ -110,10 +114,10 @@ class TrajectoryDirectory:
     def _own_files(self):
         own = []
         for file in sorted(self.path.iterdir()):
-            if file.name != INDEX and not _OWN_NAMES.fullmatch(file.name):
+            if file.name != INDEX and not OWN_NAMES.fullmatch(file.name):
                 continue
             try:
-                metadata = _read_json(file) if file.name == INDEX else read_tensors(file, "none")[1]
+                metadata = read_json(file) if file.name == INDEX else read_tensors(file, "none")[1]
             except ValueError:
                 metadata = {}
             if metadata.get("format") != FORMAT:
@@ -127,7 +131,7 @@ class TrajectoryDirectory:
 
     def check_current(self):
         """Refuse to continue in a directory that another training has written to since."""
-        index = _read_json(self.path / INDEX)
+        index = read_json(self.path / INDEX)
         if index.get("revision") != self.revision:
             raise ValueError(
                 f"{self.path}: expected the trajectory as this recorder left it, but another training (a copy of this "
@@ -157,8 +161,18 @@ class TrajectoryDirectory:
         else:
             checkpoint.path.unlink(missing_ok=True)
 
-    def write_index(self, stages, checkpoints, observations):
-        """Make the directory loadable; every checkpoint and observation has been written here."""
+    def may_show_beginning(self):
+        """Whether an index may be written while a training goes on: no older one gives way, and it costs little."""
+        since = time.time() - self._index_written
+        is_due = since >= _SHARE * self._index_took or len(self._doomed) > len(self._listed) // 2
+        return is_due and not (self._replaces and self._index_written < 0)
+
+    def write_index(self, stages, checkpoints, observations, *, ended=True):
+        """Make the directory loadable; every checkpoint and observation has been written here.
+
+        ``ended``: whether the training did, or goes on and may be killed.
+        """
+        begun = time.time()
         self.check_current()
         revision = uuid.uuid4().hex
         arrays, described = {}, []
@@ -170,7 +184,7 @@ class TrajectoryDirectory:
             if stage.row_hashes is not None:
                 named["row_hashes"] = stage.row_hashes.view(np.int64)  # torch computes nothing on uint64, and need not
             arrays |= {f"{stage.index}:{name}": torch.tensor(array) for name, array in named.items()}
-            described.append({key: getattr(stage, key) for key in (*_FIXED, "groups")})
+            described.append({key: getattr(stage, key) for key in (*FIXED, "groups")})
         files = [
             {"step": point.step, "stage": point.stage, "digest": point.digest, **_described_file(point._file)}
             for point in checkpoints
@@ -180,23 +194,27 @@ class TrajectoryDirectory:
         seal = write_tensors(new, arrays, {"format": FORMAT, "trajectory": self.id})
         index = {"format": FORMAT, "version": VERSION, "status": "complete", "trajectory": self.id}
         index |= {"revision": revision, "seal": seal, "stages": described, "checkpoints": files}
+        if not ended:
+            index["ended"] = False
         index["observations"] = [
             {"step": seen.step, "stage": seen.stage, **_described_file(seen._file)} for seen in observations
         ]
-        self._write_json(index | {"checksum": _checksum_of(index)})
+        self._write_json(index | {"checksum": checksum_of(index)})
         self.revision = revision
         listed = {INDEX, new.name, *(entry["file"] for entry in (*files, *index["observations"]))}
         for file in {old, *self._doomed}:
             if file.name not in listed:
                 file.unlink(missing_ok=True)
         self._listed, self._doomed = listed, []
+        self._index_written = time.time()
+        self._index_took = self._index_written - begun
 
 
 def _described_file(file):
     return {"file": file.path.name, "seal": file.seal}
 
 
-def _checksum_of(index):
+def checksum_of(index):
     """Of all that an index says but that."""
     said = json.loads(json.dumps({key: value for key, value in index.items() if key != "checksum"}))
     return bytes_digest(json.dumps(said, sort_keys=True).encode())
@@ -215,82 +233,7 @@ def _free_directory(path):
         return numbered
 
 
-def load_directory(path: str | os.PathLike[str]) -> tuple[list[Checkpoint], list[Stage], list[StoredObservation]]:
-    """Read the index and open every file of a stored trajectory; the tensors are read when asked for.
-
-    Raises
-    ------
-    ValueError
-        Naming the file that is missing, truncated, foreign, or written by a later version.
-    """
-    path = Path(path).resolve()
-    index = _read_json(path / INDEX)
-    if index.get("format") != FORMAT:
-        raise ValueError(f"{path / INDEX}: expected the index of a trajectory, the file is of another kind")
-    if index.get("version") not in _READABLE:
-        raise ValueError(
-            f"{path / INDEX}: expected version {VERSION} or before, got {index.get('version')!r}. Upgrade "
-            "sklearn_source"
-        )
-    if index.get("status") != "complete":
-        raise ValueError(
-            f"{path / INDEX}: the training that recorded here did not reach its end, so learning rates are missing. "
-            "Train again (overwrite=True replaces what is there)"
-        )
-    if index["version"] > 1 and index.get("checksum") != _checksum_of(index):
-        raise ValueError(
-            f"{path / INDEX}: expected the index as it was recorded, but it is damaged or was edited. Restore it, or "
-            "record the trajectory again"
-        )
-    try:
-        arrays_path = path / f"arrays-{index['revision']}.safetensors"
-        arrays, metadata = read_tensors(arrays_path, seal=index.get("seal"))
-        if metadata.get("trajectory") != index["trajectory"]:
-            raise ValueError(f"{arrays_path}: the file belongs to another trajectory. Restore it")
-        stages = [_load_stage(entry, arrays) for entry in index["stages"]]
-        checkpoints = []
-        for entry in index["checkpoints"]:
-            if not _OWN_NAMES.fullmatch(entry["file"]):  # an index must not lead out of its directory
-                raise ValueError(f"{path / INDEX}: {entry['file']!r} is no name of a checkpoint file")
-            identity = {"trajectory": index["trajectory"], "stage": str(entry["stage"]), "step": str(entry["step"])}
-            file = CheckpointFile(path / entry["file"], identity, entry.get("seal"))
-            file.parameter_shapes()  # a truncated or foreign file is named now, not in the middle of a computation
-            checkpoints.append(Checkpoint.from_file(entry["step"], entry["stage"], entry["digest"], file))
-        observations = []
-        for entry in index["observations"]:
-            if not _OWN_NAMES.fullmatch(entry["file"]):
-                raise ValueError(f"{path / INDEX}: {entry['file']!r} is no name of an observation's file")
-            identity = {"trajectory": index["trajectory"], "stage": str(entry["stage"]), "step": str(entry["step"])}
-            file = path / entry["file"]
-            observations.append(StoredObservation(entry["step"], entry["stage"], file, identity, entry.get("seal")))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path / INDEX}: the index is damaged ({error!r}). Restore it or record again") from error
-    return checkpoints, stages, observations
-
-
-def _load_stage(entry, arrays):
-    def array(name):
-        return arrays[f"{entry['index']}:{name}"].numpy()
-
-    groups = tuple({key: _restore(key, value) for key, value in group.items()} for group in entry["groups"])
-    hyper = {name: array(f"hyper:{name}") for name in HYPER_PARAMETERS}
-    has_hashes = f"{entry['index']}:row_hashes" in arrays
-    hashes = array("row_hashes").view(np.uint64) if has_hashes else None
-    fixed = {key: entry[key] for key in _FIXED} | {"edits": tuple(map(tuple, entry["edits"]))}
-    batches = array("batches") if f"{entry['index']}:batches" in arrays else None
-    prefix = f"{entry['index']}:draws:"
-    draws = {int(name[len(prefix) :]): values.numpy() for name, values in arrays.items() if name.startswith(prefix)}
-    known = {"rows": array("rows"), "row_hashes": hashes, "batches": batches, "draws": draws or None}
-    return Stage(**fixed, groups=groups, hyper=hyper, **known)
-
-
-def _restore(key, value):
-    return (
-        tuple(value) if isinstance(value, list) and key != "params" else value
-    )  # JSON turns (beta1, beta2) into a list
-
-
-def _read_json(path):
+def read_json(path):
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

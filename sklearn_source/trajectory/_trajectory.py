@@ -18,7 +18,8 @@ from ._from_checkpoints import record_from_checkpoints
 from ._from_net import record_from_net
 from ._record_verification import Verification, verify_stages
 from ._stage import Stage, with_velocities
-from ._store import TrajectoryDirectory, load_directory
+from ._store import TrajectoryDirectory
+from ._stored import load_directory
 from ._summary import summarize
 
 __all__ = ["Checkpoint", "Stage", "Trajectory"]

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
+import time
 import uuid
 from pathlib import Path
+
+_LEFTOVER, _AN_HOUR = re.compile(r"\..*\.[0-9a-f]{32}\.tmp"), 3600
 
 
 @contextlib.contextmanager
@@ -41,6 +46,19 @@ def atomic_write(path, *, durable=True):
     if durable:
         with contextlib.suppress(OSError):  # some systems open or sync no folders
             _sync(path.parent, os.O_RDONLY)
+
+
+def remove_leftovers(folder):
+    """Delete what writers that were killed left in a folder: temporary files and folders, an hour old or more.
+
+    Parameters
+    ----------
+    folder : path-like
+    """
+    with contextlib.suppress(OSError):  # another process cleans up too, or the folder is read-only
+        for entry in list(Path(folder).iterdir()):
+            if _LEFTOVER.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > _AN_HOUR:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _sync(path, flags):

@@ -7,17 +7,19 @@ import os
 import re
 import signal
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from skorch.callbacks import Callback
 
 from sklearn_source import SourceAttribution, Trajectory, TrajectoryRecorder
 from sklearn_source.trajectory import _store
+from sklearn_source.utils._atomic import remove_leftovers
 from sklearn_source.utils._random import seeded
 from tests._nets import make_net
 
@@ -206,15 +208,16 @@ def test_overwriting_is_all_or_nothing(net, tmp_path, monkeypatch):
 
 def test_a_second_stage_that_is_killed_leaves_the_first(tmp_path, monkeypatch):
     kills = 0
-    for number in range(0, 200, 3):
+    for number in range(0, 200, 7):
         folder = tmp_path / str(number)
         net = train(callbacks=[TrajectoryRecorder(dirname=folder, n_checkpoints=3)])
         first = all_of(Trajectory.load(folder))
         if not killed_at(number, monkeypatch, lambda net=net: net.partial_fit(X, y)):
             break
         kills += 1
-        if all_of(Trajectory.load(folder)) != first:  # killed at the cleaning up
-            assert Trajectory.load(folder).n_steps == 18  # both stages
+        found = quietly_loaded(folder)
+        assert all_of(found)[0][: len(first[0])] == first[0]
+        assert found.n_steps <= 18  # and what there is of the second
     assert kills > 3
 
 
@@ -247,6 +250,74 @@ def test_two_recorders_on_one_folder(tmp_path):
     with pytest.raises(ValueError, match="another training"):
         train(callbacks=callbacks)
     assert Trajectory.load(tmp_path / "t").n_steps == Trajectory.from_net(train(1)).n_steps
+
+
+def quietly_loaded(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it did not reach its end
+        return Trajectory.load(folder)
+
+
+def test_a_first_stage_that_is_killed_loads_up_to_its_last_checkpoint(tmp_path, monkeypatch):
+    whole = all_of(Trajectory.from_net(train()))[0]
+    for number in (0, 12, 20):
+        folder, seen = tmp_path / str(number), []
+        recorder = TrajectoryRecorder(dirname=folder, n_checkpoints=4)
+        assert killed_at(number, monkeypatch, lambda recorder=recorder: train(callbacks=[recorder]))
+        if number:
+            found = quietly_loaded(folder)
+            seen = all_of(found)[0]
+            assert 0 < found.n_steps <= 9
+            SourceAttribution(n_segments=1, trajectory=found)  # what can be done with it is the user's to say
+        else:
+            with pytest.raises(ValueError, match="did not reach its end"):
+                Trajectory.load(folder)
+        weights = [point[3] for point in whole]
+        assert all(point[3] in weights for point in seen if point[0] in [other[0] for other in whole])
+
+
+@pytest.mark.parametrize("first", [0, 1, 5, 9])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])
+def test_a_full_disk_ends_no_training(first, error, tmp_path, monkeypatch):
+    left = [first]
+
+    def full(function):
+        def write(*args, **kwargs):
+            left[0] -= 1
+            if left[0] < 0:
+                raise error
+            return function(*args, **kwargs)
+
+        return write
+
+    expected = as_stored(Trajectory.from_net(train()), tmp_path / "same")
+    with monkeypatch.context() as patch:
+        for module, name in ((_store, "write_checkpoint"), (_store, "write_observation"), (_store, "write_tensors")):
+            patch.setattr(module, name, full(getattr(module, name)))
+        with pytest.warns(UserWarning, match=r"recorded in .*t .*kept in memory.*save\(another_path\)") as said:
+            net = train(callbacks=[TrajectoryRecorder(dirname=tmp_path / "t", n_checkpoints=4)])
+    assert len([warning for warning in said if "cannot be recorded" in str(warning.message)]) == 1
+    assert as_stored(Trajectory.from_net(net), tmp_path / "elsewhere") == expected
+    net.partial_fit(X, y)
+    assert Trajectory.from_net(net).n_steps == 18
+
+
+def test_a_folder_that_cannot_be_made_ends_no_training(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.warns(UserWarning, match="cannot be recorded in .*kept in memory"):
+        net = train(callbacks=[TrajectoryRecorder(dirname=tmp_path / "file" / "t", n_checkpoints=4)])
+    assert all_of(Trajectory.from_net(net))[0] == all_of(Trajectory.from_net(train()))[0]
+
+
+def test_what_writers_left_behind_is_collected(tmp_path):
+    """Old temporary files alone: a young one may be in the making, and others are not ours."""
+    left = [".checkpoint-000-000000001.safetensors." + "a" * 32 + ".tmp", ".key." + "b" * 32 + ".tmp"]
+    for name in (*left, ".mine.tmp", "notes.txt", ".young." + "c" * 32 + ".tmp"):
+        (tmp_path / name).write_text("")
+        if "young" not in name:
+            os.utime(tmp_path / name, (0, 0))
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".mine.tmp", "notes.txt", ".young." + "c" * 32 + ".tmp"}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_few_files_while_training(make_net, data, tmp_path):
 
     count = Count()
     make_net(TrajectoryRecorder(3, dirname=tmp_path), [count], max_epochs=30).fit(*data)
-    assert 4 <= count.most_ <= 7
+    assert 4 <= count.most_ <= 12  # of 90 steps; those that an index names go with the next one
 
 
 def test_interrupted_training_on_disk_has_its_last_weights(make_net, data, tmp_path):
@@ -169,12 +170,18 @@ def test_failed_training_leaves_the_stages_before_it(make_net, data, tmp_path):
     before = Trajectory.from_net(net)
     with pytest.raises(RuntimeError, match="out of luck"):
         net.partial_fit(*data)
-    assert_equal_trajectories(before, Trajectory.load(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where there is something of the second stage: it did not reach its end
+        found = Trajectory.load(tmp_path)
+    assert before.n_steps <= found.n_steps <= before.n_steps + 3
+    for one, other in zip(before.checkpoints, found.checkpoints):
+        assert_equal_tensors(one.parameters, other.parameters)
     net = make_net(TrajectoryRecorder(2, dirname=tmp_path / "other"), [Fail()])
     with pytest.raises(RuntimeError, match="out of luck"):
         net.fit(*data, epochs=9)
-    with pytest.raises(ValueError, match="did not reach its end"):
-        Trajectory.load(tmp_path / "other")
+    with pytest.warns(UserWarning, match="did not reach its end"):
+        found = Trajectory.load(tmp_path / "other")
+    assert 0 < found.n_steps <= 16
 
 
 def test_directory_of_another_trajectory(make_net, data, tmp_path):
@@ -306,7 +313,7 @@ def test_index_of_another_kind(saved, change, match):
     path = saved / "trajectory.json"
     index = json.loads(path.read_text())
     change(index)
-    path.write_text(json.dumps(index | {"checksum": _store._checksum_of(index)}))
+    path.write_text(json.dumps(index | {"checksum": _store.checksum_of(index)}))
     with pytest.raises(ValueError, match=match):
         Trajectory.load(saved)
 
