@@ -61,8 +61,8 @@ def validate_data(estimator, *args, **options):
         if "NaN" not in said and "infinity" not in said:
             raise
         raise ValueError(
-            f"{said} Expected rows of finite numbers, as the network reads them: fill in what is missing, or leave such "
-            "rows out, before the network is trained, and give fit and transform the rows so prepared (a Pipeline with "
+            f"{said} Expected rows of finite numbers, as the network reads them: fill in what is missing, or leave "
+            "such rows out, before the network is trained, and give fit and transform these rows (a Pipeline with "
             "an imputer in front does both)"
         ) from None
 
