@@ -9,7 +9,7 @@ from sklearn.utils import get_tags
 
 from ..loss import needs_targets
 from ..rows import is_array_like, list_to_array, numeric_targets, to_numpy
-from ..utils._compat import validate_data
+from ..utils._compat import validate_data as sklearns_validate_data
 
 _NOTHING = "no_validation"  # scikit-learn's word for "there is no y to look at"
 
@@ -50,6 +50,21 @@ def read(estimator, net, X, y, *, reset):
         return validate_data(estimator, X, y=_NOTHING, **options), None
     X, y = validate_data(estimator, X, y, multi_output=True, **options)
     return X, numeric_targets(net, y)
+
+
+def validate_data(estimator, *args, **options):
+    """scikit-learn's, whose advice for missing values is another estimator: here the network is what reads the rows."""
+    try:
+        return sklearns_validate_data(estimator, *args, **options)
+    except ValueError as error:
+        said = str(error).splitlines()[0]
+        if "NaN" not in said and "infinity" not in said:
+            raise
+        raise ValueError(
+            f"{said} Expected rows of finite numbers, as the network reads them: fill in what is missing, or leave "
+            "such rows out, before the network is trained, and give fit and transform these rows (a Pipeline with "
+            "an imputer in front does both)"
+        ) from None
 
 
 def require_target_shape(y, shape):

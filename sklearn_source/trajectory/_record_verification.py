@@ -232,7 +232,8 @@ def _compare(names, pairs, remarks):
         size = f"cosine {_range(np.round(cosines, 2).tolist())}, ratio {_range(np.round(ratios, 2).tolist())}"
         remarks.append(
             f"the optimizer got other gradients than those of the loss ({size} over all parameters; {_some(other)}): a "
-            "hook, on_grad_computed, train_step, noise or clipping changed them, and scores are those of the loss's own"
+            "hook, on_grad_computed, train_step, noise or clipping changed them, or criterion or module were exchanged "
+            "since, and scores are those of the loss's own"
         )
     elif varying:
         values = np.concatenate(list(varying.values()))
