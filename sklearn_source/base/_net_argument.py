@@ -10,6 +10,7 @@ from skorch import NeuralNet
 
 from ..trajectory import Trajectory, recorder_in
 from ..utils._compat import FrozenEstimator
+from ..utils._warnings import warn
 
 
 def net_first(method):
@@ -90,7 +91,10 @@ def trajectory_of(net, *, needed, given=None):
         return None
     try:
         return Trajectory.from_net(net)
-    except ValueError:  # weights that the recorder did not see, loaded ones say: nothing is known of their rows
+    except (
+        ValueError
+    ) as error:  # weights that the recorder did not see, loaded ones say: nothing is known of their rows
+        warn(f"the record of the net's training is left aside: {error}")
         return None
 
 
@@ -102,7 +106,9 @@ def _require_end_at(trajectory, net):
     if differ:
         raise ValueError(
             f"the trajectory ends at other weights than the net's ({', '.join(differ[:3])} differ): pass the "
-            "trajectory of this very training, or the net as that training left it"
+            "trajectory of this very training, or the net as that training left it. Of a training that was killed, the "
+            "net gets its last checkpoint first: net.module_.load_state_dict(trajectory.checkpoints[-1].parameters, "
+            "strict=False)"
         )
 
 

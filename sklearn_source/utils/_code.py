@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import sys
@@ -51,8 +52,8 @@ def enclosed_by(function):
 
 def named_by(function):
     """What the code of a function may name: variables of its module, and of the modules of the user among these."""
-    names = _names_in(function.__code__)
-    named = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    names, loaded = _names_in(function.__code__), _loaded_in(function.__code__)
+    named = {name: function.__globals__[name] for name in loaded if name in function.__globals__}
     modules = {name: value for name, value in named.items() if is_users_module(value)}
     while modules:  # config.rate, pkg.config.rate
         prefix, module = modules.popitem()
@@ -71,6 +72,16 @@ def _names_in(code):
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names |= _names_in(constant)
+    return frozenset(names)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _loaded_in(code):
+    """Names of variables: ``self.start`` is none of the module's ``start``."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _loaded_in(constant)
     return frozenset(names)
 
 

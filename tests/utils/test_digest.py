@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 import sklearn_source
+from sklearn_source.utils._code import named_by
 from sklearn_source.utils._digest import digest, identify, tensor_digest
 
 FACTOR = 1.0
@@ -242,3 +243,28 @@ def test_what_says_nothing_of_itself_is_named(value):
     unknown = identify({"net": {"source": [value]}}).unknown
     assert len(unknown) == (value is not open)
     assert value is open or "source" in unknown[0]
+
+
+class Timed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.began = nn.Linear(2, 1)
+
+    def forward(self, X):
+        return self.began(X)
+
+
+class Scaled(Timed):
+    def forward(self, X):
+        return began * self.began(X)
+
+
+began = 1.0
+
+
+def test_an_attribute_is_no_variable_of_its_name(monkeypatch):
+    """A script's ``start = time.time()`` does not make another network of one that has a layer ``self.start``."""
+    before, scaled = named_by(Timed.forward), named_by(Scaled.forward)
+    monkeypatch.setattr(sys.modules[__name__], "began", 2.0)
+    assert named_by(Timed.forward) == before == {}
+    assert named_by(Scaled.forward) == {"began": 2.0} != scaled
