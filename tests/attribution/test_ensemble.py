@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -258,6 +259,7 @@ def test_displays_audits_and_pipelines_take_an_ensemble():
     net = classifier()
     ensemble = AttributionEnsemble(nets=[classifier(1)]).fit(net, X, y)
     display = InfluenceDisplay.from_estimator(ensemble, X_query, X_train=X, y_train=y, k=2)
+    plt.close("all")
     assert list(display.supporting.indices) == list(ensemble.top_influences(X_query[:1], k=2).indices[0])
     summed = group_influence(ensemble, X_query, {"few": [0, 1]})
     scores = ensemble.transform(X_query)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.frozen import FrozenEstimator
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
@@ -90,7 +91,7 @@ def test_planted_labels_are_found(digits):
     planted = np.arange(0, 300, 10)
     wrong = y.copy()
     wrong[planted] = (wrong[planted] + 3) % 10
-    net = est.net_.__class__(**est.net_.get_params(deep=False)).set_params(max_epochs=12).fit(X, wrong)
+    net = clone(est.net_).set_params(max_epochs=12).fit(X, wrong)
     report = attribution_report(GradientSimilarity().fit(net, X, wrong), X_query, y_query)
     found = report.issues_["row"][report.issues_["is_label_issue"]]
     assert len(found) >= 20
@@ -241,7 +242,7 @@ def test_a_transform_without_targets():
 def test_a_pipeline(problem):
     net, X, y, X_query, y_query = problem
     scaler = StandardScaler().fit(X)
-    inner = net.__class__(**{**net.get_params(deep=False)}).fit(scaler.transform(X), y)
+    inner = clone(net).fit(scaler.transform(X), y)
     pipe = make_pipeline(scaler, InfluenceFunctions(FrozenEstimator(inner), damping=0.1)).fit(X, y)
     report = attribution_report(pipe, X_query, y_query, X_train=X, y_train=y)
     alone = attribution_report(pipe[-1], scaler.transform(X_query), y_query)
