@@ -243,6 +243,11 @@ def _cautions(estimator, members, action, rows, changes, name):
             f"log-odds move by {typical:.1f} on average, where networks saturate: the direction holds better than the "
             "size"
         )
+    if getattr(members[0], "trajectory_", False) is None and hasattr(members[0], "damping_"):
+        found.append(
+            "no record of the training: how far it came, which sets the size of effects, is not known; confirm before "
+            "acting, or train with a TrajectoryRecorder"
+        )
     if action != "relabel" and not hasattr(members[0], "predict_reweighting"):
         found.append("a sum of scores: what the rows do together is not in it")
     if len(members) == 1:

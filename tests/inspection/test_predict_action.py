@@ -219,3 +219,13 @@ def test_an_order_predicts_nothing():
     est = InfluenceFunctions(damping=0.1).fit(net, X, y)
     with pytest.raises(ValueError, match="whole number"):
         predict_action(est, "reweight", [0], X, y, weight=0.5).confirm()
+
+
+def test_sizes_are_doubted_where_the_training_was_not_recorded(ridge):
+    net, X, y, X_val, y_val = ridge
+    unrecorded = NeuralNetRegressor(linear_module, max_epochs=2, train_split=None, verbose=0).fit(X, y)
+    told = {}
+    for name, one in (("recorded", net), ("unrecorded", unrecorded)):
+        effect = predict_action(InfluenceFunctions().fit(one, X, y), "remove", [1], X_val, y_val)
+        told[name] = any("no record of the training" in caution for caution in effect.cautions)
+    assert told == {"recorded": False, "unrecorded": True}

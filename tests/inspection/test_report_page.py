@@ -20,6 +20,7 @@ from sklearn_source.inspection import attribution_report
 from sklearn_source.inspection._report._data_uri import data_uri, encode_png
 from sklearn_source.inspection._report._histogram import HEIGHT, WIDTH, histogram
 from sklearn_source.inspection._report._key_words import KeyWords, marked
+from sklearn_source.inspection._report._sentences import doubts, ends
 from tests.inspection._known_scores import known
 from tests.inspection._reports import Page, classes, numbers
 
@@ -203,7 +204,34 @@ def test_without_jinja2(report, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(ImportError, match=r"pip install jinja2, or sklearn-source\[report\]"):
         report.to_html()
+    assert report._repr_html_() is None
     assert len(report.issues_)
+
+
+@pytest.mark.parametrize(
+    ("errors", "loss", "expected"),
+    [
+        ((-3, -5, -1), (-0.2, -0.3, -0.1), []),
+        ((-3, -7, 1), (-0.2, -0.3, -0.1), ["uncertain for errors: the interval holds 0"]),
+        ((-3, -5, -1), (0.2, 0.1, 0.3), ["errors and loss are predicted to go opposite ways"]),
+        ((np.nan,) * 3, (0.2, -0.1, 0.5), ["uncertain for the loss: the interval holds 0"]),
+    ],
+)
+def test_what_speaks_against_a_prediction(errors, loss, expected):
+    parts = ("change", "low", "high")
+    columns = {f"errors_{part}": [value] for part, value in zip(parts, errors)}
+    columns |= {f"loss_{part}": [value] for part, value in zip(parts, loss)}
+    assert doubts(columns, 0) == expected
+
+
+def test_the_first_number_has_its_interval_and_its_doubts(report):
+    columns, page = report.found.actions, Page(report.to_html()).text
+    _, low, high = (columns[f"errors_{part}"][0] for part in ("change", "low", "high"))
+    assert f"errors ({ends(low, high)}), predicted of the best action" in page
+    for i in range(len(columns["action"])):
+        assert all(doubt in page for doubt in doubts(columns, i))
+    caution = "one network: the chance of its training is in no standard error"  # of all actions: said once
+    assert page.count(caution) == 1
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (6, 4, 3), (4, 4, 4)])

@@ -52,6 +52,8 @@ def _template():
 
 def _context(report, cards):
     question, rows, found = report.question, report.rows, report.found
+    actions = _actions(report)
+    told = [action.cautions for action in actions]
     return {
         "title": found.title,
         "name": type(question.estimator).__name__,
@@ -65,7 +67,9 @@ def _context(report, cards):
         "certainty": words.certainty(question),
         "summary": _summary(question, found),
         "setup": snippets.setup(question, type(question.method).__name__),
-        "actions": _actions(report),
+        "actions": actions,
+        # Of all actions alike, so said once, where it is seen.
+        "common_cautions": [c for c in told[0] if all(c in own for own in told)] if told else [],
         "predicts": any(effect is not None for effect in found.effects),
         "groups": _groups(question, rows, found, cards),
         "issues": _issues(question, rows, found, cards),
@@ -106,12 +110,12 @@ def _summary(question, found):
         tiles.append((f"{len(found.groups):,}", "groups of training rows behind the errors", "groups"))
     columns = found.actions
     if len(columns["action"]):
-        if words.has(columns, "errors", 0):
-            best = words.signed(columns["errors_change"][0])
-            tiles.append((best, "errors, predicted of the best action", "actions"))
-        elif words.has(columns, "loss", 0):
-            best = words.signed(columns["loss_change"][0])
-            tiles.append((best, "mean loss, predicted of the best action", "actions"))
+        name = next((name for name in ("errors", "loss") if words.has(columns, name, 0)), None)
+        if name is not None:
+            change, low, high = words.of(columns, name, 0)
+            of_what = f"{'errors' if name == 'errors' else 'mean loss'} ({words.ends(low, high)})"
+            told = "; ".join([f"{of_what}, predicted of the best action", *words.doubts(columns, 0)])
+            tiles.append((words.signed(change), told, "actions"))
     return [Bunch(number=number, words=text, section=section) for number, text, section in tiles]
 
 
@@ -131,7 +135,8 @@ def _actions(report):
                 errors_number=_sortable(columns, "errors", i), loss_number=_sortable(columns, "loss", i),
                 measurement_number=_sortable(columns, "measurement", i),
                 sentence=words.sentence_of_action(columns, i, question.n_query, report.found.confidence),
-                cautions=list(columns["cautions"][i]), confirmed=confirmed_words(report.tables, i),
+                cautions=list(columns["cautions"][i]), doubts=words.doubts(columns, i),
+                confirmed=confirmed_words(report.tables, i),
                 code=snippets.of_action(
                     question, i, columns["action"][i], columns["rows"][i], columns["labels"][i], weight
                 ),

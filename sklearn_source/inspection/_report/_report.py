@@ -197,8 +197,11 @@ class AttributionReport:
         self.confirmed_ = make_table(columns, as_frame)
         return self.confirmed_
 
-    def _repr_html_(self) -> str:
-        page = html.escape(self.to_html(), quote=True)
+    def _repr_html_(self) -> str | None:
+        try:
+            page = html.escape(self.to_html(), quote=True)
+        except ImportError:  # without jinja2 a notebook shows the words of __repr__
+            return None
         style = f"width:100%;height:{_HEIGHT}px;border:1px solid #8884;border-radius:6px"
         name = html.escape(self.found.title, quote=True)
         return f'<iframe srcdoc="{page}" title="{name}" style="{style}" sandbox="allow-scripts"></iframe>'

@@ -72,6 +72,20 @@ def has(columns, name, i):
     return f"{name}_change" in columns and bool(np.isfinite(columns[f"{name}_change"][i]))
 
 
+def doubts(columns, i):
+    """Why an action may not do what is predicted, as far as the numbers tell: a list of str."""
+    found, signs = [], set()
+    for name, of_what in (("errors", "errors"), ("loss", "the loss")):
+        if has(columns, name, i):
+            value, low, high = of(columns, name, i)
+            if low <= 0 <= high:
+                found.append(f"uncertain for {of_what}: the interval holds 0")
+            signs.add(np.sign(value))
+    if {1.0, -1.0} <= signs:
+        found.append("errors and loss are predicted to go opposite ways")
+    return found
+
+
 def signed(value):
     """A number of two or three digits with its sign."""
     text = f"{value:+.1f}" if 1 <= abs(value) < 1000 else f"{value:+.2g}"
