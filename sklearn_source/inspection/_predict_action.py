@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from ..rows import row_indices
+from ..trajectory import recorder_in
 from ._action_effect import ActionEffect
 from ._audit import audit_training_rows
 from ._outcomes import has_probabilities, outcomes
@@ -243,7 +244,8 @@ def _cautions(estimator, members, action, rows, changes, name):
             f"log-odds move by {typical:.1f} on average, where networks saturate: the direction holds better than the "
             "size"
         )
-    if getattr(members[0], "trajectory_", False) is None and hasattr(members[0], "damping_"):
+    damping = getattr(members[0], "damping", None)
+    if damping == "mean_eigenvalue" or (damping == "auto" and recorder_in(members[0].net_) is None):
         found.append(
             "no record of the training: how far it came, which sets the size of effects, is not known; confirm before "
             "acting, or train with a TrajectoryRecorder"
