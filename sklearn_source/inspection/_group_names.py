@@ -120,6 +120,8 @@ def _range(table, rows, others, feature_names):
     if values.shape[1] > _MAX_FEATURES or (values.shape[1] > 100 and feature_names is None):
         return ""  # the number of a pixel tells nobody anything
     names = [f"x{i}" for i in range(values.shape[1])] if feature_names is None else list(feature_names)
+    if len(names) != values.shape[1]:
+        raise ValueError(f"expected feature_names for each of {values.shape[1]} columns, got {len(names)}")
     index = np.concatenate([rows, others])
     target = np.repeat([1, 0], [len(rows), len(others)])
     tree = DecisionTreeClassifier(

@@ -35,7 +35,7 @@ def row_indices(rows: ArrayLike, n_rows: int, what: str) -> np.ndarray:
     rows = rows if rows.size else rows.astype(np.int64)
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < n_rows):
         raise ValueError(
-            f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} training rows, got "
+            f"expected {what} as indices from 0 to {n_rows - 1}, or a mask of the {n_rows} of them, got "
             f"{rows.dtype} of shape {rows.shape}"
         )
     values, counts = np.unique(rows, return_counts=True)

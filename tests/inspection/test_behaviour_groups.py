@@ -134,6 +134,8 @@ def test_words():
     assert "labelled 'yes'" in describe_rows(rows, labels=labels, class_names=["no", "yes"])
     table = np.stack([np.r_[np.full(5, 3.0), np.zeros(15)], np.tile([0.0, 1.0], 10)], axis=1)
     assert describe_rows(rows, readable=table, feature_names=["cement", "age"]) == "5 rows, cement > 1.5"
+    with pytest.raises(ValueError, match="feature_names for each of 2 columns, got 1"):
+        describe_rows(rows, readable=table, feature_names=["cement"])
     assert describe_errors(np.array([1, 1, 0]), np.array([2, 2, 2])) == "1 taken for 2"
 
 

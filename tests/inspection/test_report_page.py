@@ -55,6 +55,11 @@ def test_one_file_that_loads_nothing(report, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_folder_that_is_not_there_is_named(report, tmp_path):
+    with pytest.raises(FileNotFoundError, match="in a folder that exists, got .*there is no .*absent"):
+        report.save(tmp_path / "absent" / "report.html")
+
+
 def test_sections_without_findings_are_hidden():
     est, X = known(np.zeros((3, 8)))
     page = Page(attribution_report(est, X).to_html())

@@ -106,8 +106,12 @@ class AttributionReport:
         ------
         ImportError
             Without jinja2.
+        FileNotFoundError
+            If there is no such folder.
         """
         path = Path(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"expected a path in a folder that exists, got {path}: there is no {path.parent}")
         page = self.to_html().encode("utf-8")
         with atomic_write(path) as part:
             part.write_bytes(page)
