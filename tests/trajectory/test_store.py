@@ -173,7 +173,7 @@ def test_failed_training_leaves_the_stages_before_it(make_net, data, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where there is something of the second stage: it did not reach its end
         found = Trajectory.load(tmp_path)
-    assert before.n_steps <= found.n_steps <= before.n_steps + 3
+    assert before.n_steps <= found.n_steps <= before.n_steps + 4  # the epoch that ended, where the index was written
     for one, other in zip(before.checkpoints, found.checkpoints):
         assert_equal_tensors(one.parameters, other.parameters)
     net = make_net(TrajectoryRecorder(2, dirname=tmp_path / "other"), [Fail()])
