@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from ..base import BaseAttribution, net_first
+from ..base import BaseAttribution, QueryBatches, net_first
+from ..gradients.algebra import even_chunks
 from ..metrics import check_truth
 from ..retraining import Retraining
 from ..rows import TruthQueries, count_rows, match_truth_rows, row_hashes
 from ..utils._compat import validate_data
+from ..utils._config import bytes_for
+from ..utils._digest import digest
 from ..utils._warnings import warn
 
 
@@ -143,7 +146,7 @@ class EmpiricalInfluence(BaseAttribution):
         self._masks, self._means = masks, outputs.mean(axis=1)
         return self
 
-    def transform(self, X: Any, y: Any = None) -> NDArray[np.float32]:
+    def transform(self, X: Any, y: Any = None, *, out: Any = None) -> NDArray[np.float32]:
         """Scores of every training row for queries of the truth.
 
         Parameters
@@ -152,18 +155,23 @@ class EmpiricalInfluence(BaseAttribution):
             Queries that the truth was measured on; see ``X_query``.
         y : ignored
             The truth was measured with targets of its own.
+        out : path-like or array of shape (n_query, n_train), optional
+            Where scores go that memory does not hold, see :ref:`out_of_core`.
 
         Returns
         -------
         scores : ndarray of shape (n_query, n_train), float32
-            In the unit of the measurement; positive: networks with the row have the higher measurement.
+            In the unit of the measurement; positive: networks with the row have the higher measurement. Of a path a
+            memmap, read-only; of an array that array.
 
         Raises
         ------
         ValueError
-            If a query is none of the truth's.
+            If a query is none of the truth's, or ``out`` cannot hold the scores.
+        FileExistsError
+            If the file ``out`` holds anything but these scores.
         """
-        return super().transform(X)
+        return super().transform(X, out=out)
 
     def score_error(self, X: Any, y: Any = None) -> NDArray[np.float32]:
         """How uncertain each score is.
@@ -201,7 +209,12 @@ class EmpiricalInfluence(BaseAttribution):
 
     def _query_batches(self, X, y):
         positions = self._positions(X)
-        return len(positions), [(slice(0, len(positions)), positions)]
+        chunks = even_chunks(len(positions), bytes_for("scores") // (8 * self.n_train_))
+        return len(positions), QueryBatches(chunks, positions.__getitem__, lambda: digest(positions))
+
+    def _fitted_parts(self):
+        parts = {name: part for name, part in super()._fitted_parts().items() if name not in ("truth", "X_query")}
+        return {**parts, "truth": [self._masks, self._means]}
 
     def _score_batches(self, queries, n_queries):
         yield slice(0, self.n_train_), self._estimate(queries)[0]

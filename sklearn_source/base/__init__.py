@@ -20,6 +20,7 @@ from ._gradient import GradientAttribution
 from ._net_argument import net_first, require_trained, unwrap
 from ._network_attribution import NetworkAttribution
 from ._queries import Queries
+from ._query_batches import QueryBatches
 from ._row_gradients import RowGradients, State, flat_gradients
 from ._scores_by_term import scores_by_term
 from ._terms import Term
@@ -31,6 +32,7 @@ __all__ = [
     "GradientAttribution",
     "NetworkAttribution",
     "Queries",
+    "QueryBatches",
     "RowGradients",
     "State",
     "Term",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from importlib.metadata import version
 from numbers import Integral
 from typing import Any
 
@@ -16,8 +17,15 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from ..utils._argument_checks import check_k, check_order
+from ..utils._compat import output_container
 from ._net_argument import net_first
+from ._query_batches import QueryBatches
+from ._score_array import score_output
+from ._score_file import N_FIRST, identity_of
 from ._top_rows import TopRows
+
+# What no score depends on but for rounding; of what is drawn, the scores tell.
+_NOT_IN_A_FILE = ("net", "random_state", "verbose", "n_jobs", "batch_size", "cache", "trajectory")
 
 
 class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
@@ -71,14 +79,14 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         """
 
     @abstractmethod
-    def _query_batches(self, X: Any, y: Any) -> tuple[int, Iterable[tuple[slice, Any]]]:
+    def _query_batches(self, X: Any, y: Any) -> tuple[int, QueryBatches]:
         """Validate queries and part them by what fits in memory.
 
         Returns
         -------
         n_query : int
-        batches : iterable of (slice, queries)
-            The rows of the result that a batch fills, and what :meth:`_score_batches` needs of its queries.
+        batches : QueryBatches
+            Of the rows of the result that a batch fills, and what :meth:`_score_batches` needs of its queries.
         """
 
     @abstractmethod
@@ -95,7 +103,24 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         yield
 
-    def transform(self, X: Any, y: Any = None) -> NDArray[np.float32]:
+    def _fitted_parts(self) -> dict[str, Any]:
+        """What the scores depend on, by name: values that a digest is made of. A file of scores is known by them."""
+        known = self.get_params(deep=False).items()
+        settings = {name: value for name, value in known if name not in _NOT_IN_A_FILE}
+        return {"method": type(self).__qualname__, **settings, "training rows": getattr(self, "row_hashes_", None)}
+
+    def _first_scores(self, queries: Any) -> NDArray[np.float32]:
+        """The first scores of one query, as :meth:`_score_batches` takes it, that are not 0: those of rows not trained
+        on are, and tell nothing."""
+        found, batches = np.zeros(0, dtype=np.float32), self._score_batches(queries, 1)
+        for _, part in batches:
+            scores = _numbers_of(part)[0]
+            found = np.concatenate([found, scores[scores != 0]])[:N_FIRST]
+            if len(found) == N_FIRST:
+                break
+        return found
+
+    def transform(self, X: Any, y: Any = None, *, out: Any = None) -> NDArray[np.float32]:
         """Scores of every training row for every query.
 
         Parameters
@@ -104,25 +129,44 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             The queries.
         y : array-like, optional
             Their targets, where the measurement needs them; classifiers default to the predicted class.
+        out : path-like or array of shape (n_query, n_train), optional
+            Where scores go that memory does not hold: the path of a ``.npy`` file, which is made, and which the same
+            call goes on from after it was interrupted; or an array to be filled, of NumPy or whatever is assigned to by
+            slices. See :ref:`out_of_core`.
 
         Returns
         -------
         scores : ndarray of shape (n_query, n_train), float32
             In the unit of the measurement for methods that have one; positive: having the row raised the query's
-            measurement. Columns in the order of the rows given to ``fit``.
+            measurement. Columns in the order of the rows given to ``fit``. Of a path a memmap, read-only; of an array
+            that array.
 
         Raises
         ------
         ValueError
-            If queries hold NaN, have another width than the training rows, or lack targets that the measurement needs.
+            If queries hold NaN, have another width than the training rows, or lack targets that the measurement needs;
+            if ``out`` cannot hold the scores, or ``set_output`` asks for a data frame of them.
+        FileExistsError
+            If the file ``out`` holds anything but scores of this estimator for these queries.
         """
+        if out is not None and output_container(self) != "default":
+            raise ValueError(
+                f"expected no out= where set_output asks for transform={output_container(self)!r}, which would copy "
+                "all scores into memory: use set_output(transform='default')"
+            )
         with self._exclusive():
             n_query, batches = self._query_batches(X, y)
-            scores = np.zeros((n_query, self.n_train_), dtype=np.float32)
-            for rows, queries in batches:
-                for columns, part in self._score_batches(queries, rows.stop - rows.start):
-                    scores[rows, columns] = _numbers_of(part)
-        return scores
+            output = score_output(out, (n_query, self.n_train_), lambda: self._identity(batches))
+            for rows, queries in output.left(batches):
+                with output.block(rows) as write:
+                    for columns, part in self._score_batches(queries, rows.stop - rows.start):
+                        write(columns, _numbers_of(part))
+            return output.result()
+
+    def _identity(self, batches):
+        """What scores in a file are known by: this estimator as it was fitted, and the queries."""
+        parts = {**self._fitted_parts(), "queries": batches.contents(), "sklearn-source": version("sklearn-source")}
+        return identity_of(parts, self._first_scores(batches.make(slice(0, 1))))
 
     @net_first
     def fit_transform(self, X: Any, y: Any = None, *, net: Any = None, stage: Any = None) -> NDArray[np.float32]:

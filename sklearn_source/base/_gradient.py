@@ -195,11 +195,11 @@ class GradientAttribution(NetworkAttribution):
             return self._predicted_changes(X, y, asked)
 
     def _predicted_changes(self, X, y, asked):
-        n_query, chunks = self._query_chunks(X, y)
+        n_query, batches = self._in_parts(X, y, self._queries)
         predict = self._changes(asked)
         change = np.zeros((n_query, len(asked.weights)))
-        for chunk, rows, index in chunks:
-            change[chunk] = predict(self._queries(rows, index, self._measure)).cpu().numpy()
+        for chunk, queries in batches:
+            change[chunk] = predict(queries).cpu().numpy()
         return change
 
     def _changes(self, asked):

@@ -37,13 +37,14 @@ from ..stochastic import fresh_draws
 from ..trajectory import TrajectoryRecorder, verify_stages
 from ..utils._compat import Interval, StrOptions, fit_context
 from ..utils._compat_torch import autocast_off
+from ..utils._digest import tensor_digest
 from ..utils._locks import ThreadLock
-from ..utils._progress import progress
 from ..utils._random import draw_seed
 from ..utils._warnings import warn
 from ._attribution import BaseAttribution
 from ._data_validation import read, require_target_shape
 from ._net_argument import net_first, require_all_rows, require_trained, trajectory_of, unwrap
+from ._query_batches import QueryBatches
 
 # Rows whose losses are asked together, where only their values are looked at.
 _ROWS_AT_ONCE = 256
@@ -300,12 +301,39 @@ class NetworkAttribution(BaseAttribution):
         """One seed per fit."""
         return draw_seed(self.random_state)
 
-    def _query_batches(self, X, y):
-        n_query, chunks = self._query_chunks(X, y)
-        return n_query, ((chunk, self._prepare_queries(rows, index, self._measure)) for chunk, rows, index in chunks)
+    def _fitted_parts(self):
+        parts = super()._fitted_parts()
+        if not self._identified:  # what has no fingerprints is read
+            parts["training rows"] = self._rows.given.contents(np.arange(self.n_train_))
+        if self._needs_trajectory:
+            parts["trajectory"] = [checkpoint.digest for checkpoint in self.trajectory_.checkpoints]
+        return {**parts, "net": self._trained_digest()}
 
-    def _query_chunks(self, X, y):
-        """Validated queries, parted by what fits in memory: how many, and (their places, rows, their indices)."""
+    def _trained_digest(self):
+        """Of the trained weights and buffers."""
+        gradients = getattr(self, "_gradients", None)  # who walks to other weights knows those that are trained
+        if gradients is not None:
+            return gradients.trained.digest
+        return tensor_digest({**self._network.parameters(), **self._network.buffers()})
+
+    def _query_batches(self, X, y):
+        return self._in_parts(X, y, self._prepare_queries)
+
+    def _in_parts(self, X, y, prepare):
+        """How many queries, validated, and :class:`QueryBatches` of ``prepare(rows, index, measure)``."""
+        rows = self._query_rows(X, y)
+        size = max(1, min(self._query_chunk, self._queries_at_once()))
+
+        def make(chunk):
+            return prepare(rows, np.arange(chunk.start, chunk.stop), self._measure)
+
+        def contents():
+            return rows.given.contents(np.arange(len(rows)))
+
+        return len(rows), QueryBatches(even_chunks(len(rows), size), make, contents, self.verbose > 0)
+
+    def _query_rows(self, X, y):
+        """Validated queries, a :class:`~.rows.Rows`."""
         X, y = read(self, self.net_, X, y, reset=False)
         X, y = cast_like_training(X, y, self._form, self._y_shape)
         rows = self._network.prepare_queries(X, y, self._measured_draws(self._measure))
@@ -321,10 +349,7 @@ class NetworkAttribution(BaseAttribution):
         if self._network.predictive.takes_numbers and row_form(given) == self._form:
             require_target_shape(y, self._y_shape)
         warn_changing_rows(rows.given, "queries")
-        size = max(1, min(self._query_chunk, self._queries_at_once()))
-        chunks = even_chunks(len(rows), size)
-        chunks = progress(chunks, verbose=self.verbose > 0 and len(chunks) > 1, desc="queries")
-        return len(rows), ((chunk, rows, np.arange(chunk.start, chunk.stop)) for chunk in chunks)
+        return rows
 
     def _queries_at_once(self):
         """Queries whose vectors fit in memory together."""

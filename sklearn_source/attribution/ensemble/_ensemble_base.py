@@ -12,7 +12,8 @@ from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ...base import BaseAttribution, net_first, require_trained, unwrap
+from ...base import BaseAttribution, QueryBatches, net_first, require_trained, unwrap
+from ...gradients.algebra import even_chunks
 from ...network import PortableNet, train_clone
 from ...rows import count_rows, take_rows
 from ...utils._argument_checks import check_confidence
@@ -247,19 +248,29 @@ class BaseEnsemble(BaseAttribution):
         n_query = count_rows(X)
         if n_query is None:
             raise ValueError("expected queries that can be counted, got a stream of rows: pass them as an array")
-        size = max(1, bytes_for("scores") // (8 * self.n_train_))
-        starts = range(0, n_query, size)
+        chunks = even_chunks(n_query, bytes_for("scores") // (8 * self.n_train_))
 
-        def chunks():
-            for start in starts:
-                rows = slice(start, min(start + size, n_query))
-                if len(starts) == 1:
-                    yield rows, (X, y)
-                    continue
-                index = np.arange(rows.start, rows.stop)
-                yield rows, (take_rows(X, index), None if y is None else take_rows(y, index))
+        def make(rows):
+            if rows == slice(0, n_query):
+                return X, y
+            index = np.arange(rows.start, rows.stop)
+            return take_rows(X, index), None if y is None else take_rows(y, index)
 
-        return n_query, chunks()
+        def contents():
+            return self.members_[0]._query_batches(X, y)[1].contents()
+
+        return n_query, QueryBatches(chunks, make, contents)
+
+    def _fitted_parts(self):
+        parts = {name: part for name, part in super()._fitted_parts().items() if name != "estimator"}
+        return {**parts, "members": [member._fitted_parts() for member in self.members_]}
+
+    def _first_scores(self, queries):
+        def of(member):
+            with member._exclusive():
+                return member._first_scores(member._query_batches(*queries)[1].make(slice(0, 1)))
+
+        return np.concatenate([of(member) for member in self.members_])
 
     def _score_batches(self, queries, n_queries):
         total = np.zeros((n_queries, self.n_train_))
