@@ -1,16 +1,16 @@
-"""``transform(X, out=)``: the scores of a plain call, and what becomes of files of others and of killed processes."""
+"""``transform(X, out=)``: the scores of a plain call, and what becomes of files of other scores."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 
 import numpy as np
 import pytest
 import torch
+from sklearn import config_context as sklearn_config
 from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 from skorch.dataset import Dataset, ValidSplit
 
@@ -316,6 +316,14 @@ def test_a_data_frame_cannot_be_a_file(net, tmp_path):
         fitted.transform(X_query, out=tmp_path / "scores.npy")
 
 
+def test_a_pipeline_hands_it_on(net, tmp_path):
+    fitted = clone(METHODS["influence"]).fit(net, X, y)
+    with sklearn_config(enable_metadata_routing=True):
+        pipe = make_pipeline(FunctionTransformer(), fitted.set_transform_request(out=True))
+        found = pipe.transform(X_query, out=tmp_path / "scores.npy")
+    np.testing.assert_array_equal(found, fitted.transform(X_query))
+
+
 def test_datasets_and_ensembles_know_their_queries(net, tmp_path):
     fitted = clone(METHODS["influence"]).fit(net, X, y)
     path = tmp_path / "scores.npy"
@@ -377,61 +385,3 @@ def test_slabs_hold_no_more_than_they_may():
     slabs.finish()
     assert [columns.stop - columns.start for columns, _ in writes] == [30, 30, 30, 10]
     np.testing.assert_array_equal(np.concatenate([p for _, p in writes], 1)[0], np.repeat(range(0, 100, 20), 20))
-
-
-def kill_until_done(fitted, path, pauses):
-    """SIGKILL processes that write the file, after each of the pauses; how many were killed at work."""
-    kills = 0
-    for pause in pauses:
-        pid = os.fork()
-        if not pid:
-            try:
-                fitted.transform(X_query, out=path)
-            finally:
-                os._exit(0)
-        time.sleep(pause)
-        os.kill(pid, signal.SIGKILL)
-        kills += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-    return kills
-
-
-def slowed(monkeypatch, seconds):
-    """Every write takes a while, so that a kill meets one."""
-    original = ScoreSlabs.finish
-
-    def finish(self):
-        original(self)
-        time.sleep(seconds)
-
-    monkeypatch.setattr(ScoreSlabs, "finish", finish)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_killed_processes_are_gone_on_from(source, tmp_path, monkeypatch):
-    path, expected = tmp_path / "scores.npy", source.transform(X_query)
-    with monkeypatch.context() as patch:
-        slowed(patch, 0.03)
-        assert kill_until_done(source, path, [0.08, 0.11, 0.06]) == 3
-    left = json.loads(record_of(path).read_text())["done"]
-    assert left not in ([], [[0, 17]])
-    assert source.transform(X_query, out=path).tobytes() == expected.tobytes()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_campaign_of_kills(net, tmp_path, monkeypatch):
-    """SIGKILL 20 times, at random times, each file of three methods; seeded."""
-    rng = np.random.default_rng(0)
-    slowed(monkeypatch, 0.01)
-    for name in ("source", "influence", "trak"):
-        fitted = clone(METHODS[name]).fit(net, X, y)
-        with config_context(memory_budget=SMALL):
-            expected, path, kills = fitted.transform(X_query), tmp_path / f"{name}.npy", 0
-            while kills < 20:
-                kills += kill_until_done(fitted, path, [float(rng.uniform(0, 0.08))])
-                if record_of(path).exists() and json.loads(record_of(path).read_text())["done"] == [[0, 17]]:
-                    assert fitted.transform(X_query, out=path).tobytes() == expected.tobytes()
-                    path.unlink()  # begin anew
-            assert fitted.transform(X_query, out=path).tobytes() == expected.tobytes()

@@ -1,0 +1,144 @@
+"""A file of scores whose writers are killed: the next call goes on, and ends with the bits of a call that was not."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from sklearn_source import TRAK, InfluenceFunctions, SourceAttribution, TracIn, config_context
+from sklearn_source.base._score_slabs import ScoreSlabs
+from sklearn_source.utils._random import seeded
+from tests._nets import make_net
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
+]
+_RNG = np.random.default_rng(0)
+X = _RNG.normal(size=(24, 3)).astype(np.float32)
+y = (X[:, :1] - X[:, 1:2] ** 2).astype(np.float32)
+X_query = _RNG.normal(size=(17, 3)).astype(np.float32)
+METHODS = {
+    "source": SourceAttribution(n_segments=2, random_state=0),
+    "influence": InfluenceFunctions(random_state=0),
+    "tracin": TracIn(),
+    "trak": TRAK(n_components=8, random_state=0),
+}
+
+
+@pytest.fixture(scope="module")
+def net():
+    with seeded(0):
+        return make_net().fit(X, y)
+
+
+def record_of(path):
+    return path.with_name(f"{path.name}.progress.json")
+
+
+def started(fitted, path):
+    """A process that writes the file: its id."""
+    pid = os.fork()
+    if not pid:
+        try:
+            fitted.transform(X_query, out=path)
+        finally:
+            os._exit(0)
+    return pid
+
+
+def killed(pid):
+    """Whether SIGKILL met the process at work."""
+    os.kill(pid, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+def n_done(path):
+    if not record_of(path).exists():
+        return 0
+    return sum(stop - start for start, stop in json.loads(record_of(path).read_text())["done"])
+
+
+def slowed(monkeypatch, seconds):
+    """Every write takes a while, so that a kill meets one."""
+    original = ScoreSlabs.finish
+
+    def finish(self):
+        original(self)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(ScoreSlabs, "finish", finish)
+
+
+def test_killed_processes_are_gone_on_from(net, tmp_path, monkeypatch):
+    """Three SIGKILLs, each when a block more is there."""
+    fitted, path = clone(METHODS["source"]).fit(net, X, y), tmp_path / "scores.npy"
+    with config_context(memory_budget=3000):
+        expected, before = fitted.transform(X_query), 0
+        with monkeypatch.context() as patch:
+            slowed(patch, 0.25)
+            for _ in range(3):
+                pid, patience = started(fitted, path), time.monotonic() + 30
+                while n_done(path) == before and time.monotonic() < patience:
+                    time.sleep(0.005)
+                assert killed(pid)
+                assert before < n_done(path) < len(X_query)
+                before = n_done(path)
+        assert fitted.transform(X_query, out=path).tobytes() == expected.tobytes()
+
+
+def test_a_kill_at_every_file_operation(net, tmp_path):
+    fitted, finished, number = clone(METHODS["tracin"]).fit(net, X, y), False, 0
+    with config_context(memory_budget=6000):
+        expected = fitted.transform(X_query)
+        while not finished:
+            number, path = number + 1, tmp_path / f"{number}.npy"
+            pid = os.fork()
+            if not pid:
+                try:
+                    _die_at(number)
+                    fitted.transform(X_query, out=path)
+                finally:
+                    os._exit(0)
+            finished = not os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+            assert fitted.transform(X_query, out=path).tobytes() == expected.tobytes(), number
+    assert number > 10
+
+
+def _die_at(number):
+    """Kill this process before its file operation of that number."""
+    count = itertools.count(1)
+    for name in ("fsync", "replace"):
+        original = getattr(os, name)
+
+        def counted(*args, original=original):
+            if next(count) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args)
+
+        setattr(os, name, counted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["source", "influence", "trak"])
+def test_campaign_of_kills(name, net, tmp_path, monkeypatch):
+    """20 SIGKILLs at random times; seeded. A file that was finished before the kill came is begun anew."""
+    fitted, path, rng = clone(METHODS[name]).fit(net, X, y), tmp_path / "scores.npy", np.random.default_rng(0)
+    slowed(monkeypatch, 0.02)
+    with config_context(memory_budget=2000):
+        expected, kills = fitted.transform(X_query), 0
+        while kills < 20:
+            pid = started(fitted, path)
+            time.sleep(float(rng.uniform(0, 0.12)))
+            kills += killed(pid)
+            if n_done(path) == len(X_query):
+                assert fitted.transform(X_query, out=path).tobytes() == expected.tobytes()
+                path.unlink()
+        assert fitted.transform(X_query, out=path).tobytes() == expected.tobytes()
