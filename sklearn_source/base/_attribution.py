@@ -24,8 +24,10 @@ from ._score_array import score_output
 from ._score_file import N_FIRST, identity_of
 from ._top_rows import TopRows
 
-# What no score depends on but for rounding; of what is drawn, the scores tell.
-_NOT_IN_A_FILE = ("net", "random_state", "verbose", "n_jobs", "batch_size", "cache", "trajectory")
+# Parameters that no file of scores is known by: what changes rounding at most, what the fitted state tells better, and
+# what is drawn, of which the scores themselves tell.
+_NOT_IN_A_FILE = {"batch_size", "cache", "cache_size", "estimator", "memory", "members", "n_jobs", "net", "nets"}
+_NOT_IN_A_FILE |= {"random_state", "trajectory", "verbose"}
 
 
 class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
@@ -105,8 +107,7 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _fitted_parts(self) -> dict[str, Any]:
         """What the scores depend on, by name: values that a digest is made of. A file of scores is known by them."""
-        known = self.get_params(deep=False).items()
-        settings = {name: value for name, value in known if name not in _NOT_IN_A_FILE}
+        settings = {name: _described(value) for name, value in _settings(self).items()}
         return {"method": type(self).__qualname__, **settings, "training rows": getattr(self, "row_hashes_", None)}
 
     def _first_scores(self, queries: Any) -> NDArray[np.float32]:
@@ -268,6 +269,19 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # always float32
         return tags
+
+
+def _settings(estimator: Any) -> dict[str, Any]:
+    """The parameters that decide scores."""
+    known = estimator.get_params(deep=False)
+    return {name: value for name, value in known.items() if name not in _NOT_IN_A_FILE}
+
+
+def _described(value: Any) -> Any:
+    """A parameter; of one that has parameters, its class by name, and these."""
+    if isinstance(value, type) or not hasattr(value, "get_params"):
+        return value
+    return [type(value).__qualname__, {name: _described(part) for name, part in _settings(value).items()}]
 
 
 def _numbers_of(part: Any, dtype: type = np.float32) -> NDArray:

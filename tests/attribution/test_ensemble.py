@@ -107,7 +107,7 @@ def test_queries_come_in_chunks(monkeypatch):
         np.testing.assert_allclose(chunked[name], found[name], rtol=1e-4, atol=1e-6)
     assert 0 < found.stable.sum() < found.stable.size
     np.testing.assert_array_equal(chunked.stable, found.stable)
-    assert max(asked) == 7
+    assert 1 < max(asked) <= 7
     assert sum(asked) == 3 * len(ensemble.members_) * 30
 
 

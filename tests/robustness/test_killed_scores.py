@@ -6,7 +6,11 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +25,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
     pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
 ]
+ROOT = Path(__file__).resolve().parents[2]
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(24, 3)).astype(np.float32)
 y = (X[:, :1] - X[:, 1:2] ** 2).astype(np.float32)
@@ -124,6 +129,35 @@ def _die_at(number):
             return original(*args)
 
         setattr(os, name, counted)
+
+
+def fitted_anew(name):
+    with seeded(0):
+        net = make_net().fit(X, y)
+    return clone(METHODS[name]).set_params(measurement=twice).fit(net, X, y)
+
+
+def twice(output, target):
+    return 2.0 * output[:, 0]
+
+
+@pytest.mark.slow
+def test_another_process_knows_the_file(tmp_path):
+    """Its hashes of strings, and with them the order of sets, are others."""
+    script = f"""
+    import sys
+    sys.path.insert(0, {str(ROOT)!r})
+    from tests.robustness import test_killed_scores as t
+    for name in t.METHODS:
+        t.fitted_anew(name).transform(t.X_query, out={str(tmp_path)!r} + f"/{{name}}.npy")
+    """
+    for seed in ("1", "3"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, check=True)
+    for name in METHODS:
+        fitted = fitted_anew(name)
+        found = fitted.transform(X_query, out=tmp_path / f"{name}.npy")
+        assert found.tobytes() == fitted.transform(X_query).tobytes()
 
 
 @pytest.mark.slow

@@ -262,8 +262,7 @@ class BaseEnsemble(BaseAttribution):
         return n_query, QueryBatches(chunks, make, contents)
 
     def _fitted_parts(self):
-        parts = {name: part for name, part in super()._fitted_parts().items() if name != "estimator"}
-        return {**parts, "members": [member._fitted_parts() for member in self.members_]}
+        return {**super()._fitted_parts(), "members": [member._fitted_parts() for member in self.members_]}
 
     def _first_scores(self, queries):
         def of(member):
