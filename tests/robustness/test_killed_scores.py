@@ -145,8 +145,10 @@ def twice(output, target):
 def test_another_process_knows_the_file(tmp_path):
     """Its hashes of strings, and with them the order of sets, are others."""
     script = f"""
-    import sys
+    import sys, types
     sys.path.insert(0, {str(ROOT)!r})
+    sys.modules["tests"] = types.ModuleType("tests")  # some packages install one of that name
+    sys.modules["tests"].__path__ = [{str(ROOT / "tests")!r}]
     from tests.robustness import test_killed_scores as t
     for name in t.METHODS:
         t.fitted_anew(name).transform(t.X_query, out={str(tmp_path)!r} + f"/{{name}}.npy")
