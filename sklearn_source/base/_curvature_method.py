@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..curvature import CURVATURES, Curvature, GaussNewtonRefit, fit_curvature, resolve_curvature
+from ..curvature import CURVATURES, Curvature, GaussNewtonRefit, fit_curvature, refit_columns, resolve_curvature
 from ..gradients.algebra import even_chunks
 from ..utils._compat import StrOptions, validate_parameters
 from ..utils._progress import progress
 from ..utils._warnings import warn
 from ._gradient import GradientAttribution
 from ._loss_penalty import penalty_curvature
-
-# Fisher columns that a solution for other weights of the rows is made of: the cube of it is the work.
-_REFIT_COLUMNS = 4096
 
 
 class CurvatureAttribution(GradientAttribution):
@@ -93,7 +90,7 @@ class CurvatureAttribution(GradientAttribution):
             identified=self._identified, seed=self._seed, batch_size=self._gradients.rows_at_once,
             row_weights=row_weights,
         )  # fmt: skip
-        refit = GaussNewtonRefit(stream, _REFIT_COLUMNS, scale)
+        refit = GaussNewtonRefit(stream, refit_columns(curvature), scale)
         if not refit.has_enough_columns:
             return None
         own, drawn = asked.weights[:, index], 1.0 if row_weights is None else row_weights
@@ -115,9 +112,10 @@ class CurvatureAttribution(GradientAttribution):
     def _summed_changes(self, asked):
         """What :meth:`_changes` gives where the curvature of all rows cannot be held: sums of scores."""
         warn(
-            f"the curvature of the training rows has more directions than the {_REFIT_COLUMNS} Fisher columns, or the "
-            "draws of targets, that stand for it: predicted is the sum of scores, which leaves out what rows of a "
-            "group do together. For outputs of many classes or tokens, n_samples= of the curvature draws more"
+            "the curvature of the training rows has more directions than the "
+            f"{refit_columns(resolve_curvature(self.curvature))} Fisher columns, or the draws of targets, that stand "
+            "for it: predicted is the sum of scores, which leaves out what rows of a group do together. max_rows= of "
+            "the curvature takes more columns, n_samples= draws more, for outputs of many classes or tokens"
         )
         return super()._changes(asked)
 

@@ -18,7 +18,7 @@ from ._fisher import FisherStream, Metric, choose_fisher
 from ._gram import GramCurvature
 from ._identity import Identity
 from ._kfac import KFAC
-from ._refit import GaussNewtonRefit
+from ._refit import GaussNewtonRefit, refit_columns
 from ._registry import CURVATURES, resolve_curvature
 from ._rotation import decode_queries_or_rotate_rows
 from ._spectral import Inverse, SpectralFunction
@@ -44,5 +44,6 @@ __all__ = [
     "decode_queries_or_rotate_rows",
     "fit_curvature",
     "moments",
+    "refit_columns",
     "resolve_curvature",
 ]

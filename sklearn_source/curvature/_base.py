@@ -86,7 +86,8 @@ class Curvature(BaseEstimator, ABC):
     n_iter : int
         Iterations of ``coupling="krylov"``. 10 unless the instance has another.
     max_rows : int, "auto" or None
-        Fisher columns that blocks are coupled by. ``"auto"`` unless the instance has another.
+        Fisher columns that blocks are coupled by, and that stand for H where rows are removed or changed. ``"auto"``
+        unless the instance has another.
     """
 
     fisher = "auto"

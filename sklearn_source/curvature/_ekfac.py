@@ -47,7 +47,8 @@ class EKFAC(Curvature):
     max_rows : int, "auto" or None, default="auto"
         Fisher columns, about, that layers are coupled by, drawn from all rows and checkpoints by their share of the
         curvature. ``"auto"``: 1,024 for ``"layers"``, 4,096 for ``"krylov"``, fewer where these would take more than
-        half a gigabyte. None: all, in one pass over the rows for each product.
+        half a gigabyte. None: all, in one pass over the rows for each product. ``predict_reweighting`` and
+        ``predict_relabeling`` solve by as many (``"auto"``: 4,096; None: at most 12,000).
     memory : str, path or joblib.Memory, optional
         Where statistics are kept for later fits: the covariances of every checkpoint, which do not depend on a
         training's segments, and whole curvatures.

@@ -32,7 +32,8 @@ class ExactGaussNewton(Curvature):
         Draws per row for ``fisher="sampled"``. Their seed is the ``random_state`` of the method.
     max_rows : int, optional
         Fisher columns, about, that stand for all, drawn from all rows and checkpoints by their share of the curvature:
-        some thousand are most of what there is in a network that fits. None: all of them.
+        some thousand are most of what there is in a network that fits. None: all of them. ``predict_reweighting`` and
+        ``predict_relabeling`` solve by as many (None: at most 12,000).
     memory : str, path or joblib.Memory, optional
         Where whole curvatures are kept for later fits.
 

@@ -22,6 +22,17 @@ _ITERATIONS = 8
 # large, .5 four times; digits, where predictions are right, have .09 and .15.
 _MOST_LEVERAGE = 0.3
 _PROBES = 32
+# Columns where the curvature does not say how many, and for all of them: the cube of it is the work, the square the
+# memory.
+_COLUMNS, _MOST_COLUMNS = 4096, 12_000
+_NOTHING = np.finfo(np.float64).tiny  # weights of which one over is no number
+
+
+def refit_columns(curvature):
+    """How many Fisher columns, about, a refit with this curvature takes: its ``max_rows``."""
+    if curvature.max_rows == "auto":
+        return _COLUMNS
+    return _MOST_COLUMNS if curvature.max_rows is None else curvature.max_rows
 
 
 class GaussNewtonRefit:
@@ -95,6 +106,7 @@ class GaussNewtonRefit:
         result = self.inner(u, v)
         for g, own in enumerate(weights):
             w = own[self._rows]
+            w = np.where(w > _NOTHING, w, 0.0)
             kept = torch.as_tensor(w > 0)
             solved = self._solve(w, kept, on_changes[g].cpu()).to(result.device)
             result[:, g] -= on_queries @ solved

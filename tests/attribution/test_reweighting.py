@@ -196,13 +196,19 @@ def test_first_order_without_curvature_and_in_several_stages():
     np.testing.assert_allclose(change.T, first_order_change(staged.transform(X_query), kept), rtol=1e-4, atol=1e-6)
 
 
-def test_a_sample_of_columns_comes_near(ridge):
+@pytest.mark.parametrize("max_rows", [12, None])
+def test_columns_are_as_many_as_the_curvature_says(ridge, max_rows):
     net, X, y, X_query, solved = ridge
-    method = InfluenceFunctions(damping=0.0).fit(net, X, y)
+    method = InfluenceFunctions(damping=0.0, curvature=EKFAC(coupling=None, max_rows=max_rows)).fit(net, X, y)
     whole = method.predict_reweighting(X_query, groups=GROUPS)
-    assert whole.shape == (3, 3)
+    kept = np.ones(len(X))
+    kept[GROUPS["first"]] = 0.0
+    np.testing.assert_allclose(whole[:, 0], solved(kept / kept.mean()) - solved(np.ones(12)), rtol=1e-4, atol=1e-7)
     one = method.predict_reweighting(X_query[:1], groups=[GROUPS["one"]])
     np.testing.assert_allclose(one[0, 0], whole[0, 1], rtol=1e-6)
+    few = method.set_params(curvature__max_rows=3)
+    with pytest.warns(UserWarning, match="more directions than the 3 Fisher columns"):
+        few.predict_reweighting(X_query, groups=GROUPS)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ FOR_OTHER_ROOMS = {
             "decode_queries_or_rotate_rows",
             "fit_curvature",
             "moments",
+            "refit_columns",
             "resolve_curvature",
         )
     ),
