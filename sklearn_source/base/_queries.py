@@ -86,14 +86,7 @@ class Queries:
         gradients : list over batches of queries of lists over blocks
             In the form that the layer gives them.
         """
-        if state is not self._gradients.trained:
-            self._fix_targets()
-        parts = []
-        for start in self._starts():
-            x, y = self._batch(start)
-            target = self._targets.get(start)
-            parts.append(self._gradients.of_measurement(x, y, self._measure, state, target))
-        return parts
+        return list(self._batches(state))
 
     def to_meet(self, state: State, factors: Sequence[Any]) -> list[Any]:
         """Gradients times factors, as a :class:`Term` takes them.
@@ -152,8 +145,15 @@ class Queries:
         vectors : list of tensor (n_query, groups, out, in), one per block
             Of all queries.
         """
-        parts = [encode(part) for part in self.gradients(state)]
+        parts = [encode(part) for part in self._batches(state)]  # of the gradients, one batch is held at a time
         return [torch.cat(blocks) if len(blocks) > 1 else blocks[0] for blocks in zip(*parts)]
+
+    def _batches(self, state):
+        if state is not self._gradients.trained:
+            self._fix_targets()
+        for start in self._starts():
+            x, y = self._batch(start)
+            yield self._gradients.of_measurement(x, y, self._measure, state, self._targets.get(start))
 
     def _starts(self):
         return range(0, len(self), self._batch_size)
