@@ -85,27 +85,28 @@ class CurvatureAttribution(GradientAttribution):
             Of :class:`Queries` to (n_query, n_groups). None where columns that can be held are too few for H.
         """
         curvature = resolve_curvature(self.curvature)
+        size = refit_columns(curvature)
         stream = curvature.stream(
             self._network, self._gradients.engine, self._rows, index, [state], np.ones(1), keys=self._keys,
             identified=self._identified, seed=self._seed, batch_size=self._gradients.rows_at_once,
-            row_weights=row_weights,
+            row_weights=row_weights, n_samples=max(curvature.n_samples, -(-size // len(index))),
         )  # fmt: skip
-        refit = GaussNewtonRefit(stream, refit_columns(curvature), scale)
+        refit = GaussNewtonRefit(stream, size, scale)
         if not refit.has_enough_columns:
             return None
         own, drawn = asked.weights[:, index], 1.0 if row_weights is None else row_weights
         pulls = [(rows, counts[:, index] * drawn / len(index)) for rows, counts in asked.pulls]
         parts = even_chunks(len(own), self._queries_at_once())
 
-        @functools.lru_cache(maxsize=1)  # where the groups fit at once, they are summed once for all queries
+        @functools.lru_cache(maxsize=1)  # where the groups fit at once, they are summed and solved once for all queries
         def changes(number):
             vectors = self._sums_of_gradients(state, index, [(rows, w[parts[number]]) for rows, w in pulls])
-            return refit.push(vectors), vectors
+            return vectors, *refit.solutions(refit.push(vectors), own[parts[number]])
 
         def predict(queries):
             encoded = queries.encoded(state, lambda blocks: [gradient.matrix() for gradient in blocks])
-            asked = refit.push(encoded), encoded
-            return -torch.cat([refit.forms(asked, changes(i), own[part]) for i, part in enumerate(parts)], dim=1)
+            pushed = refit.push(encoded)
+            return -torch.cat([refit.forms(pushed, encoded, *changes(i)) for i in range(len(parts))], dim=1)
 
         return predict
 

@@ -143,6 +143,7 @@ class Curvature(BaseEstimator, ABC):
         progress: Callable[..., Iterable[int]] | None = None,
         metric: Metric | None = None,
         row_weights: NDArray[np.float64] | None = None,
+        n_samples: int | None = None,
     ) -> FisherStream:
         """The stream that :meth:`fit` wants, by ``fisher``, ``n_samples`` and ``cache_size``.
 
@@ -174,6 +175,8 @@ class Curvature(BaseEstimator, ABC):
             The coordinates that the gradients are given in, of an adaptive optimizer.
         row_weights : ndarray of shape (n_rows,), optional
             How much each row counts in the mean; their own mean is one.
+        n_samples : int, optional
+            Draws per row where targets are drawn, in place of the parameter of that name.
 
         Returns
         -------
@@ -185,9 +188,10 @@ class Curvature(BaseEstimator, ABC):
         with torch.no_grad():
             n_roots = network.forward_as_trained(probe).shape[1:].numel()
         fisher = choose_fisher(self.fisher, network, n_roots)
-        n_columns = {"exact": n_roots, "sampled": self.n_samples}.get(fisher, 1)
+        n_samples = self.n_samples if n_samples is None else n_samples
+        n_columns = {"exact": n_roots, "sampled": n_samples}.get(fisher, 1)
         return FisherStream(
-            network, engine, rows, index, checkpoints, weights, fisher=fisher, n_samples=self.n_samples, keys=keys,
+            network, engine, rows, index, checkpoints, weights, fisher=fisher, n_samples=n_samples, keys=keys,
             seed=seed, batch_size=batch_size(n_columns), cache_bytes=self.cache_size * 2**20, progress=progress,
             metric=metric, identified=identified, row_weights=row_weights,
         )  # fmt: skip

@@ -8,24 +8,17 @@ import numpy as np
 import torch
 
 from ._dual import gram, on_columns
-from ._fisher_sample import FisherSample
+from ._fisher_sample import FisherSample, columns_that_fit
+from ._sketch_bias import SketchBias
+from ._weighted_gram import WeightedGram
 
-# Cholesky factors that are kept, and how many are taken for other weights before the eigenvectors, at the cost of some
-# ten, serve them all.
-_FACTORS, _MOST_FACTORS = 2, 10
-# A factor for another weight makes conjugate gradients converge: the ratio of the weights bounds the condition.
-_NEAR, _TOLERANCE, _MAX_ITERATIONS = 1.5, 1e-11, 40
-# Steps that they take, about, where weights differ by some per cent; each costs two products with every vector.
-_ITERATIONS = 8
-# Leverage, at the most, of the columns that stand for others. Where it is 1 each is alone in its direction, and as many
-# directions are there of which nothing is known: measured on a language model, .99 made predictions fifty times too
-# large, .5 four times; digits, where predictions are right, have .09 and .15.
-_MOST_LEVERAGE = 0.3
-_PROBES = 32
 # Columns where the curvature does not say how many, and for all of them: the cube of it is the work, the square the
 # memory.
 _COLUMNS, _MOST_COLUMNS = 4096, 12_000
-_NOTHING = np.finfo(np.float64).tiny  # weights of which one over is no number
+# What their gradients may take. No share of the memory budget: predictions would depend on it by more than rounding.
+_BYTES = 2**30
+# Mean leverage of the columns that stand for others, beyond which they say next to nothing of H.
+_TOO_MUCH = 0.95
 
 
 def refit_columns(curvature):
@@ -45,40 +38,31 @@ class GaussNewtonRefit:
     (Woodbury), rows of weight zero left away: all layers are coupled, and each removed row takes along the curvature
     that it held.
 
+    Columns that are a sample weigh more than they are, so that solutions are right on average: :class:`SketchBias`.
+
     Parameters
     ----------
     stream : FisherStream
         Of one checkpoint, in no metric.
     size : int
-        Fisher columns, about, that stand for all of them.
+        Fisher columns, about, that stand for all of them; fewer where they would take more than a gigabyte.
     scale : list of (float or tensor (groups, out, in)), one per block
         ``D^-1``: nonnegative.
     """
 
     def __init__(self, stream, size, scale):
         self._scale = scale
-        sample = FisherSample(stream, size)
-        self._by_chance = torch.as_tensor(sample.by_chance)
+        sample = FisherSample(stream, columns_that_fit(stream, size, _BYTES))
+        self._by_chance = sample.by_chance
         batches = list(sample.batches())
         self._columns = [[column for (column,) in batch] for batch, _ in batches]
         self._rows = np.concatenate([rows for _, rows in batches]) if batches else np.zeros(0, dtype=int)
-        self._K = gram(self._columns, scale)
-        self._factors, self._n_factors, self._spectrum = {}, 0, None
+        self._bias = SketchBias(WeightedGram(gram(self._columns, scale)), self._by_chance)
 
-    @functools.cached_property
+    @property
     def has_enough_columns(self):
-        """Whether the columns that stand for others are many enough: by their mean leverage in ``K (K + I)^-1``.
-
-        Estimated by random signs (Hutchinson); a fixed seed, as for the columns.
-        """
-        chance = self._by_chance
-        if float(self._K.diagonal()[chance].sum()) <= 0.25 * float(self._K.diagonal().sum()):
-            return True
-        generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, (len(chance), _PROBES), generator=generator, dtype=self._K.dtype) * 2 - 1
-        signs[~chance] = 0.0
-        own = (signs * self._solve_all(1.0, signs)).sum() / (_PROBES * chance.sum())
-        return 1.0 - float(own) <= _MOST_LEVERAGE
+        """Whether the columns are many enough to say anything."""
+        return self._bias.leverage() <= _TOO_MUCH
 
     def push(self, vectors):
         """``R D^-1 v`` of vectors (n, groups, out, in), one tensor per block: (n, n_columns) in float64."""
@@ -88,86 +72,57 @@ class GaussNewtonRefit:
         """``u^T D^-1 v`` of two sets of vectors: (n_first, n_second) in float64."""
         return sum((u * s).flatten(1).double() @ v.flatten(1).double().T for u, v, s in zip(first, second, self._scale))
 
-    def forms(self, queries, changes, weights):
-        """``u_q^T (H_w + D)^-1 v_g`` for each g with weights of its own.
+    def solutions(self, on_columns, weights):
+        """``(H_w + D)^-1 v_g = D^-1 (a_g v_g - R^T y_g)`` for each g with weights of its own.
 
         Parameters
         ----------
-        queries, changes : pair (inner products with columns, from :meth:`push`; vectors)
-            The queries u (n_query, ...), and the v (n_groups, ...).
+        on_columns : Tensor (n_groups, n_columns)
+            Of the vectors v, from :meth:`push`.
         weights : ndarray of shape (n_groups, n_rows)
             Of the stream's rows; 1 as in training.
 
         Returns
         -------
+        lengths : Tensor (n_groups,), float64
+            a.
+        coefficients : Tensor (n_groups, n_columns), float64
+            y.
+        """
+        solved = [self._solution(own, right) for own, right in zip(weights[:, self._rows], on_columns.cpu())]
+        lengths, coefficients = zip(*solved)
+        return torch.tensor(lengths, dtype=torch.float64), torch.stack(coefficients)
+
+    def _solution(self, w, right):
+        usual, length, root, gram = self._as_in_training
+        chance = w[self._by_chance]
+        if chance.any() and (w > 0).sum() <= 2 / 3 * len(w):
+            a, length = self._bias.weights(chance.sum() ** 2 / (len(chance) * (chance**2).sum()), chance.mean())
+            w = np.where(self._by_chance, w * (a / usual), w)
+        return length, length * root * gram.solve(w, root * right)
+
+    @functools.cached_property
+    def _as_in_training(self):
+        """What columns by chance and solutions are multiplied by where few rows are away, and the Gram matrix so."""
+        a, length = self._bias.weights()
+        root = torch.as_tensor(np.where(self._by_chance, a**0.5, 1.0))
+        K = self._bias.gram.K
+        return a, length, root, self._bias.gram if a == 1.0 else WeightedGram(root[:, None] * K * root)
+
+    def forms(self, on_queries, queries, changes, lengths, coefficients):
+        """``u_q^T (H_w + D)^-1 v_g`` of solutions.
+
+        Parameters
+        ----------
+        on_queries : Tensor (n_query, n_columns)
+            From :meth:`push`.
+        queries, changes : list of tensor (n, groups, out, in), one per block
+            u and v.
+        lengths, coefficients : see :meth:`solutions`
+
+        Returns
+        -------
         forms : Tensor (n_query, n_groups), float64
         """
-        (on_queries, u), (on_changes, v) = queries, changes
-        result = self.inner(u, v)
-        for g, own in enumerate(weights):
-            w = own[self._rows]
-            w = np.where(w > _NOTHING, w, 0.0)
-            kept = torch.as_tensor(w > 0)
-            solved = self._solve(w, kept, on_changes[g].cpu()).to(result.device)
-            result[:, g] -= on_queries @ solved
-        return result
-
-    def _solve(self, w, kept, right):
-        """``(W^-1 + K)^-1 r`` on the columns kept, zeros elsewhere."""
-        solved = torch.zeros_like(right)
-        values = np.unique(w[w > 0])
-        removed = torch.nonzero(~kept).squeeze(1)
-        if len(values) == 1 and len(removed) < len(w) // 3:  # from the solution with all columns
-            sides = torch.zeros(len(right), 1 + len(removed), dtype=right.dtype)
-            sides[:, 0] = torch.where(kept, right, 0.0)
-            sides[removed, torch.arange(1, 1 + len(removed))] = 1.0
-            solved, *columns = self._solve_all(float(values[0]), sides).split([1, len(removed)], dim=1)
-            if len(removed):
-                solved = solved - columns[0] @ torch.linalg.solve(columns[0][removed], solved[removed])
-            return torch.where(kept, solved.squeeze(1), 0.0)
-        if kept.any():
-            matrix = self._K[kept][:, kept] + torch.diag(torch.as_tensor(1.0 / w[kept.numpy()]))
-            factor = torch.linalg.cholesky(matrix)
-            solved[kept] = torch.cholesky_solve(right[kept].unsqueeze(1), factor).squeeze(1)
-        return solved
-
-    def _solve_all(self, weight, sides):
-        """``(I / weight + K)^-1`` of vectors (n_columns, n): groups of nearly one size share a factor."""
-        if weight in self._factors:
-            return torch.cholesky_solve(sides, self._factors[weight])
-        near = min(self._factors, key=lambda other: _ratio(other, weight), default=None)
-        few = 4 * _ITERATIONS * sides.shape[1] < len(sides) / 3
-        if near is not None and few and _ratio(near, weight) < _NEAR:
-            return self._conjugate_gradients(weight, sides, self._factors[near])
-        if self._spectrum is None and self._n_factors < _MOST_FACTORS:
-            matrix = self._K.clone()
-            matrix.diagonal().add_(1.0 / weight)
-            factor = torch.linalg.cholesky(matrix)
-            self._n_factors += 1
-            if len(self._factors) < _FACTORS:
-                self._factors[weight] = factor
-            return torch.cholesky_solve(sides, factor)
-        if self._spectrum is None:
-            self._spectrum = torch.linalg.eigh(self._K)
-        values, vectors = self._spectrum
-        return vectors @ ((vectors.T @ sides) / (values + 1.0 / weight)[:, None])
-
-    def _conjugate_gradients(self, weight, sides, factor):
-        """The same by iterations that a factor for a weight nearby preconditions."""
-        solved, residual = torch.zeros_like(sides), sides.clone()
-        direction = better = torch.cholesky_solve(residual, factor)
-        size = (residual * better).sum(0)
-        for _ in range(_MAX_ITERATIONS):
-            applied = self._K @ direction + direction / weight
-            step = size / (direction * applied).sum(0).clamp_min(1e-300)
-            solved, residual = solved + step * direction, residual - step * applied
-            if bool((residual.norm(dim=0) <= _TOLERANCE * sides.norm(dim=0)).all()):
-                break
-            better = torch.cholesky_solve(residual, factor)
-            size, before = (residual * better).sum(0), size
-            direction = better + size / before.clamp_min(1e-300) * direction
-        return solved
-
-
-def _ratio(one, other):
-    return max(one / other, other / one)
+        result = self.inner(queries, changes)
+        return result * lengths.to(result) - on_queries @ coefficients.to(result).T
