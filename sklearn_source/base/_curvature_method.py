@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..curvature import CURVATURES, Curvature, GaussNewtonRefit, fit_curvature, refit_columns, resolve_curvature
+from ..curvature import (
+    CURVATURES,
+    Curvature,
+    GaussNewtonRefit,
+    fit_curvature,
+    refit_columns,
+    refit_draws,
+    resolve_curvature,
+)
 from ..gradients.algebra import even_chunks
 from ..utils._compat import StrOptions, validate_parameters
 from ..utils._progress import progress
@@ -89,7 +97,7 @@ class CurvatureAttribution(GradientAttribution):
         stream = curvature.stream(
             self._network, self._gradients.engine, self._rows, index, [state], np.ones(1), keys=self._keys,
             identified=self._identified, seed=self._seed, batch_size=self._gradients.rows_at_once,
-            row_weights=row_weights, n_samples=max(curvature.n_samples, -(-size // len(index))),
+            row_weights=row_weights, n_samples=refit_draws(curvature, len(index)),
         )  # fmt: skip
         refit = GaussNewtonRefit(stream, size, scale)
         if not refit.has_enough_columns:

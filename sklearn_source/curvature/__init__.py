@@ -18,7 +18,7 @@ from ._fisher import FisherStream, Metric, choose_fisher
 from ._gram import GramCurvature
 from ._identity import Identity
 from ._kfac import KFAC
-from ._refit import GaussNewtonRefit, refit_columns
+from ._refit import GaussNewtonRefit, refit_columns, refit_draws
 from ._registry import CURVATURES, resolve_curvature
 from ._rotation import decode_queries_or_rotate_rows
 from ._spectral import Inverse, SpectralFunction
@@ -45,5 +45,6 @@ __all__ = [
     "fit_curvature",
     "moments",
     "refit_columns",
+    "refit_draws",
     "resolve_curvature",
 ]

@@ -188,13 +188,17 @@ class Curvature(BaseEstimator, ABC):
         with torch.no_grad():
             n_roots = network.forward_as_trained(probe).shape[1:].numel()
         fisher = choose_fisher(self.fisher, network, n_roots)
-        n_samples = self.n_samples if n_samples is None else n_samples
+        n_samples = self._n_draws(len(index) * len(checkpoints)) if n_samples is None else n_samples
         n_columns = {"exact": n_roots, "sampled": n_samples}.get(fisher, 1)
         return FisherStream(
             network, engine, rows, index, checkpoints, weights, fisher=fisher, n_samples=n_samples, keys=keys,
             seed=seed, batch_size=batch_size(n_columns), cache_bytes=self.cache_size * 2**20, progress=progress,
             metric=metric, identified=identified, row_weights=row_weights,
         )  # fmt: skip
+
+    def _n_draws(self, n_rows):
+        """How often targets are drawn for each of so many rows, at all checkpoints together."""
+        return self.n_samples
 
 
 class FittedCurvature(ABC):

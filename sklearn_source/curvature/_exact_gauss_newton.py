@@ -29,7 +29,8 @@ class ExactGaussNewton(Curvature):
         Which gradients H is an average of: exact columns of the Gauss-Newton root, targets sampled from the model, or
         the true targets. ``"auto"``: exact for at most 16 outputs per row, else sampled.
     n_samples : int, default=1
-        Draws per row for ``fisher="sampled"``. Their seed is the ``random_state`` of the method.
+        Draws per row for ``fisher="sampled"``, more where ``max_rows`` takes more. Their seed is the ``random_state``
+        of the method.
     max_rows : int, optional
         Fisher columns, about, that stand for all, drawn from all rows and checkpoints by their share of the curvature:
         some thousand are most of what there is in a network that fits. None: all of them. ``predict_reweighting`` and
@@ -69,8 +70,14 @@ class ExactGaussNewton(Curvature):
         """
         if self.max_rows is None:
             return kept_fit(self._fit, self, stream)
-        batches = [[column for (column,) in batch] for batch, _ in FisherSample(stream, self.max_rows).batches()]
-        return SampledGaussNewton(batches, [block.shape for block in stream.blocks], stream.penalties)
+        sample = FisherSample(stream, self.max_rows)
+        batches = [[column for (column,) in batch] for batch, _ in sample.batches()]
+        return SampledGaussNewton(batches, sample.by_chance, [block.shape for block in stream.blocks], stream.penalties)
+
+    def _n_draws(self, n_rows):
+        """As many as fill the columns."""
+        wanted = 1 if self.max_rows is None else min(self.max_rows, MAX_ROOT_ROWS)
+        return max(self.n_samples, -(-wanted // n_rows))
 
     def _fit(self, stream):
         penalty = [] if stream.metric is None else [d for d in stream.metric.penalty if d is not None]

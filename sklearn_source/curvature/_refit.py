@@ -28,6 +28,11 @@ def refit_columns(curvature):
     return _MOST_COLUMNS if curvature.max_rows is None else curvature.max_rows
 
 
+def refit_draws(curvature, n_rows):
+    """How often targets are drawn per row, where they are: as many as fill the columns."""
+    return max(curvature.n_samples, -(-min(refit_columns(curvature), _MOST_COLUMNS) // n_rows))
+
+
 class GaussNewtonRefit:
     """``u^T (H_w + D)^-1 v`` where ``H_w = (1/N) sum_m w_m H_m`` for any weights w of the rows.
 

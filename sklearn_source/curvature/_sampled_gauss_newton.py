@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ._base import FittedCurvature, Phi
 from ._dual import gram, on_columns
 from ._eigen import Basis
+from ._sketch_bias import SketchBias
 from ._spectral import Inverse
+from ._weighted_gram import WeightedGram
 
 
 class SampledGaussNewton(FittedCurvature):
     """``H = R^T R + penalty`` with R some thousand Fisher columns, kept in the form that layers give them.
 
     ``phi(H) v = phi(0) v + R^T W R v`` with W from the eigenvectors of ``R R^T``; inverses by
-    ``(H + D)^-1 = D^-1 - D^-1 R^T (1 + R D^-1 R^T)^-1 R D^-1`` (Woodbury), for any diagonal D.
+    ``(H + D)^-1 = D^-1 - D^-1 R^T (1 + R D^-1 R^T)^-1 R D^-1`` (Woodbury), for any diagonal D. In inverses, columns by
+    chance weigh what :class:`SketchBias` says.
 
     Parameters
     ----------
     batches : list of list of gradients
         Columns, some at a time, one gradient per block, weights included.
+    by_chance : ndarray of bool (n_columns,)
+        Which of them stand for others too.
     shapes : list of (groups, out, in)
     penalties : list of (tensor (groups, out, in) or None)
         A diagonal of H.
@@ -32,20 +38,20 @@ class SampledGaussNewton(FittedCurvature):
 
     couples_blocks = True
 
-    def __init__(self, batches, shapes, penalties, metric=None):
-        self._batches, self._shapes, self._penalties = batches, shapes, penalties
+    def __init__(self, batches, by_chance, shapes, penalties, metric=None):
+        self._batches, self._by_chance, self._shapes, self._penalties = batches, by_chance, shapes, penalties
         self._metric = [1.0] * len(shapes) if metric is None else list(metric)
         self.bases = [Basis() for _ in shapes]
         self._spectrum = None
-        self._factor = None, None
+        self._solver = None, None
 
     def __getstate__(self):
         """Without what can be computed again."""
-        return {**self.__dict__, "_spectrum": None, "_factor": (None, None)}
+        return {**self.__dict__, "_spectrum": None, "_solver": (None, None)}
 
     def in_metric(self, metric: Sequence[float]) -> SampledGaussNewton:
         """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block."""
-        return SampledGaussNewton(self._batches, self._shapes, self._penalties, metric)
+        return SampledGaussNewton(self._batches, self._by_chance, self._shapes, self._penalties, metric)
 
     def encode(self, vectors: Sequence[Any]) -> list[torch.Tensor]:
         """Matrices formed: the coordinates stay the parameters'."""
@@ -110,13 +116,21 @@ class SampledGaussNewton(FittedCurvature):
                 )
             scale.append(1.0 / added)
         key = tuple(phi.shifts)
-        if self._factor[0] != key:
-            matrix = gram(self._batches, [s * p for s, p in zip(scale, self._metric)])
-            matrix.diagonal().add_(1.0)
-            self._factor = key, torch.linalg.cholesky(matrix)
+        if self._solver[0] != key:
+            self._solver = key, self._solver_of(scale)
+        root, length, factor = self._solver[1]
         alone = [v * s for v, s in zip(encoded, scale)]
-        weights = torch.cholesky_solve(self._push(alone).T, self._factor[1]).T
-        return [v - s * c for v, s, c in zip(alone, scale, self._pull(weights, encoded[0]))]
+        weights = root * torch.cholesky_solve((root * self._push(alone)).T, factor).T
+        return [length * (v - s * c) for v, s, c in zip(alone, scale, self._pull(weights, encoded[0]))]
+
+    def _solver_of(self, scale):
+        """What columns and solutions are multiplied by, and the Cholesky factor of ``1 + R D^-1 R^T`` so."""
+        K = gram(self._batches, [s * p for s, p in zip(scale, self._metric)])
+        a, length = SketchBias(WeightedGram(K), self._by_chance).weights()
+        root = torch.as_tensor(np.where(self._by_chance, a**0.5, 1.0))
+        K = root[:, None] * K * root
+        K.diagonal().add_(1.0)
+        return root, length, torch.linalg.cholesky(K)
 
     def _eigen(self):
         if self._spectrum is None:

@@ -123,13 +123,6 @@ def test_columns_by_chance_give_solutions_of_the_right_size(n_draws, few, slope,
     sampled = Sampled(n_draws, weights if few else halves(40, 12))
     exact, plain, (found, refit) = sampled.exact(), sampled.plain(), sampled.refitted()
     assert refit.has_enough_columns
-    print(
-        refit._bias.leverage(),
-        float((found * exact).sum() / found.square().sum()),
-        float((plain * exact).sum() / plain.square().sum()),
-        (found - exact).norm() / exact.norm(),
-        (plain - exact).norm() / exact.norm(),
-    )
     assert 1 / slope < (found * exact).sum() / found.square().sum() < slope
     assert (plain - exact).norm() > gain * (found - exact).norm()
 

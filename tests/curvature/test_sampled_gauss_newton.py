@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
+from skorch import NeuralNetClassifier
+from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
 from sklearn_source import InfluenceFunctions, SourceAttribution
@@ -35,3 +39,28 @@ def test_rates_of_their_own_and_a_sample():
     assert 1e-4 < relative(few, whole) < 0.7
     with pytest.raises(ValueError, match="pass damping > 0"):
         InfluenceFunctions(curvature=ExactGaussNewton(max_rows=20), damping=0.0).fit(net, X, y).transform(X_query)
+
+
+def test_targets_that_are_drawn_give_scores_of_the_right_size():
+    """Eighteen classes, whose exact matrix is there to compare; one draw a row, as it is, gives five times too much."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 12)), np.arange(60) % 18
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        nn.Linear(12, 18, dtype=torch.float64), criterion=nn.CrossEntropyLoss, lr=0.5, batch_size=-1,
+        max_epochs=10, train_split=None, verbose=0,
+    ).fit(X, y)  # fmt: skip
+
+    def scores(**options):
+        est = InfluenceFunctions(curvature=ExactGaussNewton(**options), damping=0.01, random_state=0)
+        return est.fit(net, X, y).transform(X[:10])
+
+    def size(found):
+        return float((found * whole).sum() / (whole**2).sum())
+
+    whole = scores(fisher="exact")
+    once = scores(fisher="sampled")
+    few, many = scores(fisher="sampled", max_rows=60), scores(fisher="sampled", max_rows=600)
+    assert size(once) > 2 * size(few)
+    assert 0.8 < size(many) < 1.25
+    assert relative(many, whole) < relative(few, whole) < 1 < relative(once, whole)

@@ -40,6 +40,7 @@ FOR_OTHER_ROOMS = {
             "fit_curvature",
             "moments",
             "refit_columns",
+            "refit_draws",
             "resolve_curvature",
         )
     ),
