@@ -78,8 +78,8 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
 
     def _prepare_queries(self, rows, index, measure):
         queries = self._queries(rows, index, measure)
-        if queries.tol is None and self._stored is not None:
-            queries.tol = self._stored.tol
+        if self._stored is not None:
+            self._stored.loosen(queries)
         return self._terms(queries)
 
     def _queries(self, rows, index, measure):

@@ -1,4 +1,4 @@
-"""Gradient methods and a folder of their training gradients: what is written there, and scores that are read from it."""
+"""Gradient methods and a folder of their training gradients: what is written there, and scores read from it."""
 
 from __future__ import annotations
 
@@ -51,6 +51,11 @@ class StoredGradients:
 
     def __init__(self, store: GradientStore, keys: list[str], tol: float | None):
         self.store, self.tol, self._keys = store, tol, keys
+
+    def loosen(self, queries: Queries) -> None:
+        """Let queries have the error that the rows have, where they have no tolerance of their own."""
+        queries.tol = self.tol if queries.tol is None else queries.tol
+        queries.coupling_tol = None if self.tol is None else queries.tol
 
     def score_batches(self, method: Any, terms: list[Any], n_queries: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield (slice of training rows, their scores (n_queries, rows) for the queries of some terms)."""

@@ -1,4 +1,4 @@
-"""``store_gradients``: scores that are read from a folder, exact or within its tolerance, and what a folder is refused for."""
+"""``store_gradients``: scores read from a folder, exact or within its tolerance, and what a folder is refused for."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from sklearn_source import (
     config_context,
 )
 from sklearn_source.base import _gradient_store
+from sklearn_source.curvature import Inverse
 from sklearn_source.gradients import GradientEngine
+from sklearn_source.gradients.algebra import _meeting
 from sklearn_source.utils._random import seeded
 from tests._methods import apart
 from tests._nets import make_net
 from tests.attribution._layers import LAYERS
-from tests.attribution._runs import N_ROWS, relative
+from tests.attribution._runs import relative
 from tests.attribution.test_adaptive_reference import adaptive_run
 from tests.attribution.test_tol import row_norms, vectors
 
@@ -154,6 +156,21 @@ def test_queries_are_met_within_the_tolerance_unless_they_have_one(source, tmp_p
     assert tolerance() == [0.3]
     source.set_params(tol=None).store_gradients(tmp_path / "exact", tol=None)
     assert tolerance() == [None]
+
+
+def test_how_far_to_go_along_a_layer_is_found_within_the_tolerance(run, monkeypatch):
+    """From outer products; what comes of it is near what the exact directions give."""
+    monkeypatch.setattr(_meeting, "sketching_cost", lambda shape, width: -1e30)  # in every layer, however small
+    r = run("mlp", momentum=0.5)
+    estimator = InfluenceFunctions(damping=0.05, random_state=0).fit(r.net, r.X, r.y)
+    curvature, queries = estimator._step.curvature, estimator._queries(estimator._rows, np.arange(12), estimator._measure)
+    encoded = queries.encoded(estimator._gradients.trained, curvature.encode)
+    phi = Inverse(estimator._step.system.shifts)
+    exact, found = (c.scale(phi, encoded) for c in (curvature, curvature.within(0.05)))
+    both = [torch.cat([part.flatten(1) for part in vectors], dim=1) for vectors in (found, exact)]
+    off = (both[0] - both[1]).norm(dim=1) / both[1].norm(dim=1)
+    assert 0 < off.max() < 0.05
+    assert curvature.within(None).scale(phi, encoded)[0].equal(exact[0])
 
 
 def test_the_rows_of_one_segment_are_kept_once_for_all_its_checkpoints(source, tmp_path):
