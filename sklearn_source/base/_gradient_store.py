@@ -119,10 +119,9 @@ class GradientStore:
             "store": self.key,
             "rows": [rows.start, rows.stop],
             "pieces": [[some.start, some.stop] for some, _ in pieces],
-            "checksum": checksum(named),
         }
-        content = save(named, {"about": json.dumps(about)})
-        self._put(self._file(rows), content)
+        about["checksum"] = _checksum(about, named)
+        self._put(self._file(rows), save(named, {"about": json.dumps(about)}))
 
     def read(self, rows: slice) -> list[tuple[slice, dict[str, torch.Tensor]]]:
         """What :meth:`write` was given, on the CPU.
@@ -145,9 +144,10 @@ class GradientStore:
             ) from None
         try:
             about, named = _about(content), load(content)
-            sound = about["store"] == self.key and about["rows"] == [rows.start, rows.stop]
+            known, kept = about["store"], about.pop("checksum")
+            sound = known == self.key and about["rows"] == [rows.start, rows.stop]
             if sound and self._read_before.get(file.name) != (stat.st_mtime_ns, stat.st_size):
-                sound = about["checksum"] == checksum(named)
+                sound = kept == _checksum(about, named)
             pieces = [slice(*some) for some in about["pieces"]]
         except _DAMAGED:
             sound = False
@@ -220,6 +220,11 @@ class GradientStore:
 def _key(record):
     """What the files of a store are marked with."""
     return bytes_digest(json.dumps(record, sort_keys=True).encode())
+
+
+def _checksum(about, tensors):
+    """Of the tensors of a file and of all else that it says of them."""
+    return bytes_digest(f"{json.dumps(about, sort_keys=True)}|{checksum(tensors)}".encode())
 
 
 def _about(content):

@@ -163,7 +163,10 @@ def test_how_far_to_go_along_a_layer_is_found_within_the_tolerance(run, monkeypa
     monkeypatch.setattr(_meeting, "sketching_cost", lambda shape, width: -1e30)  # in every layer, however small
     r = run("mlp", momentum=0.5)
     estimator = InfluenceFunctions(damping=0.05, random_state=0).fit(r.net, r.X, r.y)
-    curvature, queries = estimator._step.curvature, estimator._queries(estimator._rows, np.arange(12), estimator._measure)
+    curvature, queries = (
+        estimator._step.curvature,
+        estimator._queries(estimator._rows, np.arange(12), estimator._measure),
+    )
     encoded = queries.encoded(estimator._gradients.trained, curvature.encode)
     phi = Inverse(estimator._step.system.shifts)
     exact, found = (c.scale(phi, encoded) for c in (curvature, curvature.within(0.05)))
@@ -324,6 +327,22 @@ def test_a_file_that_was_changed_is_refused_and_written_anew(change, source, tmp
             source.transform(X_query)
         assert np.array_equal(source.store_gradients(tmp_path / "store").transform(X_query), scores)
         assert file.read_bytes() == content
+
+
+def test_flipped_bits_are_seen(source, tmp_path):
+    """Anywhere in a file: no score is another in silence."""
+    (file,) = (source.store_gradients(tmp_path / "store").gradient_store_.path).glob("rows-*")
+    content, scores, rng, seen = file.read_bytes(), source.transform(X_query), np.random.default_rng(0), 0
+    for place in rng.integers(len(content), size=60):
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(changed)
+        try:
+            assert np.array_equal(source.transform(X_query), scores)  # a blank between header and numbers
+        except ValueError as error:
+            assert "not as this store wrote it" in str(error)
+            seen += 1
+    assert seen > 55
 
 
 def test_a_file_of_another_store_is_refused(net, source, tmp_path):
