@@ -1,9 +1,9 @@
 """A store of training gradients: ``transform`` with and without it, its bytes, its error, and what it costs in LDS.
 
-Per method: CPU seconds of ``transform`` over the training rows and from the store in one run on one thread (the smallest of
-three), the bytes of a full gradient (4 per parameter, row and checkpoint) against those of the folder, relative error
-and rank correlation per query against the exact scores, and, with ``--truth``, how far the linear datamodeling score
-moves, with its interval over subsets. ``--rows`` repeats the training rows with noise, for how the ratio grows with their number.
+Per method: CPU seconds of ``transform`` over the training rows and from the store in one run on one thread (the least
+of three), the bytes of a full gradient (4 per parameter, row and checkpoint) against those of the folder, relative
+error and rank correlation per query against the exact scores, and, with ``--truth``, how far the linear datamodeling
+score moves, with its interval. ``--rows`` repeats the training rows with noise: the ratio grows with their number.
 ``--schemes`` sets other ways to make gradients small beside it, their bytes in half precision: random signs into as
 many buckets as a row's factors have numbers (SJLT), random Kronecker projections (LoGra), and the top eigen-directions
 of a layer's inputs and output gradients.
@@ -95,7 +95,7 @@ def compare(problem: Problem, net: Any, names: list[str], truth: Any, folder: Pa
             f"{query_seconds(est, problem.X_query, y_query):.2f} s; full gradients {full / 1e6:.0f} MB"
         )
         for tol in TOLERANCES:
-            _, writing = timed(lambda est=est, tol=tol: est.store_gradients(folder / f"{name}-{tol}", tol=tol))
+            _, writing = timed(est.store_gradients, folder / f"{name}-{tol}", tol=tol)
             found, seconds = fastest(est.transform, problem.X_query, y_query)
             size = est.gradient_store_.n_bytes
             median, largest, rank = errors(found, exact)

@@ -67,6 +67,10 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
         )
         self._fit_gradients()
 
+    def _fitted_parts(self):
+        parts = super()._fitted_parts()
+        return parts if self._stored is None else {**parts, "store_gradients": self._stored.tol}
+
     def _queries_at_once(self):
         return int(bytes_for("query_vectors") // max(self._bytes_per_query(), 1))
 

@@ -70,7 +70,12 @@ class GradientStore:
         dtype: torch.dtype,
     ):
         self.path = Path(os.fspath(path)).absolute()
-        record = {"format": _FORMAT, "of": dict(identity), "rows_per_file": rows_per_file, "first_rows": first_rows}
+        record: dict[str, Any] = {
+            "format": _FORMAT,
+            "of": dict(identity),
+            "rows_per_file": rows_per_file,
+            "first_rows": first_rows,
+        }
         if self.path.exists():
             record = self._found(record, dtype)
         else:

@@ -14,10 +14,6 @@ class StoresGradients:
 
     _stored: StoredGradients | None = None
 
-    def _fitted_parts(self: Any) -> dict[str, Any]:
-        parts = super()._fitted_parts()
-        return parts if self._stored is None else {**parts, "store_gradients": self._stored.tol}
-
     def store_gradients(self: Any, path: Any, *, tol: float | None = 0.01) -> Any:
         """Keep the gradients of the training rows in a folder, for the queries to come.
 

@@ -6,7 +6,7 @@ embedding's as the lines that the row looked up. What comes back is a gradient o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 
@@ -140,7 +140,7 @@ def _dyads(gradient, tol):
     return Dyads(torch.cat([part.ranks for part in parts]), left, right)
 
 
-def _dyads_of_pieces(gradient, tol) -> Iterator[Dyads]:
+def _dyads_of_pieces(gradient, tol):
     groups, out, inp = gradient.shape
     positions = gradient.n_positions
     if not isinstance(gradient, Factored) or (tol is not None and positions > min(out, inp)):
