@@ -49,7 +49,11 @@ class NewtonStep:
 
     def term(self, queries, probe, share=1.0):
         """The :class:`Term` of some :class:`Queries`, times ``share``."""
-        curvature, roots, relative = self.curvature, self.system.roots, self.system.relative
+        curvature, roots, relative = (
+            self.curvature.within(queries.coupling_tol),
+            self.system.roots,
+            self.system.relative,
+        )
         unit = -share / self.n_rows
         if roots is None:
             encoded = times(queries.encoded(self.state, curvature.encode), relative, 0.5)

@@ -15,7 +15,7 @@ def walk_in_eigencoordinates(segments, queries, final, probe):
     terms = []
     encoded = previous = None
     for segment in reversed(segments):
-        curvature = segment.curvature
+        curvature = segment.curvature.within(queries.coupling_tol)
         if previous is None:
             encoded = queries.encoded(final, curvature.encode)
         else:

@@ -19,11 +19,12 @@ from ._network_attribution import NetworkAttribution
 from ._queries import Queries
 from ._reweighting import relabelled, reweighted, row_weights_asked
 from ._row_gradients import BatchGradients, RowGradients
+from ._storing import StoresGradients
 from ._terms import term_scores
 from ._trainable import mark_trained
 
 
-class GradientAttribution(NetworkAttribution):
+class GradientAttribution(StoresGradients, NetworkAttribution):
     """Base of the methods built on per-row gradients.
 
     A method gives :meth:`_terms`: which query vectors meet the training gradients at which checkpoints, and
@@ -56,7 +57,7 @@ class GradientAttribution(NetworkAttribution):
         return self._gradients.n_parameters * self._network.dtype.itemsize
 
     def _fit_method(self):
-        network = self._network
+        network, self._stored = self._network, None
         if self._needs_trajectory:
             mark_trained(network.module, self.trajectory_)
         index = np.unique(np.concatenate(self._credited))
@@ -65,6 +66,10 @@ class GradientAttribution(NetworkAttribution):
             network, self._rows, layers=self.layers, treatment=self._treatment(), batch_size=self.batch_size
         )
         self._fit_gradients()
+
+    def _fitted_parts(self):
+        parts = super()._fitted_parts()
+        return parts if self._stored is None else {**parts, "store_gradients": self._stored.tol}
 
     def _queries_at_once(self):
         return int(bytes_for("query_vectors") // max(self._bytes_per_query(), 1))
@@ -76,7 +81,10 @@ class GradientAttribution(NetworkAttribution):
         return None if weights is None and credited.all() else credited
 
     def _prepare_queries(self, rows, index, measure):
-        return self._terms(self._queries(rows, index, measure))
+        queries = self._queries(rows, index, measure)
+        if self._stored is not None:
+            self._stored.loosen(queries)
+        return self._terms(queries)
 
     def _queries(self, rows, index, measure):
         """The queries that meet all training rows, within ``tol`` as it is now."""
@@ -86,6 +94,9 @@ class GradientAttribution(NetworkAttribution):
         return Queries(self._gradients, rows, index, measure, self.n_train_, tol)
 
     def _score_batches(self, queries, n_queries, training_rows=None):
+        if training_rows is None and self._stored is not None:
+            yield from self._stored.score_batches(self, queries, n_queries)
+            return
         rows, size = training_rows or self._rows, self._gradients.batch_size
         with self._gradients.engine.attached():
             for start in progress(range(0, self.n_train_, size), verbose=self.verbose, desc="training rows"):
@@ -219,9 +230,13 @@ class GradientAttribution(NetworkAttribution):
         gradients = [training.at(state) for state in term.checkpoints]
         part = term_scores(term, gradients, rowwise)
         self._require_finite(part, term, gradients)
+        return self._times_credit(part, term, index)
+
+    def _times_credit(self, scores, term, index):
+        """Scores (..., rows) of the training rows ``index``, times how much the term credits each."""
         if term.credited is None:
-            return part
-        return part * torch.as_tensor(term.credited[index], device=part.device, dtype=part.dtype)
+            return scores
+        return scores * torch.as_tensor(term.credited[index], device=scores.device, dtype=scores.dtype)
 
     def _self_batches(self):
         measure = resolve_measurement("neg_loss", self._network)

@@ -35,6 +35,8 @@ class Queries:
     tol : float, optional
         Error that a query's vector may have in every block and :class:`Term`, relative to its own norm there; None:
         none.
+    coupling_tol : float, optional
+        Error that the directions may have where only how far to go along each layer's is found. None: none.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class Queries:
         measure: Measurement,
         n_met: int,
         tol: float | None = None,
+        coupling_tol: float | None = None,
     ):
         self._gradients, self._rows, self._index, self._measure = gradients, rows, index, measure
-        self.n_met, self.tol = n_met, tol
+        self.n_met, self.tol, self.coupling_tol = n_met, tol, coupling_tol
         self._targets: dict[int, Any] = {}
 
     def __len__(self):
@@ -71,7 +74,7 @@ class Queries:
         queries : Queries
         """
         rows = self._rows.with_draws(draws)
-        return Queries(self._gradients, rows, self._index, self._measure, self.n_met, self.tol)
+        return Queries(self._gradients, rows, self._index, self._measure, self.n_met, self.tol, self.coupling_tol)
 
     def gradients(self, state: State) -> list[list[Any]]:
         """Gradients of what is measured at the trained weights (the class predicted there), taken at other ones.

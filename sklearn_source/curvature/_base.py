@@ -303,6 +303,21 @@ class FittedCurvature(ABC):
             A new one; this one is left as it is.
         """
 
+    def within(self, tol: float | None) -> FittedCurvature:
+        """The same for vectors that may have an error.
+
+        Parameters
+        ----------
+        tol : float or None
+            Relative to a vector's norm in a block. None: none.
+
+        Returns
+        -------
+        fitted : FittedCurvature
+            This one, unless an error spares work.
+        """
+        return self
+
     @abstractmethod
     def mean_eigenvalue(self, block: int) -> float:
         """Of a block: what a damping is measured by.

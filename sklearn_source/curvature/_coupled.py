@@ -13,12 +13,15 @@ from typing import Any
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from ..gradients.algebra import even_chunks
 from ..utils._warnings import warn
 from ._base import FittedCurvature, Phi
 from ._spectral import SpectralFunction, inverse
 
 # A solve that leaves more than this share of its right-hand side is said.
 _STALLED = 0.5
+# Bytes of the vectors, in float64, that elementwise work goes over at a time: they stay in a cache.
+_CHUNK_BYTES = 8 * 2**20
 # One ridge solves; what is an integral over the training asks for more once that equation is solved.
 _RIDGES = (1.0, 10.0, 100.0)
 
@@ -40,13 +43,17 @@ class CoupledCurvature(FittedCurvature):
         Rounds of further directions, one per block each.
     """
 
-    def __init__(self, base, rows, n_iter, metric=None):
-        self.base, self.rows, self.n_iter, self._metric = base, rows, n_iter, metric
+    def __init__(self, base, rows, n_iter, metric=None, tol=None):
+        self.base, self.rows, self.n_iter, self._metric, self._tol = base, rows, n_iter, metric, tol
         self.bases = base.bases
 
     def in_metric(self, metric: Sequence[float]) -> CoupledCurvature:
         """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block."""
-        return CoupledCurvature(self.base.in_metric(metric), self.rows, self.n_iter, list(metric))
+        return CoupledCurvature(self.base.in_metric(metric), self.rows, self.n_iter, list(metric), self._tol)
+
+    def within(self, tol: float | None) -> CoupledCurvature:
+        """Directions may have the error ``tol`` where only how far to go along them is found from the columns."""
+        return CoupledCurvature(self.base, self.rows, self.n_iter, self._metric, None if self.n_iter else tol)
 
     def encode(self, vectors: Sequence[Any]) -> list[torch.Tensor]:
         """Into the eigencoordinates of M."""
@@ -97,7 +104,7 @@ class CoupledCurvature(FittedCurvature):
 
     def push(self, vectors):
         """``R_b P^(1/2) v_b`` per block."""
-        return self.rows.push(self._scaled(vectors))
+        return self.rows.push(self._scaled(vectors), self._tol)
 
     def pull(self, weights):
         """``P^(1/2) R^T w`` per block."""
@@ -187,19 +194,23 @@ class _Space:
     def _add(self, vectors):
         added, sizes = [], []
         for block, vector in enumerate(vectors):
-            flat = vector.flatten(1).clone()
-            size = flat.norm(dim=1, keepdim=True)
-            sizes.append(size.squeeze(1).double())
-            for _ in range(2):  # twice is enough (Kahan)
-                for old in self._directions[block]:
-                    flat -= (flat * old).sum(1, keepdim=True) * old
-            left = flat.norm(dim=1, keepdim=True)
-            # What rounding leaves of a direction that is there already is none.
-            new = left > 1e3 * torch.finfo(flat.dtype).eps * size
-            flat = torch.where(new, flat / torch.where(new, left, torch.ones_like(left)), torch.zeros_like(flat))
+            flat, encoded = torch.empty_like(vector).flatten(1), self._encoded[block].flatten(1)
+            size, inner = (torch.zeros(len(flat), dtype=torch.float64, device=flat.device) for _ in range(2))
+            for some in _chunks(flat):
+                part = vector[some].flatten(1).clone()
+                length = part.norm(dim=1, keepdim=True)
+                for _ in range(2):  # twice is enough (Kahan)
+                    for old in self._directions[block]:
+                        part -= (part * old[some]).sum(1, keepdim=True) * old[some]
+                left = part.norm(dim=1, keepdim=True)
+                # What rounding leaves of a direction that is there already is none.
+                new = left > 1e3 * torch.finfo(part.dtype).eps * length
+                part.div_(torch.where(new, left, torch.ones_like(left))).masked_fill_(~new, 0.0)
+                flat[some], size[some], inner[some] = part, length.squeeze(1).double(), _dots(part, encoded[some])
+            sizes.append(size)
             self._directions[block].append(flat)
             self._blocks.append(block)
-            self._inner.append((flat.double() * self._encoded[block].flatten(1)).sum(1))
+            self._inner.append(inner)
             added.append(flat.view(vector.shape))
         self._sizes = torch.stack(sizes, dim=1)  # of the latest directions
         self._pushed += self._curvature.push(added)
@@ -229,12 +240,14 @@ class _Space:
         matrix = torch.zeros_like(self._H)
         shifts = self._phi.shifts
         places = [[i for i, b in enumerate(self._blocks) if b == block] for block in range(len(self._encoded))]
+        widest = max(self._encoded, key=lambda e: e[0].numel()).flatten(1)
         for number in range(len(self._directions[0])):
-            vectors = [own[number].view(e.shape) for own, e in zip(self._directions, self._encoded)]
-            products = self._curvature.base.scale(lambda values, block: values + shifts[block], vectors)
-            for block, product in enumerate(products):
-                for j, other in zip(places[block], self._directions[block]):
-                    matrix[:, places[block][number], j] = (product.flatten(1).double() * other).sum(1)
+            for some in _chunks(widest):
+                vectors = [own[number][some].view(-1, *e.shape[1:]) for own, e in zip(self._directions, self._encoded)]
+                products = self._curvature.base.scale(lambda values, block: values + shifts[block], vectors)
+                for block, product in enumerate(products):
+                    for j, other in zip(places[block], self._directions[block]):
+                        matrix[some, places[block][number], j] = _dots(product.flatten(1), other[some])
         return matrix
 
     def _coefficients(self, function, matrix=None):
@@ -246,14 +259,14 @@ class _Space:
 
     def _combined(self, coefficients):
         """``V c``, one tensor per block."""
-        total = [torch.zeros_like(e) for e in self._encoded]
+        total = [None] * len(self._encoded)
         counts = [0] * len(total)
         for i, block in enumerate(self._blocks):
             direction = self._directions[block][counts[block]]
             counts[block] += 1
-            weight = coefficients[:, i : i + 1].to(direction.dtype)
-            total[block] += (weight * direction).view(total[block].shape)
-        return total
+            part = coefficients[:, i : i + 1].to(direction.dtype) * direction
+            total[block] = part if total[block] is None else total[block].add_(part)
+        return [vector.view(encoded.shape) for vector, encoded in zip(total, self._encoded)]
 
     def _remainder(self, ridges):
         """``v - (H + shift + ridge) x`` for the x found so far, a ridge for every vector."""
@@ -270,3 +283,13 @@ class _Space:
         left = sum(r.flatten(1).double().square().sum(1) for r in residual)
         self._residual = (left / size.clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
         return residual
+
+
+def _chunks(vectors):
+    """Slices of vectors (n, size), for what is taken of every element: memory that a product of all would ask for."""
+    return even_chunks(len(vectors), _CHUNK_BYTES // max(1, vectors[:1].numel() * 8))
+
+
+def _dots(first, second):
+    """(n,) inner products of vectors (n, size), in float64."""
+    return (first.double() * second).sum(1)

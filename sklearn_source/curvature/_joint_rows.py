@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from ..gradients.algebra import Scaled
+from ..gradients.algebra import Meeting, Scaled, add_inner
 
 
 class JointRows:
@@ -44,16 +44,28 @@ class JointRows:
         stream = self._stream
         return stream.n_rows * sum(len(next(iter(stream.columns(c)))[0]) for c in range(len(stream.checkpoints)))
 
-    def push(self, vectors):
-        """``R_b v_b`` of every block: list of tensor (n, n_columns), of vectors (n, groups, out, in)."""
-        flat = [v.flatten(1).contiguous() for v in self._decoded(vectors)]
-        parts = [[] for _ in flat]
+    def push(self, vectors, tol=None):
+        """``R_b v_b`` of every block: list of tensor (n, n_columns), of vectors (n, groups, out, in).
+
+        With a tolerance, of vectors that have an error of it relative to their norms, where that is less work.
+        """
+        met = [self._to_meet(v, block, tol) for block, v in enumerate(self._decoded(vectors))]
+        parts = [[] for _ in met]
         for batch, root in self._batches():
-            for part, columns, v in zip(parts, batch, flat):
+            for part, columns, v in zip(parts, batch, met):
                 for gradient in columns:
-                    product = gradient.inner_(v, v.new_zeros((len(v), len(gradient))))
+                    product = add_inner(gradient.tensors()[-1].new_zeros((len(v), len(gradient))), v, gradient)
                     part.append(product if root == 1 else product.mul_(root))
         return [torch.cat(part, dim=1) for part in parts]
+
+    def _to_meet(self, vectors, block, tol):
+        """A block's vectors as columns meet them: as outer products where these are less work."""
+        if tol is not None and self._kept is not None:
+            gradient = self._kept[0][block][0]
+            found = Meeting(gradient, self.n_columns, tol).low_rank(vectors)
+            if found is not None:
+                return found
+        return vectors.flatten(1).contiguous()
 
     def pull(self, weights):
         """``R^T w`` of weights (n, n_columns): list of tensor (n, groups, out, in), one per block."""

@@ -22,6 +22,7 @@ from ...utils._config import bytes_for
 from ...utils._random import draw_seed
 from .._influence import InfluenceFunctions
 from ._judged_by import judge_by
+from ._stored_members import StoresMembersGradients
 
 
 def _members_predict(ensemble):
@@ -30,7 +31,7 @@ def _members_predict(ensemble):
     return hasattr(members[0], "predict_reweighting")
 
 
-class BaseEnsemble(BaseAttribution):
+class BaseEnsemble(StoresMembersGradients, BaseAttribution):
     """Base of the ensembles: the mean of the scores of members, each fitted on a network of its own.
 
     A subclass gives :meth:`_fit_members`, and has the parameters ``estimator``, ``random_state`` and ``verbose``.

@@ -21,6 +21,7 @@ from ._inputs import Inputs
 from ._low_rank import LowRank, low_rank
 from ._meeting import Meeting, add_inner, rowwise_inner
 from ._moments import Overlap
+from ._packed import pack, unpack
 from ._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
 from ._products import even_chunks, rotate_matrices
 from ._row_gradient import RowGradient
@@ -43,12 +44,14 @@ __all__ = [
     "held_bytes",
     "low_rank",
     "met_bytes",
+    "pack",
     "rotate_matrices",
     "rowwise_inner",
     "rowwise_pairs",
     "squared_in_basis",
     "to_meet",
     "unit_vectors",
+    "unpack",
     "weighted_sum",
     "whole_moments",
 ]
