@@ -94,9 +94,9 @@ class GradientAttribution(NetworkAttribution):
                 columns = slice(start, min(start + size, self.n_train_))
                 yield columns, self._batch_scores(queries, rows, columns, n_queries)
 
-    def _spread_batches(self, queries, n_queries, training_rows=None):
-        found = spread_scores(self, queries, training_rows or self._rows, n_queries)
-        return self._score_batches(queries, n_queries, training_rows) if found is None else found
+    def _spread_batches(self, queries, n_queries, *training_rows):
+        found = spread_scores(self, queries, *(training_rows or [self._rows]), n_queries)
+        return self._score_batches(queries, n_queries, *training_rows) if found is None else found
 
     def _batch_scores(self, terms, rows, columns, n_queries):
         """Sum of all terms for one batch of training rows: (n_queries, rows)."""
