@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -231,8 +232,14 @@ def _outcomes(parcel, function, settings, blocks, n_jobs):
         return
     options = {"n_jobs": n_jobs, "batch_size": 1, "pre_dispatch": f"{_AHEAD}*n_jobs", "mmap_mode": "c"}
     if getattr(backend, "supports_return_generator", False):
-        with contextlib.closing(_parallel(calls, return_as=AS_FINISHED, **options)) as outcomes:
-            yield from outcomes
+        outcomes = _parallel(calls, return_as=AS_FINISHED, **options)
+        try:
+            for outcome in outcomes:  # not "yield from", which would hand on what closes this generator
+                yield outcome
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # joblib remarks on calls whose results nobody wants any more
+                outcomes.close()
         return
     wave = _AHEAD * n_workers(n_jobs)
     calls = list(calls)
