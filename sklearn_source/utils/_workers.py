@@ -34,6 +34,8 @@ _AHEAD = 2  # blocks per worker that are on their way
 def n_workers(n_jobs: int | None) -> int:
     """How many workers ``n_jobs`` means, as joblib reads it; 1 within a worker, so that jobs do not multiply.
 
+    On dask, which gives all its workers to whoever asks, ``n_jobs=1`` is one here.
+
     Parameters
     ----------
     n_jobs : int or None
@@ -42,9 +44,12 @@ def n_workers(n_jobs: int | None) -> int:
     -------
     n_workers : int
     """
-    if getattr(active_backend(), "nesting_level", 0) or _within_dask():
+    backend = active_backend()
+    if n_jobs == 1 or getattr(backend, "nesting_level", 0) or _within_dask():
         return 1
-    return max(1, int(joblib.effective_n_jobs(n_jobs)))
+    # A cluster, be it of one worker for the moment, is another machine than this one.
+    least = 2 if dask_client(backend) else 1
+    return max(least, int(joblib.effective_n_jobs(n_jobs)))
 
 
 def _within_dask():
