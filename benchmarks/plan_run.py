@@ -7,8 +7,9 @@
     python benchmarks/plan_run.py --check        # three sizes, run on one thread, against what was planned for them
     python benchmarks/plan_run.py --speed-up     # two workers against one
 
-A layer is IN x OUT or IN x OUT x POSITIONS (a convolution's windows, tokens). Counted are the products of matrices of
-EK-FAC; what it takes to do everything else is in ``EFFICIENCY``, measured once on a size that is none of the three.
+A layer is IN x OUT or IN x OUT x POSITIONS (a convolution's windows, tokens). Counted are the operations of EK-FAC's
+products of matrices, and the numbers that pass through everything else. What these take, ``SHARE`` and
+``NS_PER_NUMBER``, was read off one size (``--calibrate``) that is none of the three.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import _common  # noqa: F401  before torch: denormals
 import joblib
@@ -28,8 +29,8 @@ from sklearn_source import SourceAttribution, TrajectoryRecorder, get_config
 from sklearn_source.curvature import EKFAC
 from sklearn_source.modules import MLP
 
-# The share of the rate of a large product of matrices that each step comes to: `python plan_run.py --calibrate`.
-EFFICIENCY = {name: 0.55 for name in ("covariances", "bases", "eigenvalues", "coupling")} | {"vectors": 0.75, "scores": 0.75}
+SHARE = 0.9  # of the rate of a large product of matrices
+NS_PER_NUMBER = {"covariances": 4.0, "eigenvalues": 4.0, "coupling": 4.0, "vectors": 10.0, "scores": 10.0}
 N_COUPLED = 1024  # Fisher columns that layers are coupled by
 SIZE = 4  # bytes of a number
 
@@ -105,6 +106,7 @@ class Step:
     shared: bool
     passes: float
     flops: float
+    numbers: float
     to_worker: float = 0.0
     back: float = 0.0
 
@@ -116,41 +118,49 @@ def plan(run: Run) -> list[Step]:
     backward = forward - layers[0].product  # what goes into the network has no gradient
     sides = [(layer.n_in, layer.n_out, layer.positions) for layer in layers]
     squares = sum(2 * t * (n_in**2 + K * n_out**2) for n_in, n_out, t in sides)
-    entries = sum((2 if t == 1 else 2 * t + 3) * K * n_in * n_out for n_in, n_out, t in sides)
+    entries = sum((2 if t == 1 else (2 * t + 3) * K) * n_in * n_out for n_in, n_out, t in sides)
     rotated = sum(2 * n_in * n_out * (n_in + n_out) for n_in, n_out, _ in sides)  # a vector into another basis
     sides_turned = sum(2 * t * (n_in**2 + n_out**2) for n_in, n_out, t in sides)  # a row's gradient, by its factors
     moments = 2 * SIZE * sum(n_in**2 + n_out**2 for n_in, n_out, _ in sides)
     weights, gradients = SIZE * P, forward + K * backward
+    held, met = (sum(t * (n_in + k * n_out) for n_in, n_out, t in sides) for k in (K, 1))
     again = 0 if run.is_cached else gradients
     blocks = 4 * run.workers if run.workers > 1 else 0
     return [
-        Step("covariances", True, C, C * N * (gradients + squares), C * (weights + run.data_bytes), C * blocks * moments),
-        # In float64, at half the rate.
-        Step("bases", False, 0, run.segments * sum(2 * 9 * (i**3 + o**3) for i, o, _ in sides)),
         Step(
-            "eigenvalues", True, 0 if run.is_cached else C, C * N * (again + squares + entries),
+            "covariances", True, C, C * N * (gradients + squares), C * N * held,
+            C * (weights + run.data_bytes), C * blocks * moments,
+        ),
+        # In float64, at half the rate.
+        Step("bases", False, 0, run.segments * sum(2 * 9 * (i**3 + o**3) for i, o, _ in sides), 0),
+        Step(
+            "eigenvalues", True, 0 if run.is_cached else C, C * N * (again + squares + entries), C * N * held,
             C * (2 * weights + run.data_bytes), C * blocks * 2 * weights,
         ),
         Step(
             "coupling", True, C, C * N * forward + run.segments * N_COUPLED * (forward + backward + sides_turned),
+            C * N * met,
             C * (weights + run.data_bytes),
         ),
         Step(
             "vectors", False, 0,
             run.queries * (forward + backward + run.segments * (2 * rotated + 3 * 2 * N_COUPLED * P)),
+            run.queries * run.segments * P,
         ),
         Step(
             "scores", True, run.chunks * C,
             N * (run.chunks * C * (forward + backward) + 2.0 * run.queries * run.segments * P),
+            N * (run.chunks * C * met + run.queries * run.segments * len(layers)),
             run.chunks * (run.data_bytes + C * weights) + SIZE * run.queries * run.segments * P,
             SIZE * run.queries * N if run.workers > 1 else 0,
         ),
     ]  # fmt: skip
 
 
-def seconds(step: Step, rate: float, workers: int, efficiency: dict[str, float]) -> float:
+def seconds(step: Step, rate: float, workers: int) -> float:
     """Of a step at ``rate`` operations per second and worker."""
-    return step.flops / (rate * efficiency[step.name] * (workers if step.shared else 1))
+    whole = step.flops / (SHARE * rate) + 1e-9 * NS_PER_NUMBER.get(step.name, 0.0) * step.numbers
+    return whole / (workers if step.shared else 1)
 
 
 def gemm_rate(n: int = 1024, repeats: int = 9) -> float:
@@ -193,14 +203,14 @@ def measured(run: Run, n_jobs: int = 1):
     return sum(len(segment.checkpoints) for segment in est.segments_), fit, transform, scores
 
 
-def show(run: Run, rate: float, bandwidth: float, efficiency: dict[str, float]) -> None:
+def show(run: Run, rate: float, bandwidth: float) -> None:
     """Print the plan."""
     print(f"{run.n_parameters:,} parameters, {run.chunks} chunks of queries, {run.workers} workers")
     print("step         passes  TFLOP    GB to a worker  GB back  hours")
     total = 0.0
     for step in plan(run):
         # All workers of a machine read what is sent to it once; machines are sent to side by side.
-        hours = seconds(step, rate, run.workers, efficiency) / 3600
+        hours = seconds(step, rate, run.workers) / 3600
         if run.workers > 1:
             hours += (step.to_worker + step.back) / bandwidth / 3600
         total += hours
@@ -211,12 +221,12 @@ def show(run: Run, rate: float, bandwidth: float, efficiency: dict[str, float]) 
     print(f"total {total:.3g} hours at {rate / 1e9:.0f} GFLOP/s a worker, {bandwidth / 1e9:.1f} GB/s")
 
 
-# Rows, queries, layers, checkpoints asked for, segments. The first is what EFFICIENCY was read off, the others not.
+# Rows, queries, layers, checkpoints asked for, segments. The first is what NS_PER_NUMBER was read off, the others not.
 CALIBRATION = (3000, 100, "200x128,128x128,128x10", 4, 2)
 SIZES = [
-    (1500, 50, "64x64,64x64,64x10", 4, 2),
-    (4000, 200, "784x256,256x256,256x10", 4, 2),
-    (16000, 100, "128x512,512x512,512x10", 4, 1),
+    (2000, 80, "96x80,80x80,80x10", 4, 2),
+    (5000, 150, "500x300,300x300,300x10", 4, 2),
+    (12000, 60, "128x512,512x512,512x10", 4, 1),
 ]
 
 
@@ -226,19 +236,17 @@ def run_of(rows, queries, layers, checkpoints, segments, **options):
     return Run(rows, queries, read, checkpoints, segments, read[-1].n_out, **options)
 
 
-def compare(size, efficiency):
+def compare(size):
     """Planned and measured CPU seconds of ``fit`` and ``transform`` on one thread."""
-    from dataclasses import replace
-
     run = run_of(*size)
     rate = gemm_rate()
     n_checkpoints, fit, transform, _ = measured(run)
     run = replace(run, checkpoints=n_checkpoints)
-    parts = {step.name: seconds(step, rate, 1, efficiency) for step in plan(run)}
+    parts = {step.name: seconds(step, rate, 1) for step in plan(run)}
     late = parts["vectors"] + parts["scores"]
     return {
         "rate": rate, "checkpoints": n_checkpoints, "fit": (sum(parts.values()) - late, fit.cpu),
-        "transform": (late, transform.cpu), "parts": parts,
+        "transform": (late, transform.cpu), "parts": parts, "numbers": {s.name: s.numbers for s in plan(run)},
     }  # fmt: skip
 
 
@@ -261,16 +269,15 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.calibrate or args.check:
-        efficiency = dict.fromkeys(EFFICIENCY, 1.0) if args.calibrate else EFFICIENCY
         for size in [CALIBRATION] if args.calibrate else SIZES:
-            found = compare(size, efficiency)
+            found = compare(size)
             for phase in ("fit", "transform"):
                 planned, taken = found[phase]
                 print(
                     f"{size}, {found['checkpoints']} checkpoints, {found['rate'] / 1e9:.0f} GFLOP/s: {phase} planned "
                     f"{planned:.2f} s, took {taken:.2f} s CPU, ratio {taken / planned:.2f}", flush=True
                 )  # fmt: skip
-            print({name: round(value, 3) for name, value in found["parts"].items()})
+            print({name: round(value, 3) for name, value in found["parts"].items()}, found["numbers"])
         return
     if args.speed_up:
         for size in SIZES[1:]:
@@ -288,7 +295,7 @@ def main():
         args.rows, args.queries, layers, args.checkpoints, args.segments, columns, args.machines * args.cores,
         args.row_bytes, get_config()["memory_budget"],
     )  # fmt: skip
-    show(run, rate, args.bandwidth * 1e9, EFFICIENCY)
+    show(run, rate, args.bandwidth * 1e9)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class InfluenceFunctions(NewtonAttribution):
         ``tol`` times the product of norms (:ref:`User Guide <low_rank>`). None: exact, up to rounding.
     n_jobs : int, optional
         Workers that share the training rows in ``fit`` and ``transform``, as joblib counts them: None is 1 except in a
-        :obj:`joblib.parallel_config` context, -1 all processors (:ref:`User Guide <jobs>`). Scores depend on it by
+        ``joblib.parallel_config`` context, -1 all processors (:ref:`User Guide <jobs>`). Scores depend on it by
         rounding alone.
     random_state : int, RandomState instance or None, default=None
         Seeds sampled Fisher draws, and training where ``fit`` trains. None: fresh entropy.

@@ -48,7 +48,7 @@ class TracIn(GradientAttribution):
         ``tol`` times the product of norms (:ref:`User Guide <low_rank>`). None: exact, up to rounding.
     n_jobs : int, optional
         Workers that share the training rows in ``transform``, as joblib counts them: None is 1 except in a
-        :obj:`joblib.parallel_config` context, -1 all processors (:ref:`User Guide <jobs>`). Scores depend on it by
+        ``joblib.parallel_config`` context, -1 all processors (:ref:`User Guide <jobs>`). Scores depend on it by
         rounding alone.
     random_state : int, RandomState instance or None, default=None
         Seeds training where ``fit`` trains. None: fresh entropy.

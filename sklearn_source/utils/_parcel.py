@@ -17,8 +17,8 @@ from ._compat_torch import TypedStorage, bytes_of, storage_and_name, typed_stora
 _APART = 1024
 # Larger ones are not copied where they arrive, so that workers on one machine can share their memory.
 _SHARED = 2**20
-# torch and its libraries take aligned memory for granted.
-_ALIGNMENT = 64
+# torch and its libraries take memory for granted that is aligned as NumPy's is; what comes over a network is not.
+_ALIGNMENT = 16
 
 
 class Parcel:
@@ -64,7 +64,7 @@ class Parcel:
         -------
         content : object
         """
-        return _Unpacker(io.BytesIO(self._arrays[0]), self._arrays[1:]).load()
+        return _Unpacker(self._arrays).load()
 
     @property
     def nbytes(self) -> int:
@@ -88,40 +88,42 @@ class _Packer(cloudpickle.Pickler):
             storage, name = storage_and_name(obj)
             if storage.device.type == "meta":
                 return None
-            return "storage", self._number(storage, name, bytes_of), obj.dtype, str(storage.device)
+            return "storage", self._number(storage, name, bytes_of), True, obj.dtype, str(storage.device)
         if isinstance(obj, np.ndarray) and type(obj) in (np.ndarray, np.memmap):
             if obj.dtype.hasobject or obj.nbytes < _APART:
                 return None
-            return "array", self._number(obj, id(obj), lambda array: array)
+            return "array", self._number(obj, id(obj), lambda array: array), obj.flags.writeable
         return None
 
     def _number(self, obj, name, as_array):
         if name not in self._numbers:
-            self._numbers[name] = len(self.arrays)
+            self._numbers[name] = 1 + len(self.arrays)  # the first is the description
             self._kept.append(obj)  # else another object could get its place in memory, and its name
             self.arrays.append(as_array(obj))
         return self._numbers[name]
 
 
 class _Unpacker(pickle.Unpickler):
-    def __init__(self, file, arrays):
-        super().__init__(file)
+    def __init__(self, arrays):
+        super().__init__(io.BytesIO(arrays[0]))
         self._arrays, self._made = arrays, {}
 
     def persistent_load(self, pid):
-        kind, number, *how = pid
+        kind, number, writeable, *how = pid
         if number not in self._made:
-            array = _usable(self._arrays[number])
+            array = self._array(number, writeable)
             self._made[number] = array if kind == "array" else torch.from_numpy(array).to(how[1]).untyped_storage()
         made = self._made[number]
         return made if kind == "array" else typed_storage(made, how[0])
 
-
-def _usable(array):
-    """The array as it can be given out: small ones, which a network may write into, as copies."""
-    plain = np.asarray(array)
-    aligned = plain.ctypes.data % _ALIGNMENT == 0
-    return plain if plain.nbytes >= _SHARED and aligned and plain.flags.writeable else _aligned_copy(plain)
+    def _array(self, number, writeable):
+        """An array as it can be given out: small ones, which a network may write into, as copies."""
+        array = np.asarray(self._arrays[number])
+        if array.nbytes < _SHARED:
+            return _aligned_copy(array)
+        if array.ctypes.data % _ALIGNMENT or (writeable and not array.flags.writeable):
+            array = self._arrays[number] = _aligned_copy(array)  # once, where the parcel stays with the worker
+        return array
 
 
 def _aligned_copy(array):
