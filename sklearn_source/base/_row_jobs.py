@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..rows import Rows
 from ..utils._config import bytes_for
@@ -75,14 +74,14 @@ def _part_of(method, names):
     return part
 
 
-def _block_scores(content, batches) -> NDArray:
+def _block_scores(content, batches):
     """By a worker: scores (n_queries, rows) of some batches of rows."""
     method, terms, rows, n_queries = content
     with method._gradients.engine.attached():
         return _joined([method._batch_scores(terms, rows, columns, n_queries) for columns in batches])
 
 
-def _block_self_influence(method, batches) -> NDArray:
+def _block_self_influence(method, batches):
     """By a worker: (rows,)."""
     return _joined([method._self_scores(columns) for columns in batches])
 

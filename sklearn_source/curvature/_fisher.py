@@ -91,11 +91,6 @@ class FisherStream:
         Whether ``keys`` are fingerprints of the rows' contents. Without them nothing can be kept for another fit.
     row_weights : ndarray of shape (n_rows,), optional
         How much each row counts in the mean; their own mean is one.
-
-    Attributes
-    ----------
-    n_jobs : int or None
-        Workers that may share the rows; 1 unless set.
     """
 
     def __init__(
@@ -122,7 +117,7 @@ class FisherStream:
         self.index, self.checkpoints, self.weights = np.asarray(index), list(checkpoints), np.asarray(weights, float)
         self.fisher, self.n_samples, self.keys, self.seed = fisher, n_samples, keys, seed
         self.batch_size, self._budget = batch_size, cache_bytes
-        self._progress, self.n_jobs = progress, 1
+        self._progress, self.n_jobs = progress, 1  # workers that may share the rows, as joblib counts them
         self.metric, self.identified, self.row_weights = metric, identified, row_weights
         self._kept: dict[tuple[int, int], list[list[Any]]] = {}
         self.notes_first_rows = False
@@ -244,10 +239,6 @@ class FisherStream:
         if self._progress is None:
             return steps
         return self._progress(steps, desc=f"curvature, step {self.checkpoints[c].step}")
-
-    def _forget(self):
-        """Drop what was computed, and keep nothing from now on."""
-        self._kept, self._budget, self._first_rows, self.notes_first_rows = {}, 0, {}, False
 
     def _load(self, c):
         """Point the network at a checkpoint."""

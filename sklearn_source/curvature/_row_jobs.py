@@ -64,7 +64,7 @@ def _at(stream, c):
     part = copy.copy(stream)
     vars(part).pop("identity", None)
     part.checkpoints, part.weights = [stream.checkpoints[c]], stream.weights[c : c + 1]
-    part._forget()
+    part._kept, part._budget, part._first_rows, part.notes_first_rows = {}, 0, {}, False
     return part
 
 

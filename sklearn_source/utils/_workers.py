@@ -45,7 +45,7 @@ def n_workers(n_jobs: int | None) -> int:
     n_workers : int
     """
     backend = active_backend()
-    if n_jobs == 1 or getattr(backend, "nesting_level", 0) or _within_dask():
+    if n_jobs == 1 or (getattr(backend, "nesting_level", None) or 0) > 0 or _within_dask():
         return 1
     # A cluster, be it of one worker for the moment, is another machine than this one.
     least = 2 if dask_client(backend) else 1
@@ -239,7 +239,8 @@ def _outcomes(parcel, function, settings, blocks, n_jobs):
     if getattr(backend, "supports_return_generator", False):
         outcomes = _parallel(calls, return_as=AS_FINISHED, **options)
         try:
-            for outcome in outcomes:  # not "yield from", which would hand on what closes this generator
+            # Not "yield from", which would hand on what closes this generator.
+            for outcome in outcomes:  # noqa: UP028
                 yield outcome
         finally:
             with warnings.catch_warnings():

@@ -108,9 +108,15 @@ def check_all(fitted, flag, expects_warning):
 
 def test_processes_of_joblib(fitted, flag):
     check_all(fitted, flag, expects_warning=True)
-    assert joblib.Parallel(2)(joblib.delayed(torch.get_num_threads)() for _ in range(2)) == [
-        max(1, joblib.cpu_count() // 2) if "OMP_NUM_THREADS" not in os.environ else int(os.environ["OMP_NUM_THREADS"])
-    ] * 2
+    assert (
+        joblib.Parallel(2)(joblib.delayed(torch.get_num_threads)() for _ in range(2))
+        == [
+            max(1, joblib.cpu_count() // 2)
+            if "OMP_NUM_THREADS" not in os.environ
+            else int(os.environ["OMP_NUM_THREADS"])
+        ]
+        * 2
+    )
 
 
 def test_a_dask_cluster(fitted, flag, cluster):
