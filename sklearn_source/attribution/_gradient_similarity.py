@@ -41,6 +41,10 @@ class GradientSimilarity(GradientAttribution):
         Error that a query's gradient, with every factor of the formula, may have in every layer, relative to its norm
         there: it then meets the rows as few outer products where that is less work, and scores are off by at most
         ``tol`` times the product of norms (:ref:`User Guide <low_rank>`). None: exact, up to rounding.
+    n_jobs : int, optional
+        Workers that share the training rows in ``transform``, as joblib counts them: None is 1 except in a
+        ``joblib.parallel_config`` context, -1 all processors (:ref:`User Guide <jobs>`). Scores depend on it by
+        rounding alone.
     random_state : int, RandomState instance or None, default=None
         Seeds training where ``fit`` trains. None: fresh entropy.
     verbose : int, default=0
@@ -84,6 +88,7 @@ class GradientSimilarity(GradientAttribution):
         n_draws: int | None = None,
         batch_size: int | None = None,
         tol: float | None = None,
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ):
@@ -95,6 +100,7 @@ class GradientSimilarity(GradientAttribution):
         self.n_draws = n_draws
         self.batch_size = batch_size
         self.tol = tol
+        self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 

@@ -99,6 +99,10 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
     def _self_batches(self) -> Iterator[tuple[slice, Any]]:
         """Yield (slice of training rows, each row's influence on itself: Tensor or ndarray (rows,))."""
 
+    def _spread_batches(self, queries: Any, n_queries: int) -> Iterator[tuple[slice, Any]]:
+        """:meth:`_score_batches`, by several workers where a method has them."""
+        return self._score_batches(queries, n_queries)
+
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         """A fitted estimator for as long as the context lasts; methods that threads cannot share add a lock."""
@@ -160,7 +164,7 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             output = score_output(out, (n_query, self.n_train_), lambda: self._identity(batches))
             for rows, queries in output.left(batches):
                 with output.block(rows) as write:
-                    for columns, part in self._score_batches(queries, rows.stop - rows.start):
+                    for columns, part in self._spread_batches(queries, rows.stop - rows.start):
                         write(columns, _numbers_of(part))
             return output.result()
 
@@ -230,7 +234,7 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             scores = np.zeros((n_query, k), dtype=np.float32)
             for rows, queries in batches:
                 top = TopRows(k, largest=largest)
-                for columns, part in self._score_batches(queries, rows.stop - rows.start):
+                for columns, part in self._spread_batches(queries, rows.stop - rows.start):
                     top.add(columns, torch.as_tensor(part))
                 scores[rows], indices[rows] = _numbers_of(top.scores), _numbers_of(top.indices, np.int64)
         return Bunch(indices=indices, scores=scores)

@@ -73,6 +73,7 @@ class CurvatureAttribution(GradientAttribution):
             progress=lambda iterable, desc: progress(iterable, verbose=self.verbose, desc=desc), metric=metric,
             row_weights=row_weights,
         )  # fmt: skip
+        stream.n_jobs = getattr(self, "n_jobs", None)
         return fit_curvature(curvature, stream)
 
     def _refit(self, state, index, scale, asked, row_weights=None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ._network_attribution import NetworkAttribution
 from ._queries import Queries
 from ._reweighting import relabelled, reweighted, row_weights_asked
 from ._row_gradients import BatchGradients, RowGradients
+from ._row_jobs import spread_scores, spread_self_influence
 from ._storing import StoresGradients
 from ._terms import term_scores
 from ._trainable import mark_trained
@@ -38,6 +39,7 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
         **NetworkAttribution._parameter_constraints,
         "layers": [None, str, list, tuple],
         "tol": [None, Interval(Real, 0, 1, closed="neither")],
+        "n_jobs": [None, Integral],
     }
 
     @abstractmethod
@@ -102,6 +104,10 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
             for start in progress(range(0, self.n_train_, size), verbose=self.verbose, desc="training rows"):
                 columns = slice(start, min(start + size, self.n_train_))
                 yield columns, self._batch_scores(queries, rows, columns, n_queries)
+
+    def _spread_batches(self, queries, n_queries, *training_rows):
+        found = spread_scores(self, queries, *(training_rows or [self._rows]), n_queries)
+        return self._score_batches(queries, n_queries, *training_rows) if found is None else found
 
     def _batch_scores(self, terms, rows, columns, n_queries):
         """Sum of all terms for one batch of training rows: (n_queries, rows)."""
@@ -219,8 +225,8 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
         def first_order(queries):
             terms, total = self._terms(queries), torch.zeros(len(queries), len(asked.weights), dtype=torch.float64)
             for rows, counts in asked.pulls:
-                for columns, scores in self._score_batches(terms, len(queries), rows):
-                    total += scores.double().cpu() @ torch.as_tensor(counts[:, columns]).T
+                for columns, scores in self._spread_batches(terms, len(queries), rows):
+                    total += torch.as_tensor(scores).double().cpu() @ torch.as_tensor(counts[:, columns]).T
             return total
 
         return first_order
@@ -239,19 +245,27 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
         return scores * torch.as_tensor(term.credited[index], device=scores.device, dtype=scores.dtype)
 
     def _self_batches(self):
-        measure = resolve_measurement("neg_loss", self._network)
-        queries = self._rows.with_draws(self._measured_draws(measure))
         size = max(1, min(self._gradients.batch_size, self._queries_at_once()))
+        found = spread_self_influence(self, size)
+        if found is not None:
+            yield from found
+            return
         for start in progress(range(0, self.n_train_, size), verbose=self.verbose, desc="self-influence"):
             columns = slice(start, min(start + size, self.n_train_))
-            index = np.arange(columns.start, columns.stop)
-            terms = self._terms(Queries(self._gradients, queries, index, measure, n_met=len(index)))
-            total = torch.zeros(len(index), dtype=self._network.dtype, device=self._network.device)
-            training = BatchGradients(self._gradients, self._rows, index)
-            with self._gradients.engine.attached():
-                for term in terms:
-                    total += self._credited_scores(term, training, index, rowwise=True)
-            yield columns, total
+            yield columns, self._self_scores(columns)
+
+    def _self_scores(self, columns):
+        """Influence of each of the rows ``columns`` on itself: (rows,)."""
+        measure = resolve_measurement("neg_loss", self._network)
+        queries = self._rows.with_draws(self._measured_draws(measure))
+        index = np.arange(columns.start, columns.stop)
+        terms = self._terms(Queries(self._gradients, queries, index, measure, n_met=len(index)))
+        total = torch.zeros(len(index), dtype=self._network.dtype, device=self._network.device)
+        training = BatchGradients(self._gradients, self._rows, index)
+        with self._gradients.engine.attached():
+            for term in terms:
+                total += self._credited_scores(term, training, index, rowwise=True)
+        return total
 
     def _require_finite(self, scores, term, gradients):
         """Name the layer and checkpoint at which scores stopped being numbers, if they did."""

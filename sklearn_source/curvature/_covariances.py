@@ -7,6 +7,7 @@ import torch
 from ..gradients.algebra import whole_moments
 from ._eigen import Basis
 from ._fisher import require_finite
+from ._row_jobs import summed_by_blocks
 
 # Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and
 # gigabytes.
@@ -21,6 +22,18 @@ def moments(stream, c, basis="kfac"):
     ``E[G G^T]``. Sides wider than ``MAX_BASIS`` are None. Of an embedding's input moment the diagonal (groups, in):
     of one-hot vectors nothing else is there, and of whole gradients nothing else is wanted.
     """
+    result = []
+    for block, (a, s, count) in zip(stream.blocks, summed_by_blocks(_sums, stream, c, basis)):
+        a = None if a is None else a / count
+        s = None if s is None else s / stream.n_rows
+        for name, value in (("input", a), ("output-gradient", s)):
+            require_finite(value, f"the {name} covariance", block, stream.checkpoints[c])
+        result.append((a, s))
+    return result
+
+
+def _sums(stream, c, basis):
+    """Sums over the rows: per block [input moment, output moment, positions or rows that the first is a sum over]."""
     blocks = stream.blocks
     sums = [[None, None] for _ in blocks]
     counts = [0] * len(blocks)
@@ -38,14 +51,7 @@ def moments(stream, c, basis="kfac"):
                 parts = [whole_moments(columns, *wanted)]
             for part in parts:
                 sums[i] = [_add(total, new) for total, new in zip(sums[i], part)]
-    result = []
-    for block, (a, s), count in zip(blocks, sums, counts):
-        a = None if a is None else a / count
-        s = None if s is None else s / stream.n_rows
-        for name, value in (("input", a), ("output-gradient", s)):
-            require_finite(value, f"the {name} covariance", block, stream.checkpoints[c])
-        result.append((a, s))
-    return result
+    return [[a, s, count] for (a, s), count in zip(sums, counts)]
 
 
 def _add(total, part):

@@ -117,7 +117,7 @@ class FisherStream:
         self.index, self.checkpoints, self.weights = np.asarray(index), list(checkpoints), np.asarray(weights, float)
         self.fisher, self.n_samples, self.keys, self.seed = fisher, n_samples, keys, seed
         self.batch_size, self._budget = batch_size, cache_bytes
-        self._progress = progress
+        self._progress, self.n_jobs = progress, 1  # workers that may share the rows, as joblib counts them
         self.metric, self.identified, self.row_weights = metric, identified, row_weights
         self._kept: dict[tuple[int, int], list[list[Any]]] = {}
         self.notes_first_rows = False
@@ -224,9 +224,7 @@ class FisherStream:
         if any((c, start) not in self._kept for start in starts):
             self._load(c)
         with self.engine.attached():
-            if self._progress is not None:
-                starts = self._progress(starts, desc=f"curvature, step {self.checkpoints[c].step}")
-            for start in starts:
+            for start in self._watched(starts, c):
                 kept = self._kept.get((c, start))
                 if kept is None:
                     kept = self._compute(c, start)
@@ -235,6 +233,12 @@ class FisherStream:
                         self._budget -= size
                         self._kept[c, start] = kept
                 yield self._in_metric(kept)
+
+    def _watched(self, steps, c):
+        """Steps of a pass over the rows at a checkpoint, with a bar where the caller wants one."""
+        if self._progress is None:
+            return steps
+        return self._progress(steps, desc=f"curvature, step {self.checkpoints[c].step}")
 
     def _load(self, c):
         """Point the network at a checkpoint."""

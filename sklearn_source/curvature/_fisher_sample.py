@@ -7,6 +7,7 @@ import torch
 
 from ..gradients.algebra import held_bytes
 from ..utils._counter_random import row_uniforms
+from ._row_jobs import by_blocks
 
 # Which columns are taken does not vary from fit to fit: whatever the random state, a row and a checkpoint decide.
 _SEED = 0
@@ -31,7 +32,10 @@ class FisherSample:
 
     def __init__(self, stream, size):
         self._stream = stream
-        squares = [self._squares(c) * float(w) / stream.n_rows for c, w in enumerate(stream.weights)]
+        squares = [
+            np.concatenate(by_blocks(_squares, stream, c)) * float(w) / stream.n_rows
+            for c, w in enumerate(stream.weights)
+        ]
         total = np.concatenate([s.ravel() for s in squares])
         scale = _scale(total, size)
         self._chosen = []
@@ -52,19 +56,6 @@ class FisherSample:
         """
         weights = np.concatenate([weights for _, _, weights, _ in self._chosen])
         return np.full(len(weights), True) if self._stream.fisher == "sampled" else weights > 1.0
-
-    def _squares(self, c):
-        """Squares of all columns at a checkpoint, in the outputs' space: (n_rows, n_columns)."""
-        stream = self._stream
-        stream._load(c)
-        parts = []
-        for positions in stream._batches(range(stream.n_rows)):
-            x, y = stream.rows.batch(stream.index[positions])
-            with torch.no_grad():
-                output = stream.network.forward_as_trained(x)
-            columns = stream._cotangents(c, output, x, y, positions)
-            parts.append(torch.stack([v.double().reshape(len(v), -1).square().sum(1) for v in columns], dim=1).cpu())
-        return torch.cat(parts).numpy()
 
     def batches(self):
         """Drawn columns, some at a time, whose outer products sum to H.
@@ -90,6 +81,19 @@ class FisherSample:
                         own = np.where(columns[some] == number, factors[some], 0.0)
                         cotangent += column * torch.as_tensor(own).to(column).reshape(-1, *[1] * (column.ndim - 1))
                     yield stream._in_metric([[gradient] for gradient in capture.pull(cotangent)]), rows[some]
+
+
+def _squares(stream, c):
+    """Squares of all columns at a checkpoint, in the outputs' space: (n_rows, n_columns)."""
+    stream._load(c)
+    parts = []
+    for positions in stream._batches(range(stream.n_rows)):
+        x, y = stream.rows.batch(stream.index[positions])
+        with torch.no_grad():
+            output = stream.network.forward_as_trained(x)
+        columns = stream._cotangents(c, output, x, y, positions)
+        parts.append(torch.stack([v.double().reshape(len(v), -1).square().sum(1) for v in columns], dim=1).cpu())
+    return torch.cat(parts).numpy()
 
 
 def columns_that_fit(stream, size, n_bytes):

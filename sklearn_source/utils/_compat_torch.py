@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.conv import _ConvNd as Convolution
 from torch.nn.modules.dropout import _DropoutNd as Dropout
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
+from torch.storage import TypedStorage
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from ._locks import Switch
@@ -27,7 +28,9 @@ __all__ = [
     "HOOKS",
     "MODULE_ATTRIBUTES",
     "OF_EVERY_MODULE",
+    "TypedStorage",
     "autocast_off",
+    "bytes_of",
     "checkpointing_off",
     "InstanceNorm",
     "is_compiled",
@@ -36,10 +39,12 @@ __all__ = [
     "quiet_vmap",
     "recorded",
     "schema_of",
+    "storage_and_name",
     "tree_flatten",
     "tree_leaves",
     "tree_map",
     "tree_unflatten",
+    "typed_storage",
     "unsafe_view",
     "version_of",
     "view_base",
@@ -187,3 +192,19 @@ def autocast_off():
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def storage_and_name(typed):
+    """The memory behind what a tensor is pickled with, and a number that is the same for the same memory."""
+    storage = typed._untyped_storage
+    return storage, storage._cdata
+
+
+def typed_storage(storage, dtype):
+    """What a tensor of some memory is unpickled from."""
+    return TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+
+
+def bytes_of(storage):
+    """The bytes of a tensor's memory as an array, without a copy where they are on the CPU."""
+    return torch.empty(0, dtype=torch.uint8).set_(storage.cpu()).numpy()

@@ -1,0 +1,91 @@
+"""Scores of training rows by several workers: what is sent to them, and what they do with a block of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..rows import Rows
+from ..utils._config import bytes_for
+from ..utils._progress import counter
+from ..utils._workers import in_blocks, n_workers, row_blocks
+
+# What a fitted method is without, on its way to a worker: nets, files and rows that it was made of.
+_LEFT_BEHIND = {"net", "net_", "trajectory", "_given"}
+
+
+def spread_scores(method: Any, terms: list[Any], rows: Rows, n_queries: int) -> Iterator[tuple[slice, Any]] | None:
+    """Scores of all training rows, a block of rows per call of a worker.
+
+    Parameters
+    ----------
+    method : GradientAttribution
+        Fitted, with ``n_jobs``.
+    terms : list of Term
+        The queries.
+    rows : Rows
+        The training rows.
+    n_queries : int
+
+    Returns
+    -------
+    parts : iterator of (slice of training rows, ndarray (n_queries, rows)), or None
+        In order. None where there is one worker, or one block.
+    """
+    size = method._gradients.batch_size
+    blocks = _blocks(method, size, 4 * n_queries)
+    if blocks is None:
+        return None
+    walker = _part_of(method, {"_network", "_gradients"})
+    return _parts(method, _block_scores, (walker, terms, rows, n_queries), blocks, "training rows")
+
+
+def spread_self_influence(method: Any, size: int) -> Iterator[tuple[slice, Any]] | None:
+    """The same for every row's influence on itself, ``size`` rows at a time: ndarrays (rows,)."""
+    blocks = _blocks(method, size, 4)
+    if blocks is None:
+        return None
+    return _parts(method, _block_self_influence, _part_of(method, set(vars(method)) - _LEFT_BEHIND), blocks, "self")
+
+
+def _blocks(method, size, bytes_per_row):
+    workers = n_workers(getattr(method, "n_jobs", None))
+    if workers == 1:
+        return None
+    blocks = row_blocks(method.n_train_, size, workers, max_rows=bytes_for("scores") // bytes_per_row)
+    return blocks if len(blocks) > 1 else None
+
+
+def _parts(method, function, content, blocks, desc):
+    results = in_blocks(function, content, blocks, n_jobs=method.n_jobs)
+    with counter(len(blocks), verbose=method.verbose > 0, desc=desc, unit="block") as bar:
+        for batches, part in zip(blocks, results):
+            bar.update(1)
+            yield slice(batches[0].start, batches[-1].stop), part
+
+
+def _part_of(method, names):
+    """The method with some of its attributes alone."""
+    part = object.__new__(type(method))
+    vars(part).update({name: value for name, value in vars(method).items() if name in names})
+    return part
+
+
+def _block_scores(content, batches):
+    """By a worker: scores (n_queries, rows) of some batches of rows."""
+    method, terms, rows, n_queries = content
+    with method._gradients.engine.attached():
+        return _joined([method._batch_scores(terms, rows, columns, n_queries) for columns in batches])
+
+
+def _block_self_influence(method, batches):
+    """By a worker: (rows,)."""
+    return _joined([method._self_scores(columns) for columns in batches])
+
+
+def _joined(parts):
+    whole = torch.cat(parts, dim=-1).cpu()
+    return np.ascontiguousarray((whole.float() if whole.dtype == torch.bfloat16 else whole).numpy())
