@@ -13,9 +13,9 @@ from ..rows import count_rows, take_rows
 from ..utils._argument_checks import check_count
 from ._behaviour_errors import error_words, errors_of, measurement_of
 from ._behaviour_group import BehaviourGroup, BehaviourGroups
-from ._group_names import class_labels, describe_rows, is_readable
+from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
 from ._group_search import find_groups
-from ._score_chunks import check_attribution, score_chunks
+from ._score_chunks import check_attribution, check_queries, score_chunks
 
 _MOST_ERRORS = 500
 
@@ -124,6 +124,10 @@ def behaviour_groups(
     n_query, n_targets = count_rows(X_query), None if y_query is None else count_rows(y_query)
     if None not in (n_query, n_targets) and n_query != n_targets:
         raise ValueError(f"expected one target for each of {n_query} queries, got {n_targets}")
+    check_queries(est, X_query, y_query)
+    readable = X_train if readable is None else readable
+    described = readable if is_readable(readable) else None
+    check_feature_names(described, feature_names)
     asked = errors_of(est, X_query, y_query)
     unit = _unit(est)
     if asked.errors is not None and not len(asked.errors):
@@ -147,8 +151,6 @@ def behaviour_groups(
     groups = find_groups(harm, push, signs, teach, int(n_groups))
     total = np.maximum(harm, 0).sum()
     labels = class_labels(est, y_train)
-    readable = X_train if readable is None else readable
-    described = readable if is_readable(readable) else None
     result = []
     for group in groups:
         behind = group.errors[harm[np.ix_(group.errors, group.rows)].sum(axis=1) > 0]

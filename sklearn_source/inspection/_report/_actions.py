@@ -146,10 +146,28 @@ def effect_intervals(effect, confidence):
     return found
 
 
-def best_first(columns):
-    """Order of the actions: most errors mended first, then most loss; those without a prediction last."""
+def best_first(columns, effects):
+    """Order of the actions: those that should mend first, then those that mend one thing at the cost of another.
+
+    An action mends by the number of errors, or where that stays by the loss, unless the loss is predicted to rise by
+    more than its standard error: fewer errors, of which others are surer, are a bargain for people to make. Of one kind
+    most errors mended come first, then most loss; those without a prediction last.
+    """
     by = columns.get("errors_change", columns.get("loss_change"))
     if by is None:
         return np.arange(len(columns["action"]))
     loss = columns.get("loss_change", by)
-    return np.lexsort((np.nan_to_num(loss, nan=np.inf), np.nan_to_num(by, nan=np.inf)))
+    rises = np.array([_loss_rises(effect) for effect in effects], dtype=bool)
+    mends = (by < 0) | ((by == 0) & (loss < 0))
+    kind = np.select([np.isnan(by), mends & ~rises, mends | (loss < 0)], [3, 0, 1], 2)
+    return np.lexsort((np.nan_to_num(loss, nan=np.inf), np.nan_to_num(by, nan=np.inf), kind))
+
+
+def _loss_rises(effect):
+    """Whether the mean loss is predicted to rise by more than its standard error."""
+    if effect is None:
+        return False
+    table = effect.table(as_frame=False)
+    changes = {name: (change, error) for name, change, error in zip(table["quantity"], table["change"], table["std_error"])}
+    change, error = changes.get("loss", (0.0, 0.0))
+    return bool(change > max(0.0, np.nan_to_num(error)))

@@ -166,7 +166,7 @@ def attribution_report(
     actions = candidate_actions(issues, groups, regions, question.estimator.n_train_)
     effects, reasons = predicted_effects(question, actions)
     columns = action_columns(actions, effects, reasons, question.n_query, confidence)
-    order = best_first(columns)
+    order = best_first(columns, effects)
     found = Bunch(
         title=title, confidence=confidence, profile=profile, issues=issues, groups=groups, regions=regions,
         shown=places, errors=score_errors(question, places), contrasts=contrasts(question, places, k),
