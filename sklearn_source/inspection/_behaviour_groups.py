@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..utils._argument_checks import check_count
 from ._behaviour_errors import error_words, errors_of, measurement_of
 from ._behaviour_group import BehaviourGroup, BehaviourGroups
 from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
-from ._group_search import find_groups
+from ._find_groups import find_groups
 from ._score_chunks import check_attribution, check_queries, score_chunks
 
 _MOST_ERRORS = 500
@@ -26,6 +27,7 @@ def behaviour_groups(
     y_query: Any = None,
     *,
     n_groups: int = 5,
+    alpha: float = 0.05,
     X_train: Any = None,
     y_train: Any = None,
     readable: Any = None,
@@ -53,6 +55,9 @@ def behaviour_groups(
         what is predicted (a regression: upwards).
     n_groups : int, default=5
         Groups at most.
+    alpha : float, default=0.05
+        Groups are left out that are no more coherent than chance makes them: the probability that it makes one or more
+        is ``alpha`` at most. 1: none is left out, and nothing is held against chance.
     X_train, y_train : array-like, optional
         The training rows as ``est`` takes queries. None: those that it was fitted on.
     readable : array-like of n_train rows, optional
@@ -111,6 +116,8 @@ def behaviour_groups(
     """
     check_attribution(est)
     check_count("n_groups", n_groups)
+    if not isinstance(alpha, Real) or isinstance(alpha, bool) or not 0.001 <= alpha <= 1:
+        raise ValueError(f"expected alpha to be a number from 0.001 to 1, got {alpha!r}")
     if X_train is None and y_train is not None:
         raise ValueError("expected X_train where y_train is given, got None: pass the training rows too")
     random = check_random_state(random_state)
@@ -143,12 +150,11 @@ def behaviour_groups(
     harm = direction[:, None] * scores
 
     def teach(rows):
-        if X_train is None:
-            return scores[:, rows].T @ scores
         own = None if y_train is None else take_rows(y_train, rows)
         return np.concatenate([part for _, part in score_chunks(est, take_rows(X_train, rows), own)])
 
-    groups = find_groups(harm, push, signs, teach, int(n_groups))
+    known = None if X_train is None else teach
+    groups = find_groups(harm, push, signs, known, int(n_groups), alpha=float(alpha), random=random)
     total = np.maximum(harm, 0).sum()
     labels = class_labels(est, y_train)
     result = []
@@ -165,6 +171,7 @@ def behaviour_groups(
             harm=amount,
             share=amount / total,
             description=f"{words}; behind {len(behind)} {wrong}",
+            p_value=group.p_value,
             error=_standard_error(est, X_query, y_query, errors[behind], direction[behind], group.rows),
         )
         result.append(found)

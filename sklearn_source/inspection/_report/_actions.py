@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 from sklearn.utils import Bunch
 
@@ -15,7 +17,7 @@ _COPIES = 2.0  # what rows of a thinly covered region weigh: as if as many more 
 _QUANTITIES = ("errors", "loss", "measurement")
 
 
-def candidate_actions(issues, groups, regions, n_train):
+def candidate_actions(issues, groups, regions, n_train, relabels=MappingProxyType({})):
     """Actions that the findings suggest, no two on the same rows.
 
     Parameters
@@ -27,6 +29,8 @@ def candidate_actions(issues, groups, regions, n_train):
     regions : list of Bunch
         Of thinly covered queries, with ``rows``.
     n_train : int
+    relabels : dict of int to Bunch
+        From :func:`true_labels`, by the place of the group.
 
     Returns
     -------
@@ -54,6 +58,10 @@ def candidate_actions(issues, groups, regions, n_train):
     harmful = issues["is_harmful_issue"]
     add("remove", issues["row"][harmful], "remove the rows that push most towards the errors")
     for number, group in zip(range(_MOST_GROUPS), groups):
+        other = relabels.get(number)
+        if other is not None:
+            words = f"give the rows of group {number} labelled {other.own} the label {other.name}, which is the true one of"
+            add("relabel", other.rows, f"{words} most answers they spoil", np.full(len(other.rows), other.label))
         add("remove", group.rows, f"remove group {number}: {group.description}")
     for number, region in enumerate(regions[:_MOST_REGIONS]):
         words = f"collect more rows like those behind region {number}: what a second copy of each would do"

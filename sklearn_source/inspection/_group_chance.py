@@ -1,0 +1,78 @@
+"""Whether rows push errors together more than chance would have them do."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ._group_search import Lessons, grow_groups, pool_of, suspected
+
+
+def chances(groups, harm, push, signs, lessons, alpha, random):
+    """How often scores that are dealt out at random give a group as coherent as each of some groups.
+
+    The scores of every error, in units of how far the rows push any answer and less their mean, are dealt out among the
+    rows anew, for each error by itself: rows and errors stay as strong as they are, and what rows do together is gone.
+    Then groups are searched for as they were among the scores. A group is held against the most coherent one of each
+    search, so that ``alpha`` is the probability that chance gives one group or more.
+
+    Parameters
+    ----------
+    groups : list of Bunch
+        With ``rows`` and ``errors``.
+    harm : ndarray of shape (n_errors, n_train)
+    push : ndarray of shape (n_train,)
+        Positive: what harm of a row is measured in.
+    signs : ndarray of shape (n_errors,)
+    lessons : Lessons or None
+        What rows teach; None where the scores say it too.
+    alpha : float
+        The search is repeated ``1 / alpha - 1`` times, rounded up, and no more once no group can be significant.
+    random : RandomState
+
+    Returns
+    -------
+    p_values : ndarray of shape (n_groups,)
+        NaN for ``alpha`` of 1 and more, which asks for no search. Above ``alpha``, no more than that is known.
+    """
+    n_draws = max(0, math.ceil(1 / alpha - 1 - 1e-9))
+    if not n_draws or not groups:
+        return np.full(len(groups), np.nan)
+    unit = push.astype(np.float32)
+    centred = (harm / push).astype(np.float32)  # in units of rows
+    centred -= centred.mean(axis=1, keepdims=True)
+    found = np.array([coherence(centred, group) for group in groups])
+    as_large = np.zeros(len(groups), dtype=np.int64)
+    for _ in range(n_draws):
+        for own in centred:
+            own[:] = own[random.permutation(len(own))]
+        by_chance = _by_chance(centred, unit, signs, lessons, random)
+        largest = max((coherence(centred, one) for one in by_chance), default=0.0)
+        as_large += largest >= found
+        if (1 + as_large > alpha * (1 + n_draws) + 1e-9).all():
+            break
+    return (1 + as_large) / (1 + n_draws)
+
+
+def coherence(specific, group):
+    """How far the scores of a group's rows for its errors go one way: their sum by the root of their sum of squares.
+
+    As large as the square root of their number where all are alike, of the size of 1 where their signs are tossed.
+    Takes scores (n_errors, n_train) in units of the rows.
+    """
+    own = specific[np.ix_(group.errors, group.rows)].astype(np.float64)
+    size = np.sqrt(np.square(own).sum())
+    return float(own.sum() / size) if size > 0 else 0.0
+
+
+def _by_chance(specific, push, signs, lessons, random):
+    """The groups that are found in scores that were dealt out at random."""
+    harm, n_train = specific * push, specific.shape[1]
+    suspects = list(suspected(harm, specific, signs))
+    if lessons is None:
+        pool = pool_of(suspects, n_train)
+        lessons = Lessons.of(pool, n_train, harm[:, pool].T @ harm)
+    else:  # to ask what other rows teach would cost as much again each time
+        lessons = lessons.of_others(pool_of(suspects, n_train, len(lessons.alike)), random)
+    return grow_groups(suspects, lessons)
