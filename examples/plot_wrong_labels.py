@@ -11,7 +11,7 @@ and trains to see whether it does.
 # %%
 # The mistake
 # -----------
-# The seven that is most unlike the others, and those nearest to it: 40 labels of 1000 are wrong, all in one way.
+# The seven that is most unlike the others, and those nearest to it: 25 labels of 600 are wrong, all in one way.
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
@@ -20,18 +20,18 @@ import torch
 from sklearn.datasets import load_digits
 from skorch import NeuralNetClassifier
 
-from sklearn_source import InfluenceFunctions, TrajectoryRecorder
+from sklearn_source import SnapshotInfluence, TrajectoryRecorder
 from sklearn_source.inspection import attribution_report
 from sklearn_source.modules import MLP
 
 images, labels = load_digits(return_X_y=True)
 order = np.random.default_rng(0).permutation(len(images))
 X, true = (images[order] / 16).astype(np.float32), labels[order].astype(np.int64)
-X_train, X_query, y_query = X[:1000], X[1000:], true[1000:]
-sevens = np.flatnonzero(true[:1000] == 7)
+X_train, X_query, y_query = X[:600], X[600:1100], true[600:1100]
+sevens = np.flatnonzero(true[:600] == 7)
 odd = sevens[((X_train[sevens] - X_train[sevens].mean(axis=0)) ** 2).sum(axis=1).argmax()]
-mistaken = sevens[((X_train[sevens] - X_train[odd]) ** 2).sum(axis=1).argsort()[:40]]
-y_train = true[:1000].copy()
+mistaken = sevens[((X_train[sevens] - X_train[odd]) ** 2).sum(axis=1).argsort()[:25]]
+y_train = true[:600].copy()
 y_train[mistaken] = 1
 
 # %%
@@ -40,7 +40,7 @@ y_train[mistaken] = 1
 torch.manual_seed(0)
 net = NeuralNetClassifier(
     MLP,
-    module__hidden=(32,),
+    module__hidden=(16,),
     module__n_outputs=10,
     criterion=torch.nn.CrossEntropyLoss,
     optimizer=torch.optim.SGD,
@@ -50,13 +50,13 @@ net = NeuralNetClassifier(
     max_epochs=20,
     iterator_train__shuffle=True,
     train_split=None,
-    callbacks=[TrajectoryRecorder()],
+    callbacks=[TrajectoryRecorder(n_checkpoints=4)],
     verbose=0,
 ).fit(X_train, y_train)
 predicted = net.predict(X_query)
 print(f"{np.sum(predicted != y_query)} errors on {len(X_query)} unseen digits, "
       f"{np.sum((y_query == 7) & (predicted == 1))} of them sevens taken for ones")  # fmt: skip
-est = InfluenceFunctions(random_state=0).fit(net, X_train, y_train)
+est = SnapshotInfluence(random_state=0).fit(net, X_train, y_train)
 
 # %%
 # The report
@@ -74,9 +74,9 @@ report  # noqa: B018
 # We know which labels are wrong, so we can tell: of the rows that the report would relabel, and of each group of rows
 # that it found behind the errors. Groups that chance gives as well are left out.
 relabel = np.array(report.issues_["row"][report.issues_["is_label_issue"]])
-print(f"{len(relabel)} labels are doubted, {np.isin(relabel, mistaken).sum()} of the 40 wrong ones among them")
+print(f"{len(relabel)} labels are doubted, {np.isin(relabel, mistaken).sum()} of the 25 wrong ones among them")
 for group in report.groups_:
-    print(f"{group.description}: {np.isin(group.rows, mistaken).sum()} of the 40, p = {group.p_value:.2f}")
+    print(f"{group.description}: {np.isin(group.rows, mistaken).sum()} of the 25, p = {group.p_value:.2f}")
 
 figure, axes = plt.subplots(2, 8, figsize=(9, 2.8), layout="constrained")
 group = max(report.groups_, key=lambda group: np.isin(group.rows, mistaken).sum())

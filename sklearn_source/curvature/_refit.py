@@ -103,15 +103,18 @@ class GaussNewtonRefit:
     def _solve(self, w, kept, right):
         """``(W^-1 + K)^-1 r`` on the columns kept, zeros elsewhere."""
         solved = torch.zeros_like(right)
-        values = np.unique(w[w > 0])
-        removed = torch.nonzero(~kept).squeeze(1)
-        if len(values) == 1 and len(removed) < len(w) // 3:  # from the solution with all columns
-            sides = torch.zeros(len(right), 1 + len(removed), dtype=right.dtype)
+        values, counts = np.unique(w, return_counts=True)
+        usual = float(values[counts.argmax()]) if len(values) else 0.0
+        others = torch.nonzero(torch.as_tensor(w != usual)).squeeze(1)
+        if usual > 0 and len(others) < len(w) // 3:  # from the solution where all columns weigh alike
+            sides = torch.zeros(len(right), 1 + len(others), dtype=right.dtype)
             sides[:, 0] = torch.where(kept, right, 0.0)
-            sides[removed, torch.arange(1, 1 + len(removed))] = 1.0
-            solved, *columns = self._solve_all(float(values[0]), sides).split([1, len(removed)], dim=1)
-            if len(removed):
-                solved = solved - columns[0] @ torch.linalg.solve(columns[0][removed], solved[removed])
+            sides[others, torch.arange(1, 1 + len(others))] = 1.0
+            solved, *columns = self._solve_all(usual, sides).split([1, len(others)], dim=1)
+            if len(others):  # a weight of zero adds infinity to the diagonal
+                own = torch.as_tensor(w)[others].to(right.dtype)
+                added = torch.diag(own * usual / (usual - own))
+                solved = solved - columns[0] @ torch.linalg.solve(columns[0][others] + added, solved[others])
             return torch.where(kept, solved.squeeze(1), 0.0)
         if kept.any():
             matrix = self._K[kept][:, kept] + torch.diag(torch.as_tensor(1.0 / w[kept.numpy()]))

@@ -15,7 +15,8 @@ def chances(groups, harm, push, signs, lessons, alpha, random):
     The scores of every error, in units of how far the rows push any answer and less their mean, are dealt out among the
     rows anew, for each error by itself: rows and errors stay as strong as they are, and what rows do together is gone.
     Then groups are searched for as they were among the scores. A group is held against the most coherent one of each
-    search, so that ``alpha`` is the probability that chance gives one group or more.
+    search, by the more telling of two measures of :func:`coherence`, each in units of what is usual by chance, so that
+    ``alpha`` is the probability that chance gives one group or more.
 
     Parameters
     ----------
@@ -40,30 +41,33 @@ def chances(groups, harm, push, signs, lessons, alpha, random):
     if not n_draws or not groups:
         return np.full(len(groups), np.nan)
     unit = push.astype(np.float32)
-    centred = (harm / push).astype(np.float32)  # in units of rows
-    centred -= centred.mean(axis=1, keepdims=True)
-    found = np.array([coherence(centred, group) for group in groups])
-    as_large = np.zeros(len(groups), dtype=np.int64)
+    dealt = (harm / push).astype(np.float32)
+    dealt -= dealt.mean(axis=1, keepdims=True)
+    found = np.array([coherence(dealt, unit, group) for group in groups])  # (n_groups, 2)
+    largest = np.zeros((0, 2))
     for _ in range(n_draws):
-        for own in centred:
+        for own in dealt:
             own[:] = own[random.permutation(len(own))]
-        by_chance = _by_chance(centred, unit, signs, lessons, random)
-        largest = max((coherence(centred, one) for one in by_chance), default=0.0)
-        as_large += largest >= found
+        by_chance = [coherence(dealt, unit, one) for one in _by_chance(dealt, unit, signs, lessons, random)]
+        largest = np.vstack([largest, np.max([(0.0, 0.0), *by_chance], axis=0)])
+        usual = largest.mean(axis=0) + np.finfo(float).tiny
+        as_large = ((largest / usual).max(axis=1) >= (found / usual).max(axis=1)[:, None]).sum(axis=1)
         if (1 + as_large > alpha * (1 + n_draws) + 1e-9).all():
             break
     return (1 + as_large) / (1 + n_draws)
 
 
-def coherence(specific, group):
+def coherence(specific, push, group):
     """How far the scores of a group's rows for its errors go one way: their sum by the root of their sum of squares.
 
-    As large as the square root of their number where all are alike, of the size of 1 where their signs are tossed.
-    Takes scores (n_errors, n_train) in units of the rows.
+    As large as the square root of their number where all are alike, of the size of 1 where their signs are tossed. Of
+    the scores as they are, which a few strong rows decide, and in units of the rows' pushes, ``specific``
+    (n_errors, n_train), where all count: (2,).
     """
     own = specific[np.ix_(group.errors, group.rows)].astype(np.float64)
-    size = np.sqrt(np.square(own).sum())
-    return float(own.sum() / size) if size > 0 else 0.0
+    both = np.stack([own * push[group.rows], own])
+    size = np.sqrt(np.square(both).sum(axis=(1, 2)))
+    return np.divide(both.sum(axis=(1, 2)), size, out=np.zeros(2), where=size > 0)
 
 
 def _by_chance(specific, push, signs, lessons, random):
