@@ -48,6 +48,7 @@ class Planted:
     feature_names: list[str] | None = None
     class_names: list[str] | None = None
     texts: list[str] | None = None
+    y_true: np.ndarray | None = None  # of the training rows, where targets alone were spoilt
 
 
 def nearest(X: np.ndarray, row: int, among: np.ndarray, n: int) -> np.ndarray:
@@ -67,6 +68,7 @@ def digits(cause: str, seed: int) -> Planted:
     X, y = load_digits(return_X_y=True)
     X, order = (X / 16).astype(np.float32), rng.permutation(len(X))
     X, y, Xq, yq = X[order[:1000]], y[order[:1000]], X[order[1000:1600]], y[order[1000:1600]]
+    y_true = y.copy()
     a, b = rng.choice(10, 2, replace=False)
     own = np.flatnonzero(y == a)
     if cause == "mislabelled":
@@ -93,7 +95,7 @@ def digits(cause: str, seed: int) -> Planted:
     )  # fmt: skip
     return Planted(
         f"digits-{cause}", X, y, Xq, yq, np.sort(rows), net,
-        [f"pixel {i // 8},{i % 8}" for i in range(64)], [str(i) for i in range(10)],
+        [f"pixel {i // 8},{i % 8}" for i in range(64)], [str(i) for i in range(10)], y_true=y_true,
     )  # fmt: skip
 
 
@@ -102,6 +104,7 @@ def concrete(cause: str, seed: int) -> Planted:
     rng = np.random.default_rng([seed, CAUSES.index(cause)])
     split = load_concrete_split(random_state=seed)
     X, y, Xq, yq = (np.array(split[name]) for name in ("X_train", "y_train", "X_query", "y_query"))
+    y_true = y.copy()
     everywhere, sign = np.arange(len(X)), rng.choice([-1, 1])
     if cause == "mislabelled":
         rows = nearest(X, rng.choice(everywhere), everywhere, 40)
@@ -126,7 +129,8 @@ def concrete(cause: str, seed: int) -> Planted:
         NeuralNetRegressor, MLP, module__n_features=X.shape[1], module__hidden=(64, 64), lr=0.03,
         optimizer__momentum=0.9, optimizer__weight_decay=1e-5, batch_size=32, max_epochs=20,
     )  # fmt: skip
-    return Planted(f"concrete-{cause}", X, y, Xq, yq, np.sort(rows), net, [*split.feature_names, "mark"][: X.shape[1]])
+    names = [*split.feature_names, "mark"][: X.shape[1]]
+    return Planted(f"concrete-{cause}", X, y, Xq, yq, np.sort(rows), net, names, y_true=y_true)
 
 
 def questions(cause: str, seed: int) -> Planted:
@@ -170,7 +174,7 @@ def questions(cause: str, seed: int) -> Planted:
     )  # fmt: skip
     names = list(both.target_names)
     return Planted(
-        f"questions-{cause}", X, y[index], Xq, y_true[held], np.sort(rows), net, None, names, train_texts
+        f"questions-{cause}", X, y[index], Xq, y_true[held], np.sort(rows), net, None, names, train_texts, y_true[:1500]
     )  # fmt: skip
 
 

@@ -8,6 +8,9 @@ can tell is a change of somebody else's code of a curvature: only the classes of
 
 from __future__ import annotations
 
+import os
+import weakref
+
 from ..utils._digest import digest
 from ..utils._first_rows import UNSEEN, alike
 from ..utils._warnings import warn
@@ -19,6 +22,7 @@ from ._gram import GramCurvature
 
 # The first two are in the stream's digest, as they were resolved; the others change no number.
 _NOT_IN_KEY = ("fisher", "n_samples", "cache_size", "memory", "coupling", "n_iter", "max_rows")
+_TOLD: weakref.WeakSet = weakref.WeakSet()  # networks whose fit has a file for a folder
 
 
 def kept_fit(fit, curvature, stream):
@@ -110,4 +114,9 @@ def _entries_of(curvature, stream):
     if type(curvature).__module__.rpartition(".")[0] != __package__ or type(stream) is not FisherStream:
         return None
     folder = getattr(curvature.memory, "location", curvature.memory)  # of a joblib.Memory, the place alone
-    return None if folder is None else Entries(folder)
+    if folder is None or not os.path.isfile(folder):
+        return None if folder is None else Entries(folder)
+    if stream.network not in _TOLD:  # once a fit, which may ask for every checkpoint
+        _TOLD.add(stream.network)
+        warn(f"memory= cannot be used, and nothing is kept for later fits: {os.fspath(folder)} is a file: name a folder")
+    return None

@@ -34,6 +34,9 @@ class BehaviourGroup:
         What sets rows and errors apart, in words.
     error : float or None
         Standard error of ``harm`` over the networks of an ensemble, None for one network.
+    p_value : float
+        Share of searches in scores dealt out at random that gave a group as coherent or more so, the one among the scores
+        themselves counted; NaN where the group was not held against chance.
     """
 
     rows: np.ndarray
@@ -42,6 +45,7 @@ class BehaviourGroup:
     share: float
     description: str
     error: float | None = None
+    p_value: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class BehaviourGroups:
             "n_queries": [len(group.queries) for group in self.groups],
             "harm": [group.harm for group in self.groups],
             "error": [np.nan if group.error is None else group.error for group in self.groups],
+            "p_value": [group.p_value for group in self.groups],
             "share": [group.share for group in self.groups],
             "description": [group.description for group in self.groups],
         }

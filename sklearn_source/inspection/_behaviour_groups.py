@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from ..rows import count_rows, take_rows
 from ..utils._argument_checks import check_count
 from ._behaviour_errors import error_words, errors_of, measurement_of
 from ._behaviour_group import BehaviourGroup, BehaviourGroups
-from ._group_names import class_labels, describe_rows, is_readable
-from ._group_search import find_groups
-from ._score_chunks import check_attribution, score_chunks
+from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
+from ._find_groups import find_groups
+from ._score_chunks import check_attribution, check_queries, score_chunks
 
 _MOST_ERRORS = 500
 
@@ -26,6 +27,7 @@ def behaviour_groups(
     y_query: Any = None,
     *,
     n_groups: int = 5,
+    alpha: float = 0.05,
     X_train: Any = None,
     y_train: Any = None,
     readable: Any = None,
@@ -53,6 +55,9 @@ def behaviour_groups(
         what is predicted (a regression: upwards).
     n_groups : int, default=5
         Groups at most.
+    alpha : float, default=0.05
+        Groups are left out that are no more coherent than chance makes them: the probability that it makes one or more
+        is ``alpha`` at most. 1: none is left out, and nothing is held against chance.
     X_train, y_train : array-like, optional
         The training rows as ``est`` takes queries. None: those that it was fitted on.
     readable : array-like of n_train rows, optional
@@ -111,6 +116,8 @@ def behaviour_groups(
     """
     check_attribution(est)
     check_count("n_groups", n_groups)
+    if not isinstance(alpha, Real) or isinstance(alpha, bool) or not 0.001 <= alpha <= 1:
+        raise ValueError(f"expected alpha to be a number from 0.001 to 1, got {alpha!r}")
     if X_train is None and y_train is not None:
         raise ValueError("expected X_train where y_train is given, got None: pass the training rows too")
     random = check_random_state(random_state)
@@ -124,6 +131,10 @@ def behaviour_groups(
     n_query, n_targets = count_rows(X_query), None if y_query is None else count_rows(y_query)
     if None not in (n_query, n_targets) and n_query != n_targets:
         raise ValueError(f"expected one target for each of {n_query} queries, got {n_targets}")
+    check_queries(est, X_query, y_query)
+    readable = X_train if readable is None else readable
+    described = readable if is_readable(readable) else None
+    check_feature_names(described, feature_names)
     asked = errors_of(est, X_query, y_query)
     unit = _unit(est)
     if asked.errors is not None and not len(asked.errors):
@@ -139,16 +150,13 @@ def behaviour_groups(
     harm = direction[:, None] * scores
 
     def teach(rows):
-        if X_train is None:
-            return scores[:, rows].T @ scores
         own = None if y_train is None else take_rows(y_train, rows)
         return np.concatenate([part for _, part in score_chunks(est, take_rows(X_train, rows), own)])
 
-    groups = find_groups(harm, push, signs, teach, int(n_groups))
+    known = None if X_train is None else teach
+    groups = find_groups(harm, push, signs, known, int(n_groups), alpha=float(alpha), random=random)
     total = np.maximum(harm, 0).sum()
     labels = class_labels(est, y_train)
-    readable = X_train if readable is None else readable
-    described = readable if is_readable(readable) else None
     result = []
     for group in groups:
         behind = group.errors[harm[np.ix_(group.errors, group.rows)].sum(axis=1) > 0]
@@ -163,6 +171,7 @@ def behaviour_groups(
             harm=amount,
             share=amount / total,
             description=f"{words}; behind {len(behind)} {wrong}",
+            p_value=group.p_value,
             error=_standard_error(est, X_query, y_query, errors[behind], direction[behind], group.rows),
         )
         result.append(found)

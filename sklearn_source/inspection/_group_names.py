@@ -72,6 +72,15 @@ def is_readable(rows):
     return isinstance(rows, np.ndarray) and ((rows.ndim == 2 and rows.dtype.kind == "f") or rows.dtype.kind in "OU")
 
 
+def check_feature_names(readable, feature_names):
+    """ValueError where these are not the names of the columns of ``readable``; of texts, and of None, nothing is asked."""
+    shape = np.shape(readable) if feature_names is not None and readable is not None else ()
+    if len(shape) > 1 and len(feature_names) != int(np.prod(shape[1:])):
+        raise ValueError(
+            f"expected feature_names for each of {int(np.prod(shape[1:]))} columns, got {len(feature_names)}"
+        )
+
+
 def describe_errors(true, predicted, class_names=None):
     """Name errors by the classes that are taken for each other, both (n_errors,)."""
     (right, given), count = Counter(zip(true.tolist(), predicted.tolist())).most_common(1)[0]
@@ -120,8 +129,7 @@ def _range(table, rows, others, feature_names):
     if values.shape[1] > _MAX_FEATURES or (values.shape[1] > 100 and feature_names is None):
         return ""  # the number of a pixel tells nobody anything
     names = [f"x{i}" for i in range(values.shape[1])] if feature_names is None else list(feature_names)
-    if len(names) != values.shape[1]:
-        raise ValueError(f"expected feature_names for each of {values.shape[1]} columns, got {len(names)}")
+    check_feature_names(values, names)
     index = np.concatenate([rows, others])
     target = np.repeat([1, 0], [len(rows), len(others)])
     tree = DecisionTreeClassifier(

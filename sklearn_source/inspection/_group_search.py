@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
 from sklearn.utils import Bunch
 
 # Fixed on other draws of the planted causes than those that benchmarks/behaviour_groups.py reports.
@@ -13,68 +16,86 @@ _N_TAUGHT = 60  # rows of a group at most that are asked who teaches what they t
 _N_GROWN = 30  # cores that are grown
 _MEMBERSHIP = 0.5  # of what the median row of the group has of support and harm, to belong to it
 _N_ROUNDS = 3
-_OVERLAP = 0.3  # share of a group's rows that may be in better ones
-_LEAST_PUSH = 0.05  # of the median row's: rows that push nothing are not specific
 MAX_POOL = 600
 
 
-def find_groups(harm, push, signs, teach, n_groups):
-    """Groups of rows, the most telling first.
+@dataclass(frozen=True)
+class Lessons:
+    """What the rows of a pool teach.
 
-    Harm is looked at twice, as it is and in units of how far a row pushes any answer: a habit that many rows teach a
-    little (a mark of a class) shows in the second alone. The rows of most harm to some errors that teach alike are a
-    core; who teaches what the core teaches, and does like harm, joins it.
+    Attributes
+    ----------
+    taught : ndarray (n_pool, n_train)
+        Of length one.
+    alike : ndarray (n_pool, n_pool)
+        Their cosines.
+    place : ndarray of int (n_train,)
+        Where in the pool a row is, -1 for outside.
+    column : ndarray of int (n_train,)
+        Of ``taught``, which tells what a row is taught.
+    """
+
+    taught: np.ndarray
+    alike: np.ndarray
+    place: np.ndarray
+    column: np.ndarray
+
+    @classmethod
+    def of(cls, pool, n_train, taught):
+        """Of the scores (n_pool, n_train) of all rows for what the rows ``pool`` were to learn."""
+        taught = _unit_rows(np.asarray(taught, dtype=np.float32))
+        place = np.full(n_train, -1)
+        place[pool] = np.arange(len(pool))
+        return cls(taught, taught @ taught.T, place, np.arange(n_train))
+
+    def of_others(self, pool, random):
+        """The same lessons by other rows ``pool`` (n,), drawn at random: as many as there are at most, with new names."""
+        rows, n_train = np.flatnonzero(self.place >= 0), len(self.place)
+        takes = random.permutation(rows)[: len(pool)]
+        place, column = np.full(n_train, -1), np.empty(n_train, dtype=np.int64)
+        place[pool], column[pool] = self.place[takes], takes
+        others = np.setdiff1d(np.arange(n_train), pool, assume_unique=True)
+        column[others] = random.permutation(np.setdiff1d(np.arange(n_train), takes, assume_unique=True))
+        return Lessons(self.taught, self.alike, place, column)
+
+
+def grow_groups(suspects, lessons):
+    """Groups that grow from the cores among suspects, the most telling first.
+
+    The rows of most harm to some errors that teach alike are a core; who teaches what the core teaches, and does like
+    harm, joins it.
 
     Parameters
     ----------
-    harm : ndarray of shape (n_errors, n_train)
-        How far each row pushes towards each error.
-    push : ndarray of shape (n_train,)
-        Root mean square of a row's scores over all queries.
-    signs : ndarray of shape (n_errors,)
-        Errors of one sign are explained together.
-    teach : callable
-        Of rows (n,), the scores (n, n_train) of all rows for what these were to learn.
-    n_groups : int
-        At most.
+    suspects : iterable of Bunch
+        From :func:`suspected`.
+    lessons : Lessons
 
     Returns
     -------
     groups : list of Bunch
-        ``rows`` and ``errors``, places in ``harm``.
+        ``rows`` and ``errors``, and ``strength``, by which they are ordered.
     """
-    floor = _LEAST_PUSH * np.median(push) + np.finfo(float).tiny
-    specific = harm / np.maximum(push, floor)
-    suspects = list(_suspects(harm, specific, signs))
-    pool = _pool(suspects, harm.shape[1])
-    taught = _unit_rows(np.asarray(teach(pool), dtype=np.float32))
-    place = np.full(harm.shape[1], -1)
-    place[pool] = np.arange(len(pool))
-    cores = [core for one in suspects if (core := _core(one, taught, place)) is not None]
+    cores = [core for one in suspects if (core := _core(one, lessons)) is not None]
     cores.sort(key=lambda core: -core.strength)
     grown, seen = [], []
     for core in cores:
         if any(len(np.intersect1d(core.rows, other)) > 0.7 * len(core.rows) for other in seen):
             continue
         seen.append(core.rows)
-        rows = _grown(core, taught, place)
+        rows = _grown(core, lessons)
         grown.append(Bunch(rows=rows, errors=core.errors, strength=_strength(core.total, rows)))
         if len(seen) == _N_GROWN:
             break
-    grown.sort(key=lambda group: -group.strength)
-    chosen, taken = [], np.zeros(harm.shape[1], dtype=bool)
-    for group in grown:
-        if taken[group.rows].mean() > _OVERLAP or harm[np.ix_(group.errors, group.rows)].sum() <= 0:
-            continue
-        taken[group.rows] = True
-        chosen.append(group)
-        if len(chosen) == n_groups:
-            break
-    return chosen
+    return sorted(grown, key=lambda group: -group.strength)
 
 
-def _suspects(harm, specific, signs):
-    """Yield for clusters of errors of one sign ``errors``, the ``rows`` of most harm and the ``total`` (n_train,)."""
+def suspected(harm, specific, signs):
+    """Yield for clusters of errors of one sign ``errors``, the ``rows`` of most harm and the ``total`` (n_train,).
+
+    Harm is looked at twice, as it is and in units of how far a row pushes any answer: a habit that many rows teach a
+    little (a mark of a class) shows in the second alone.
+    """
     for cluster in _clusters(_unit_rows(specific)):
         for sign in np.unique(signs[cluster]):
             errors = cluster[signs[cluster] == sign]
@@ -104,35 +125,37 @@ def _nodes(tree):
     return members
 
 
-def _pool(suspects, n_train):
-    """The rows that are suspected most often, at most MAX_POOL."""
+def pool_of(suspects, n_train, at_most=MAX_POOL):
+    """The rows that are suspected most often."""
     counts = np.zeros(n_train, dtype=np.int64)
     for one in suspects:
         counts[one.rows] += 1
-    order = np.argsort(-counts, kind="stable")[:MAX_POOL]
+    order = np.argsort(-counts, kind="stable")[:at_most]
     return np.sort(order[counts[order] > 0])
 
 
-def _core(suspected, taught, place):
+def _core(suspect, lessons):
     """The suspects of most harm that teach alike, None for too few."""
-    rows = suspected.rows[place[suspected.rows] >= 0]
-    least = min(_MIN_CORE, len(place))
+    rows = suspect.rows[lessons.place[suspect.rows] >= 0]
+    least = min(_MIN_CORE, len(lessons.taught))
+    places = lessons.place[rows]
+    known = lessons.alike[places, places] > 0
+    if known.any():
+        rows, places = rows[known], places[known]
     if len(rows) < least:
         return None
-    lessons = suspected.sign * taught[place[rows]]
-    alike = np.ones(len(lessons), dtype=bool) if not lessons.any() else lessons.any(axis=1)
-    rows, lessons = rows[alike], lessons[alike]
-    if len(rows) < least:
-        return None
-    nodes = [np.array(node) for node in _nodes(linkage(lessons, "average", metric="cosine")) if len(node) >= least]
+    alike = lessons.alike[np.ix_(places, places)].astype(np.float64)
+    distances = np.clip(1 - (alike + alike.T) / 2, 0, 2)
+    np.fill_diagonal(distances, 0)
+    tree = linkage(squareform(distances, checks=False), "average")
+    nodes = [np.array(node) for node in _nodes(tree) if len(node) >= least]
 
     def merit(node):
-        mean = lessons[node].mean(axis=0)
-        return _strength(suspected.total, rows[node]) * np.sqrt(mean @ mean)
+        return _strength(suspect.total, rows[node]) * np.sqrt(max(alike[np.ix_(node, node)].mean(), 0.0))
 
     core = rows[max(nodes, key=merit)]
-    return Bunch(rows=core, errors=suspected.errors, total=suspected.total, sign=suspected.sign,
-                 strength=_strength(suspected.total, core))  # fmt: skip
+    return Bunch(rows=core, errors=suspect.errors, total=suspect.total, sign=suspect.sign,
+                 strength=_strength(suspect.total, core))  # fmt: skip
 
 
 def _strength(total, rows):
@@ -140,15 +163,15 @@ def _strength(total, rows):
     return total[rows].sum() / np.sqrt(len(rows)) / (np.sqrt((total**2).mean()) + np.finfo(float).tiny)
 
 
-def _grown(core, taught, place):
+def _grown(core, lessons):
     """The rows that teach what a core teaches and do like harm, in rounds."""
-    rows = core.rows
+    rows, place = core.rows, lessons.place
     for _ in range(_N_ROUNDS):
         asked = rows[place[rows] >= 0]
-        lessons = core.sign * taught[place[asked]]
-        support = lessons.sum(axis=0, dtype=np.float64)
+        told = core.sign * lessons.taught[place[asked]]
+        support = told.sum(axis=0, dtype=np.float64)[lessons.column]
         count = np.full(len(place), float(len(asked)))
-        support[asked] -= lessons[np.arange(len(asked)), asked]  # that a row teaches itself tells nothing
+        support[asked] -= told[np.arange(len(asked)), lessons.column[asked]]  # what a row teaches itself tells nothing
         count[asked] -= 1
         value = np.sqrt(np.maximum(support / np.maximum(count, 1), 0) * np.maximum(core.total, 0))
         joined = np.flatnonzero(value > _MEMBERSHIP * np.median(value[rows]))

@@ -159,12 +159,11 @@ def predict_actions(estimator, actions, X_val, y_val):
 
 def _changes(member, actions, X_val, y_val):
     """Predicted of each action by one fitted method: (n_actions, n_val)."""
-    found, others = [None] * len(actions), []
-    for i, asked in enumerate(actions):
-        if asked.action == "relabel":
-            found[i] = _relabelled(member, asked, X_val, y_val)
-        else:
-            others.append(i)
+    found, others = [None] * len(actions), [i for i, asked in enumerate(actions) if asked.action != "relabel"]
+    for places in _together([None if i in others else asked.rows for i, asked in enumerate(actions)]):
+        changes = _relabelled(member, [actions[i] for i in places], X_val, y_val)
+        for i, change in zip(places, changes.T):
+            found[i] = change
     if others:
         weights = np.ones((len(others), member.n_train_))
         for own, i in zip(weights, others):
@@ -174,8 +173,23 @@ def _changes(member, actions, X_val, y_val):
     return np.stack(found)
 
 
-def _relabelled(member, asked, X_val, y_val):
-    """Predicted of rows with other targets: (n_val,)."""
+def _together(rows):
+    """Lists of places in ``rows``, a list of ndarray or None, of which no two have a row in common."""
+    packs = []
+    for place, own in enumerate(rows):
+        if own is None:
+            continue
+        for pack in packs:
+            if not any(np.isin(own, rows[other]).any() for other in pack):
+                pack.append(place)
+                break
+        else:
+            packs.append([place])
+    return packs
+
+
+def _relabelled(member, actions, X_val, y_val):
+    """Predicted of several sets of rows with other targets, no two of which have a row in common: (n_val, n_actions)."""
     if not hasattr(member, "predict_relabeling"):
         raise ValueError(
             f"expected a method that predicts other targets, got {type(member).__name__}: use a gradient method"
@@ -183,8 +197,9 @@ def _relabelled(member, asked, X_val, y_val):
     if member._given[1] is None:
         raise ValueError("expected targets of the training rows, got none, or a dataset with targets inside")
     y_train = np.array(member._given[1])
-    y_train[asked.rows] = asked.labels
-    return member.predict_relabeling(X_val, y_val, y_train=y_train)[:, 0]
+    for asked in actions:
+        y_train[asked.rows] = asked.labels
+    return member.predict_relabeling(X_val, y_val, y_train=y_train, groups=[asked.rows for asked in actions])
 
 
 def _reweighted(member, weights, X_val, y_val):

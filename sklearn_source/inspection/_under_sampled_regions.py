@@ -14,7 +14,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from ..rows import take_rows
 from ..utils._argument_checks import check_count, check_k
-from ._group_names import class_labels, describe_rows, is_readable
+from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
 from ._score_chunks import check_attribution, score_chunks
 from ._table import make_table
 
@@ -129,6 +129,10 @@ def under_sampled_regions(
     check_count("n_random", n_random)
     if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share <= 1:
         raise ValueError(f"expected share to be between 0 and 1, got {share!r}")
+    X_train, y_train = getattr(getattr(estimator, "members_", [estimator])[0], "_given", (None, None))[:2]
+    readable = X_train if readable is None else readable
+    readable = readable if is_readable(readable) else None
+    check_feature_names(readable, feature_names)
     effective, values, rows = (
         np.concatenate(parts)
         for parts in zip(*(_supporting_rows(scores, k) for _, scores in score_chunks(estimator, X_query, y_query)))
@@ -151,15 +155,12 @@ def under_sampled_regions(
     regions = [_describe_region(np.flatnonzero(region == r), rows, values > 0) for r in range(region.max() + 1)]
     usual = effective[region < 0].mean() if (region < 0).any() else np.nan
     random = check_random_state(random_state)
-    X_train, y_train = getattr(getattr(estimator, "members_", [estimator])[0], "_given", (None, None))[:2]
-    readable = X_train if readable is None else readable
     labels = class_labels(estimator, y_train)
     for one in regions:
         one.effective_rows = float(effective[one.queries].mean())
         one.thin = float(one.effective_rows / usual) if usual > 0 else np.nan
         words = describe_rows(
-            one.rows, labels=labels, readable=readable if is_readable(readable) else None,
-            feature_names=feature_names, class_names=class_names,
+            one.rows, labels=labels, readable=readable, feature_names=feature_names, class_names=class_names,
         )  # fmt: skip
         one.description = f"more like {words}"
         if weight is not None:

@@ -46,7 +46,10 @@ def group_masks(groups, n_train):
 def _masks_by_label(labels, n_train):
     """Names and masks (n_groups, n_train) of a group for each value among labels (n_train,)."""
     if labels.shape != (n_train,):
-        raise ValueError(f"expected a label for each of {n_train} training rows, got {len(labels)}")
+        raise ValueError(
+            f"expected a label for each of {n_train} training rows, got {len(labels)}: rows of one group alone are a "
+            "list in a list, [[1, 2]]"
+        )
     try:
         values, inverse = np.unique(labels, return_inverse=True)
     except TypeError as error:

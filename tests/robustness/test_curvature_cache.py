@@ -137,8 +137,9 @@ def test_no_file_is_followed_after_it_was_read(net, tmp_path):
 
 def test_a_folder_that_cannot_be_written_ends_no_fit(net, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.warns(UserWarning, match="memory= cannot be"):
+    with pytest.warns(UserWarning, match="memory= cannot be used.* is a file: name a folder") as told:
         np.testing.assert_array_equal(scores(net, tmp_path / "file"), scores(net, None))
+    assert len(told) == 1
 
 
 def test_an_object_that_only_looks_like_a_memory(net):

@@ -7,6 +7,10 @@ import numpy as np
 KINDS = ("image", "table", "text")
 
 
+class NotShowable(ValueError):
+    """Rows are of no kind that can be shown, or not of the one that was asked for."""
+
+
 def kind_of(rows):
     """``"image"``, ``"table"`` or ``"text"``: what a few rows are shown as unless the user knows better."""
     if _is_text(rows):
@@ -18,7 +22,7 @@ def kind_of(rows):
     if isinstance(rows, np.ndarray) and rows.ndim in (3, 4):
         return "image"
     shape = f" of shape {rows.shape}" if isinstance(rows, np.ndarray) else ""
-    raise ValueError(
+    raise NotShowable(
         f"expected rows that can be shown, got a {type(rows).__name__}{shape}: pass inverse_transform=, which makes "
         "of rows a table (n, n_features), images (n, height, width[, channels]) or a list of str"
     )
@@ -28,7 +32,7 @@ def as_kind(rows, kind):
     """Rows in the form that a kind is drawn from: list of str, list of images, or array of objects (n, n_features)."""
     if kind == "text":
         if not _is_text(rows):
-            raise ValueError(
+            raise NotShowable(
                 f'expected strings for kind="text", got a {type(rows).__name__}: pass inverse_transform=, '
                 "which makes strings of them (a tokenizer's batch_decode)"
             )
@@ -37,7 +41,7 @@ def as_kind(rows, kind):
         return [as_image(row) for row in (rows.to_numpy() if hasattr(rows, "columns") else rows)]
     table = rows.to_numpy(dtype=object) if hasattr(rows, "columns") else np.asarray(rows)
     if table.ndim != 2:
-        raise ValueError(f'expected rows of shape (n_features,) for kind="table", got {table.shape[1:]}')
+        raise NotShowable(f'expected rows of shape (n_features,) for kind="table", got {table.shape[1:]}')
     return table
 
 
@@ -56,7 +60,7 @@ def as_image(row):
             return row
         if row.shape[-1] == 1:
             return row[..., 0]
-    raise ValueError(
+    raise NotShowable(
         'expected rows of shape (height, width) for kind="image", with or without 1, 3 or 4 channels, or a square '
         f"flattened, got {row.shape}: pass inverse_transform=, which brings rows into that shape"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 from sklearn.utils import Bunch
 
@@ -15,7 +17,7 @@ _COPIES = 2.0  # what rows of a thinly covered region weigh: as if as many more 
 _QUANTITIES = ("errors", "loss", "measurement")
 
 
-def candidate_actions(issues, groups, regions, n_train):
+def candidate_actions(issues, groups, regions, n_train, relabels=MappingProxyType({})):
     """Actions that the findings suggest, no two on the same rows.
 
     Parameters
@@ -27,6 +29,8 @@ def candidate_actions(issues, groups, regions, n_train):
     regions : list of Bunch
         Of thinly covered queries, with ``rows``.
     n_train : int
+    relabels : dict of int to Bunch
+        From :func:`true_labels`, by the place of the group.
 
     Returns
     -------
@@ -54,6 +58,10 @@ def candidate_actions(issues, groups, regions, n_train):
     harmful = issues["is_harmful_issue"]
     add("remove", issues["row"][harmful], "remove the rows that push most towards the errors")
     for number, group in zip(range(_MOST_GROUPS), groups):
+        other = relabels.get(number)
+        if other is not None:
+            words = f"give the rows of group {number} labelled {other.own} the label {other.name}, which is the true one of"
+            add("relabel", other.rows, f"{words} most answers they spoil", np.full(len(other.rows), other.label))
         add("remove", group.rows, f"remove group {number}: {group.description}")
     for number, region in enumerate(regions[:_MOST_REGIONS]):
         words = f"collect more rows like those behind region {number}: what a second copy of each would do"
@@ -146,10 +154,28 @@ def effect_intervals(effect, confidence):
     return found
 
 
-def best_first(columns):
-    """Order of the actions: most errors mended first, then most loss; those without a prediction last."""
+def best_first(columns, effects):
+    """Order of the actions: those that should mend first, then those that mend one thing at the cost of another.
+
+    An action mends by the number of errors, or where that stays by the loss, unless the loss is predicted to rise by
+    more than its standard error: fewer errors, of which others are surer, are a bargain for people to make. Of one kind
+    most errors mended come first, then most loss; those without a prediction last.
+    """
     by = columns.get("errors_change", columns.get("loss_change"))
     if by is None:
         return np.arange(len(columns["action"]))
     loss = columns.get("loss_change", by)
-    return np.lexsort((np.nan_to_num(loss, nan=np.inf), np.nan_to_num(by, nan=np.inf)))
+    rises = np.array([_loss_rises(effect) for effect in effects], dtype=bool)
+    mends = (by < 0) | ((by == 0) & (loss < 0))
+    kind = np.select([np.isnan(by), mends & ~rises, mends | (loss < 0)], [3, 0, 1], 2)
+    return np.lexsort((np.nan_to_num(loss, nan=np.inf), np.nan_to_num(by, nan=np.inf), kind))
+
+
+def _loss_rises(effect):
+    """Whether the mean loss is predicted to rise by more than its standard error."""
+    if effect is None:
+        return False
+    table = effect.table(as_frame=False)
+    changes = {name: (change, error) for name, change, error in zip(table["quantity"], table["change"], table["std_error"])}
+    change, error = changes.get("loss", (0.0, 0.0))
+    return bool(change > max(0.0, np.nan_to_num(error)))

@@ -13,7 +13,7 @@ from sklearn.utils import Bunch
 from ...utils._argument_checks import check_confidence, check_count
 from .._score_chunks import keep_scores
 from ._actions import action_columns, best_first, candidate_actions, predicted_effects
-from ._groups_behind import described_by, groups_behind
+from ._groups_behind import described_by, groups_behind, true_labels
 from ._issues import find_issues
 from ._profile import contrasts, profile_scores, score_errors
 from ._question import pose_question
@@ -163,10 +163,11 @@ def attribution_report(
         regions = thin_regions(question, words, *everything)
         groups = groups_behind(question, words, *everything)
     places = question.asked[shown]
-    actions = candidate_actions(issues, groups, regions, question.estimator.n_train_)
+    relabels = true_labels(question, groups, given, rows)
+    actions = candidate_actions(issues, groups, regions, question.estimator.n_train_, relabels)
     effects, reasons = predicted_effects(question, actions)
     columns = action_columns(actions, effects, reasons, question.n_query, confidence)
-    order = best_first(columns)
+    order = best_first(columns, effects)
     found = Bunch(
         title=title, confidence=confidence, profile=profile, issues=issues, groups=groups, regions=regions,
         shown=places, errors=score_errors(question, places), contrasts=contrasts(question, places, k),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
+from sklearn.utils import Bunch
 
 from .._behaviour_groups import behaviour_groups
+from .._group_names import class_labels
 
 
 def groups_behind(question, words, X, y):
@@ -21,6 +24,27 @@ def groups_behind(question, words, X, y):
         All held-out rows, as ``transform`` takes them.
     """
     return behaviour_groups(question.estimator, X, y, random_state=0, **words)
+
+
+def true_labels(question, groups, given, rows):
+    """The groups whose rows carry the label that errors get, where one other is the true one of most: these rows.
+
+    Returns
+    -------
+    found : dict of int to Bunch
+        By the place of a group ``rows``, ``label``, and in words ``own`` and ``name``.
+    """
+    answers, found = question.answers, {}
+    labels = class_labels(question.estimator, None if given is None else given[1])
+    if answers.wrong is None or labels is None:
+        return found
+    for number, group in enumerate(groups):
+        pairs = Counter(zip(answers.predicted[group.queries].tolist(), answers.target[group.queries].tolist()))
+        (own, true), count = pairs.most_common(1)[0]
+        spoilt = group.rows[labels[group.rows] == own]
+        if 2 * count > len(group.queries) and 2 * len(spoilt) > len(group.rows):
+            found[number] = Bunch(rows=spoilt, label=true, own=rows.answer(own), name=rows.answer(true))
+    return found
 
 
 def described_by(question, rows, target_names):

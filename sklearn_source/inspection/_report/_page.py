@@ -53,7 +53,11 @@ def _template():
 def _context(report, cards):
     question, rows, found = report.question, report.rows, report.found
     actions = _actions(report)
-    told = [action.cautions for action in actions]
+    told = [action.cautions for action, effect in zip(actions, report.found.effects) if effect is not None]
+    # Of all actions alike, so said once, where it is seen.
+    common = [caution for caution in told[0] if all(caution in own for own in told)] if told else []
+    for action in actions:
+        action.doubts += [caution for caution in action.cautions if caution not in common]
     return {
         "title": found.title,
         "name": type(question.estimator).__name__,
@@ -68,8 +72,7 @@ def _context(report, cards):
         "summary": _summary(question, found),
         "setup": snippets.setup(question, type(question.method).__name__),
         "actions": actions,
-        # Of all actions alike, so said once, where it is seen.
-        "common_cautions": [c for c in told[0] if all(c in own for own in told)] if told else [],
+        "common_cautions": common,
         "predicts": any(effect is not None for effect in found.effects),
         "groups": _groups(question, rows, found, cards),
         "issues": _issues(question, rows, found, cards),

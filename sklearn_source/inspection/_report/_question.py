@@ -15,7 +15,7 @@ from ...base import NetworkAttribution
 from ...rows import count_rows, row_indices, take_rows
 from .._audit import higher_is_better
 from .._predictions import predict_rows
-from .._score_chunks import check_attribution
+from .._score_chunks import check_attribution, check_queries
 from .._showable import take_showable
 
 _WORST_SHARE = 0.1  # of the rows, where there are no errors to look at: those of largest loss
@@ -107,6 +107,7 @@ def pose_question(estimator, X_query, y_query, y_pred, queries):
         if values is not None and count_rows(values) != n_query:
             raise ValueError(f"expected {name} to have {n_query} rows, like X_query, got {count_rows(values)}")
     method = getattr(estimator, "members_", [estimator])[0]
+    check_queries(estimator, X, y_query)
     answers = _answers(getattr(estimator, "net_", None), X, y_query, y_pred)
     asked, why = _asked(queries, answers, n_query)
     return Question(estimator, method, is_pipeline, X, y_query, X_query, answers, asked, why)

@@ -13,6 +13,7 @@ from .._plot._influence_data import ShownRows, class_name, display_arguments, re
 from .._plot._influence_display import InfluenceDisplay
 from .._plot._influence_image import value_range_of
 from .._plot._influence_ranking import Ranking
+from .._plot._row_kinds import NotShowable
 from .._showable import take_showable
 from ._key_words import KeyWords
 from ._sentences import with_minus
@@ -157,7 +158,7 @@ def readable_rows(question, given, kind, inverse_transform, transform_y, feature
                 X, y, kind, inverse_transform, feature_names, target_names,
                 has_classes=question.answers.is_classification, example=take_showable(question.X_shown, [0]),
             )  # fmt: skip
-        except ValueError as error:
+        except NotShowable as error:
             if kind != "auto":
                 raise
             why_not = str(error)

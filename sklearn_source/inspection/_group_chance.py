@@ -1,0 +1,82 @@
+"""Whether rows push errors together more than chance would have them do."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ._group_search import Lessons, grow_groups, pool_of, suspected
+
+
+def chances(groups, harm, push, signs, lessons, alpha, random):
+    """How often scores that are dealt out at random give a group as coherent as each of some groups.
+
+    The scores of every error, in units of how far the rows push any answer and less their mean, are dealt out among the
+    rows anew, for each error by itself: rows and errors stay as strong as they are, and what rows do together is gone.
+    Then groups are searched for as they were among the scores. A group is held against the most coherent one of each
+    search, by the more telling of two measures of :func:`coherence`, each in units of what is usual by chance, so that
+    ``alpha`` is the probability that chance gives one group or more.
+
+    Parameters
+    ----------
+    groups : list of Bunch
+        With ``rows`` and ``errors``.
+    harm : ndarray of shape (n_errors, n_train)
+    push : ndarray of shape (n_train,)
+        Positive: what harm of a row is measured in.
+    signs : ndarray of shape (n_errors,)
+    lessons : Lessons or None
+        What rows teach; None where the scores say it too.
+    alpha : float
+        The search is repeated ``1 / alpha - 1`` times, rounded up, and no more once no group can be significant.
+    random : RandomState
+
+    Returns
+    -------
+    p_values : ndarray of shape (n_groups,)
+        NaN for ``alpha`` of 1 and more, which asks for no search. Above ``alpha``, no more than that is known.
+    """
+    n_draws = max(0, math.ceil(1 / alpha - 1 - 1e-9))
+    if not n_draws or not groups:
+        return np.full(len(groups), np.nan)
+    unit = push.astype(np.float32)
+    dealt = (harm / push).astype(np.float32)
+    dealt -= dealt.mean(axis=1, keepdims=True)
+    found = np.array([coherence(dealt, unit, group) for group in groups])  # (n_groups, 2)
+    largest = np.zeros((0, 2))
+    for _ in range(n_draws):
+        for own in dealt:
+            own[:] = own[random.permutation(len(own))]
+        by_chance = [coherence(dealt, unit, one) for one in _by_chance(dealt, unit, signs, lessons, random)]
+        largest = np.vstack([largest, np.max([(0.0, 0.0), *by_chance], axis=0)])
+        usual = largest.mean(axis=0) + np.finfo(float).tiny
+        as_large = ((largest / usual).max(axis=1) >= (found / usual).max(axis=1)[:, None]).sum(axis=1)
+        if (1 + as_large > alpha * (1 + n_draws) + 1e-9).all():
+            break
+    return (1 + as_large) / (1 + n_draws)
+
+
+def coherence(specific, push, group):
+    """How far the scores of a group's rows for its errors go one way: their sum by the root of their sum of squares.
+
+    As large as the square root of their number where all are alike, of the size of 1 where their signs are tossed. Of
+    the scores as they are, which a few strong rows decide, and in units of the rows' pushes, ``specific``
+    (n_errors, n_train), where all count: (2,).
+    """
+    own = specific[np.ix_(group.errors, group.rows)].astype(np.float64)
+    both = np.stack([own * push[group.rows], own])
+    size = np.sqrt(np.square(both).sum(axis=(1, 2)))
+    return np.divide(both.sum(axis=(1, 2)), size, out=np.zeros(2), where=size > 0)
+
+
+def _by_chance(specific, push, signs, lessons, random):
+    """The groups that are found in scores that were dealt out at random."""
+    harm, n_train = specific * push, specific.shape[1]
+    suspects = list(suspected(harm, specific, signs))
+    if lessons is None:
+        pool = pool_of(suspects, n_train)
+        lessons = Lessons.of(pool, n_train, harm[:, pool].T @ harm)
+    else:  # to ask what other rows teach would cost as much again each time
+        lessons = lessons.of_others(pool_of(suspects, n_train, len(lessons.alike)), random)
+    return grow_groups(suspects, lessons)
