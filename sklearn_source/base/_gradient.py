@@ -106,7 +106,8 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
                 yield columns, self._batch_scores(queries, rows, columns, n_queries)
 
     def _spread_batches(self, queries, n_queries, *training_rows):
-        found = spread_scores(self, queries, *(training_rows or [self._rows]), n_queries)
+        reads_store = self._stored is not None and not training_rows
+        found = None if reads_store else spread_scores(self, queries, *(training_rows or [self._rows]), n_queries)
         return self._score_batches(queries, n_queries, *training_rows) if found is None else found
 
     def _batch_scores(self, terms, rows, columns, n_queries):
