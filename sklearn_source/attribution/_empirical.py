@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,7 @@ class EmpiricalInfluence(BaseAttribution):
         places = match_truth_rows(self.truth, self.row_hashes_)
         masks = masks if places is None else masks[:, places]
         X_query = getattr(self.truth, "X_query", None) if self.X_query is None else self.X_query
+        _require_alike(X, X_query)
         self._queries = TruthQueries(X_query, outputs.shape[2])
         self._train_hashes = row_hashes(X)
         self.n_train_ = n_rows
@@ -251,3 +253,16 @@ class EmpiricalInfluence(BaseAttribution):
             for total, n, mean in ((squares, with_, inside), (rest, without, outside))
         )
         return scores, np.where((with_ > 1) & (without > 1), np.sqrt(variance), np.inf)
+
+
+def _require_alike(X, X_query):
+    """Refuse queries of another form than the training rows, which no network reads both of."""
+    if not isinstance(X, np.ndarray) or X_query is None:
+        return
+    shape = getattr(X_query, "shape", None)
+    is_table = X.ndim == 2 and shape is not None and len(shape) == 2
+    if isinstance(X_query, Mapping) or is_table and shape[1] != X.shape[1]:
+        got = f"a {type(X_query).__name__}" if shape is None else f"shape {tuple(shape)}"
+        raise ValueError(f"expected X_query as rows like those of X, shape {X.shape}, got {got}")
+    if isinstance(X_query, np.ndarray) and X_query.ndim != X.ndim and X_query[0].size != X[0].size:
+        raise ValueError(f"expected X_query as rows like those of X, shape {X.shape}, got shape {X_query.shape}")

@@ -26,7 +26,9 @@ from ..network import (
 from ..rows import (
     as_arrays,
     cast_like_training,
+    cast_real,
     draw_weights,
+    list_to_array,
     match_stage_rows,
     require_same_rows,
     row_hashes,
@@ -233,7 +235,9 @@ class NetworkAttribution(BaseAttribution):
                 f"expected the {self.n_train_} training rows given to fit and their targets y, got {len(rows)}"
                 + ("" if rows.has_y else " without targets")
             )
-        if self._identified and hashes is not None:
+        if self._identified:
+            if hashes is None:
+                raise ValueError("expected the training rows given to fit, got some that cannot be compared with them")
             require_same_rows(hashes, self._keys)
         return X, y
 
@@ -250,13 +254,13 @@ class NetworkAttribution(BaseAttribution):
         X, before, _ = self._given
         if isinstance(X, torch.utils.data.Dataset):
             raise TypeError("expected training rows given as arrays, got a dataset, whose targets cannot be replaced")
-        if np.ndim(y_train) == 0 and not isinstance(y_train, Mapping):
+        if not isinstance(y_train, (list, Mapping)) and np.ndim(y_train) == 0:
             raise ValueError(
                 f"expected y_train, a target for each of the {self.n_train_} training rows, got {y_train!r}"
             )
-        X, y = as_arrays(self.net_, X, y_train)
+        X, y = as_arrays(self.net_, X, list_to_array(y_train, "y_train"))
         if isinstance(y, np.ndarray) and getattr(before, "dtype", y.dtype).kind == "f":
-            y = y.astype(before.dtype)
+            y = cast_real(y, before.dtype, "y_train")
         return self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape), self._training_draws())
 
     def _require_losses(self, rows):
@@ -266,7 +270,7 @@ class NetworkAttribution(BaseAttribution):
             x, y = rows.batch(slice(start, start + _ROWS_AT_ONCE))
             try:
                 losses = network.row_loss(outputs_of(network.forward, x), y, x)
-            except (IndexError, RuntimeError, ValueError) as error:
+            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"expected targets in y_train that the loss can read ({error})") from error
             if not bool(torch.isfinite(losses).all()):
                 raise ValueError("expected targets in y_train whose loss is finite, got some with another")

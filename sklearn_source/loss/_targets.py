@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+# Criteria of torch's that take a target for every number that the network puts out.
+_ELEMENTWISE = (torch.nn.MSELoss, torch.nn.L1Loss, torch.nn.SmoothL1Loss, torch.nn.HuberLoss)
+
 
 class TargetError(ValueError):
     """Targets that do not fit the network's outputs, whatever is asked of it."""
@@ -36,6 +39,12 @@ def check_targets(batch_loss, output, y):
             check_labels(batch_loss.criterion, y, output.shape[1])
     elif batch_loss.is_torchs and isinstance(batch_loss.criterion, (torch.nn.BCEWithLogitsLoss, torch.nn.BCELoss)):
         _check_binary(batch_loss.criterion, y)
+    elif batch_loss.is_torchs and isinstance(batch_loss.criterion, _ELEMENTWISE) and y.numel() != output.numel():
+        raise TargetError(
+            f"expected targets of shape {tuple(output.shape)}, that of the outputs, got y of shape {tuple(y.shape)}, "
+            f"which {type(batch_loss.criterion).__name__} would broadcast: let the network put out as many numbers as "
+            "a row has targets"
+        )
 
 
 def _check_binary(criterion, y):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._array_rows import ArrayRows
 from ._arrays import as_arrays, is_array_like, list_to_array, to_numpy
-from ._casting import cast_like_training
+from ._casting import cast_like_training, cast_real
 from ._changing_rows import warn_changing_rows
 from ._count import count_rows
 from ._draw_counter import DrawCounter
@@ -32,6 +32,7 @@ __all__ = [
     "TruthQueries",
     "as_arrays",
     "cast_like_training",
+    "cast_real",
     "count_rows",
     "draw_weights",
     "group_masks",

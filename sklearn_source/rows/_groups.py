@@ -47,6 +47,8 @@ def _masks_by_label(labels, n_train):
     """Names and masks (n_groups, n_train) of a group for each value among labels (n_train,)."""
     if labels.shape != (n_train,):
         raise ValueError(f"expected a label for each of {n_train} training rows, got {len(labels)}")
+    if labels.dtype.kind in "fc" and not np.isfinite(labels).all():
+        raise ValueError("expected a label for each training row, got NaN or infinity: name the rows that have none")
     try:
         values, inverse = np.unique(labels, return_inverse=True)
     except TypeError as error:

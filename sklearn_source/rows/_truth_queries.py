@@ -34,6 +34,9 @@ class TruthQueries:
             return
         if count_rows(X) != n_query:
             raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {count_rows(X)} rows")
+        if isinstance(X, np.ndarray) and X.dtype.kind in "fO" and not _is_finite(X):
+            raise ValueError("expected X_query as the queries of the truth, got NaN or infinity, which none can hold")
+        self._shape = getattr(X, "shape", None)
         self.hashes = row_hashes(X)
         if self.hashes is None:
             warn(
@@ -58,10 +61,15 @@ class TruthQueries:
         ValueError
             If the truth has others.
         """
+        if count_rows(X) == 0:
+            raise ValueError("expected at least one query, got X with 0 rows")
         if self.hashes is not None:
             hashes = row_hashes(X)
             if hashes is None:
                 raise ValueError("expected queries of the kind of X_query, got some that cannot be recognised")
+            shape = getattr(X, "shape", None)
+            if shape and self._shape and len(shape) > 1 < len(self._shape) and shape[1:] != self._shape[1:]:
+                raise ValueError(f"expected queries of shape (n_query, *{self._shape[1:]}), got {shape}")
             return self.match(hashes)
         n_rows = count_rows(X)
         if n_rows != self._n_query:
@@ -84,7 +92,15 @@ class TruthQueries:
         n_unknown = int((places < 0).sum())
         if n_unknown:
             raise ValueError(
-                f"{n_unknown} of {len(hashes)} queries are not among those that the truth was measured "
-                "on: EmpiricalInfluence can score no others; retrain with them as queries"
+                f"expected queries that the truth was measured on, got {n_unknown} others among {len(hashes)}: "
+                "EmpiricalInfluence can score no others; retrain with them as queries"
             )
         return places
+
+
+def _is_finite(array):
+    """Whether an array holds no NaN and no infinity; also of one that holds no numbers."""
+    try:
+        return bool(np.isfinite(array.astype(np.float64)).all())
+    except (TypeError, ValueError):
+        return True

@@ -139,7 +139,8 @@ def parameter_cells():
                 model = clone(method).set_params(**{parameter: value})
                 if parameter == "members":
                     model.set_params(n_members=2)
-                return model.fit(net(), X, y)
+                model.fit(net(), X, y)
+                return model.transform(X_query, y_query) if callable(value) else model  # where functions are called
 
             found += cells_of(f"{name}.fit", parameter, PARAMETERS[parameter], call)
     return found
@@ -170,8 +171,16 @@ def bare_cells():
             model = clone(METHODS[name]).set_params(random_state=0)
             return model.set_params(net=clone(net(kind))).fit(X, y)
 
-        found += cells_of(f"{name}(bare net).fit", "X", bad.tables(X), lambda X, fit=fit: fit(X, y, "numbers"), ("too wide", "too narrow"))
-        found += cells_of(f"{name}(bare net).fit", "y", bad.numbers(y), lambda y, fit=fit: fit(X, y, "numbers"), ("two columns",))
+        found += cells_of(
+            f"{name}(bare net).fit",
+            "X",
+            bad.tables(X),
+            lambda X, fit=fit: fit(X, y, "numbers"),
+            ("too wide", "too narrow"),
+        )
+        found += cells_of(
+            f"{name}(bare net).fit", "y", bad.numbers(y), lambda y, fit=fit: fit(X, y, "numbers"), ("two columns",)
+        )
         found += cells_of(f"{name}(bare net).fit", "labels", bad.labels(LABELS), lambda y, fit=fit: fit(X, y, "labels"))
     frozen = lambda value: TracIn(FrozenEstimator(value)).fit(X, y)  # noqa: E731
     return found + cells_of("TracIn(frozen).fit", "net", bad.NET, frozen)
@@ -190,22 +199,40 @@ def query_cells(folder):
     }  # fmt: skip
     orders = {**bad.CHOICE, "None": None}
     for name in METHODS:
+
         def ask(X_query, y_query=None, *, name=name, how="transform", kind="numbers", **options):  # fmt: skip
             return getattr(fitted(name, kind), how)(X_query, y_query, **options)
 
         found += cells_of(f"{name}.transform", "X", bad.tables(X_query), lambda X, ask=ask: ask(X))
-        found += cells_of(f"{name}.top_influences", "X", bad.tables(X_query), lambda X, ask=ask: ask(X, how="top_influences"))
-        found += cells_of(f"{name}.top_influences", "k", bad.LIMITED, lambda k, ask=ask: ask(X_query, how="top_influences", k=k))
-        found += cells_of(f"{name}.top_influences", "order", orders, lambda o, ask=ask: ask(X_query, how="top_influences", order=o))
+        found += cells_of(
+            f"{name}.top_influences", "X", bad.tables(X_query), lambda X, ask=ask: ask(X, how="top_influences")
+        )
+        found += cells_of(
+            f"{name}.top_influences", "k", bad.LIMITED, lambda k, ask=ask: ask(X_query, how="top_influences", k=k)
+        )
+        found += cells_of(
+            f"{name}.top_influences", "order", orders, lambda o, ask=ask: ask(X_query, how="top_influences", order=o)
+        )
         found += cells_of(f"{name}.transform", "out", outs, lambda out, ask=ask: ask(X_query, out=out))
     for name in (*UNITS, "GradientSimilarity"):
+
         def ask_loss(X_query, y_query, how, name=name, kind="numbers", **options):  # fmt: skip
             return getattr(_of_losses(name, kind), how)(X_query, y_query, **options)
 
         for how in ("transform", "top_influences"):
-            found += cells_of(f"{name}.{how}", "y", {**bad.numbers(y_query), "None": None}, lambda y, a=ask_loss, h=how: a(X_query, y, h))
+            found += cells_of(
+                f"{name}.{how}",
+                "y",
+                {**bad.numbers(y_query), "None": None},
+                lambda y, a=ask_loss, h=how: a(X_query, y, h),
+            )
             # Without targets a classifier is asked for the class it predicts.
-            found += cells_of(f"{name}.{how}", "labels", bad.labels(query_labels), lambda y, a=ask_loss, h=how: a(X_query, y, h, kind="labels"))
+            found += cells_of(
+                f"{name}.{how}",
+                "labels",
+                bad.labels(query_labels),
+                lambda y, a=ask_loss, h=how: a(X_query, y, h, kind="labels"),
+            )
     return found + what_if_cells()
 
 
@@ -232,6 +259,7 @@ def what_if_cells():
     }  # fmt: skip
     changed, some = (y + 1.0).astype(np.float32), {"a": [0, 1]}
     for name in UNITS:
+
         def reweigh(name=name, **options):  # fmt: skip
             return fitted(name).predict_reweighting(X_query, **options)
 
@@ -244,7 +272,9 @@ def what_if_cells():
         found += cells_of(entry, "renormalize", bad.SWITCH, lambda value, r=reweigh: r(groups=some, renormalize=value))
         entry = f"{name}.predict_relabeling"
         found += cells_of(entry, "groups", without_none(bad.groups(24)), lambda groups, r=relabel: r(changed, groups))
-        found += cells_of(entry, "y_train", {**bad.numbers(changed), "None": None, "the same": y}, lambda y, r=relabel: r(y))
+        found += cells_of(
+            entry, "y_train", {**bad.numbers(changed), "None": None, "the same": y}, lambda y, r=relabel: r(y)
+        )
         other = (LABELS + 1) % 3
         found += cells_of(entry, "labels", bad.labels(other), lambda y, r=relabel: r(y, kind="labels"))
     return found

@@ -22,12 +22,15 @@ _SAYS = re.compile(
 
 def judged(cell):
     """("clear", "raw" or "silent", the error as text, or what came back)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
             result = cell.call()
-    except Exception as error:
-        return ("clear" if is_clear(error, cell.argument) else "raw"), _text(error)
+        except Exception as error:
+            return ("clear" if is_clear(error, cell.argument) else "raw"), _text(error)
+    for one in map(str, (warning.message for warning in said)):
+        if cell.argument in one or "NaN" in one:
+            return "clear", f"warned: {one[:200]}"
     return "silent", repr(result)[:200]
 
 

@@ -248,6 +248,8 @@ class BaseEnsemble(BaseAttribution):
         n_query = count_rows(X)
         if n_query is None:
             raise ValueError("expected queries that can be counted, got a stream of rows: pass them as an array")
+        if not n_query:
+            raise ValueError("expected at least one query, got X with 0 rows")
         chunks = even_chunks(n_query, bytes_for("scores") // (8 * self.n_train_))
 
         def make(rows):
