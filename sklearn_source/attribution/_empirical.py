@@ -259,7 +259,7 @@ def _require_alike(X, X_query):
     """Refuse queries of another form than the training rows, which no network reads both of."""
     if not isinstance(X, np.ndarray) or X_query is None:
         return
-    shape = getattr(X_query, "shape", None)
+    shape = None if isinstance(X_query, type) else getattr(X_query, "shape", None)
     is_table = X.ndim == 2 and shape is not None and len(shape) == 2
     if isinstance(X_query, Mapping) or is_table and shape[1] != X.shape[1]:
         got = f"a {type(X_query).__name__}" if shape is None else f"shape {tuple(shape)}"

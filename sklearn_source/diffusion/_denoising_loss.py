@@ -58,10 +58,9 @@ class DenoisingLoss:
         for name, smallest in (("n_timesteps", 1), ("n_noise", 1), ("seed", 0)):
             check_count(name, getattr(self, name), smallest)
         times = self.timesteps if isinstance(self.timesteps, tuple) else (self.timesteps,)
+        is_range = isinstance(self.timesteps, tuple)
         whole = all(isinstance(t, Integral) and not isinstance(t, bool) and t >= 0 for t in times)
-        if self.timesteps is not None and not (
-            whole and len(times) in (1, 2) and times[0] < times[-1] + (len(times) == 1)
-        ):
+        if self.timesteps is not None and not (whole and (not is_range or len(times) == 2 and times[0] < times[1])):
             raise ValueError(
                 "expected timesteps to be None, one of them, or a range (first, beyond the last), whole numbers from 0 "
                 f"up, got {self.timesteps!r}"

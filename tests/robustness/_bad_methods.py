@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from sklearn_source.utils._random import seeded
 from tests._diffusion_nets import rows, small_net
 from tests._nets import make_net
 from tests.robustness import _bad_values as bad
+from tests.robustness._bad_cells import Cell, but
 
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(24, 3)).astype(np.float32)
@@ -69,7 +70,6 @@ METHODS = {
     "EmpiricalInfluence": EmpiricalInfluence(TRUTH, X_query=X_query),
 }
 UNITS = ("SourceAttribution", "InfluenceFunctions", "TracIn", "AttributionEnsemble")
-COLUMNS = {"a generator", "a set"}
 
 
 @functools.cache
@@ -79,51 +79,30 @@ def fitted(name, kind="numbers"):
     return clone(METHODS[name]).fit(net(kind), X, y if kind == "numbers" else LABELS)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One argument of one entry, and a value for it."""
-
-    entry: str
-    argument: str
-    value: str
-    call: object
-
-    def __str__(self):
-        return f"{self.entry}, {self.argument}: {self.value}"
-
-
 def cells_of(entry, argument, values, call, without=()):
-    return [
-        Cell(entry, argument, name, functools.partial(call, value))
-        for name, value in values.items()
-        if name not in without
-    ]
-
-
-def without_none(values):
-    return {name: value for name, value in values.items() if name != "None"}
+    """Cells of a function that takes the bad value alone."""
+    return [Cell(entry, argument, name, partial(call, value)) for name, value in but(values, *without).items()]
 
 
 PARAMETERS = {
     "n_segments": bad.COUNT_NOT_NONE, "n_snapshots": bad.COUNT, "n_checkpoints": bad.COUNT, "n_components": bad.COUNT,
-    "block_size": bad.COUNT_NOT_NONE, "n_masks": bad.COUNT_NOT_NONE, "n_members": bad.COUNT, "rank": bad.COUNT_NOT_NONE,
+    "block_size": bad.COUNT_NOT_NONE, "n_masks": bad.COUNT_NOT_NONE, "n_members": bad.COUNT,
+    "rank": bad.COUNT_NOT_NONE,
     "n_steps": bad.COUNT_NOT_NONE, "batch_size": bad.COUNT, "n_draws": bad.COUNT, "averaging": bad.CHOICE,
-    "quadrature": bad.CHOICE, "adam": bad.CHOICE, "metric": bad.CHOICE, "projection": bad.CHOICE, "members": bad.CHOICE,
+    "quadrature": bad.CHOICE, "adam": bad.CHOICE, "metric": bad.CHOICE, "projection": bad.CHOICE,
+    "members": bad.CHOICE,
     "measurement": bad.MEASUREMENT, "output": bad.OUTPUT, "layers": bad.LAYERS, "layer": bad.LAYERS,
     "curvature": bad.CURVATURE, "tol": bad.NOT_NEGATIVE, "random_state": bad.SEED, "lr": bad.POSITIVE,
     "damping": {**bad.NOT_NEGATIVE, "None": None, "nonsense": "nonsense"}, "alpha": bad.POSITIVE,
     "regularization": {**bad.NOT_NEGATIVE, "None": None}, "forward_only": bad.SWITCH, "cache": bad.FOLDER,
     "p": {name: value for name, value in bad.FRACTION.items() if name not in ("None", "0")},
-    "verbose": {repr(one): one for one in (-1, "loud", 1.5, None)}, "optimizer": {"a text": "SGD", "5": 5, "a class": dict},
+    "verbose": {repr(one): one for one in (-1, "loud", 1.5, None)}, "optimizer": {"a text": "SGD", "5": 5,
+    "a class": dict},
     "n_jobs": {repr(one): one for one in (0, 1.5, "two", True)},
     "trajectory": {"5": 5, "a list": [], "no such place": "no/such/place", "a zero byte": "a\0b", "True": True},
     "estimator": {"a text": "TracIn", "5": 5, "a class": TracIn, "a list": [TracIn()]},
     "nets": {"5": 5, "texts": ["a", "b"], "an empty list": [], "one": [None], "a text": "nets"},
-    "truth": bad.truths(TRUTH), "X_query": without_none(bad.tables(X_query)),
-}  # fmt: skip
-# What is one of the values that are meant: the number of layers of all kinds is a list, of one layer a text.
-MEANT = {
-    ("layer", "an unclosed bracket"), ("layers", "an empty list"), ("layers", "()"), ("InfluenceFunctions", "damping", "inf"),
+    "truth": bad.truths(TRUTH), "X_query": but(bad.tables(X_query), "None", "beyond float32", "three axes"),
 }  # fmt: skip
 
 
@@ -193,9 +172,11 @@ def query_cells(folder):
     file.write_text("text")
     outs = {
         "5": 5, "a folder": folder, "a path in a file": file / "scores.npy", "other content": file, "a list": [[0.0]],
-        "too small": np.zeros((4, 3), np.float32), "read-only": _read_only((4, 24)), "whole numbers": np.zeros((4, 24), int),
+        "too small": np.zeros((4, 3), np.float32), "read-only": _read_only((4, 24)),
+        "whole numbers": np.zeros((4, 24), int),
         "texts": np.full((4, 24), "a"), "one axis": np.zeros(96, np.float32), "None inside": np.full((4, 24), None),
-        "a zero byte": "a\0b", "no such folder": folder / "none" / "scores.npy", "bools": np.zeros((4, 24), bool), "True": True,
+        "a zero byte": "a\0b", "no such folder": folder / "none" / "scores.npy", "bools": np.zeros((4, 24), bool),
+        "True": True,
     }  # fmt: skip
     orders = {**bad.CHOICE, "None": None}
     for name in METHODS:
@@ -253,9 +234,12 @@ def what_if_cells():
     """Other weights and targets of the training rows."""
     found = []
     weights = {
-        "too short": np.ones(3), "negative": -np.ones(24), "NaN": np.full(24, np.nan), "texts": ["a"] * 24, "all zero": np.zeros(24),
-        "three axes": np.ones((1, 1, 24)), "None": None, "complex": np.ones(24) + 0j, "objects": np.full(24, None), "a number": 1.0,
-        "a text": "weights", "inf": np.full(24, np.inf), "ragged": [[1.0], [1.0, 2.0]], "a set": {1.0}, "a dict": {"a": np.ones(24)}, "no groups": np.ones((0, 24)),
+        "too short": np.ones(3), "negative": -np.ones(24), "NaN": np.full(24, np.nan), "texts": ["a"] * 24,
+        "all zero": np.zeros(24),
+        "three axes": np.ones((1, 1, 24)), "None": None, "complex": np.ones(24) + 0j,
+        "objects": np.full(24, None), "a number": 1.0,
+        "a text": "weights", "inf": np.full(24, np.inf), "ragged": [[1.0], [1.0, 2.0]], "a set": {1.0},
+        "a dict": {"a": np.ones(24)}, "no groups": np.ones((0, 24)),
     }  # fmt: skip
     changed, some = (y + 1.0).astype(np.float32), {"a": [0, 1]}
     for name in UNITS:
@@ -271,10 +255,14 @@ def what_if_cells():
         found += cells_of(entry, "weights", weights, lambda weights, r=reweigh: r(weights=weights))
         found += cells_of(entry, "renormalize", bad.SWITCH, lambda value, r=reweigh: r(groups=some, renormalize=value))
         entry = f"{name}.predict_relabeling"
-        found += cells_of(entry, "groups", without_none(bad.groups(24)), lambda groups, r=relabel: r(changed, groups))
+        found += cells_of(entry, "groups", bad.given(bad.groups(24)), lambda groups, r=relabel: r(changed, groups))
         found += cells_of(
             entry, "y_train", {**bad.numbers(changed), "None": None, "the same": y}, lambda y, r=relabel: r(y)
         )
         other = (LABELS + 1) % 3
         found += cells_of(entry, "labels", bad.labels(other), lambda y, r=relabel: r(y, kind="labels"))
     return found
+
+
+def cells(folder):
+    return parameter_cells() + row_cells() + bare_cells() + query_cells(folder)

@@ -44,8 +44,10 @@ MEASUREMENT = {
     "'nonsense'": "nonsense", "5": 5, "None": None, "a list": ["prediction"], "b''": b"prediction",
     "a sum": lambda output, target: output.sum(), "numbers of Python": lambda output, target: [0.0] * len(output),
     "nothing": lambda output, target: None, "arrays": lambda output, target: output.detach().numpy()[:, 0],
-    "a row short": lambda output, target: output[1:, 0], "whole numbers": lambda output, target: (output[:, 0] > 0).long(),
-    "a constant": lambda output, target: torch.zeros(len(output)), "without a graph": lambda output, target: output[:, 0].detach(),
+    "a row short": lambda output, target: output[1:, 0],
+    "whole numbers": lambda output, target: (output[:, 0] > 0).long(),
+    "a constant": lambda output, target: torch.zeros(len(output)),
+    "without a graph": lambda output, target: output[:, 0].detach(),
     "NaN": lambda output, target: output[:, 0] * float("nan"),
 }  # fmt: skip
 LAYERS = {repr(one): one for one in ("no layer", 5, ("no layer",), 1.5, True, (), b"layers")} | {
@@ -59,7 +61,8 @@ STAGE = {
 CURVATURE = {
     "'nonsense'": "nonsense", "5": 5, "None": None, "a class": EKFAC, "a list": ["ekfac"],
     "fisher": EKFAC(fisher="nonsense"), "n_samples": EKFAC(n_samples=0), "coupling": EKFAC(coupling="nonsense"),
-    "n_iter": EKFAC(n_iter=-1), "max_rows": EKFAC(max_rows=0), "basis": EKFAC(basis=3), "cache_size": EKFAC(cache_size="1"),
+    "n_iter": EKFAC(n_iter=-1), "max_rows": EKFAC(max_rows=0), "basis": EKFAC(basis=3),
+    "cache_size": EKFAC(cache_size="1"),
     "memory": EKFAC(memory=5), "a flag for n_iter": EKFAC(n_iter=True),
 }  # fmt: skip
 
@@ -70,9 +73,11 @@ def tables(good):
     spoiled = {"NaN": np.nan, "inf": np.inf, "-inf": -np.inf, "beyond float32": 1e300}
     return {
         "texts": np.full((n, 3), "a"), "objects": np.full((n, 3), None), "dicts": np.full((n, 3), {}),
-        "complex": good.astype(complex), "dates": np.zeros((n, 3), "datetime64[s]"), "too wide": np.hstack([good, good]),
+        "complex": good.astype(complex), "dates": np.zeros((n, 3), "datetime64[s]"),
+        "too wide": np.hstack([good, good]),
         "too narrow": good[:, :1], "one axis": np.zeros(n, np.float32), "one row": good[0], "a number": 5.0,
-        "three axes": good[:, :, None], "no rows": good[:0], "no columns": good[:, :0], "None": None, "a text": "rows",
+        "three axes": good[:, :, None], "no rows": good[:0], "no columns": good[:, :0], "None": None,
+        "a text": "rows",
         "ragged": [[1.0, 2.0, 3.0], [1.0]] + good[2:].tolist(), "a set": {1, 2}, "a function": len,
         "a generator": (row for row in good), "structured": np.zeros(n, [("a", "f4"), ("b", "f4"), ("c", "f4")]),
         "a dict": {"rows": good}, "texts in a list": [["a", "b", "c"]] * n, "a type": np.ndarray,
@@ -90,11 +95,13 @@ def numbers(good):
     """In the place of targets that are numbers (n, 1)."""
     n = len(good)
     return {
-        "texts": np.full(n, "a"), "objects": np.full(n, None), "complex": good.astype(complex), "too short": good[:-1],
+        "texts": np.full(n, "a"), "objects": np.full(n, None), "complex": good.astype(complex),
+        "too short": good[:-1],
         "too long": np.vstack([good, good]), "two columns": np.hstack([good, good]), "no columns": good[:, :0],
         "no rows": good[:0], "a number": 5.0, "a text": "targets", "ragged": [[1.0], [1.0, 2.0]] + [[1.0]] * (n - 2),
         "dates": np.zeros(n, "datetime64[s]"), "NaN": _with(good, np.nan), "inf": _with(good, np.inf),
-        "a set": {1.0}, "a dict": {"y": good}, "texts in a list": ["a"] * n, "beyond float32": _with(good.astype(float), 1e300),
+        "a set": {1.0}, "a dict": {"y": good}, "texts in a list": ["a"] * n,
+        "beyond float32": _with(good.astype(float), 1e300),
     }  # fmt: skip
 
 
@@ -105,7 +112,8 @@ def labels(good):
         "beyond": _with(good, 99), "negative": _with(good, -1), "fractions": good + 0.5, "texts": np.full(n, "a"),
         "NaN": _with(good.astype(float), np.nan), "too short": good[:-1], "too long": np.hstack([good, good]),
         "two columns": np.stack([good, good], 1), "complex": good + 0j, "a number": 1, "a text": "labels",
-        "objects": np.full(n, None), "ragged": [[0], [0, 1]] + [[0]] * (n - 2), "mixed": ["a", 1] * (n // 2) + [0] * (n % 2),
+        "objects": np.full(n, None), "ragged": [[0], [0, 1]] + [[0]] * (n - 2),
+        "mixed": ["a", 1] * (n // 2) + [0] * (n % 2),
         "no rows": good[:0], "inf": _with(good.astype(float), np.inf),
     }  # fmt: skip
 
@@ -113,9 +121,11 @@ def labels(good):
 def rows(n):
     """In the place of indices below ``n``, or a mask."""
     return {
-        "beyond": [0, n], "negative": [-1], "fractions": [0.5], "texts": ["a"], "a table": [[0, 1]], "a short mask": [True] * 3,
+        "beyond": [0, n], "negative": [-1], "fractions": [0.5], "texts": ["a"], "a table": [[0, 1]],
+        "a short mask": [True] * 3,
         "None": None, "a number": n + 5, "a text": "rows", "twice": [1, 1], "NaN": [float("nan")], "none": [],
-        "objects": [None, None], "a dict": {"a": 1}, "beyond int64": [2**63], "complex": [1j], "no row of a mask": np.zeros(n, bool),
+        "objects": [None, None], "a dict": {"a": 1}, "beyond int64": [2**63], "complex": [1j],
+        "no row of a mask": np.zeros(n, bool),
         "a set": {1, 2}, "a generator": (i for i in range(2)),
     }  # fmt: skip
 
@@ -125,7 +135,8 @@ def groups(n):
     named = {f"{name}, named": {"a": value} for name, value in rows(n).items() if name not in ("a generator", "a dict")}
     return {
         **named, "no groups": {}, "an empty list": [], "too few labels": ["a"] * 3, "a number": 5, "a text": "groups",
-        "mixed labels": ["a", 1] * (n // 2), "labels in a column": (np.arange(n) % 3)[:, None], "None among labels": [None, "a"] * (n // 2),
+        "mixed labels": ["a", 1] * (n // 2), "labels in a column": (np.arange(n) % 3)[:, None],
+        "None among labels": [None, "a"] * (n // 2),
         "NaN among labels": np.where(np.arange(n) % 2, np.nan, 1.0),
     }  # fmt: skip
 
@@ -133,9 +144,11 @@ def groups(n):
 def score_tables(good):
     """In the place of scores (n_query, n_train)."""
     return {
-        "texts": np.full(good.shape, "a"), "objects": np.full(good.shape, None), "complex": good + 0j, "NaN": _with(good, np.nan),
+        "texts": np.full(good.shape, "a"), "objects": np.full(good.shape, None), "complex": good + 0j,
+        "NaN": _with(good, np.nan),
         "inf": _with(good, np.inf), "one axis": good[0], "three axes": good[None], "empty": good[:0], "None": None,
-        "a text": "scores", "a number": 1.0, "ragged": [[1.0], [1.0, 2.0]], "a function": len, "a dict": {"scores": good},
+        "a text": "scores", "a number": 1.0, "ragged": [[1.0], [1.0, 2.0]], "a function": len,
+        "a dict": {"scores": good},
         "no columns": good[:, :0], "dates": np.zeros(good.shape, "datetime64[s]"),
     }  # fmt: skip
 
@@ -148,10 +161,23 @@ def truths(good):
         return SimpleNamespace(**{"masks": masks, "outputs": outputs, **changed})
 
     return {
-        "None": None, "a text": "truth", "5": 5, "a dict": {"masks": masks, "outputs": outputs}, "no outputs": SimpleNamespace(masks=masks),
+        "None": None, "a text": "truth", "5": 5, "a dict": {"masks": masks, "outputs": outputs},
+        "no outputs": SimpleNamespace(masks=masks),
         "masks as numbers": other(masks=masks.astype(int)), "masks of one axis": other(masks=masks[0]),
         "fewer outputs": other(outputs=outputs[:-1]), "outputs of two axes": other(outputs=outputs[:, 0]),
         "NaN": other(outputs=_with(outputs, np.nan)), "texts": other(outputs=np.full(outputs.shape, "a")),
-        "complex": other(outputs=outputs + 0j), "no queries": other(outputs=outputs[:, :, :0]), "no subsets": other(masks=masks[:0], outputs=outputs[:0]),
+        "complex": other(outputs=outputs + 0j), "no queries": other(outputs=outputs[:, :, :0]),
+        "no subsets": other(masks=masks[:0], outputs=outputs[:0]),
         "no rows": other(masks=masks[:, :0]), "None inside": other(masks=None),
     }  # fmt: skip
+
+
+def given(table):
+    """Values of a table that are something: None leaves the argument out."""
+    return {name: value for name, value in table.items() if name != "None"}
+
+
+def not_rows(good):
+    """What cannot be as many rows as others, whatever rows are."""
+    names = "one row", "a number", "no rows", "a text", "a set", "a function", "a generator", "a type"
+    return {name: tables(good)[name] for name in names}

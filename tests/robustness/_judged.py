@@ -14,8 +14,8 @@ import sklearn_source
 
 _OWN, _SKLEARN = (str(Path(package.__file__).parent) for package in (sklearn_source, sklearn))
 _SAYS = re.compile(
-    r"expected|must|should|pass |found |requires|cannot|needs|has to|unknown|not fitted|NaN|infinit|no such|exists|not a directory"
-    r"|is a directory|please|supported|convert your data",
+    r"expect|must|should|pass |found |requires|cannot|needs|has to|unknown|not fitted|NaN|infinit|no such|exists"
+    r"|a directory|please|supported|convert your data|not an instance",
     re.IGNORECASE,
 )
 

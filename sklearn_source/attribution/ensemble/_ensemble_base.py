@@ -16,7 +16,7 @@ from ...base import BaseAttribution, QueryBatches, net_first, require_trained, u
 from ...gradients.algebra import even_chunks
 from ...network import PortableNet, train_clone
 from ...rows import count_rows, take_rows
-from ...utils._argument_checks import check_confidence
+from ...utils._argument_checks import check_confidence, check_path
 from ...utils._compat import fit_context
 from ...utils._config import bytes_for
 from ...utils._random import draw_seed
@@ -95,6 +95,8 @@ class BaseEnsemble(BaseAttribution):
         ValueError
             If members cannot be made of this network, or the method cannot serve one; the message says what to do.
         """
+        if getattr(self, "cache", None) is not None:
+            check_path("cache", self.cache)
         given = getattr(self._prototype(), "net", None) if net is None else net
         members, asked = self._fit_members(X, y, given, net is not None, stage)
         judge_by(members, asked)

@@ -141,8 +141,8 @@ def _predictions(y_pred, target):
     fits = target is None or given.shape == target.shape and given.dtype.kind in "biuf"
     if not fits or given.dtype.kind == "f" and not np.isfinite(given).all():
         raise ValueError(
-            f"expected y_pred as one prediction for each query, finite and of the kind of y_query, got {given.dtype} of "
-            f"shape {given.shape}"
+            f"expected y_pred as one prediction for each query, finite and of the kind of y_query, got {given.dtype} "
+            f"of shape {given.shape}"
         )
     return given
 
