@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import torch
 
-# Criteria of torch's that take a target for every number that the network puts out.
-_ELEMENTWISE = (torch.nn.MSELoss, torch.nn.L1Loss, torch.nn.SmoothL1Loss, torch.nn.HuberLoss)
-
 
 class TargetError(ValueError):
     """Targets that do not fit the network's outputs, whatever is asked of it."""
@@ -33,18 +30,14 @@ def check_targets(batch_loss, output, y):
         return
     if y.ndim == 0 or len(y) != len(output):
         raise TargetError(f"expected as many targets as rows: {len(output)} rows, y of shape {tuple(y.shape)}")
+    if len(y) and not y.numel():
+        raise TargetError(f"expected targets of every row, got y of shape {tuple(y.shape)}, which holds none")
     if batch_loss.takes_labels and (batch_loss.is_torchs or fits_labels(output, y)):
         _check_label_shape(output, y)
         if not y.is_floating_point():
             check_labels(batch_loss.criterion, y, output.shape[1])
     elif batch_loss.is_torchs and isinstance(batch_loss.criterion, (torch.nn.BCEWithLogitsLoss, torch.nn.BCELoss)):
         _check_binary(batch_loss.criterion, y)
-    elif batch_loss.is_torchs and isinstance(batch_loss.criterion, _ELEMENTWISE) and y.numel() != output.numel():
-        raise TargetError(
-            f"expected targets of shape {tuple(output.shape)}, that of the outputs, got y of shape {tuple(y.shape)}, "
-            f"which {type(batch_loss.criterion).__name__} would broadcast: let the network put out as many numbers as "
-            "a row has targets"
-        )
 
 
 def _check_binary(criterion, y):

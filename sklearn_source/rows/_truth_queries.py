@@ -92,8 +92,8 @@ class TruthQueries:
         n_unknown = int((places < 0).sum())
         if n_unknown:
             raise ValueError(
-                f"expected queries of the truth, but {n_unknown} of {len(hashes)} queries are not among those that it was "
-                "measured on: EmpiricalInfluence can score no others; retrain with them as queries"
+                f"expected queries of the truth, but {n_unknown} of {len(hashes)} queries are not among those that it "
+                "was measured on: EmpiricalInfluence can score no others; retrain with them as queries"
             )
         return places
 

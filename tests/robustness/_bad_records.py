@@ -54,7 +54,7 @@ def recorder_cells():
     for name in ("integrated_learning_rate", "mean_weight_decay", "second_order"):
         sums = getattr(trajectory, name)
         found += of(f"Trajectory.{name}", sums, span, start=bounds, end={**bounds, "before the start": -2})
-    rows = {"X": bad.tables(X_train), "y": bad.numbers(y_train), "net": bad.NET}
+    rows = {"X": bad.tables(X_train), "y": but(bad.numbers(y_train), "two columns"), "net": bad.NET}
     found += of("Trajectory.verify", trajectory.verify, {"net": net(), "X": X_train, "y": y_train}, **rows)
     nets = {**bad.NET, "no recorder": make_net(recorded=False).initialize()}
     return found + of("Trajectory.from_net", Trajectory.from_net, {}, net=nets)
@@ -101,7 +101,7 @@ def retraining_cells(folder):
         "engine": {**bad.CHOICE, "None": None}, "cache": cache, "measurement": measured,
     }  # fmt: skip
     rest = {
-        "X_train": bad.tables(X_train), "y_train": bad.numbers(y_train), "output": bad.OUTPUT,
+        "X_train": bad.tables(X_train), "y_train": but(bad.numbers(y_train), "two columns"), "output": bad.OUTPUT,
         "n_jobs": JOBS, "chunk_size": bad.COUNT, "verbose": VERBOSE, "subsets": subsets,
         "random_state": but(bad.SEED, repr(2**40)),
     }  # fmt: skip
