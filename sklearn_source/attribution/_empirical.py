@@ -14,7 +14,7 @@ from ..base import BaseAttribution, QueryBatches, net_first
 from ..gradients.algebra import even_chunks
 from ..metrics import check_truth
 from ..retraining import Retraining
-from ..rows import TruthQueries, count_rows, match_truth_rows, row_hashes
+from ..rows import TruthQueries, count_rows, exact_row_hashes, match_truth_rows, row_hashes
 from ..utils._compat import validate_data
 from ..utils._config import bytes_for
 from ..utils._digest import digest
@@ -136,7 +136,7 @@ class EmpiricalInfluence(BaseAttribution):
         X_query = getattr(self.truth, "X_query", None) if self.X_query is None else self.X_query
         _require_alike(X, X_query)
         self._queries = TruthQueries(X_query, outputs.shape[2])
-        self._train_hashes = row_hashes(X)
+        self._train_hashes = row_hashes(X), exact_row_hashes(X)
         self.n_train_ = n_rows
         self.n_with_, self.n_without_ = masks.sum(axis=0), (~masks).sum(axis=0)
         unknown = int(((self.n_with_ == 0) | (self.n_without_ == 0)).sum())
@@ -222,9 +222,9 @@ class EmpiricalInfluence(BaseAttribution):
         yield slice(0, self.n_train_), self._estimate(queries)[0]
 
     def _self_batches(self):
-        if self._queries.hashes is None or self._train_hashes is None:
+        if self._queries.hashes is None or self._train_hashes[0] is None:
             raise ValueError("self_influence needs the training rows among the queries: pass X_query")
-        positions = self._queries.match(self._train_hashes)
+        positions = self._queries.match(*self._train_hashes)
         for start in range(0, self.n_train_, 512):
             part = slice(start, min(start + 512, self.n_train_))
             yield part, np.diagonal(self._estimate(positions[part])[0][:, part])

@@ -28,6 +28,7 @@ from ..rows import (
     cast_like_training,
     cast_real,
     draw_weights,
+    exact_row_hashes,
     list_to_array,
     match_stage_rows,
     require_same_rows,
@@ -207,13 +208,17 @@ class NetworkAttribution(BaseAttribution):
             self.trajectory_ = trajectory
         hashes = row_hashes(X, y)
         known = row_hashes(X, y, sample=True) if hashes is None else hashes
-        self._credited = match_stage_rows(trajectory, known, self.n_train_, stage, every_stage=self._needs_trajectory)
+        exact = None if hashes is None else exact_row_hashes(X, y)
+        self._credited = match_stage_rows(
+            trajectory, known, self.n_train_, stage, every_stage=self._needs_trajectory, exact=exact
+        )
         if self.has_unit:
             warn_unused_rows(self._credited, self.n_train_)
         elif not self._needs_trajectory:
             self._credited = [np.arange(self.n_train_)]
         self._identified = hashes is not None
         self._keys = np.arange(self.n_train_, dtype=np.uint64) if hashes is None else hashes
+        self._exact_keys = exact
 
     @property
     def row_hashes_(self) -> NDArray[np.uint64] | None:
@@ -238,7 +243,8 @@ class NetworkAttribution(BaseAttribution):
         if self._identified:
             if hashes is None:
                 raise ValueError("expected the training rows given to fit, got some that cannot be compared with them")
-            require_same_rows(hashes, self._keys)
+            exact, own = exact_row_hashes(X, y), getattr(self, "_exact_keys", None)
+            require_same_rows(*((hashes, self._keys) if exact is None or own is None else (exact, own)))
         return X, y
 
     def _with_targets(self, y_train):

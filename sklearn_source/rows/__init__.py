@@ -9,7 +9,7 @@ from ._changing_rows import warn_changing_rows
 from ._count import count_rows
 from ._draw_counter import DrawCounter
 from ._draw_weights import draw_weights
-from ._fingerprint import hash_batch, row_hashes
+from ._fingerprint import exact_row_hashes, hash_batch, row_hashes
 from ._groups import group_masks
 from ._indices import row_indices
 from ._matching import require_same_rows
@@ -35,6 +35,7 @@ __all__ = [
     "cast_real",
     "count_rows",
     "draw_weights",
+    "exact_row_hashes",
     "group_masks",
     "has_multiple_inputs",
     "hash_batch",

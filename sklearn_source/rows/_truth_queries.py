@@ -8,7 +8,7 @@ import numpy as np
 
 from ..utils._warnings import warn
 from ._count import count_rows
-from ._fingerprint import row_hashes
+from ._fingerprint import exact_row_hashes, row_hashes
 from ._matching import match_rows
 
 
@@ -37,7 +37,7 @@ class TruthQueries:
         if isinstance(X, np.ndarray) and X.dtype.kind in "fO" and not _is_finite(X):
             raise ValueError("expected X_query as the queries of the truth, got NaN or infinity, which none can hold")
         self._shape = getattr(X, "shape", None)
-        self.hashes = row_hashes(X)
+        self.hashes, self._exact = row_hashes(X), exact_row_hashes(X)
         if self.hashes is None:
             warn(
                 "queries of this kind have no fingerprint to recognise them by: X_query is ignored, and transform "
@@ -70,7 +70,7 @@ class TruthQueries:
             shape = getattr(X, "shape", None)
             if shape and self._shape and len(shape) > 1 < len(self._shape) and shape[1:] != self._shape[1:]:
                 raise ValueError(f"expected queries of shape (n_query, *{self._shape[1:]}), got {shape}")
-            return self.match(hashes)
+            return self.match(hashes, exact_row_hashes(X))
         n_rows = count_rows(X)
         if n_rows != self._n_query:
             raise ValueError(
@@ -79,8 +79,10 @@ class TruthQueries:
             )
         return np.arange(n_rows)
 
-    def match(self, hashes: np.ndarray) -> np.ndarray:
+    def match(self, hashes: np.ndarray, exact: np.ndarray | None = None) -> np.ndarray:
         """Where the truth has queries of these fingerprints, ndarray of uint64: ndarray of int64.
+
+        ``exact``: those of :func:`exact_row_hashes`, which count where the truth's queries have such too.
 
         Raises
         ------
@@ -88,7 +90,8 @@ class TruthQueries:
             If it lacks some.
         """
         # Equal queries, which differ in their targets perhaps, each in turn.
-        places = match_rows(hashes, self.hashes, reuse=True)
+        own = (hashes, self.hashes) if exact is None or self._exact is None else (exact, self._exact)
+        places = match_rows(*own, reuse=True)
         n_unknown = int((places < 0).sum())
         if n_unknown:
             raise ValueError(

@@ -9,7 +9,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from ..rows import count_rows, row_hashes
+from ..rows import count_rows, exact_row_hashes, row_hashes
 from ..utils._warnings import warn
 from ._checkpoint import Checkpoint
 from ._files import read_tensors
@@ -72,7 +72,8 @@ def record_from_checkpoints(
     ):
         raise ValueError(f"expected optimizer as a class of optimizers or the name of one, got {optimizer!r}")
     name = optimizer if isinstance(optimizer, str) else optimizer.__name__
-    return checkpoints, [Stage(0, 0, steps[-1], name, described, table, n_rows, rows, hashes)]
+    exact = None if hashes is None else exact_row_hashes(X, y, as_skorch=True)
+    return checkpoints, [Stage(0, 0, steps[-1], name, described, table, n_rows, rows, hashes, exact_hashes=exact)]
 
 
 # Steps whose rates, one number of each kind for every step, take 1.6 GB.

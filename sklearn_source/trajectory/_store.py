@@ -181,8 +181,9 @@ class TrajectoryDirectory:
             named |= {f"draws:{step}": drawn for step, drawn in (stage.draws or {}).items()}
             if stage.batches is not None:
                 named["batches"] = stage.batches.astype(np.int64)
-            if stage.row_hashes is not None:
-                named["row_hashes"] = stage.row_hashes.view(np.int64)  # torch computes nothing on uint64, and need not
+            for name in ("row_hashes", "exact_hashes"):
+                if (hashes := getattr(stage, name)) is not None:
+                    named[name] = hashes.view(np.int64)  # torch computes nothing on uint64, and need not
             arrays |= {f"{stage.index}:{name}": torch.tensor(array) for name, array in named.items()}
             described.append({key: getattr(stage, key) for key in (*FIXED, "groups")})
         files = [
