@@ -22,6 +22,7 @@ from ..network import (
     train_clone,
     validate_query_rows,
     validate_training_rows,
+    warn_changed_numbers,
 )
 from ..rows import (
     as_arrays,
@@ -154,7 +155,7 @@ class NetworkAttribution(BaseAttribution):
         self.n_train_ = len(self._rows)
         if self._reads_loss and not self._rows.has_y and self._network.reads_targets(self._rows):
             raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
-        self._credit(X, y, as_is, stage)
+        trajectory = self._credit(X, y, as_is, stage)
         warn_changing_rows(self._rows.given, "training rows")
         x, targets = self._rows.batch(slice(0, 4))
         if self._reads_loss:
@@ -166,6 +167,8 @@ class NetworkAttribution(BaseAttribution):
             self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
             if self._network.row_loss.batch_loss.outputs.are_joined:  # the loss reads more than was looked at
                 output = validate_training_rows(self._network, x)
+        if trajectory is not None and self._reads_loss:
+            warn_changed_numbers(self._network, self._rows.given, trajectory.checkpoints)
         if self._needs_trajectory:
             self._verify_training()
         self._measure = resolve_measurement(
@@ -200,7 +203,7 @@ class NetworkAttribution(BaseAttribution):
         return draw_weights(recorded, start, end, index, self.row_hashes_, self._network.row_loss.is_sum)
 
     def _credit(self, X, y, as_is, stage):
-        """Recognise the rows: which stage of the training used which of them."""
+        """Recognise the rows: which stage of the training used which of them. The record of the training, or None."""
         trajectory = trajectory_of(self.net_, needed=self._needs_trajectory, given=getattr(self, "trajectory", None))
         if trajectory is None and as_is:
             require_all_rows(self.net_, self.n_train_)
@@ -219,6 +222,7 @@ class NetworkAttribution(BaseAttribution):
         self._identified = hashes is not None
         self._keys = np.arange(self.n_train_, dtype=np.uint64) if hashes is None else hashes
         self._exact_keys = exact
+        return trajectory
 
     @property
     def row_hashes_(self) -> NDArray[np.uint64] | None:

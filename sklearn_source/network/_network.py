@@ -166,6 +166,11 @@ class Network:
                 set_outside_state(net, outside, self._history)
             self._loaded_outside = outside
 
+    @property
+    def present_outside(self):
+        """What the loss of the trained net depends on besides weights and buffers, see :func:`outside_state`."""
+        return self._outside
+
     def relevant(self, outside):
         """What of a recorded state outside the ``state_dict`` can matter: None where nothing can.
 
