@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..base import BaseAttribution, QueryBatches, net_first
 from ..gradients.algebra import even_chunks
 from ..metrics import check_truth
 from ..retraining import Retraining
-from ..rows import TruthQueries, count_rows, match_truth_rows, row_hashes
+from ..rows import TruthQueries, count_rows, exact_row_hashes, match_truth_rows, row_hashes
 from ..utils._compat import validate_data
 from ..utils._config import bytes_for
 from ..utils._digest import digest
@@ -133,8 +134,9 @@ class EmpiricalInfluence(BaseAttribution):
         places = match_truth_rows(self.truth, self.row_hashes_)
         masks = masks if places is None else masks[:, places]
         X_query = getattr(self.truth, "X_query", None) if self.X_query is None else self.X_query
+        _require_alike(X, X_query)
         self._queries = TruthQueries(X_query, outputs.shape[2])
-        self._train_hashes = row_hashes(X)
+        self._train_hashes = row_hashes(X), exact_row_hashes(X)
         self.n_train_ = n_rows
         self.n_with_, self.n_without_ = masks.sum(axis=0), (~masks).sum(axis=0)
         unknown = int(((self.n_with_ == 0) | (self.n_without_ == 0)).sum())
@@ -220,9 +222,9 @@ class EmpiricalInfluence(BaseAttribution):
         yield slice(0, self.n_train_), self._estimate(queries)[0]
 
     def _self_batches(self):
-        if self._queries.hashes is None or self._train_hashes is None:
+        if self._queries.hashes is None or self._train_hashes[0] is None:
             raise ValueError("self_influence needs the training rows among the queries: pass X_query")
-        positions = self._queries.match(self._train_hashes)
+        positions = self._queries.match(*self._train_hashes)
         for start in range(0, self.n_train_, 512):
             part = slice(start, min(start + 512, self.n_train_))
             yield part, np.diagonal(self._estimate(positions[part])[0][:, part])
@@ -251,3 +253,16 @@ class EmpiricalInfluence(BaseAttribution):
             for total, n, mean in ((squares, with_, inside), (rest, without, outside))
         )
         return scores, np.where((with_ > 1) & (without > 1), np.sqrt(variance), np.inf)
+
+
+def _require_alike(X, X_query):
+    """Refuse queries of another form than the training rows, which no network reads both of."""
+    if not isinstance(X, np.ndarray) or X_query is None:
+        return
+    shape = None if isinstance(X_query, type) else getattr(X_query, "shape", None)
+    is_table = X.ndim == 2 and shape is not None and len(shape) == 2
+    if isinstance(X_query, Mapping) or is_table and shape[1] != X.shape[1]:
+        got = f"a {type(X_query).__name__}" if shape is None else f"shape {tuple(shape)}"
+        raise ValueError(f"expected X_query as rows like those of X, shape {X.shape}, got {got}")
+    if isinstance(X_query, np.ndarray) and X_query.ndim != X.ndim and X_query[0].size != X[0].size:
+        raise ValueError(f"expected X_query as rows like those of X, shape {X.shape}, got shape {X_query.shape}")

@@ -22,11 +22,15 @@ from ..network import (
     train_clone,
     validate_query_rows,
     validate_training_rows,
+    warn_changed_numbers,
 )
 from ..rows import (
     as_arrays,
     cast_like_training,
+    cast_real,
     draw_weights,
+    exact_row_hashes,
+    list_to_array,
     match_stage_rows,
     require_same_rows,
     row_hashes,
@@ -151,7 +155,7 @@ class NetworkAttribution(BaseAttribution):
         self.n_train_ = len(self._rows)
         if self._reads_loss and not self._rows.has_y and self._network.reads_targets(self._rows):
             raise ValueError(f"{type(self).__name__} requires y, the targets given to net.fit: fit(net, X, y)")
-        self._credit(X, y, as_is, stage)
+        trajectory = self._credit(X, y, as_is, stage)
         warn_changing_rows(self._rows.given, "training rows")
         x, targets = self._rows.batch(slice(0, 4))
         if self._reads_loss:
@@ -163,6 +167,8 @@ class NetworkAttribution(BaseAttribution):
             self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
             if self._network.row_loss.batch_loss.outputs.are_joined:  # the loss reads more than was looked at
                 output = validate_training_rows(self._network, x)
+        if trajectory is not None and self._reads_loss:
+            warn_changed_numbers(self._network, self._rows.given, trajectory.checkpoints)
         if self._needs_trajectory:
             self._verify_training()
         self._measure = resolve_measurement(
@@ -197,7 +203,7 @@ class NetworkAttribution(BaseAttribution):
         return draw_weights(recorded, start, end, index, self.row_hashes_, self._network.row_loss.is_sum)
 
     def _credit(self, X, y, as_is, stage):
-        """Recognise the rows: which stage of the training used which of them."""
+        """Recognise the rows: which stage of the training used which of them. The record of the training, or None."""
         trajectory = trajectory_of(self.net_, needed=self._needs_trajectory, given=getattr(self, "trajectory", None))
         if trajectory is None and as_is:
             require_all_rows(self.net_, self.n_train_)
@@ -205,13 +211,18 @@ class NetworkAttribution(BaseAttribution):
             self.trajectory_ = trajectory
         hashes = row_hashes(X, y)
         known = row_hashes(X, y, sample=True) if hashes is None else hashes
-        self._credited = match_stage_rows(trajectory, known, self.n_train_, stage, every_stage=self._needs_trajectory)
+        exact = None if hashes is None else exact_row_hashes(X, y)
+        self._credited = match_stage_rows(
+            trajectory, known, self.n_train_, stage, every_stage=self._needs_trajectory, exact=exact
+        )
         if self.has_unit:
             warn_unused_rows(self._credited, self.n_train_)
         elif not self._needs_trajectory:
             self._credited = [np.arange(self.n_train_)]
         self._identified = hashes is not None
         self._keys = np.arange(self.n_train_, dtype=np.uint64) if hashes is None else hashes
+        self._exact_keys = exact
+        return trajectory
 
     @property
     def row_hashes_(self) -> NDArray[np.uint64] | None:
@@ -233,8 +244,11 @@ class NetworkAttribution(BaseAttribution):
                 f"expected the {self.n_train_} training rows given to fit and their targets y, got {len(rows)}"
                 + ("" if rows.has_y else " without targets")
             )
-        if self._identified and hashes is not None:
-            require_same_rows(hashes, self._keys)
+        if self._identified:
+            if hashes is None:
+                raise ValueError("expected the training rows given to fit, got some that cannot be compared with them")
+            exact, own = exact_row_hashes(X, y), getattr(self, "_exact_keys", None)
+            require_same_rows(*((hashes, self._keys) if exact is None or own is None else (exact, own)))
         return X, y
 
     def _with_targets(self, y_train):
@@ -250,13 +264,13 @@ class NetworkAttribution(BaseAttribution):
         X, before, _ = self._given
         if isinstance(X, torch.utils.data.Dataset):
             raise TypeError("expected training rows given as arrays, got a dataset, whose targets cannot be replaced")
-        if np.ndim(y_train) == 0 and not isinstance(y_train, Mapping):
+        if not isinstance(y_train, (list, Mapping)) and np.ndim(y_train) == 0:
             raise ValueError(
                 f"expected y_train, a target for each of the {self.n_train_} training rows, got {y_train!r}"
             )
-        X, y = as_arrays(self.net_, X, y_train)
+        X, y = as_arrays(self.net_, X, list_to_array(y_train, "y_train"))
         if isinstance(y, np.ndarray) and getattr(before, "dtype", y.dtype).kind == "f":
-            y = y.astype(before.dtype)
+            y = cast_real(y, before.dtype, "y_train")
         return self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape), self._training_draws())
 
     def _require_losses(self, rows):
@@ -266,7 +280,7 @@ class NetworkAttribution(BaseAttribution):
             x, y = rows.batch(slice(start, start + _ROWS_AT_ONCE))
             try:
                 losses = network.row_loss(outputs_of(network.forward, x), y, x)
-            except (IndexError, RuntimeError, ValueError) as error:
+            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"expected targets in y_train that the loss can read ({error})") from error
             if not bool(torch.isfinite(losses).all()):
                 raise ValueError("expected targets in y_train whose loss is finite, got some with another")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rows import Rows, group_masks
+from ..rows import Rows, cast_real, group_masks
+from ..utils._argument_checks import check_switch
 from ..utils._compat_torch import tree_leaves
 
 
@@ -87,17 +88,23 @@ def row_weights_asked(groups: Any, weights: Any, n_train: int, renormalize: bool
     ValueError
         If both or neither are given, weights are negative or not finite, or leave nothing to train on.
     """
+    check_switch("renormalize", renormalize)
     if (groups is None) == (weights is None):
         given = "both" if groups is not None else "neither"
         raise ValueError(f"expected either groups, to be removed, or weights of all rows, got {given}")
     if groups is not None:
         asked = 1.0 - group_masks(groups, n_train)[1]
     else:
-        asked = np.atleast_2d(np.asarray(weights, dtype=np.float64))
+        try:
+            asked = np.atleast_2d(cast_real(np.asarray(weights), np.float64, "weights"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"expected weights as real numbers, got a {type(weights).__name__} ({error})") from error
         if asked.ndim != 2 or asked.shape[1] != n_train:
             raise ValueError(
                 f"expected weights of shape (n_groups, n_train) = (n_groups, {n_train}), got {np.shape(weights)}"
             )
+        if not len(asked):
+            raise ValueError("expected weights of at least one training, got none")
         if not np.isfinite(asked).all() or (asked < 0).any():
             raise ValueError("expected weights that are finite and not negative: 1 as in training, 0 for a row removed")
     totals = asked.sum(axis=1)

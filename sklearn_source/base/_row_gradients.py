@@ -11,7 +11,7 @@ import torch
 
 from ..gradients import Block, GradientEngine, loss_cotangent, to_matrices
 from ..gradients.algebra import held_bytes
-from ..loss import Measurement
+from ..loss import Measurement, require_derivative
 from ..network import Network
 from ..rows import Rows
 from ..stochastic import Draw
@@ -214,6 +214,7 @@ class RowGradients:
                 target = measure.target(output.detach(), y, x)
             with torch.enable_grad():
                 values = measure(output, target, x)
+                require_derivative(measure, values, output)
                 cotangent = torch.autograd.grad(values.sum(), output)[0]
             return capture.pull(cotangent)
 

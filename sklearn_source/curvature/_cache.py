@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import weakref
 
-from ..utils._digest import digest
+from ..utils._digest import bytes_digest, digest
 from ..utils._first_rows import UNSEEN, alike
 from ..utils._warnings import warn
 from ._covariances import moments
@@ -98,7 +98,9 @@ def kept_moments(curvature, stream, c):
     entries = _entries_of(curvature, stream)
     if entries is None or not stream.identified or stream.identity.unknown:
         return moments(stream, c, curvature.basis)
-    key = digest(["moments", stream.identity.key, stream.checkpoints[c].digest, curvature.basis])
+    key = bytes_digest(
+        "|".join(["moments", stream.identity.key, stream.checkpoints[c].digest, curvature.basis]).encode()
+    )
     found = _read(entries, key, stream, c)
     if found is not None:
         tensors, about = found

@@ -9,6 +9,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
 
+from ..utils._argument_checks import check_switch
+from ..utils._random import generator_of
+
 _DATA_MODULE = "sklearn_source.datasets.data"
 _N_TRAIN, _N_QUERY = 896, 103
 
@@ -69,7 +72,8 @@ def load_concrete(*, return_X_y: bool = False, as_frame: bool = False) -> Bunch 
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
     data, target = np.ascontiguousarray(table[:, :-1]), table[:, -1].copy()
     frame = None
-    if as_frame:
+    check_switch("return_X_y", return_X_y)
+    if check_switch("as_frame", as_frame):
         try:
             import pandas as pd
         except ImportError as error:
@@ -136,7 +140,7 @@ def load_concrete_split(*, random_state: int | np.random.RandomState | None = 0)
     """
     concrete: Bunch = load_concrete()
     train, query = train_test_split(
-        np.arange(len(concrete.data)), train_size=_N_TRAIN, test_size=_N_QUERY, random_state=random_state
+        np.arange(len(concrete.data)), train_size=_N_TRAIN, test_size=_N_QUERY, random_state=generator_of(random_state)
     )
     # Fitted in float64: the scalers stay exact, and only what the network sees is rounded to float32.
     X, y = concrete.data.astype(np.float64), concrete.target.astype(np.float64)[:, None]

@@ -136,7 +136,9 @@ def fetch_plays(
 
 def _parse_plays(text, max_length):
     """The Bunch of the speeches in a text, each cut where it is longer than ``max_length`` allows."""
-    if max_length is not None and (not isinstance(max_length, Integral) or max_length < _SHORTEST_CUT):
+    if max_length is not None and (
+        not isinstance(max_length, Integral) or isinstance(max_length, bool) or max_length < _SHORTEST_CUT
+    ):
         raise ValueError(
             f"expected max_length to be None or an integer of at least {_SHORTEST_CUT}, got {max_length!r}"
         )

@@ -8,6 +8,7 @@ from importlib import resources
 import numpy as np
 from sklearn.utils import Bunch
 
+from ..utils._argument_checks import check_choice, check_switch
 from ._remote import RemoteFile, fetch_bytes
 
 _DATA_MODULE = "sklearn_source.datasets.data"
@@ -166,8 +167,7 @@ def fetch_questions(
 
 def _files_of(subset):
     """The files that a subset is read from, a tuple of "train" and "test"."""
-    if subset not in _SUBSETS:
-        raise ValueError(f"expected subset to be one of {_SUBSETS}, got {subset!r}")
+    check_choice("subset", subset, _SUBSETS)
     return ("train", "test") if subset == "all" else (subset,)
 
 
@@ -177,7 +177,7 @@ def _parse_questions(lines, return_X_y):
     data = np.array([" ".join(text.split()) for text in texts], dtype=object)
     coarse = list(_COARSE)
     target = np.array([coarse.index(label.split(":")[0]) for label in labels], dtype=np.int64)
-    if return_X_y:
+    if check_switch("return_X_y", return_X_y):
         return data, target
     return Bunch(
         data=data,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -151,8 +151,9 @@ class TextEncoder(TransformerMixin, BaseEstimator):
             Before `fit`.
         """
         check_is_fitted(self)
-        tokens = np.full((len(X), self.max_length_), PADDING, dtype=np.int64)
-        for row, text in zip(tokens, self._split(X), strict=True):
+        texts = self._split(X)
+        tokens = np.full((len(texts), self.max_length_), PADDING, dtype=np.int64)
+        for row, text in zip(tokens, texts, strict=True):
             numbers = [self._number(token) for token in text]
             if self.edges:
                 numbers = [EDGE, *numbers, EDGE]
@@ -175,18 +176,25 @@ class TextEncoder(TransformerMixin, BaseEstimator):
 
         Raises
         ------
+        ValueError
+            If X holds anything but tokens of this vocabulary.
         sklearn.exceptions.NotFittedError
             Before `fit`.
         """
         check_is_fitted(self)
         names = [*self._special(), *self.vocabulary_]
         separator = " " if self.level == "word" else ""
-        return [separator.join(names[token] for token in row if token not in (PADDING, EDGE)) for row in np.asarray(X)]
+        rows = _token_rows(X, len(names))
+        return [separator.join(names[token] for token in row if token not in (PADDING, EDGE)) for row in rows]
 
     def _split(self, texts):
         """Texts as lists of tokens; a ValueError for what is no sequence of str."""
-        if isinstance(texts, str):
-            raise ValueError("expected a sequence of texts, got a single str: pass a list with it")
+        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+            raise ValueError(
+                f"expected a sequence of texts, got a single {type(texts).__name__}"
+                + (": pass a list with it" if isinstance(texts, str) else "")
+            )
+        texts = list(texts)
         if not all(isinstance(text, str) for text in texts):
             other = next(text for text in texts if not isinstance(text, str))
             raise ValueError(f"expected every text to be a str, got a {type(other).__name__}")
@@ -237,7 +245,7 @@ def next_tokens(tokens: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        If rows are shorter than two tokens.
+        If rows are shorter than two tokens, or hold anything but whole numbers from 0 up.
 
     See Also
     --------
@@ -251,8 +259,24 @@ def next_tokens(tokens: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     >>> X, y
     (array([[2, 7, 8, 2]]), array([[   7,    8,    2, -100]]))
     """
-    rows = np.asarray(tokens, dtype=np.int64)
-    if rows.ndim != 2 or rows.shape[1] < 2:
+    rows = _token_rows(tokens)
+    if rows.shape[1] < 2:
         raise ValueError(f"expected rows of at least two tokens, got an array of shape {rows.shape}")
     y = rows[:, 1:]
     return rows[:, :-1].copy(), np.where(y == PADDING, IGNORED, y)
+
+
+def _token_rows(tokens, n_tokens=None):
+    """Tokens as integers of shape (n_rows, length); ValueError for anything else, or beyond a vocabulary."""
+    try:
+        rows = np.asarray(tokens)
+    except ValueError as error:
+        raise ValueError(f"expected rows of tokens of one length, got others ({error})") from error
+    beyond = np.inf if n_tokens is None else n_tokens
+    if rows.ndim != 2 or rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < beyond):
+        limit = "up" if n_tokens is None else f"to {n_tokens - 1}"
+        raise ValueError(
+            f"expected tokens, whole numbers from 0 {limit}, of shape (n_rows, length), got {rows.dtype} of shape "
+            f"{rows.shape}"
+        )
+    return rows.astype(np.int64)

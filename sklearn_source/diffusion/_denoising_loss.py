@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from ..stochastic import Draw, fresh_draws
+from ..utils._argument_checks import check_choice, check_count
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,17 @@ class DenoisingLoss:
     seed: int = 0
 
     def __post_init__(self):
-        if self.loss not in ("squared", "absolute", "output"):
-            raise ValueError(f'expected loss to be "squared", "absolute" or "output", got {self.loss!r}')
-        for name in ("n_timesteps", "n_noise"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} to be at least 1, got {getattr(self, name)}")
+        check_choice("loss", self.loss, ("squared", "absolute", "output"))
+        for name, smallest in (("n_timesteps", 1), ("n_noise", 1), ("seed", 0)):
+            check_count(name, getattr(self, name), smallest)
+        times = self.timesteps if isinstance(self.timesteps, tuple) else (self.timesteps,)
+        is_range = isinstance(self.timesteps, tuple)
+        whole = all(isinstance(t, Integral) and not isinstance(t, bool) and t >= 0 for t in times)
+        if self.timesteps is not None and not (whole and (not is_range or len(times) == 2 and times[0] < times[1])):
+            raise ValueError(
+                "expected timesteps to be None, one of them, or a range (first, beyond the last), whole numbers from 0 "
+                f"up, got {self.timesteps!r}"
+            )
 
     def __call__(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Measure a batch.

@@ -11,11 +11,12 @@ from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
 from ..stochastic import Draw, RowRandom, StochasticLossMixin
+from ..utils._argument_checks import check_choice, check_confidence, check_count, check_switch
 from ..utils._progress import progress
 from ..utils._random import draw_seed
 from ._denoising_loss import DenoisingLoss
-from ._sampling import METHODS, image_and_noise, reverse_step, reverse_steps
-from ._schedule import signal_shares
+from ._sampling import check_sampling, image_and_noise, reverse_step, reverse_steps
+from ._schedule import SCHEDULES, signal_shares
 
 _CHUNK = 256  # images that pass through the module together
 
@@ -111,11 +112,12 @@ class DiffusionNet(StochasticLossMixin, NeuralNet):
         ValueError
             If a parameter of the diffusion is none.
         """
-        self._shares()
-        if self.target not in ("noise", "v"):
-            raise ValueError(f'expected target to be "noise" or "v", got {self.target!r}')
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"expected ema_decay between 0 and 1, got {self.ema_decay}")
+        check_count("n_timesteps", self.n_timesteps)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("target", self.target, ("noise", "v"))
+        check_switch("conditional", self.conditional)
+        if self.ema_decay is not None:
+            check_confidence(self.ema_decay, "ema_decay")
         super().initialize()
         for name in ("ema_", "sample_shape_"):
             self.__dict__.pop(name, None)
@@ -137,6 +139,8 @@ class DiffusionNet(StochasticLossMixin, NeuralNet):
         inputs : dict of Tensor
         target : Tensor like ``X``
         """
+        if not isinstance(X, torch.Tensor):
+            raise ValueError(f"expected rows of a diffusion model in one array X, got a {type(X).__name__}")
         drawn = random.integers(0, self.n_timesteps)
         timestep = drawn if random.given is None else torch.full_like(drawn, random.given)
         noise = random.normal(X.shape[1:])
@@ -253,8 +257,7 @@ class DiffusionNet(StochasticLossMixin, NeuralNet):
         """
         if not hasattr(self, "sample_shape_"):
             raise NotFittedError("this DiffusionNet was not trained: call its fit first")
-        if method not in METHODS:
-            raise ValueError(f"expected method to be one of {list(METHODS)}, got {method!r}")
+        n, n_steps = check_sampling(n, n_steps, self.n_timesteps, method, clip, verbose)
         if (y is None) == bool(self.conditional):
             raise ValueError(
                 f"expected {'' if self.conditional else 'no '}y, the classes, of a net that is "
@@ -265,7 +268,7 @@ class DiffusionNet(StochasticLossMixin, NeuralNet):
         like = next(self.module_.parameters())
         noisy = torch.randn((n, *self.sample_shape_), generator=generator, dtype=torch.float64).to(like)
         shares = np.append(self._shares(), 1.0)  # the last for the image itself
-        steps = reverse_steps(self.n_timesteps, n_steps or self.n_timesteps)
+        steps = reverse_steps(self.n_timesteps, n_steps)
         was_training = self.module_.training
         self.module_.eval()
         try:

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 import torch
 
+from ..utils._argument_checks import check_choice, check_count, check_verbose
+
 METHODS = ("ddpm", "ddim")
+
+
+def check_sampling(n, n_steps, n_timesteps, method, clip, verbose):
+    """Numbers of rows and of steps, of the arguments of ``DiffusionNet.sample``; ValueError where one is none."""
+    check_choice("method", method, METHODS)
+    check_verbose(verbose)
+    n, n_steps = check_count("n", n), n_timesteps if n_steps is None else check_count("n_steps", n_steps)
+    if n_steps > n_timesteps:
+        raise ValueError(f"expected n_steps up to the {n_timesteps} timesteps of the net, got {n_steps}")
+    pair = isinstance(clip, (tuple, list)) and len(clip) == 2 and all(isinstance(one, Real) for one in clip)
+    if clip is not None and not (pair and clip[0] < clip[1]):
+        raise ValueError(f"expected clip to be (lowest, highest) of the rows, or None, got {clip!r}")
+    return n, n_steps
 
 
 def reverse_steps(n_timesteps, n_steps):

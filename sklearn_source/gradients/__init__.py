@@ -9,12 +9,14 @@ from ._blocks import Block, from_matrices, to_matrices
 from ._capture import Capture
 from ._cotangent import loss_cotangent
 from ._engine import GradientEngine
+from ._parameter_selection import layer_names
 
 __all__ = [
     "Block",
     "Capture",
     "GradientEngine",
     "from_matrices",
+    "layer_names",
     "loss_cotangent",
     "to_matrices",
 ]

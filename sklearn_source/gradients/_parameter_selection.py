@@ -29,9 +29,7 @@ def select_parameters(module, layers=None):
         warn(f"complex parameters have no real curvature and are left out of the attribution: {left_out}")
     if layers is None:
         return trainable
-    layers = [layers] if isinstance(layers, str) else list(layers)
-    if not layers:
-        raise ValueError("layers: an empty list chooses no parameter; None stands for all of them")
+    layers = layer_names(layers)
     chosen = set()
     first = {id(parameter): name for name, parameter in module.named_parameters()}
     for layer in layers:
@@ -52,6 +50,28 @@ def select_parameters(module, layers=None):
             raise ValueError(f"layers: the network has no layer or parameter {layer!r}; did you mean one of {near}?")
         chosen.update(below)
     return [name for name in trainable if name in chosen]
+
+
+def layer_names(layers):
+    """``layers=`` as a list of names: of one, or of several.
+
+    Parameters
+    ----------
+    layers : str or sequence of str
+
+    Raises
+    ------
+    ValueError
+        If they are something else, or none.
+    """
+    if isinstance(layers, str):
+        return [layers]
+    if not isinstance(layers, (list, tuple)) or not layers or not all(isinstance(name, str) for name in layers):
+        raise ValueError(
+            f"expected layers= to be the name of a layer or a list of names, got {layers!r}: None stands for all of "
+            "them"
+        )
+    return list(layers)
 
 
 def refuse_scripts(module, names):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from ..base import BaseAttribution, NetworkAttribution
 from ..loss import resolve_measurement
 from ..network import Network
-from ..utils._argument_checks import check_count, check_k
+from ..utils._argument_checks import check_count, check_k, check_names
 from ._nearest_neighbours import neighbour_disagreement, row_vectors
 from ._plot._influence_data import class_name
 from ._predictions import predict_rows
@@ -144,6 +144,7 @@ def audit_training_rows(
     if not isinstance(method, NetworkAttribution):
         raise TypeError(f"expected a method with a network to ask, got {type(estimator).__name__}")
     _check_settings(n_neighbors, high)
+    check_names("target_names", target_names, or_mapping=True)
     check_k(k, estimator.n_train_)
     if X_query is None and y_query is not None:
         raise ValueError("expected X_query where y_query is given, got None: pass the queries too")

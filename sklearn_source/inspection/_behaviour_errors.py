@@ -8,7 +8,7 @@ from sklearn.utils import Bunch
 from ..loss import resolve_measurement
 from ..network import Network
 from ._group_names import describe_errors
-from ._predictions import predict_rows
+from ._predictions import predict_rows, require_queries
 
 _LARGE_RESIDUAL = 0.75  # quantile beyond which the answer of a regression counts as an error
 
@@ -29,6 +29,7 @@ def errors_of(est, X_query, y_query):
     net = getattr(est, "net_", None)
     if y_query is None or net is None:
         return Bunch(errors=None, signs=None, harms_upwards=y_query is None, predictions=None)
+    require_queries(est, X_query, y_query)
     predictions = predict_rows(net, X_query, y_query)
     if predictions.is_classification:
         errors = np.flatnonzero(predictions.target != predictions.predicted)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 
 from ..rows import count_rows, take_rows
-from ..utils._argument_checks import check_count
+from ..utils._argument_checks import check_count, check_names
+from ..utils._random import generator_of
 from ._behaviour_errors import error_words, errors_of, measurement_of
 from ._behaviour_group import BehaviourGroup, BehaviourGroups
 from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
 from ._find_groups import find_groups
-from ._score_chunks import check_attribution, check_queries, score_chunks
+from ._score_chunks import check_attribution, score_chunks
 
 _MOST_ERRORS = 500
 
@@ -120,18 +120,19 @@ def behaviour_groups(
         raise ValueError(f"expected alpha to be a number from 0.001 to 1, got {alpha!r}")
     if X_train is None and y_train is not None:
         raise ValueError("expected X_train where y_train is given, got None: pass the training rows too")
-    random = check_random_state(random_state)
+    check_names("feature_names", feature_names)
+    check_names("class_names", class_names)
+    random = generator_of(random_state)
     if X_train is None:
         first = getattr(est, "members_", [est])[0]
         X_train, y_train = getattr(first, "_given", (None, None))[:2]
     for name, data in (("X_train", X_train), ("readable", readable)):
         n = None if data is None else count_rows(data)
-        if n is not None and n != est.n_train_:
+        if data is not None and n != est.n_train_:
             raise ValueError(f"expected {name} of {est.n_train_} rows, those of fit, got {n}")
     n_query, n_targets = count_rows(X_query), None if y_query is None else count_rows(y_query)
     if None not in (n_query, n_targets) and n_query != n_targets:
         raise ValueError(f"expected one target for each of {n_query} queries, got {n_targets}")
-    check_queries(est, X_query, y_query)
     readable = X_train if readable is None else readable
     described = readable if is_readable(readable) else None
     check_feature_names(described, feature_names)

@@ -11,7 +11,7 @@ from sklearn.utils import Bunch
 
 from ..metrics import first_order_change, student_interval
 from ..rows import group_masks
-from ..utils._argument_checks import check_confidence
+from ..utils._argument_checks import check_choice, check_confidence, check_switch
 from ._score_chunks import check_attribution, score_chunks
 
 _UNCERTAINTIES = ("auto", "rows", "networks", "both")
@@ -116,8 +116,8 @@ def group_influence(
     """
     check_confidence(confidence)
     estimators = [check_attribution(e) for e in (estimator if isinstance(estimator, (list, tuple)) else [estimator])]
-    if uncertainty not in _UNCERTAINTIES:
-        raise ValueError(f"expected uncertainty to be one of {_UNCERTAINTIES}, got {uncertainty!r}")
+    check_choice("uncertainty", uncertainty, _UNCERTAINTIES)
+    check_switch("refit", refit)
     if not estimators:
         raise ValueError("expected at least one estimator, got an empty list")
     hashes = [h for e in estimators if (h := getattr(e, "row_hashes_", None)) is not None]

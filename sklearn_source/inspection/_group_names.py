@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.tree import DecisionTreeClassifier
 
 from ..network import Network
+from ..utils._argument_checks import check_names
 
 _N_WORDS = 3
 _MAX_FEATURES = 1000
@@ -122,12 +123,16 @@ def _range(table, rows, others, feature_names):
     """Where a shallow tree finds most of the rows, "" where it does not tell them apart."""
     if feature_names is None:
         feature_names = getattr(table, "columns", None)
-    values = table.to_numpy() if hasattr(table, "iloc") else np.asarray(table)
+    try:
+        values = table.to_numpy() if hasattr(table, "iloc") else np.asarray(table)
+    except ValueError as error:
+        raise ValueError(f"expected the training rows as a table, texts or arrays of one shape ({error})") from error
     if values.dtype.kind not in "fiub" or values.ndim < 2 or not len(others):
         return ""
     values = values.reshape(len(values), -1)
     if values.shape[1] > _MAX_FEATURES or (values.shape[1] > 100 and feature_names is None):
         return ""  # the number of a pixel tells nobody anything
+    check_names("feature_names", feature_names)
     names = [f"x{i}" for i in range(values.shape[1])] if feature_names is None else list(feature_names)
     check_feature_names(values, names)
     index = np.concatenate([rows, others])

@@ -23,7 +23,10 @@ def row_vectors(X, representation, n_train):
         if not isinstance(X, np.ndarray) or X.dtype.kind not in "fiub" or X.ndim < 2:
             return None
         return X.reshape(len(X), -1)
-    vectors = np.asarray(representation)
+    try:
+        vectors = np.asarray(representation)
+    except ValueError as error:
+        raise ValueError(f"expected representation as numbers of shape ({n_train}, n_features) ({error})") from error
     if (
         vectors.dtype.kind not in "fiub"
         or vectors.ndim != 2

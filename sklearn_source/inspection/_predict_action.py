@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 
 from ..rows import row_indices
 from ..trajectory import recorder_in
+from ..utils._argument_checks import check_choice
 from ._action_effect import ActionEffect
 from ._audit import audit_training_rows
 from ._outcomes import has_probabilities, outcomes
@@ -98,8 +99,7 @@ def predict_action(
     >>> effect.confirm(n_repeats=5, random_state=1).table  # doctest: +SKIP
     """
     check_attribution(estimator)
-    if action not in _ACTIONS:
-        raise ValueError(f"expected action to be one of {_ACTIONS}, got {action!r}")
+    check_choice("action", action, _ACTIONS)
     if not getattr(estimator, "has_unit", False):
         raise ValueError(
             f"expected a method whose scores have a unit, got {type(estimator).__name__}, whose scores are an order: "
@@ -233,7 +233,13 @@ def _new_targets(estimator, rows, labels):
         if not other.any():
             raise ValueError("expected rows for which another label can be suggested, got none: pass labels")
         return rows[other], labels[other]
-    labels = np.asarray(labels)
+    try:
+        labels = np.asarray(labels)
+    except ValueError as error:
+        raise ValueError(f"expected labels, one target for each of {len(rows)} rows ({error})") from error
+    if labels.dtype.kind not in "biuf" or not np.array_equal(labels, labels.astype(np.asarray(y).dtype)):
+        kind = "whole numbers" if np.asarray(y).dtype.kind in "iu" else "finite numbers"
+        raise ValueError(f"expected labels as {kind}, like the targets of fit, got {labels!r}")
     if labels.ndim == 0 or len(labels) != len(rows):
         raise ValueError(f"expected labels, one target for each of {len(rows)} rows, got shape {labels.shape}")
     shape = (len(rows), *np.shape(y)[1:])

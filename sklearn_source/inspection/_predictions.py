@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.utils import Bunch
 
+from ..base import NetworkAttribution
 from ..loss import Bernoulli, Categorical, resolve_measurement
 from ..network import Network
 
@@ -18,6 +19,14 @@ def calibrated(net, X, y):
     rows = network.prepare(X, y, network.measured_draws())
     network.calibrate(rows)
     return network, rows
+
+
+def require_queries(estimator, X, y):
+    """Refuse queries that the estimator's network cannot read, as its ``transform`` does."""
+    method = getattr(estimator, "members_", [estimator])[0]
+    if isinstance(method, NetworkAttribution):
+        with method._exclusive():
+            method._query_rows(X, y)
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ..base import NetworkAttribution
 from ..rows import count_rows, take_rows
 from ..utils._config import bytes_for
 
@@ -74,13 +73,6 @@ def check_attribution(estimator):
     if not hasattr(estimator, "n_train_"):
         raise TypeError(f"expected a fitted attribution method, got a {type(estimator).__name__}")
     return estimator
-
-
-def check_queries(estimator, X, y=None):
-    """Raise what ``transform`` would of these queries, before anything is computed; of other people's methods nothing."""
-    method = getattr(estimator, "members_", [estimator])[0]
-    if isinstance(method, NetworkAttribution):
-        method._query_rows(X, y)
 
 
 def _slices(scores):

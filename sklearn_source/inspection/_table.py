@@ -20,7 +20,7 @@ def make_table(columns, as_frame="auto"):
     table : DataFrame or numpy.recarray
         ``table["name"]`` is a column of either.
     """
-    if as_frame not in (True, False, "auto"):
+    if not isinstance(as_frame, (bool, np.bool_)) and not (isinstance(as_frame, str) and as_frame == "auto"):
         raise ValueError(f'expected as_frame to be True, False or "auto", got {as_frame!r}')
     if as_frame:
         try:

@@ -10,10 +10,11 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.base import BaseEstimator
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 
 from ..rows import take_rows
-from ..utils._argument_checks import check_count, check_k
+from ..utils._argument_checks import check_count, check_k, check_names
+from ..utils._random import generator_of
 from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
 from ._score_chunks import check_attribution, score_chunks
 from ._table import make_table
@@ -127,6 +128,8 @@ def under_sampled_regions(
     check_k(k, n_train)
     _check_weight(estimator, weight)
     check_count("n_random", n_random)
+    check_names("feature_names", feature_names)
+    check_names("class_names", class_names)
     if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share <= 1:
         raise ValueError(f"expected share to be between 0 and 1, got {share!r}")
     X_train, y_train = getattr(getattr(estimator, "members_", [estimator])[0], "_given", (None, None))[:2]
@@ -154,7 +157,7 @@ def under_sampled_regions(
     table = make_table({name: column[order] for name, column in columns.items()}, as_frame)
     regions = [_describe_region(np.flatnonzero(region == r), rows, values > 0) for r in range(region.max() + 1)]
     usual = effective[region < 0].mean() if (region < 0).any() else np.nan
-    random = check_random_state(random_state)
+    random = generator_of(random_state)
     labels = class_labels(estimator, y_train)
     for one in regions:
         one.effective_rows = float(effective[one.queries].mean())

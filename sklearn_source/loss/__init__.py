@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._along_measurement import along_measurement
 from ._batch_loss import needs_targets
-from ._measurement import Measurement, resolve_measurement
+from ._measurement import Measurement, require_derivative, resolve_measurement
 from ._penalty import find_penalty
 from ._predictive import Bernoulli, Categorical
 from ._row_loss import RowLoss
@@ -19,5 +19,6 @@ __all__ = [
     "along_measurement",
     "find_penalty",
     "needs_targets",
+    "require_derivative",
     "resolve_measurement",
 ]

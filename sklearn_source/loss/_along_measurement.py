@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ._measurement import require_derivative
 from ._predictive import Predictive
 
 
@@ -57,6 +58,7 @@ def along_measurement(row_loss, measure, output, y, x=None):
     with torch.enable_grad():
         leaf = output.clone().requires_grad_()
         values = measure(leaf, target, x)
+        require_derivative(measure, values, leaf)
         cotangent = _gradient(values, leaf)
         free = predictive.to_free(output).requires_grad_()
         moved = predictive.from_free(free)

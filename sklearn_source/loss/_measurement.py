@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import operator
+from numbers import Integral
 
 import torch
 
@@ -160,8 +160,9 @@ class Prediction(Measurement):
     def __init__(self, network, output=None):
         super().__init__(network)
         if output is not None:
-            output = tuple(output) if isinstance(output, (tuple, list)) else (output,)
-            self.output = tuple(map(operator.index, output))
+            self.output = output if isinstance(output, tuple) else (output,)
+            if not all(isinstance(i, Integral) and not isinstance(i, bool) for i in self.output):
+                raise ValueError(f"expected output to be an integer or a tuple of integers, got {output!r}")
 
     def target(self, output, y=None, x=None):
         return y
@@ -206,6 +207,30 @@ class NegLoss(Measurement):
         return -self._network.row_loss.own_losses(output, target, x)
 
 
+def require_derivative(measure, values, output):
+    """Refuse a measurement that has no gradient in the outputs, or is no number for outputs that are.
+
+    Parameters
+    ----------
+    measure : Measurement
+    values : Tensor (B,)
+        What it gave, with gradients on.
+    output : Tensor (B, ...)
+        That they are asked for in.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not values.requires_grad:
+        raise ValueError(
+            f"expected measurement {measure.name!r} to be computed from the output by operations of torch that have a "
+            "derivative, got numbers without one: leave out detach(), rounding, comparisons and NumPy"
+        )
+    if holds(values.isnan().any()) and holds(torch.isfinite(output).all()):
+        raise ValueError(f"expected numbers of measurement {measure.name!r}, got NaN for outputs that are finite")
+
+
 class CustomMeasurement(Measurement):
     """A callable ``f(output, target) -> (B,)``."""
 
@@ -221,6 +246,8 @@ class CustomMeasurement(Measurement):
         if not isinstance(value, torch.Tensor) or tuple(value.shape) != (len(output),):
             came = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
             raise ValueError(f"expected measurement {self.name!r} to return a tensor of shape (batch,), got {came}")
+        if not value.is_floating_point():
+            raise ValueError(f"expected measurement {self.name!r} to return floating-point numbers, got {value.dtype}")
         return value
 
 

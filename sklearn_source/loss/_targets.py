@@ -30,6 +30,8 @@ def check_targets(batch_loss, output, y):
         return
     if y.ndim == 0 or len(y) != len(output):
         raise TargetError(f"expected as many targets as rows: {len(output)} rows, y of shape {tuple(y.shape)}")
+    if len(y) and not y.numel():
+        raise TargetError(f"expected targets of every row, got y of shape {tuple(y.shape)}, which holds none")
     if batch_loss.takes_labels and (batch_loss.is_torchs or fits_labels(output, y)):
         _check_label_shape(output, y)
         if not y.is_floating_point():

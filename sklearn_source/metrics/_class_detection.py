@@ -91,4 +91,6 @@ def _labels(y: ArrayLike, name: str) -> np.ndarray:
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1 or not len(y):
         raise ValueError(f"expected {name} as one label per row, got shape {y.shape}")
+    if y.dtype.kind == "c" or y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError(f"expected {name} as labels, got {y.dtype} with complex numbers, NaN or infinity among them")
     return y

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..utils._argument_checks import check_switch
 from ._score_validation import as_array, check_scores, check_table
 
 
@@ -65,7 +66,7 @@ def first_order_change(scores: ArrayLike, masks: ArrayLike, *, renormalize: bool
         )
     if not masks.any(axis=1).all():
         raise ValueError("expected rows in every subset, got one without: nothing is trained on no rows")
-    gains = n_train / masks.sum(axis=1) if renormalize else np.ones(len(masks))
+    gains = n_train / masks.sum(axis=1) if check_switch("renormalize", renormalize) else np.ones(len(masks))
     changes = gains[:, None] * (masks @ scores.T) - scores.sum(axis=1)
     return without_rounding(changes, (gains.max(initial=1.0) + 1) * np.abs(scores).sum(axis=1), n_train)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binom
@@ -75,8 +77,8 @@ def generally_influential_share(
     (array([0]), 0.5)
     """
     check_confidence(confidence)
-    if not 0 <= share < 1:
-        raise ValueError(f"expected share to be from 0 to below 1, got {share}")
+    if not isinstance(share, Real) or isinstance(share, bool) or not 0 <= share < 1:
+        raise ValueError(f"expected share to be from 0 to below 1, got {share!r}")
     scores = check_table(scores)
     n_query, n_train = scores.shape
     k = check_k(k, n_train)

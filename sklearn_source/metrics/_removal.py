@@ -250,6 +250,8 @@ def _threshold(threshold, measurement):
     """The threshold below which a query is flipped, float or None, of what the user gave."""
     if isinstance(threshold, str) and threshold == "auto":
         return 0.0 if measurement == "log_odds" else None
-    if threshold is not None and (not isinstance(threshold, Real) or isinstance(threshold, bool)):
+    if threshold is not None and (
+        not isinstance(threshold, Real) or isinstance(threshold, bool) or threshold != threshold
+    ):
         raise ValueError(f'expected threshold to be a number, None or "auto", got {threshold!r}')
     return threshold

@@ -57,8 +57,11 @@ def check_truth(truth: Any) -> tuple[np.ndarray, np.ndarray]:
         )
     if outputs.dtype.kind not in "buif":
         raise ValueError(f"expected truth.outputs as real numbers, got {outputs.dtype}")
-    if not outputs.size:
-        raise ValueError(f"expected outputs of at least one network for one query in the truth, got {outputs.shape}")
+    if not outputs.size or not masks.size:
+        raise ValueError(
+            "expected outputs of at least one network for one query, and one training row, in the truth, got "
+            f"{outputs.shape} and masks {masks.shape}"
+        )
     if not np.isfinite(outputs).all():
         bad = int((~np.isfinite(outputs)).any(axis=2).sum())
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
@@ -42,6 +43,8 @@ def held_out_score(search: Any) -> Bunch:
     ValueError
         If the search has one fold, or dropped settings on the way, as halving does.
     """
+    if isinstance(search, type) or not isinstance(search, BaseEstimator):
+        raise TypeError(f"expected a fitted search, as GridSearchCV is, got {search!r}")
     check_is_fitted(search, "cv_results_")
     results = search.cv_results_
     if "iter" in results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._changed_numbers import warn_changed_numbers
 from ._input_validation import outputs_of, row_form, validate_query_rows, validate_training_rows
 from ._module_variant import net_with_changed_module, replace_tensors, train_module
 from ._network import Network
@@ -31,4 +32,5 @@ __all__ = [
     "training_gradients",
     "validate_query_rows",
     "validate_training_rows",
+    "warn_changed_numbers",
 ]

@@ -8,7 +8,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
-from ..loss import Categorical, RowLoss, find_penalty
+from ..loss import Categorical, RowLoss, TargetError, find_penalty
 from ..rows import prepare_rows
 from ..stochastic import DrawnRows, fresh_draws, join_draws, split_draws
 from ..utils._compat_skorch import module_names
@@ -165,6 +165,11 @@ class Network:
             for net in self.row_loss.batch_loss.nets:
                 set_outside_state(net, outside, self._history)
             self._loaded_outside = outside
+
+    @property
+    def present_outside(self):
+        """What the loss of the trained net depends on besides weights and buffers, see :func:`outside_state`."""
+        return self._outside
 
     def relevant(self, outside):
         """What of a recorded state outside the ``state_dict`` can matter: None where nothing can.
@@ -353,7 +358,14 @@ class Network:
         indices = np.arange(len(rows)) if indices is None else np.asarray(indices)
         if not len(indices):
             raise ValueError("expected at least one training row, got none")
-        self.row_loss.calibrate(rows, indices, self._infer_as_trained)
+        try:
+            self.row_loss.calibrate(rows, indices, self._infer_as_trained)
+        except (ValueError, OutputError, torch.cuda.OutOfMemoryError):
+            raise
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+            raise TargetError(
+                f"the net's loss fails on these rows and targets ({error}): pass X and y as given to net.fit"
+            ) from error
 
     def signature(self):
         """What the network and its loss are known by, whatever values the parameters have.

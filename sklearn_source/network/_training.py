@@ -10,6 +10,7 @@ from scipy import sparse
 from sklearn.base import clone
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 
+from ..rows import cast_real
 from ..utils._random import seeded
 from ._whole_training import train_to_the_end
 
@@ -85,8 +86,21 @@ def train_clone(net, X, y, *, seed, recorder=None):
     with seeded_clone(net, seed) as fresh:
         if recorder is not None:
             add_callback(fresh, "trajectory_recorder", recorder)
-        train_to_the_end(fresh.fit, X, y)
+        try:
+            train_to_the_end(fresh.fit, X, y)
+        except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError) or _took_a_step(fresh):
+                raise
+            raise ValueError(
+                f"the net cannot be trained on these X and y ({error}): pass what its module and its loss read"
+            ) from error
     return fresh, X, y
+
+
+def _took_a_step(net):
+    """Whether the training of a net came as far as a loss."""
+    epochs = getattr(net, "history", None) or []
+    return any("train_loss" in batch for epoch in epochs for batch in epoch.get("batches", ()))
 
 
 def rows_for_training(net, X, y, *, seed):
@@ -122,7 +136,7 @@ def suited(net, X, y):
         # Integers are codes to a module that embeds them and numbers to any other: the module decides.
         output = _output(net, X)
     if output is None:
-        X = X.astype(dtype, copy=False)
+        X = cast_real(X, dtype, "X")
         X = sparse.csr_matrix(X) if sparse.issparse(X) else X  # skorch cannot take single rows of sparse arrays
         output = _output(net, X)
     if not isinstance(y, np.ndarray):
@@ -134,7 +148,7 @@ def suited(net, X, y):
                 f"{y.min()} to {y.max()}: encode them (LabelEncoder does), or give the network more outputs"
             )
     if y.dtype.kind == "f" or isinstance(net, (NeuralNetRegressor, NeuralNetBinaryClassifier)):
-        y = y.astype(dtype, copy=False)
+        y = cast_real(y, dtype, "y")
         shape = output.shape[1:] if output is not None else (1,) if isinstance(net, NeuralNetRegressor) else ()
         if y.shape[1:] != shape and y[0].size == int(np.prod(shape)):
             y = y.reshape(len(y), *shape)

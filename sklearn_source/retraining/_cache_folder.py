@@ -54,7 +54,8 @@ def cache_folder(path, key, unknown, network, rows):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             guard = folder / _GUARD
-            if not guard.exists() and not any(folder.iterdir()):
+            # What a killed process left half written, under a name with a dot, is no training of another net.
+            if not guard.exists() and all(path.name.startswith(".") for path in folder.iterdir()):
                 _write(guard, present)
         except OSError as error:
             raise ValueError(

@@ -10,7 +10,14 @@ import numpy as np
 import skorch
 
 from ..rows import row_hashes
-from ..utils._argument_checks import check_count, require_reproducible
+from ..utils._argument_checks import (
+    check_choice,
+    check_count,
+    check_jobs,
+    check_path,
+    check_verbose,
+    require_reproducible,
+)
 from ..utils._progress import tqdm
 from ..utils._warnings import warn
 from ._engines import choose
@@ -40,8 +47,11 @@ class Execution:
     root: int = field(init=False)
 
     def __post_init__(self):
-        if self.engine not in _ENGINES:
-            raise ValueError(f"expected engine to be one of {_ENGINES}, got {self.engine!r}")
+        check_choice("engine", self.engine, _ENGINES)
+        check_jobs(self.n_jobs)
+        check_verbose(self.verbose)
+        if self.cache is not None:
+            check_path("cache", self.cache)
         if self.chunk_size is not None:
             check_count("chunk_size", self.chunk_size)
         require_reproducible(self.cache, self.random_state)

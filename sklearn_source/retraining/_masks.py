@@ -22,8 +22,17 @@ def draw_masks(n_rows, n_subsets, subset_size, root):
 
 def check_masks(subsets, n_rows):
     """The user's own subsets."""
-    masks = np.asarray(subsets)
-    if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != n_rows or not masks.any(axis=1).all():
+    try:
+        masks = np.asarray(subsets)
+    except ValueError as error:
+        raise ValueError(f"expected subsets as booleans of shape (n_subsets, {n_rows}) ({error})") from error
+    if (
+        not masks.size
+        or masks.dtype != bool
+        or masks.ndim != 2
+        or masks.shape[1] != n_rows
+        or not masks.any(axis=1).all()
+    ):
         raise ValueError(
             f"expected subsets as booleans of shape (n_subsets, {n_rows}), none of them empty, got {masks.dtype} of "
             f"shape {masks.shape}"

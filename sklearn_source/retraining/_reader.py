@@ -138,6 +138,14 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
     form = row_form(x)
     shape = tuple(y.shape[1:]) if isinstance(y, torch.Tensor) else None
     X_query, y_query = cast_like_training(*as_arrays(start, X_query, y_query), form, shape)
+    if getattr(getattr(y_query, "dtype", None), "kind", "") == "c" and not torch.is_complex(y):
+        raise ValueError(f"expected real numbers in y_query, like the targets of training, got {y_query.dtype}")
+    is_other = isinstance(y_query, np.ndarray) and shape is not None and y_query.shape[1:] != shape
+    if is_other and fresh.predictive.takes_numbers:
+        raise ValueError(
+            f"expected y_query as the targets of training, shape {('n_query', *shape)}, got {y_query.shape}: pass one "
+            "target of that shape for each query"
+        )
     rows = fresh.prepare_queries(X_query, y_query, fresh.measured_draws(measure))
     first = slice(0, 1)
     validate_query_rows(fresh, rows.given.batch(first)[0], form, rows.batch(first)[0])

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from skorch import NeuralNet
 
 from ..rows import row_indices
-from ..utils._argument_checks import check_count
+from ..utils._argument_checks import check_count, check_switch
 from ._execution import Execution
 from ._masks import check_masks, draw_masks, leave_out_masks
 from ._retraining import Retraining
@@ -303,5 +303,13 @@ def retrain_without(
 def _paired_task(net, X, y, X_query, y_query, measurement, output, renormalize, n_repeats):
     check_count("n_repeats", n_repeats)
     return make_task(
-        net, X, y, X_query, y_query, measurement=measurement, output=output, paired=True, renormalize=bool(renormalize)
+        net,
+        X,
+        y,
+        X_query,
+        y_query,
+        measurement=measurement,
+        output=output,
+        paired=True,
+        renormalize=check_switch("renormalize", renormalize),
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..rows import to_numpy
+from ..rows import count_rows, to_numpy
 from ._storage import read_arrays, write_arrays
 
 _FORMAT = "sklearn_source.retraining"
@@ -67,7 +67,9 @@ class Retraining:
     ) -> None:
         self.masks = _array_of(masks, "masks", "b")
         self.outputs = _array_of(outputs, "outputs", "iuf")
-        self.measurement = str(measurement)
+        if not isinstance(measurement, str):
+            raise ValueError(f"expected measurement as the name of what was measured, got {measurement!r}")
+        self.measurement = measurement
         self.seeds = _whole(_array_of(seeds, "seeds", "iuf"), "seeds")
         if not isinstance(settings or {}, Mapping) or isinstance(names, str) or not np.iterable(names or ()):
             raise ValueError(
@@ -91,6 +93,8 @@ class Retraining:
             raise ValueError(
                 f"expected row_hashes of {self.masks.shape[1]} training rows, got shape {self.row_hashes.shape}"
             )
+        if X_query is not None and (n := count_rows(X_query)) != self.outputs.shape[2]:
+            raise ValueError(f"expected X_query as the {self.outputs.shape[2]} queries of the outputs, got {n} rows")
         if self.names is not None and len(self.names) != len(self.masks):
             raise ValueError(f"expected a name for each of {len(self.masks)} subsets, got {len(self.names)}")
 

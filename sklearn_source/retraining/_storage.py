@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils._atomic import atomic_write
+from ..utils._argument_checks import check_path
+from ..utils._atomic import atomic_write, make_folder
 from ..utils._digest import bytes_digest
 
 # What zipfile and NumPy raise over a file that is damaged: sizes beyond all memory, unknown ways to pack, and so on.
@@ -24,9 +25,9 @@ _ABOUT = "about.json"  # the member that holds the JSON text, as bytes
 
 def write_arrays(path, arrays, about):
     """Write arrays and a JSON object to an ``.npz`` file, whole or not at all."""
-    path = Path(path)
+    path = check_path("path", path)
     path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:  # np.savez would add to the name
         np.savez(file, **arrays, **{_ABOUT: text})
@@ -41,7 +42,7 @@ def read_arrays(path):
     ValueError
         Naming the file, when it is missing, damaged or of another kind.
     """
-    path = Path(path)
+    path = check_path("path", path)
     if not path.exists() and path.with_name(path.name + ".npz").exists():
         path = path.with_name(path.name + ".npz")
     try:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..network import Network, outputs_of
-from ..rows import Rows, as_arrays, prepare_rows
+from ..rows import Rows, as_arrays, cast_real, prepare_rows
 from ..stochastic import draws_examples, step_examples
 from ..utils._random import seeded
 from ._cache_folder import cache_folder
@@ -133,5 +133,5 @@ def _cast_to_module(network, X, y):
         X = X.astype(dtype, copy=False)
     numeric_targets = network.predictive.takes_numbers
     if dtype is not None and isinstance(y, np.ndarray) and (y.dtype.kind == "f" or numeric_targets):
-        y = y.astype(dtype, copy=False)
+        y = cast_real(y, dtype, "y")
     return X, y

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ._array_rows import ArrayRows
 from ._arrays import as_arrays, is_array_like, list_to_array, to_numpy
-from ._casting import cast_like_training
+from ._casting import cast_like_training, cast_real
 from ._changing_rows import warn_changing_rows
 from ._count import count_rows
 from ._draw_counter import DrawCounter
 from ._draw_weights import draw_weights
-from ._fingerprint import hash_batch, row_hashes
+from ._fingerprint import exact_row_hashes, hash_batch, row_hashes
 from ._groups import group_masks
 from ._indices import row_indices
 from ._matching import require_same_rows
@@ -32,8 +32,10 @@ __all__ = [
     "TruthQueries",
     "as_arrays",
     "cast_like_training",
+    "cast_real",
     "count_rows",
     "draw_weights",
+    "exact_row_hashes",
     "group_masks",
     "has_multiple_inputs",
     "hash_batch",

@@ -13,7 +13,7 @@ from skorch import NeuralNet
 from skorch.helper import SliceDataset
 
 from ._multiple_inputs import has_multiple_inputs
-from ._numeric_targets import numeric_targets
+from ._numeric_targets import numeric_targets, refuse_dates
 
 
 def as_arrays(net: NeuralNet, X: Any, y: Any) -> tuple[Any, Any]:
@@ -43,6 +43,7 @@ def as_arrays(net: NeuralNet, X: Any, y: Any) -> tuple[Any, Any]:
     X = list_to_array(X, "X")
     if hasattr(X, "iloc"):
         X = _writable(check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, ensure_all_finite=False))
+        refuse_dates(X, "X")
     return X, y
 
 
@@ -58,19 +59,22 @@ def list_to_array(data: Any, name: str) -> Any:
     Raises
     ------
     ValueError
-        If rows of a list differ in length.
+        If rows of a list differ in length, or are dates.
     """
     if isinstance(data, SliceDataset):  # says of itself that it has one axis, whatever its rows have
         return np.asarray(data)
     if not isinstance(data, list):
+        refuse_dates(data, name)
         return data
     try:
-        return np.asarray(data)
+        array = np.asarray(data)
     except ValueError as error:
         raise ValueError(
             f"expected rows of one length in {name}, got lists of different lengths: pad them as in training, or pass "
             "a torch Dataset to a net with an iterator_train__collate_fn that pads"
         ) from error
+    refuse_dates(array, name)
+    return array
 
 
 def is_array_like(net: NeuralNet, X: Any) -> bool:

@@ -8,6 +8,26 @@ import numpy as np
 from scipy import sparse
 
 
+def cast_real(array: np.ndarray, dtype: Any, name: str) -> np.ndarray:
+    """An array in another kind of real numbers.
+
+    Parameters
+    ----------
+    array : ndarray
+    dtype : numpy dtype
+    name : str
+        What the error calls it.
+
+    Raises
+    ------
+    ValueError
+        If it holds complex numbers, whose imaginary parts would be lost.
+    """
+    if array.dtype.kind == "c" and np.dtype(dtype).kind != "c":
+        raise ValueError(f"expected real numbers in {name}, got {array.dtype}")
+    return array.astype(dtype, copy=False)
+
+
 def cast_like_training(X: Any, y: Any, form: Any, y_shape: tuple[int, ...] | None) -> tuple[Any, Any]:
     """Queries in the kind of numbers, and targets in the shape, that the training rows had.
 
@@ -21,8 +41,10 @@ def cast_like_training(X: Any, y: Any, form: Any, y_shape: tuple[int, ...] | Non
     Raises
     ------
     ValueError
-        If the training rows were integers and these have fractions.
+        If the training rows were integers and these have fractions, or if targets were an array and these are none.
     """
+    if y is not None and y_shape is not None and not isinstance(y, np.ndarray):
+        raise ValueError(f"expected y as an array of targets, like that of fit, got a {type(y).__name__}")
     if isinstance(form, tuple) and (isinstance(X, np.ndarray) or sparse.issparse(X)):
         integers = X.dtype.kind in "iub"
         if form[1] and integers:

@@ -25,7 +25,7 @@ def count_rows(X: Any, *, as_skorch: bool = False) -> int | None:
     Returns
     -------
     n_rows : int or None
-        None where nobody can tell: of a stream of rows, or of None.
+        None where nobody can tell: of a stream of rows, of None, or of a single text.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def count_rows(X: Any, *, as_skorch: bool = False) -> int | None:
         If the inputs have different numbers of rows.
     """
     try:
-        if X is None:
+        if X is None or isinstance(X, (str, bytes)):  # one text, whose characters are no rows
             return None
         if as_skorch:
             return get_len(X)

@@ -60,6 +60,51 @@ def row_hashes(
     return hashes if y is None else pair_hashes(hashes, hash_one(y, as_skorch))
 
 
+def exact_row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False) -> np.ndarray | None:
+    """:func:`row_hashes` of every bit, of rows that float32 cannot hold.
+
+    Parameters
+    ----------
+    X, y, as_skorch
+        As there.
+
+    Returns
+    -------
+    hashes : ndarray of uint64, shape (n,), or None
+        None where float32 holds all numbers, as it holds most: :func:`row_hashes` then tells everything. A second pass
+        over the data, where there is float64 among it.
+    """
+    if not (_has_float64(X) or _has_float64(y)):
+        return None
+    rounded, exact = (row_hashes(X, y, as_skorch=as_skorch, exact=bits) for bits in (False, True))
+    return None if exact is None or np.array_equal(rounded, exact) else exact
+
+
+def _has_float64(data):
+    """Whether there are floats in more than 32 bits in what shows its arrays."""
+    if isinstance(data, Mapping):
+        return any(map(_has_float64, data.values()))
+    if isinstance(data, (list, tuple)):
+        return any(map(_has_float64, data)) if data and hasattr(data[0], "ndim") else _is_float64(data)
+    if isinstance(data, torch.utils.data.Subset):
+        return _has_float64(data.dataset)
+    if isinstance(data, torch.utils.data.Dataset):
+        return any(
+            map(_has_float64, (getattr(data, "X", None), getattr(data, "y", None), *getattr(data, "tensors", ())))
+        )
+    if hasattr(data, "dtypes"):
+        return any(str(kind) == "float64" for kind in np.atleast_1d(data.dtypes))
+    return str(getattr(data, "dtype", "")) in ("float64", "torch.float64", "longdouble", "float128")
+
+
+def _is_float64(rows):
+    """Whether a list of rows becomes an array of float64."""
+    try:
+        return np.asarray(rows[:1]).dtype == np.float64
+    except ValueError:
+        return False
+
+
 def hash_batch(tree: Any) -> np.ndarray | None:
     """Fingerprints of a batch of inputs, or of targets, as an iterator gives it: those of the same rows elsewhere."""
     return _Hasher()(tree, as_skorch=True)

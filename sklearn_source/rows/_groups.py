@@ -50,6 +50,8 @@ def _masks_by_label(labels, n_train):
             f"expected a label for each of {n_train} training rows, got {len(labels)}: rows of one group alone are a "
             "list in a list, [[1, 2]]"
         )
+    if labels.dtype.kind in "fc" and not np.isfinite(labels).all():
+        raise ValueError("expected a label for each training row, got NaN or infinity: name the rows that have none")
     try:
         values, inverse = np.unique(labels, return_inverse=True)
     except TypeError as error:

@@ -8,6 +8,23 @@ import numpy as np
 from skorch import NeuralNet, NeuralNetClassifier
 
 
+def refuse_dates(array: Any, name: str) -> None:
+    """ValueError for dates and durations, which NumPy would turn into numbers of nobody's choice.
+
+    Parameters
+    ----------
+    array : object
+        Whatever is no array passes.
+    name : str
+        What the error calls it.
+    """
+    if getattr(getattr(array, "dtype", None), "kind", "") in ("M", "m"):
+        raise ValueError(
+            f"expected numbers in {name}, got {array.dtype}: turn dates into numbers as in training, seconds or days "
+            "since one of them say"
+        )
+
+
 def numeric_targets(net: NeuralNet, y: Any) -> Any:
     """Targets as numbers, and as integers where they are class labels.
 
@@ -26,6 +43,7 @@ def numeric_targets(net: NeuralNet, y: Any) -> Any:
         y = np.asarray(y)
     if not isinstance(y, np.ndarray):
         return y
+    refuse_dates(y, "y")
     if y.dtype.kind not in "biufc":
         try:
             y = y.astype(np.float64)

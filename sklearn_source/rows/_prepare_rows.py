@@ -52,7 +52,16 @@ def prepare_rows(
     if not given:
         X, y = _dense_lists(X), _dense_lists(y)
         _check_lengths(X, y)
-    dataset = net.get_dataset(X, y)
+    for name, data in (("X", X), ("y", y)):
+        if data is not None and not hasattr(data, "__getitem__"):
+            raise ValueError(f"expected {name} as rows that can be taken one by one, got a {type(data).__name__}")
+    try:
+        dataset = net.get_dataset(X, y)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"expected X and y as net.fit takes them, got a {type(X).__name__} and a {type(y).__name__}, which the net "
+            f"can make no dataset of ({error})"
+        ) from error
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise TypeError(
             f"expected a dataset with length and item access, got a {type(dataset).__name__}: rows of a stream cannot "

@@ -24,6 +24,7 @@ def match_stage_rows(
     stage: ArrayLike | None = None,
     *,
     every_stage: bool = True,
+    exact: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Per stage of the trajectory, the positions (in the given data) of the rows it trained on.
 
@@ -39,6 +40,9 @@ def match_stage_rows(
     every_stage : bool, default=True
         False: the rows of a stage may be missing altogether, as long as those of another are there. Methods that look
         at the last weights alone need no more.
+    exact : ndarray of uint64 (n_rows,) or None
+        From :func:`exact_row_hashes`: fingerprints of every bit. They count where the record has such too. Where one of
+        the two held float32, or numbers that float32 holds, rows are alike if they are when rounded to it.
 
     Returns
     -------
@@ -55,11 +59,21 @@ def match_stage_rows(
     credited, known = [], np.zeros(n_rows, dtype=bool)
     for recorded in trajectory.stages:
         positions = np.arange(n_rows) if labels is None else np.flatnonzero(labels == recorded.index)
+        own, known_hashes = hashes, recorded.row_hashes
+        if recorded.exact_hashes is not None:
+            if exact is not None:
+                own, known_hashes = exact, recorded.exact_hashes
+            elif hashes is not None:
+                warn(
+                    f"the network was trained on float64 that float32 cannot hold, and fit got rows that it can (stage "
+                    f"{recorded.index}): they are compared, and scored, as they are when rounded. Pass the X and y "
+                    "given to net.fit in the precision that they had"
+                )
         if recorded.row_hashes is None or hashes is None or not (recorded.row_hashes.all() and hashes.all()):
             _compare_in_place(recorded, None if hashes is None else hashes[positions], len(positions))
             rows, foreign = positions[np.asarray(recorded.rows)], np.zeros(len(positions), dtype=bool)
         else:
-            rows, foreign = _match_one_stage(recorded, hashes[positions], positions, every_stage)
+            rows, foreign = _match_one_stage(recorded, known_hashes, own[positions], positions, every_stage)
         known[positions[~foreign]] = True
         credited.append(rows)
     if not known.all() or not any(map(len, credited)):
@@ -123,11 +137,18 @@ def _compare_in_place(recorded, hashes, n_rows):
         )
 
 
-def _match_one_stage(recorded, hashes, positions, required):
+def _of_every_bit(recorded, known):
+    """What is to be said of the numbers' precision."""
+    if known is recorded.row_hashes:
+        return ""
+    return " Numbers are compared in every bit, as the record and fit have float64 beyond float32."
+
+
+def _match_one_stage(recorded, known, hashes, positions, required):
     """Positions of the rows that ``recorded`` trained on (k-th duplicate to k-th duplicate), and which are foreign."""
     trained = np.zeros(recorded.n_rows, dtype=bool)
     trained[np.asarray(recorded.rows)] = True
-    places = match_rows(hashes, recorded.row_hashes, first=trained)
+    places = match_rows(hashes, known, first=trained)
     foreign = places < 0
     met = np.zeros(recorded.n_rows, dtype=bool)
     met[places[~foreign]] = True
@@ -136,6 +157,6 @@ def _match_one_stage(recorded, hashes, positions, required):
         raise ValueError(
             f"these are not the rows that the network was trained on (stage {recorded.index}, {recorded.n_rows} rows): "
             f"of the {len(hashes)} given, {int(foreign.sum())} were not among them, and {missing} that it trained on "
-            f"are missing. {_PASS_ALL_ROWS}"
+            f"are missing.{_of_every_bit(recorded, known)} {_PASS_ALL_ROWS}"
         )
     return positions[~foreign & trained[np.maximum(places, 0)]], foreign

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..utils._warnings import warn
 from ._count import count_rows
-from ._fingerprint import row_hashes
+from ._fingerprint import exact_row_hashes, row_hashes
 from ._matching import match_rows
 
 
@@ -34,7 +34,10 @@ class TruthQueries:
             return
         if count_rows(X) != n_query:
             raise ValueError(f"expected X_query as the {n_query} queries of the truth, got {count_rows(X)} rows")
-        self.hashes = row_hashes(X)
+        if isinstance(X, np.ndarray) and X.dtype.kind in "fO" and not _is_finite(X):
+            raise ValueError("expected X_query as the queries of the truth, got NaN or infinity, which none can hold")
+        self._shape = getattr(X, "shape", None)
+        self.hashes, self._exact = row_hashes(X), exact_row_hashes(X)
         if self.hashes is None:
             warn(
                 "queries of this kind have no fingerprint to recognise them by: X_query is ignored, and transform "
@@ -58,11 +61,16 @@ class TruthQueries:
         ValueError
             If the truth has others.
         """
+        if count_rows(X) == 0:
+            raise ValueError("expected at least one query, got X with 0 rows")
         if self.hashes is not None:
             hashes = row_hashes(X)
             if hashes is None:
                 raise ValueError("expected queries of the kind of X_query, got some that cannot be recognised")
-            return self.match(hashes)
+            shape = getattr(X, "shape", None)
+            if shape and self._shape and len(shape) > 1 < len(self._shape) and shape[1:] != self._shape[1:]:
+                raise ValueError(f"expected queries of shape (n_query, *{self._shape[1:]}), got {shape}")
+            return self.match(hashes, exact_row_hashes(X))
         n_rows = count_rows(X)
         if n_rows != self._n_query:
             raise ValueError(
@@ -71,8 +79,10 @@ class TruthQueries:
             )
         return np.arange(n_rows)
 
-    def match(self, hashes: np.ndarray) -> np.ndarray:
+    def match(self, hashes: np.ndarray, exact: np.ndarray | None = None) -> np.ndarray:
         """Where the truth has queries of these fingerprints, ndarray of uint64: ndarray of int64.
+
+        ``exact``: those of :func:`exact_row_hashes`, which count where the truth's queries have such too.
 
         Raises
         ------
@@ -80,11 +90,20 @@ class TruthQueries:
             If it lacks some.
         """
         # Equal queries, which differ in their targets perhaps, each in turn.
-        places = match_rows(hashes, self.hashes, reuse=True)
+        own = (hashes, self.hashes) if exact is None or self._exact is None else (exact, self._exact)
+        places = match_rows(*own, reuse=True)
         n_unknown = int((places < 0).sum())
         if n_unknown:
             raise ValueError(
-                f"{n_unknown} of {len(hashes)} queries are not among those that the truth was measured "
-                "on: EmpiricalInfluence can score no others; retrain with them as queries"
+                f"expected queries of the truth, but {n_unknown} of {len(hashes)} queries are not among those that it "
+                "was measured on: EmpiricalInfluence can score no others; retrain with them as queries"
             )
         return places
+
+
+def _is_finite(array):
+    """Whether an array holds no NaN and no infinity; also of one that holds no numbers."""
+    try:
+        return bool(np.isfinite(array.astype(np.float64)).all())
+    except (TypeError, ValueError):
+        return True

@@ -9,7 +9,8 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from ..rows import row_hashes
+from ..rows import count_rows, exact_row_hashes, row_hashes
+from ..utils._warnings import warn
 from ._checkpoint import Checkpoint
 from ._files import read_tensors
 from ._stage import Stage
@@ -34,6 +35,12 @@ def record_from_checkpoints(
     groups,
 ):
     """Check what the user gives, see ``Trajectory.from_checkpoints``, and return the checkpoints and the one stage."""
+    if isinstance(state_dicts, (str, Mapping)) or not np.iterable(state_dicts):
+        raise ValueError(
+            f"expected state_dicts as a list, one for each of the steps, got a {type(state_dicts).__name__}"
+        )
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"expected module as the network, a torch.nn.Module, got {module!r}")
     state_dicts, steps = list(state_dicts), _check_steps(steps)
     if len(state_dicts) != len(steps):
         raise ValueError(f"expected one step number per state dict, got {len(steps)} for {len(state_dicts)}")
@@ -55,11 +62,18 @@ def record_from_checkpoints(
     table = {"lr": learning_rates, **hyper}
     table = {name: _per_step(name, values, steps[-1], len(members)) for name, values in table.items()}
     n_rows, rows = _check_rows(n_rows, rows)
+    if X is not None and (n_given := count_rows(X)) != n_rows:
+        raise ValueError(f"expected X with n_rows={n_rows} rows, got {n_given}")
     hashes = None if X is None else row_hashes(X, y, as_skorch=True, sample=True)
-    if hashes is not None and len(hashes) != n_rows:
-        raise ValueError(f"expected X with n_rows={n_rows} rows, got {len(hashes)}")
-    name = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
-    return checkpoints, [Stage(0, 0, steps[-1], name, described, table, n_rows, rows, hashes)]
+    if X is not None and hashes is None:
+        warn("X has rows that no fingerprint can be taken of: other rows than these will not be told from them")
+    if not isinstance(optimizer, str) and not (
+        isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)
+    ):
+        raise ValueError(f"expected optimizer as a class of optimizers or the name of one, got {optimizer!r}")
+    name = optimizer if isinstance(optimizer, str) else optimizer.__name__
+    exact = None if hashes is None else exact_row_hashes(X, y, as_skorch=True)
+    return checkpoints, [Stage(0, 0, steps[-1], name, described, table, n_rows, rows, hashes, exact_hashes=exact)]
 
 
 # Steps whose rates, one number of each kind for every step, take 1.6 GB.
@@ -87,6 +101,8 @@ def _check_steps(steps):
 def _check_groups(groups, names):
     if groups is None:
         return [names]
+    if not np.iterable(groups) or any(isinstance(group, str) or not np.iterable(group) for group in groups):
+        raise ValueError(f"expected groups as lists of parameter names, one for each group, got {groups!r}")
     members = [list(group) for group in groups]
     flat = [name for group in members for name in group]
     unknown = sorted(set(flat) - set(names))
@@ -104,6 +120,8 @@ def _check_rows(n_rows, rows):
     rows = np.arange(n_rows) if rows is None else _array_of(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= n_rows:
         raise ValueError(f"expected rows to be indices, from 0 to {n_rows - 1}, of the rows trained on. Got {rows!r}")
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError("expected every index once in rows, those trained on, got some more than once")
     return int(n_rows), rows.astype(np.int64)
 
 
@@ -117,7 +135,10 @@ def _array_of(rows):
 def _per_step(name, values, n_steps, n_groups):
     """Values as a table (steps, groups)."""
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = np.asarray(values)
+        if array.dtype.kind not in "iuf" and array.dtype != object:
+            raise ValueError(f"its values are {array.dtype}")
+        array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"expected {name} as numbers, got a {type(values).__name__} ({error})") from error
     if array.ndim == 1:

@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
 from ..network import outside_state
-from ..rows import count_rows, row_hashes, rows_after_split
+from ..rows import count_rows, exact_row_hashes, row_hashes, rows_after_split
 from ..utils._digest import tensor_digest
 from ._checkpoint import snapshot, with_buffers_of
 from ._draws import Draws
@@ -112,7 +112,8 @@ class TrajectoryRecorder(Callback):
         n_rows = count_rows(X, as_skorch=True)
         start = self.stages_[-1].end if self.stages_ else 0
         hashes = None if X is None else row_hashes(X, y, as_skorch=True, sample=True)
-        self.stages_.append(StageLog(len(self.stages_), start, n_rows, hashes, self.n_checkpoints))
+        exact = None if hashes is None else exact_row_hashes(X, y, as_skorch=True)
+        self.stages_.append(StageLog(len(self.stages_), start, n_rows, hashes, self.n_checkpoints, exact))
         self.observer_ = StepObserver(self.stages_[-1].edits)
         self._hook(net)
 
@@ -125,7 +126,7 @@ class TrajectoryRecorder(Callback):
             n_given, split = log.n_rows, bool(net.train_split)
             log.n_rows, log.rows = rows_after_split(dataset_train, self.fit_X_, n_given, split)
             if n_given != log.n_rows:
-                log.row_hashes = None  # the net makes other rows of what it is given
+                log.row_hashes = log.exact_hashes = None  # the net makes other rows of what it is given
         self.n_epochs_ = getattr(self, "n_epochs_", 0) + 1
         if log.draws is None and dataset_train is not None and log.n_rows:
             log.draws = Draws(net, dataset_train)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from numbers import Integral
-from pathlib import Path
 
 import torch
 
+from ..utils._argument_checks import check_path, check_switch
 from ..utils._compat_skorch import optimizer_names
 
 __all__ = ["check_optimizer", "check_parameters", "lengths_of_epoch"]
@@ -17,10 +17,13 @@ def check_parameters(recorder):
     n = recorder.n_checkpoints
     if n is not None and (not isinstance(n, Integral) or isinstance(n, bool) or n < 1):
         raise ValueError(f"expected n_checkpoints to be a whole number >= 1, or None to keep every step, got {n!r}")
-    if recorder.optimizer_state not in (True, False, "auto"):
+    if not isinstance(recorder.optimizer_state, bool) and not (
+        isinstance(recorder.optimizer_state, str) and recorder.optimizer_state == "auto"
+    ):
         raise ValueError(f"expected optimizer_state to be True, False or 'auto', got {recorder.optimizer_state!r}")
-    if recorder.dirname is not None and not isinstance(recorder.dirname, (str, Path)):
-        raise ValueError(f"expected dirname to be a path or None, got {recorder.dirname!r}")
+    if recorder.dirname is not None:
+        check_path("dirname", recorder.dirname)
+    check_switch("overwrite", recorder.overwrite)
 
 
 def check_optimizer(net):

@@ -79,7 +79,7 @@ def recorder_of(trajectory, recorder, n_epochs):
 
 
 def _log_of(stage, trajectory, n_checkpoints):
-    log = StageLog(stage.index, stage.start, stage.n_rows, stage.row_hashes, n_checkpoints)
+    log = StageLog(stage.index, stage.start, stage.n_rows, stage.row_hashes, n_checkpoints, stage.exact_hashes)
     table = np.stack([stage.hyper[name] for name in HYPER_PARAMETERS], axis=-1)
     log.n_steps, log.rows, log.optimizer = stage.n_steps, stage.rows, stage.optimizer
     log.blocks = [block_of(list(stage.groups), table)]

@@ -41,6 +41,8 @@ class Stage:
         Indices, among these, of the rows really trained on (skorch's ``train_split`` takes some away).
     row_hashes : ndarray of uint64, shape (n_rows,), or None
         Fingerprints of the rows given to ``fit``, see :func:`row_hashes`.
+    exact_hashes : ndarray of uint64, shape (n_rows,), optional
+        The same of every bit, of rows that float32 cannot hold.
     batches : ndarray of shape (n_steps,), optional
         Batches whose gradients each step added up (gradient accumulation). Default: one.
     continues : bool, default=False
@@ -75,6 +77,7 @@ class Stage:
     factors: Mapping[str, float] = field(default_factory=dict)
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     velocity_worth: np.ndarray | None = field(default=None, repr=False)
+    exact_hashes: np.ndarray | None = field(default=None, repr=False)
     _worth_before: np.ndarray = field(init=False, repr=False)
     _sums: dict[str, np.ndarray] = field(init=False, repr=False)
 

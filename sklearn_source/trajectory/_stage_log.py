@@ -25,18 +25,19 @@ class StageLog:
     ----------
     index, start : int
     n_rows : int or None
-    row_hashes : ndarray or None
+    row_hashes, exact_hashes : ndarray or None
+        As of :class:`.Stage`.
     n_checkpoints : int or None
         Wanted in the end.
     """
 
-    def __init__(self, index, start, n_rows, row_hashes, n_checkpoints=None):
+    def __init__(self, index, start, n_rows, row_hashes, n_checkpoints=None, exact_hashes=None):
         self.n_checkpoints = n_checkpoints
         self.index = index
         self.start = start
         self.n_steps = 0
         self.n_rows = n_rows
-        self.row_hashes = row_hashes
+        self.row_hashes, self.exact_hashes = row_hashes, exact_hashes
         self.rows = None
         self.optimizer = None
         self.blocks = []  # runs of steps with the same parameter groups
@@ -155,7 +156,7 @@ class StageLog:
             self.index, self.start, end, self.optimizer, groups, hyper, self.n_rows, rows, self.row_hashes,
             continues=self.continues, batches=np.array(self.batches[:n_steps]),
             edits=tuple((step, size) for step, size in self.edits if step <= end),
-            draws=self._drawn(end),
+            draws=self._drawn(end), exact_hashes=getattr(self, "exact_hashes", None),
         )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..utils._atomic import atomic_write, remove_leftovers
+from ..utils._atomic import atomic_write, make_folder, remove_leftovers
 from ..utils._digest import bytes_digest
 from ._checkpoint import Checkpoint
 from ._files import FORMAT, CheckpointFile, read_tensors, write_checkpoint, write_tensors
@@ -64,7 +64,7 @@ class TrajectoryDirectory:
         self.revision = self.id
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: expected a directory for the trajectory, got a file. Choose another path")
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         old = self._own_files()
         if old and not overwrite:
             raise ValueError(
@@ -181,8 +181,9 @@ class TrajectoryDirectory:
             named |= {f"draws:{step}": drawn for step, drawn in (stage.draws or {}).items()}
             if stage.batches is not None:
                 named["batches"] = stage.batches.astype(np.int64)
-            if stage.row_hashes is not None:
-                named["row_hashes"] = stage.row_hashes.view(np.int64)  # torch computes nothing on uint64, and need not
+            for name in ("row_hashes", "exact_hashes"):
+                if (hashes := getattr(stage, name)) is not None:
+                    named[name] = hashes.view(np.int64)  # torch computes nothing on uint64, and need not
             arrays |= {f"{stage.index}:{name}": torch.tensor(array) for name, array in named.items()}
             described.append({key: getattr(stage, key) for key in (*FIXED, "groups")})
         files = [

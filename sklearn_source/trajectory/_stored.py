@@ -83,13 +83,13 @@ def _load_stage(entry, arrays):
 
     groups = tuple({key: _restore(key, value) for key, value in group.items()} for group in entry["groups"])
     hyper = {name: array(f"hyper:{name}") for name in HYPER_PARAMETERS}
-    has_hashes = f"{entry['index']}:row_hashes" in arrays
-    hashes = array("row_hashes").view(np.uint64) if has_hashes else None
+    names = ("row_hashes", "exact_hashes")
+    hashes = {name: array(name).view(np.uint64) for name in names if f"{entry['index']}:{name}" in arrays}
     fixed = {key: entry[key] for key in FIXED} | {"edits": tuple(map(tuple, entry["edits"]))}
     batches = array("batches") if f"{entry['index']}:batches" in arrays else None
     prefix = f"{entry['index']}:draws:"
     draws = {int(name[len(prefix) :]): values.numpy() for name, values in arrays.items() if name.startswith(prefix)}
-    known = {"rows": array("rows"), "row_hashes": hashes, "batches": batches, "draws": draws or None}
+    known = {"rows": array("rows"), **hashes, "batches": batches, "draws": draws or None}
     return Stage(**fixed, groups=groups, hyper=hyper, **known)
 
 

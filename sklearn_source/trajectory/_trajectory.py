@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from skorch import NeuralNet
 
 from ..network import Network
+from ..utils._argument_checks import check_path, check_switch
 from ._checkpoint import Checkpoint
 from ._from_checkpoints import record_from_checkpoints
 from ._from_net import record_from_net
@@ -181,7 +182,7 @@ class Trajectory:
                 module=module,
                 optimizer=optimizer,
                 hyper={"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay},
-                options={"nesterov": bool(nesterov), **(optimizer_options or {})},
+                options={"nesterov": check_switch("nesterov", nesterov), **(optimizer_options or {})},
                 n_rows=n_rows,
                 rows=rows,
                 X=X,
@@ -206,7 +207,8 @@ class Trajectory:
         ValueError
             If the directory holds a trajectory and `overwrite` is False, or if it is the one this trajectory lives in.
         """
-        path = Path(path).resolve()
+        check_switch("overwrite", overwrite)
+        path = check_path("path", path).resolve()
         if any(checkpoint.path is not None and checkpoint.path.parent == path for checkpoint in self.checkpoints):
             raise ValueError(f"{path}: this trajectory already lives in this directory. Choose another one")
         directory = TrajectoryDirectory(path, overwrite)
@@ -232,7 +234,7 @@ class Trajectory:
         ValueError
             Naming the file that is missing, truncated, foreign or of a later version.
         """
-        return cls(*load_directory(path))
+        return cls(*load_directory(check_path("path", path)))
 
     def stage_checkpoints(self, stage: int | Stage) -> list[Checkpoint]:
         """List the checkpoints of one stage, from its start (inclusive) to its end.
@@ -317,8 +319,11 @@ class Trajectory:
         return {name: seconds[name] / rate**2 if rate != 0.0 else 0.0 for name, rate in rates.items()}
 
     def _sum_rates(self, kind, start, end):
-        if not 0 <= start <= end <= self.n_steps:
-            raise ValueError(f"expected steps 0 <= start <= end <= {self.n_steps}, got start={start}, end={end}")
+        whole = all(isinstance(step, Integral) and not isinstance(step, bool) for step in (start, end))
+        if not whole or not 0 <= start <= end <= self.n_steps:
+            raise ValueError(
+                f"expected whole steps 0 <= start <= end <= {self.n_steps}, got start={start!r}, end={end!r}"
+            )
         held = (name for stage in self.stages for group in stage.groups for name in group["params"])
         totals = dict.fromkeys([*self._shapes, *held], 0.0)
         power = _POWERS_OF_A_FACTOR[kind]

@@ -1,8 +1,13 @@
-"""Checks of the arguments that many functions share: numbers of rows, orders, levels of confidence."""
+"""Checks of the arguments that many functions share: numbers of rows, orders, levels of confidence, paths."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
+from pathlib import Path
+
+import numpy as np
 
 _ORDERS = ("supporting", "opposing")
 
@@ -26,6 +31,57 @@ def check_order(order):
     if not isinstance(order, str) or order not in _ORDERS:
         raise ValueError(f"expected order to be one of {_ORDERS}, got {order!r}")
     return order == "supporting"
+
+
+def check_switch(name, value):
+    """``value`` as a bool; ValueError for anything else: the text "False" would count as true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"expected {name} to be True or False, got {value!r}")
+    return bool(value)
+
+
+def check_choice(name, value, choices):
+    """ValueError where ``value`` is none of the texts ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"expected {name} to be one of {tuple(choices)}, got {value!r}")
+
+
+def check_callable(name, value):
+    """ValueError where ``value`` is neither None nor a function."""
+    if value is not None and not callable(value):
+        raise ValueError(f"expected {name} to be a function or None, got {value!r}")
+
+
+def check_names(name, value, *, or_mapping=False):
+    """ValueError where ``value`` is neither None nor texts in an order (or by key); one text is no list of them."""
+    if value is None or or_mapping and isinstance(value, Mapping):
+        return
+    if isinstance(value, (str, bytes, set, frozenset, Mapping)) or not isinstance(value, Iterable):
+        raise ValueError(f"expected {name} to be a list of texts, got a {type(value).__name__}: {value!r}")
+
+
+def check_path(name, value):
+    """``value`` as a Path; ValueError where it can be the name of no file."""
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
+        raise ValueError(f"expected {name} to be a path, got {value!r}")
+    return Path(value)
+
+
+def check_jobs(n_jobs):
+    """ValueError where ``n_jobs`` is no number of processes as joblib counts them."""
+    if n_jobs is None:
+        return
+    if not isinstance(n_jobs, Integral) or isinstance(n_jobs, bool) or n_jobs == 0:
+        raise ValueError(
+            f"expected n_jobs to be None or an integer other than 0 (-1 for as many as there are processors), got "
+            f"{n_jobs!r}"
+        )
+
+
+def check_verbose(verbose):
+    """ValueError where ``verbose`` is no level of it."""
+    if not isinstance(verbose, (Integral, np.bool_)) or verbose < 0:
+        raise ValueError(f"expected verbose to be an integer >= 0, got {verbose!r}")
 
 
 def check_confidence(confidence, name="confidence"):

@@ -13,6 +13,18 @@ from pathlib import Path
 _LEFTOVER, _AN_HOUR = re.compile(r"\..*\.[0-9a-f]{32}\.tmp"), 3600
 
 
+def make_folder(path):
+    """Make a folder and those above it; OSError, of its own kind, that says what to do where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"expected a folder that can be made and written to ({error.strerror}), name another",
+            str(path),
+        ) from error
+
+
 @contextlib.contextmanager
 def atomic_write(path, *, durable=True):
     """Write to a temporary file, which takes the name ``path`` when it is complete and on the disk.

@@ -9,7 +9,8 @@ import sys
 import sysconfig
 from types import CodeType, ModuleType
 
-_INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
+# In one order: a set of texts has another in every process, and what this package's own code names is described too.
+_INSTALLED = tuple(sorted({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}))
 _VERSIONLESS = ("builtins", "numpy", "sklearn", "skorch", "torch")  # another release of these trains the same networks
 OWN_ROOT = __package__.split(".")[0]
 

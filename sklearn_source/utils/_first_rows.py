@@ -6,6 +6,7 @@ global switch, an object of compiled code. What it gives for a few rows shows mo
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,12 @@ UNSEEN = (
 def projected(rows: torch.Tensor) -> torch.Tensor:
     """An inner product of every row (n, ...) with fixed numbers: (n,) of float64, so that any change shows."""
     flat = rows.detach().reshape(len(rows), -1).double()
-    return flat @ torch.cos(1.0 + torch.arange(flat.shape[1], dtype=torch.float64, device=flat.device))
+    return flat @ _numbers(flat.shape[1], flat.device)
+
+
+@functools.lru_cache(maxsize=32)
+def _numbers(n, device):
+    return torch.cos(1.0 + torch.arange(n, dtype=torch.float64, device=device))
 
 
 def alike(kept: Any, present: list[list[float]], dtype: torch.dtype) -> bool:

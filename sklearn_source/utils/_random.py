@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -24,12 +25,16 @@ def draw_seeds(random_state, n):
     """``n`` seeds, the first of them whatever their number is."""
     if random_state is None:
         return np.random.default_rng().integers(2**31 - 1, size=n)
-    return check_random_state(random_state).randint(2**31 - 1, size=n)
+    return generator_of(random_state).randint(2**31 - 1, size=n)
 
 
 def generator_of(random_state):
     """``check_random_state``, but None is a generator of its own from fresh entropy, not NumPy's global one."""
-    return np.random.RandomState() if random_state is None else check_random_state(random_state)
+    if random_state is None:
+        return np.random.RandomState()
+    if isinstance(random_state, Integral) and not 0 <= random_state < 2**32:
+        raise ValueError(f"expected random_state to be an integer from 0 to 2**32 - 1, got {random_state!r}")
+    return check_random_state(random_state)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections import deque
 from datetime import date
 from decimal import Decimal
@@ -268,3 +269,24 @@ def test_an_attribute_is_no_variable_of_its_name(monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "began", 2.0)
     assert named_by(Timed.forward) == before == {}
     assert named_by(Scaled.forward) == {"began": 2.0} != scaled
+
+
+def test_no_set_decides_an_order():
+    """What this package's code names at its top stands in one order, whatever a process hashes texts to."""
+    script = f"""
+    import importlib.util
+    spec = importlib.util.spec_from_file_location("a.b.c", {sys.modules[named_by.__module__].__file__!r})
+    module = importlib.util.module_from_spec(spec)
+    module.__package__ = "a.b"
+    spec.loader.exec_module(module)
+    print({{name: value for name, value in vars(module).items() if isinstance(value, (tuple, list))}})
+    """
+    said = {
+        subprocess.run(
+            [sys.executable, "-S", "-c", textwrap.dedent(script)],
+            env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True,
+        ).stdout
+        for seed in ("1", "2", "3", "4")
+    }  # fmt: skip
+    assert len(said) == 1
+    assert b"builtins" in said.pop()

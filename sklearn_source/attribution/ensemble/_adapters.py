@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ...gradients import layer_names
 from ._member_attention import attend
 
 
@@ -174,7 +175,7 @@ def with_adapters(module, rank, scale):
 def _chosen(module, layers):
     """Layer -> the class that it gets."""
     known = dict(module.named_modules())
-    named = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    named = None if layers is None else layer_names(layers)
     chosen = {}
     for name in [""] if named is None else named:
         if name not in known:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...base import BaseAttribution
 from ...network import net_with_changed_module
-from ...utils._compat import Interval
+from ...utils._compat import WORKERS, Interval
 from ...utils._progress import progress
 from ...utils._random import draw_seed
 from .._trak import TRAK
@@ -81,6 +81,7 @@ class DropoutEnsemble(BaseEnsemble):
 
     _parameter_constraints = {
         **BaseEnsemble._parameter_constraints,
+        "n_jobs": [*WORKERS],
         "n_masks": [Interval(Integral, 1, None, closed="left")],
         "p": [None, Interval(Real, 0, 1, closed="left")],
         "forward_only": ["boolean"],

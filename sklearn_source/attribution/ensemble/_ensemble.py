@@ -14,7 +14,7 @@ from ...base import BaseAttribution, unwrap
 from ...retraining import train_networks
 from ...trajectory import TrajectoryRecorder
 from ...utils._argument_checks import require_reproducible
-from ...utils._compat import Interval, StrOptions
+from ...utils._compat import WORKERS, Interval, StrOptions
 from ...utils._digest import tensor_digest
 from ...utils._progress import progress
 from ...utils._random import draw_seeds
@@ -95,7 +95,7 @@ class AttributionEnsemble(BaseEnsemble):
         "n_members": [None, Interval(Integral, 1, None, closed="left")],
         "nets": [None, list, tuple],
         "cache": [None, str, PathLike],
-        "n_jobs": [None, Integral],
+        "n_jobs": [*WORKERS],
     }
 
     def __init__(

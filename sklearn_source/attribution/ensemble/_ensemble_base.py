@@ -16,7 +16,7 @@ from ...base import BaseAttribution, QueryBatches, net_first, require_trained, u
 from ...gradients.algebra import even_chunks
 from ...network import PortableNet, train_clone
 from ...rows import count_rows, take_rows
-from ...utils._argument_checks import check_confidence
+from ...utils._argument_checks import check_confidence, check_path
 from ...utils._compat import fit_context
 from ...utils._config import bytes_for
 from ...utils._random import draw_seed
@@ -96,6 +96,8 @@ class BaseEnsemble(StoresMembersGradients, BaseAttribution):
         ValueError
             If members cannot be made of this network, or the method cannot serve one; the message says what to do.
         """
+        if getattr(self, "cache", None) is not None:
+            check_path("cache", self.cache)
         given = getattr(self._prototype(), "net", None) if net is None else net
         members, asked = self._fit_members(X, y, given, net is not None, stage)
         judge_by(members, asked)
@@ -249,6 +251,8 @@ class BaseEnsemble(StoresMembersGradients, BaseAttribution):
         n_query = count_rows(X)
         if n_query is None:
             raise ValueError("expected queries that can be counted, got a stream of rows: pass them as an array")
+        if not n_query:
+            raise ValueError("expected at least one query, got X with 0 rows")
         chunks = even_chunks(n_query, bytes_for("scores") // (8 * self.n_train_))
 
         def make(rows):

@@ -15,7 +15,7 @@ from ...network import train_module
 from ...retraining import kept_fit
 from ...trajectory import Trajectory, TrajectoryRecorder, recorder_in
 from ...utils._argument_checks import require_reproducible
-from ...utils._compat import Interval
+from ...utils._compat import WORKERS, Interval
 from ...utils._random import draw_seed
 from ._adapters import freeze, with_adapters
 from ._ensemble_base import BaseEnsemble
@@ -99,6 +99,7 @@ class LoRAEnsemble(BaseEnsemble):
     has_unit = False
     _parameter_constraints = {
         **BaseEnsemble._parameter_constraints,
+        "n_jobs": [*WORKERS],
         "n_members": [Interval(Integral, 1, None, closed="left")],
         "rank": [Interval(Integral, 1, None, closed="left")],
         "alpha": [None, Interval(Real, 0, None, closed="neither")],
@@ -144,6 +145,10 @@ class LoRAEnsemble(BaseEnsemble):
         base = Examined().fit(X, y, net=net).network.module
         weights = [value.detach() for value in base.parameters()]
         freeze(base, self.layers)
+        if self.optimizer is not None and not (
+            isinstance(self.optimizer, type) and issubclass(self.optimizer, torch.optim.Optimizer)
+        ):
+            raise ValueError(f"expected optimizer to be a class of torch's optimizers or None, got {self.optimizer!r}")
         training = {"n_steps": self.n_steps, "lr": self.lr, "optimizer": self.optimizer}
         scale = 1.0 if self.alpha is None else self.alpha / self.rank
         make = _Trained(

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules import activation
 from torch.overrides import TorchFunctionMode
 
+from ...gradients import layer_names
 from ...utils._compat_torch import BatchNorm, Convolution, Dropout, InstanceNorm
 from ...utils._random import seeded
 
@@ -97,7 +98,7 @@ def find_places(network, x, layers=None):
         for layer, mode in modes:
             layer.training = mode
     if layers is not None:
-        return _named(watch, [layers] if isinstance(layers, str) else list(layers))
+        return _named(watch, layer_names(layers))
     if watch.loose:
         what, name = watch.loose[0]
         where = repr(name) if name else "the module"

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from ...rows import count_rows
-from ...utils._argument_checks import check_count
+from ...utils._argument_checks import check_callable, check_choice, check_count, check_names
 from .._showable import take_showable
 from ._row_kinds import KINDS, as_kind, column_moments, column_names, kind_of
 
@@ -48,8 +48,10 @@ class ShownRows:
     """
 
     def __init__(self, X_train, y_train, kind, inverse_transform, feature_names, target_names, *, has_classes, example):
-        if kind not in ("auto", *KINDS):
-            raise ValueError(f"expected kind to be 'auto' or one of {KINDS}, got {kind!r}")
+        check_choice("kind", kind, ("auto", *KINDS))
+        check_callable("inverse_transform", inverse_transform)
+        check_names("feature_names", feature_names)
+        check_names("target_names", target_names, or_mapping=True)
         if y_train is not None:
             require_length(y_train, count_rows(X_train), "y_train", "X_train")
         self._X, self._y, self._has_classes, self._target_names = X_train, y_train, has_classes, target_names
@@ -86,7 +88,7 @@ def display_arguments(ranking, shown, scale, unit):
 
     Raises a ValueError where ``scale`` is no positive number.
     """
-    if isinstance(scale, bool) or not isinstance(scale, Real) or not scale > 0:
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale < np.inf:
         raise ValueError(f"expected scale to be a positive number, got {scale!r}")
 
     def shown_rows(indices, scores, sign):

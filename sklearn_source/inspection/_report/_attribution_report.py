@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
-from ...utils._argument_checks import check_confidence, check_count
+from ...utils._argument_checks import check_confidence, check_count, check_k
 from .._score_chunks import keep_scores
 from ._actions import action_columns, best_first, candidate_actions, predicted_effects
 from ._groups_behind import described_by, groups_behind, true_labels
@@ -141,8 +141,11 @@ def attribution_report(
     >>> report.confirm(actions=[0], n_repeats=5, random_state=1)  # doctest: +SKIP
     """
     check_confidence(confidence)
-    n_shown, k = check_count("n_shown", n_shown), check_count("k", k)
+    n_shown = check_count("n_shown", n_shown)
+    if not isinstance(title, str):
+        raise ValueError(f"expected title to be a text, got {title!r}")
     question = pose_question(estimator, X_query, y_query, y_pred, queries)
+    k = check_k(k, question.estimator.n_train_)
     given = _given_rows(question.method)
     rows = readable_rows(
         question, given if X_train is None else (X_train, y_train), kind, inverse_transform, inverse_transform_y,

@@ -14,8 +14,8 @@ from sklearn.utils import Bunch
 from ...base import NetworkAttribution
 from ...rows import count_rows, row_indices, take_rows
 from .._audit import higher_is_better
-from .._predictions import predict_rows
-from .._score_chunks import check_attribution, check_queries
+from .._predictions import predict_rows, require_queries
+from .._score_chunks import check_attribution
 from .._showable import take_showable
 
 _WORST_SHARE = 0.1  # of the rows, where there are no errors to look at: those of largest loss
@@ -107,7 +107,7 @@ def pose_question(estimator, X_query, y_query, y_pred, queries):
         if values is not None and count_rows(values) != n_query:
             raise ValueError(f"expected {name} to have {n_query} rows, like X_query, got {count_rows(values)}")
     method = getattr(estimator, "members_", [estimator])[0]
-    check_queries(estimator, X, y_query)
+    require_queries(estimator, X, y_query)
     answers = _answers(getattr(estimator, "net_", None), X, y_query, y_pred)
     asked, why = _asked(queries, answers, n_query)
     return Question(estimator, method, is_pipeline, X, y_query, X_query, answers, asked, why)
@@ -121,7 +121,7 @@ def _answers(net, X, y, y_pred):
     elif net is not None and is_classifier(net):
         found.predicted, found.is_classification = _vector(net.predict(X)), True
     if y_pred is not None:
-        found.predicted = _vector(y_pred)
+        found.predicted = _predictions(y_pred, found.target)
         if found.target is None and y is not None:
             found.target = _vector(take_showable(y, np.arange(len(found.predicted))))
             found.is_classification = found.target.dtype.kind not in "fc"
@@ -130,6 +130,21 @@ def _answers(net, X, y, y_pred):
     both = found.predicted is not None and found.target is not None
     found.wrong = found.predicted != found.target if both and found.is_classification else None
     return found
+
+
+def _predictions(y_pred, target):
+    """The user's own, where they can be compared with the targets."""
+    try:
+        given = _vector(y_pred)
+    except ValueError as error:
+        raise ValueError(f"expected y_pred as one prediction for each query ({error})") from error
+    fits = target is None or given.shape == target.shape and given.dtype.kind in "biuf"
+    if not fits or given.dtype.kind == "f" and not np.isfinite(given).all():
+        raise ValueError(
+            f"expected y_pred as one prediction for each query, finite and of the kind of y_query, got {given.dtype} "
+            f"of shape {given.shape}"
+        )
+    return given
 
 
 def _vector(values):

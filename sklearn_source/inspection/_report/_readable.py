@@ -7,13 +7,14 @@ from numbers import Real
 import numpy as np
 from sklearn.utils import Bunch
 
-from ...rows import count_rows
+from ...rows import count_rows, list_to_array
+from ...utils._argument_checks import check_callable, check_choice, check_names
 from .._plot._captions import format_value, measurement_in_words
 from .._plot._influence_data import ShownRows, class_name, display_arguments, require_length
 from .._plot._influence_display import InfluenceDisplay
 from .._plot._influence_image import value_range_of
 from .._plot._influence_ranking import Ranking
-from .._plot._row_kinds import NotShowable
+from .._plot._row_kinds import KINDS, NotShowable
 from .._showable import take_showable
 from ._key_words import KeyWords
 from ._sentences import with_minus
@@ -144,15 +145,27 @@ def readable_rows(question, given, kind, inverse_transform, transform_y, feature
     kind, inverse_transform, transform_y, feature_names, target_names, scale, unit
         Of the user.
     """
-    if isinstance(scale, bool) or not isinstance(scale, Real) or not scale > 0:
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale < np.inf:
         raise ValueError(f"expected scale to be a positive number, got {scale!r}")
+    check_choice("kind", kind, ("auto", *KINDS))
+    for name, function in (("inverse_transform", inverse_transform), ("inverse_transform_y", transform_y)):
+        check_callable(name, function)
+    check_names("feature_names", feature_names)
+    check_names("target_names", target_names, or_mapping=True)
+    if unit is not None and not isinstance(unit, str):
+        raise ValueError(f"expected unit to be a text or None, got {unit!r}")
     shown, why_not = None, ""
     if given is None or given[0] is None:
         why_not = "The method keeps no training rows: pass X_train=, and they are shown."
     else:
         X, y = given
         require_length(X, question.estimator.n_train_, "X_train", "the rows that the estimator was fitted on")
-        y = None if y is None else readable_target(take_showable(y, np.arange(count_rows(y))), transform_y)
+        if y is not None:
+            require_length(y, question.estimator.n_train_, "y_train", "X_train")
+            y = list_to_array(y, "y_train")
+            y = readable_target(take_showable(y, np.arange(count_rows(y))), transform_y)
+            if question.net is not None:
+                _require_targets(y, question)
         try:
             shown = ShownRows(
                 X, y, kind, inverse_transform, feature_names, target_names,
@@ -163,6 +176,20 @@ def readable_rows(question, given, kind, inverse_transform, transform_y, feature
                 raise
             why_not = str(error)
     return ReadableRows(question, shown, target_names, transform_y, scale, unit, why_not)
+
+
+def _require_targets(y, question):
+    """Refuse targets to be shown that are no numbers, or no classes where the network learned classes."""
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "biuf" or not np.isfinite(y).all():
+        kind = f"{y.dtype} of shape {y.shape}" if isinstance(y, np.ndarray) else f"a {type(y).__name__}"
+        raise ValueError(f"expected y_train as finite numbers, one target for each row, got {kind}")
+    learned = (getattr(question.method, "_given", None) or (None, None))[1]
+    if question.answers.is_classification and isinstance(learned, np.ndarray):
+        if y.size != len(y) or not np.isin(y, learned).all():
+            raise ValueError(
+                f"expected y_train as the classes of the training rows, one of {np.unique(learned)[:10].tolist()} for "
+                f"each, got {y.dtype} of shape {y.shape} with others among them"
+            )
 
 
 def readable_target(values, transform_y):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from ...utils._argument_checks import check_count
+from ...utils._argument_checks import check_count, check_path
 from ...utils._atomic import atomic_write
 from ...utils._random import draw_seed
 from .._table import make_table
@@ -109,7 +109,9 @@ class AttributionReport:
         FileNotFoundError
             If there is no such folder.
         """
-        path = Path(path)
+        path = check_path("path", path)
+        if path.is_dir():
+            raise IsADirectoryError(f"expected the path of a file, got the folder {path}: name a file in it")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"expected a path in a folder that exists, got {path}: there is no {path.parent}")
         page = self.to_html().encode("utf-8")
