@@ -109,8 +109,8 @@ def settings_grid() -> Methods:
 
 
 def segments_grid() -> Methods:
-    """Return SOURCE over numbers of segments, with layers coupled, uncoupled, and by the whole matrix."""
-    curvatures = {"": EKFAC(), ", uncoupled": EKFAC(coupling=None), ", exact": ExactGaussNewton(max_rows=N_COLUMNS)}
+    """Return SOURCE over numbers of segments,, with layers coupled and uncoupled."""
+    curvatures = {"": EKFAC(), ", uncoupled": EKFAC(coupling=None)}
     return {
         f"SOURCE, L = {L}{kind}": (
             6,
@@ -266,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problems", nargs="+", choices=list(PROBLEMS))
     parser.add_argument("--grid", action="store_true", help="dampings, segments, checkpoints and quadratures instead")
-    parser.add_argument("--segments", action="store_true", help="numbers of segments by three curvatures instead")
+    parser.add_argument("--segments", action="store_true", help="numbers of segments instead, coupled and not")
     parser.add_argument("--empirical", action="store_true", help="also Feldman & Zhang's, from a second retraining")
     parser.add_argument("--mnist", type=Path, help="folder of the files of MNIST")
     parser.add_argument("--results", type=Path, default=Path("lds"), help="where truths and scores are kept")
