@@ -5,8 +5,9 @@ Settings are those of the authors of SOURCE (Bae et al. 2024, appendix) where th
 
 from __future__ import annotations
 
+import copy
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import LRScheduler
 
 from sklearn_source import TrajectoryRecorder
 from sklearn_source.datasets import TextEncoder, load_concrete_split, load_plays, load_questions, next_tokens
 from sklearn_source.modules import MLP, CharTransformer, TextClassifier
+from sklearn_source.retraining import Retraining
+from sklearn_source.utils._random import seeded
 
 
 @dataclass(frozen=True)
@@ -38,31 +42,54 @@ class Problem:
     n_repeats: int = 25
     n_networks: int = 5
     measurement: str = "auto"
+    second: np.ndarray | None = None  # the rows that a second stage trains on, (n_train,) of bool
+
+    def fit(self, net: Any, rows: np.ndarray | slice = slice(None)) -> Any:
+        """Train on some of the rows, in all stages: as many epochs and the rate once more in the second."""
+        net.fit(self.X_train[rows], self.y_train[rows])
+        if self.second is not None:
+            own = self.second[rows]
+            net.partial_fit(self.X_train[rows][own], self.y_train[rows][own])
+        return net
 
     def on(self, device: str) -> Problem:
         """Return the same problem with its networks on a device."""
         return replace(self, make_net=lambda n_checkpoints: self.make_net(n_checkpoints).set_params(device=device))
 
 
-def _maker(kind: type, module: type, **options: Any) -> Callable[[int | None], Any]:
+def _maker(kind: type, module: type, further: Sequence[Any] = (), **options: Any) -> Callable[[int | None], Any]:
     def make_net(n_checkpoints: int | None) -> Any:
-        recorder = None if n_checkpoints is None else [TrajectoryRecorder(n_checkpoints=n_checkpoints)]
-        return kind(module, train_split=None, verbose=0, iterator_train__shuffle=True, callbacks=recorder, **options)
+        recorder = [] if n_checkpoints is None else [TrajectoryRecorder(n_checkpoints=n_checkpoints)]
+        callbacks = [*copy.deepcopy(further), *recorder] or None
+        return kind(module, train_split=None, verbose=0, iterator_train__shuffle=True, callbacks=callbacks, **options)
 
     return make_net
 
 
-def concrete(adaptive: bool) -> Problem:
-    """Return Concrete, 896 rows, and an MLP 128-128-128."""
+def concrete(adaptive: bool, steps: bool = False, stages: bool = False) -> Problem:
+    """Return Concrete, 896 rows, and an MLP 128-128-128.
+
+    ``steps``: after two thirds of the epochs the rate falls to a tenth. ``stages``: a second training follows, on the
+    mixtures younger than 28 days.
+    """
     recipe = (
         {"optimizer": torch.optim.AdamW, "lr": 1e-3, "optimizer__weight_decay": 1e-2}
         if adaptive
         else {"optimizer": torch.optim.SGD, "lr": 0.03, "optimizer__momentum": 0.9, "optimizer__weight_decay": 1e-5}
     )
     split = load_concrete_split()
-    make_net = _maker(NeuralNetRegressor, MLP, module__n_features=8, batch_size=32, max_epochs=20, **recipe)
-    name = f"concrete-{'adamw' if adaptive else 'sgd'}"
-    return Problem(name, split.X_train, split.y_train, split.X_query, None, make_net, adaptive)
+    falls = [LRScheduler("MultiStepLR", milestones=[13], gamma=0.1)] if steps else []
+    make_net = _maker(
+        NeuralNetRegressor, MLP, module__n_features=8, batch_size=32, max_epochs=20, further=falls, **recipe
+    )
+    name = f"concrete-{'steps' if steps else 'stages' if stages else 'adamw' if adaptive else 'sgd'}"
+    problem = Problem(name, split.X_train, split.y_train, split.X_query, None, make_net, adaptive)
+    if steps:
+        return replace(problem, n_repeats=10)
+    if not stages:
+        return problem
+    ages = split.scaler_X.inverse_transform(split.X_train)[:, 7]
+    return replace(problem, second=ages < 27.5, n_repeats=4)  # one by one: stages are not trained many at once
 
 
 def load_digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -141,10 +168,25 @@ def plays(adaptive: bool) -> Problem:
     return Problem(name, X[~asked], y[~asked], X[asked], y[asked], make_net, adaptive, 40, 3, 2, "neg_loss")
 
 
+def retrain_in_stages(problem: Problem, random_state: int) -> Retraining:
+    """The truth of a training in several stages, network by network."""
+    rng = np.random.default_rng(random_state)
+    n, size = len(problem.X_train), (problem.n_subsets, problem.n_repeats)
+    masks = np.stack([rng.permutation(n) < n // 2 for _ in range(problem.n_subsets)])
+    seeds, outputs = rng.integers(2**31, size=size), np.empty((*size, len(problem.X_query)))
+    for subset, repeat in np.ndindex(*size):
+        with seeded(100 + int(seeds[subset, repeat])):
+            net = problem.fit(problem.make_net(None), masks[subset])
+        outputs[subset, repeat] = net.predict(problem.X_query).ravel()
+    return Retraining(masks, outputs, "prediction", seeds)
+
+
 # By name: what makes the problem, of the folder with the files of MNIST.
 PROBLEMS: dict[str, Callable[[Path], Problem]] = {
     "concrete-sgd": lambda _: concrete(adaptive=False),
     "concrete-adamw": lambda _: concrete(adaptive=True),
+    "concrete-steps": lambda _: concrete(adaptive=False, steps=True),
+    "concrete-stages": lambda _: concrete(adaptive=False, stages=True),
     "mnist": lambda folder: mnist(noisy=False, folder=folder),
     "mnist-noisy": lambda folder: mnist(noisy=True, folder=folder),
     "questions-sgd": lambda _: questions(adaptive=False),

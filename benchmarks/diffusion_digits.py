@@ -1,13 +1,13 @@
 """Diffusion models of digits: which scores foretell retraining, and which name the same rows for every image.
 
     python benchmarks/diffusion_digits.py lds            # 64 halves x 3 networks, every method beside scores by looks
-    python benchmarks/diffusion_digits.py lds --mnist FOLDER --device cuda --n-jobs 8   # 28 x 28, a U-Net, 48 x 2
+    python benchmarks/diffusion_digits.py lds --mnist FOLDER      # 28 x 28 and a U-Net; 13 s of a core per network
     python benchmarks/diffusion_digits.py draws          # more draws or more networks: docs/lds/diffusion-draws.csv
     python benchmarks/diffusion_digits.py general        # generally influential rows, and gradient norms by timestep
     python benchmarks/diffusion_digits.py outliers       # a U-Net, inverted digits among the rows
 
-``--cache folder`` keeps the retrained networks. The digits are scikit-learn's of 8 x 8 pixels, or 1,000 of the 10,000
-of the test set of MNIST in ``--mnist`` (t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz).
+``--cache folder`` keeps the retrained networks, and the scores. The digits are scikit-learn's of 8 x 8 pixels, or 300
+of the 10,000 of the test set of MNIST in ``--mnist`` (t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from sklearn_source.modules import UNet
 from sklearn_source.retraining import retrain_on_subsets
 
 N_TRAIN, N_QUERY = 500, 24
+N_IMAGES = 300  # of 28 x 28 pixels
 GRID = {"n_timesteps": 20, "n_noise": 2}
 # What scores are held against: powers of the cosine of raw pixels, with its sign, and patches of so many pixels a side.
 POWERS = (1, 3, 8)
@@ -120,18 +121,18 @@ def small():
 
 
 def images(folder, device, n_jobs):
-    """28 x 28 digits and a U-Net of two resolutions."""
-    pixels = load_mnist(folder)[0][: 1000 + N_QUERY].reshape(-1, 1, 28, 28) * 2 - 1
+    """28 x 28 digits and a U-Net of three resolutions, of a size that two cores retrain 192 times within an hour."""
+    pixels = load_mnist(folder)[0][: N_IMAGES + N_QUERY].reshape(-1, 1, 28, 28) * 2 - 1
 
     def make_net():
         torch.manual_seed(0)
         return DiffusionNet(
-            UNet, module__channels=(16, 32), n_timesteps=200, optimizer=torch.optim.AdamW, lr=2e-3, max_epochs=80,
-            batch_size=64, train_split=None, verbose=0, iterator_train__shuffle=True, device=device,
+            UNet, module__channels=(8, 8, 16), n_timesteps=200, optimizer=torch.optim.AdamW, lr=3e-3, max_epochs=60,
+            batch_size=32, train_split=None, verbose=0, iterator_train__shuffle=True, device=device,
             callbacks=[TrajectoryRecorder(8)],
         )  # fmt: skip
 
-    return Setting(pixels[:1000], pixels[1000:], make_net, n_subsets=48, n_repeats=2, n_jobs=n_jobs)
+    return Setting(pixels[:N_IMAGES], pixels[N_IMAGES:], make_net, n_repeats=2, n_jobs=n_jobs)
 
 
 def truth_of(setting, queries, cache):
@@ -149,7 +150,6 @@ def lds(setting, cache=None, n_draws=DRAWS):
     net = setting.make_net().fit(X)
     print(f"one network: {time.perf_counter() - start:.0f} s, loss {net.history[-1, 'train_loss']:.4f}", flush=True)
     queries = np.concatenate([held, net.sample(N_QUERY, random_state=0, clip=(-1, 1))])
-    measure = DenoisingLoss(**GRID)
     start = time.perf_counter()
     truth = truth_of(setting, queries, cache)
     print(f"truth: {time.perf_counter() - start:.0f} s", flush=True)
@@ -173,6 +173,22 @@ def lds(setting, cache=None, n_draws=DRAWS):
         controls[f"patches of {size}"] = patches = patch_kernel(net, queries, X, size)
         report(f"patches of {size} x {size}", patches, time.perf_counter() - start)
         report(f"  patches of {size} x {size}, squared", patches**2)
+    for name, method in every_method(n_draws).items():
+        scores, seconds = scores_of(name, method, net, X, queries, cache)
+        report(name, scores, seconds)
+        report(f"  {name}, squared", scores**2)
+        report(f"  {name}, signed square", np.sign(scores) * scores**2)
+        for control in (f"cosine, power {POWERS[-1]}", f"patches of {PATCHES[0]}"):
+            cells = []
+            for part, half in zip(parts, own):
+                found = linear_datamodeling_difference(scores[part], controls[control][part], half)
+                cells.append(f"{found.difference:+.3f} ({found.interval[0]:+.3f} to {found.interval[1]:+.3f})")
+            print(f"  {name}, less {control}: held out {cells[0]}; samples {cells[1]}", flush=True)
+
+
+def every_method(n_draws):
+    """Estimators by name."""
+    measure = DenoisingLoss(**GRID)
     of_output = TRAK(measurement=DenoisingLoss(**GRID, loss="output"), random_state=0)
     options = {"measurement": measure, "random_state": 0}
     methods = {}
@@ -186,20 +202,23 @@ def lds(setting, cache=None, n_draws=DRAWS):
     methods["DiffusionReTrac, drawn"] = DiffusionReTrac(measurement=measure)
     for n in (n for n in n_draws if n >= 16):
         methods[f"snapshots, {n} draws"] = SnapshotInfluence(n_draws=n, **options)
-    for name, method in methods.items():
-        start = time.perf_counter()
-        method.fit(net, X)
-        method = method.with_residuals(np.ones(len(X))) if name == "D-TRAK" else method
-        scores = method.transform(queries)
-        report(name, scores, time.perf_counter() - start)
-        report(f"  {name}, squared", scores**2)
-        report(f"  {name}, signed square", np.sign(scores) * scores**2)
-        for control in (f"cosine, power {POWERS[-1]}", f"patches of {PATCHES[0]}"):
-            cells = []
-            for part, half in zip(parts, own):
-                found = linear_datamodeling_difference(scores[part], controls[control][part], half)
-                cells.append(f"{found.difference:+.3f} ({found.interval[0]:+.3f} to {found.interval[1]:+.3f})")
-            print(f"  {name}, less {control}: held out {cells[0]}; samples {cells[1]}", flush=True)
+    return methods
+
+
+def scores_of(name, method, net, X, queries, cache):
+    """Scores and the seconds of processor time they took, kept beside the retrained networks."""
+    kept = cache and Path(cache) / "scores" / f"{name.replace(' ', '_')}.npz"
+    if kept and kept.exists():
+        with np.load(kept) as file:
+            return file["scores"], float(file["seconds"])
+    start = time.process_time()
+    method.fit(net, X)
+    method = method.with_residuals(np.ones(len(X))) if name == "D-TRAK" else method
+    scores, seconds = method.transform(queries), time.process_time() - start
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, scores=scores, seconds=seconds)
+    return scores, seconds
 
 
 def patch_kernel(net, queries, X, size):

@@ -118,8 +118,7 @@ class Runner:
     def _net(self, n_checkpoints: int, seed: int) -> Any:
         if (n_checkpoints, seed) not in self.nets:
             with seeded(seed):
-                net = self.problem.make_net(n_checkpoints)
-                self.nets[n_checkpoints, seed] = net.fit(self.problem.X_train, self.problem.y_train)
+                self.nets[n_checkpoints, seed] = self.problem.fit(self.problem.make_net(n_checkpoints))
         return self.nets[n_checkpoints, seed]
 
 

@@ -8,6 +8,7 @@ Slopes are of what was retrained on what was predicted, 1 for scores that are ri
     python benchmarks/lds.py concrete-sgd concrete-adamw questions-adamw plays-sgd
     python benchmarks/lds.py mnist mnist-noisy --mnist FOLDER
     python benchmarks/lds.py concrete-sgd --grid --tables docs/lds
+    python benchmarks/lds.py concrete-steps concrete-stages --segments --tables docs/lds
 
 The folder of MNIST has t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz as they are published. Truths and scores
 are kept in ``--results``: what is there is not computed again, and an interrupted run goes on.
@@ -26,8 +27,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from _lds_problems import PROBLEMS, Problem
-from sklearn.base import BaseEstimator
+from _lds_problems import PROBLEMS, Problem, retrain_in_stages
+from sklearn.base import BaseEstimator, clone
 
 from sklearn_source import (
     EmpiricalInfluence,
@@ -94,7 +95,7 @@ def settings_grid() -> Methods:
         for damping in (1e-3, 1e-2, 1e-1)
     }
     methods["TracIn, C = 24"] = (24, TracIn)
-    for C in (6, 12, 24):
+    for C in (6, 24):
         for L in (1, 2, 3, 6):
             for rule in ("trapezoid", "right"):
                 make = functools.partial(SourceAttribution, n_segments=L, quadrature=rule)
@@ -107,11 +108,28 @@ def settings_grid() -> Methods:
     return methods
 
 
+def segments_grid() -> Methods:
+    """Return SOURCE over numbers of segments,, with layers coupled and uncoupled."""
+    curvatures = {"": EKFAC(), ", uncoupled": EKFAC(coupling=None)}
+    return {
+        f"SOURCE, L = {L}{kind}": (
+            6,
+            functools.partial(SourceAttribution, n_segments=L, curvature=clone(curvature)),
+        )
+        for kind, curvature in curvatures.items()
+        for L in (1, 2, 3, 6)
+    }
+
+
 def make_truth(problem: Problem, folder: Path, name: str = "truth", random_state: int = 0) -> Retraining:
     """Load the truth, or train it: half of the rows per subset."""
     path = folder / f"{name}.npz"
     if path.exists():
         return Retraining.load(path)
+    if problem.second is not None:
+        truth = retrain_in_stages(problem, random_state)
+        truth.save(path)
+        return truth
     start = time.perf_counter()
     truth = retrain_on_subsets(
         problem.make_net(None), problem.X_train, problem.y_train, problem.X_query, problem.y_query,
@@ -162,8 +180,7 @@ class Scorer:
         """Return a net trained on all rows, recorded."""
         if (n_checkpoints, seed) not in self.nets:
             with seeded(seed):
-                net = self.problem.make_net(n_checkpoints)
-                self.nets[n_checkpoints, seed] = net.fit(self.problem.X_train, self.problem.y_train)
+                self.nets[n_checkpoints, seed] = self.problem.fit(self.problem.make_net(n_checkpoints))
         return self.nets[n_checkpoints, seed]
 
 
@@ -249,6 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problems", nargs="+", choices=list(PROBLEMS))
     parser.add_argument("--grid", action="store_true", help="dampings, segments, checkpoints and quadratures instead")
+    parser.add_argument("--segments", action="store_true", help="numbers of segments instead, coupled and not")
     parser.add_argument("--empirical", action="store_true", help="also Feldman & Zhang's, from a second retraining")
     parser.add_argument("--mnist", type=Path, help="folder of the files of MNIST")
     parser.add_argument("--results", type=Path, default=Path("lds"), help="where truths and scores are kept")
@@ -259,11 +277,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="where networks are trained and explained: cpu or cuda")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    kind = "-settings" if args.grid else "-segments" if args.segments else ""
     for name in args.problems:
         problem = PROBLEMS[name](args.mnist).on(args.device)
-        methods = settings_grid() if args.grid else every_method(problem.adaptive)
+        methods = every_method(problem.adaptive)
+        if args.grid or args.segments:
+            methods = settings_grid() if args.grid else segments_grid()
         methods = {method: made for method, made in methods.items() if method not in args.without}
-        table = None if args.tables is None else args.tables / f"{name}{'-settings' if args.grid else ''}.csv"
+        table = None if args.tables is None else args.tables / f"{name}{kind}.csv"
         compare(problem, methods, args.results / name, args.n_networks or problem.n_networks, table, args.empirical)
 
 
