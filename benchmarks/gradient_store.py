@@ -34,7 +34,7 @@ from sklearn.base import clone
 from sklearn_source import InfluenceFunctions, SnapshotInfluence, SourceAttribution, TracIn
 from sklearn_source.base import GradientAttribution
 from sklearn_source.base._stored_gradients import _a_query, _summed
-from sklearn_source.gradients.algebra import pack
+from sklearn_source.gradients.algebra import pack, unpack
 from sklearn_source.metrics import linear_datamodeling_difference, linear_datamodeling_score
 
 METHODS = {
@@ -149,6 +149,10 @@ def schemes(problem: Problem, net: Any) -> Iterator[str]:
     packed = [pack(gradient, 0.01) for gradient in blocks]
     per_row = sum(t.numel() * t.element_size() for own in packed for t in own.values()) / n
     yield f"\n{problem.name}, influence functions: {per_row:.0f} bytes per row as factors (tol=.01)"
+    total = torch.zeros(len(exact), n)
+    for own, gradient, v in zip(packed, blocks, queries):
+        total = unpack(own, gradient.shape, gradient.tensors()[-1]).inner_(v.flatten(1).contiguous(), total)
+    yield _line("factors, the queries exact", total, exact)
     for scheme, k in itertools.product(("eigen-directions", "Kronecker (LoGra)"), DIRECTIONS):
         total = torch.zeros(len(exact), n)
         for number, (gradient, v) in enumerate(zip(blocks, queries)):
