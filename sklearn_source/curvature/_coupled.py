@@ -41,6 +41,10 @@ class CoupledCurvature(FittedCurvature):
         ``H = R^T R``.
     n_iter : int
         Rounds of further directions, one per block each.
+    metric : list of float, optional
+        What :meth:`in_metric` was given.
+    tol : float, optional
+        What :meth:`within` was given.
     """
 
     def __init__(self, base, rows, n_iter, metric=None, tol=None):

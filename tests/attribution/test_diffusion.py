@@ -133,3 +133,16 @@ def test_what_cannot_be_is_said(run):
     grid = DiffusionTracIn(rows="grid", n_timesteps=3, trajectory=made)
     from_states = grid.fit(net, X).transform(queries)
     np.testing.assert_allclose(from_states, grid.set_params(trajectory=None).fit(net, X).transform(queries), rtol=1e-5)
+
+
+@pytest.mark.parametrize("cls", [DiffusionTracIn, DiffusionReTrac])
+@pytest.mark.parametrize("of_rows", ["drawn", "grid"])
+def test_stored_gradients_are_of_what_the_rows_drew(cls, of_rows, run, tmp_path):
+    net, X = run[:2]
+    est = cls(n_timesteps=2, rows=of_rows, random_state=0).fit(net, X)
+    expected = est.transform(X[:3])
+    found = est.store_gradients(tmp_path / "store", tol=None).transform(X[:3])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+    if of_rows == "grid":
+        with pytest.raises(FileExistsError, match="differ"):
+            cls(n_timesteps=3, rows=of_rows, random_state=0).fit(net, X).store_gradients(tmp_path / "store", tol=None)
