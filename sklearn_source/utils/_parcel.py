@@ -118,12 +118,22 @@ class _Unpacker(pickle.Unpickler):
 
     def _array(self, number, writeable):
         """An array as it can be given out: small ones, which a network may write into, as copies."""
-        array = np.asarray(self._arrays[number])
+        array = self._arrays[number]
         if array.nbytes < _SHARED:
             return _aligned_copy(array)
+        if writeable and not array.flags.writeable:
+            array = _private_pages(array)
         if array.ctypes.data % _ALIGNMENT or (writeable and not array.flags.writeable):
             array = self._arrays[number] = _aligned_copy(array)  # once, where the parcel stays with the worker
-        return array
+        return np.asarray(array)
+
+
+def _private_pages(array):
+    """What joblib laid into a file, so that what is written into it is this process's own; else the array."""
+    if isinstance(array, np.memmap) and array.filename and (array.flags.c_contiguous or array.flags.f_contiguous):
+        order = "C" if array.flags.c_contiguous else "F"
+        return np.memmap(array.filename, array.dtype, "c", array.offset, array.shape, order)
+    return array
 
 
 def _aligned_copy(array):
