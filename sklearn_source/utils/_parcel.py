@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._compat_joblib import cloudpickle
+from ._compat_joblib import Pickler
 from ._compat_torch import TypedStorage, bytes_of, storage_and_name, typed_storage
 
 # Smaller arrays go with the rest.
@@ -76,7 +76,7 @@ class Parcel:
         return object.__sizeof__(self) + self.nbytes
 
 
-class _Packer(cloudpickle.Pickler):
+class _Packer(Pickler):
     """Pickles all but the numbers of arrays and tensors, which go into ``arrays``."""
 
     def __init__(self, file):
