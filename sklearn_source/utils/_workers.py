@@ -138,8 +138,6 @@ def in_blocks(
                     break
                 if isinstance(outcome, _Raised):
                     raise outcome.error()
-                if not isinstance(outcome, _Given):  # what stands for a call that was called off
-                    continue
                 attempts = 0
                 del waiting[number]
                 done[number] = outcome.value
