@@ -19,7 +19,7 @@ from ._network_attribution import NetworkAttribution
 from ._queries import Queries
 from ._reweighting import relabelled, reweighted, row_weights_asked
 from ._row_gradients import BatchGradients, RowGradients
-from ._row_jobs import spread_scores, spread_self_influence
+from ._shared_rows import spread_scores, spread_self_influence
 from ._storing import StoresGradients
 from ._terms import term_scores
 from ._trainable import mark_trained

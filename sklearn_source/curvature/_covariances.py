@@ -7,7 +7,7 @@ import torch
 from ..gradients.algebra import whole_moments
 from ._eigen import Basis
 from ._fisher import require_finite
-from ._row_jobs import summed_by_blocks
+from ._shared_passes import summed_by_blocks
 
 # Above this width a side keeps its own coordinates: the eigendecomposition of a denser basis takes minutes and
 # gigabytes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..gradients.algebra import rotate_matrices, squared_in_basis
 from ._fisher import require_finite
-from ._row_jobs import summed_by_blocks
+from ._shared_passes import summed_by_blocks
 
 
 def corrected_eigenvalues(stream, bases):

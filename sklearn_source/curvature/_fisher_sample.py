@@ -7,7 +7,7 @@ import torch
 
 from ..gradients.algebra import held_bytes
 from ..utils._counter_random import row_uniforms
-from ._row_jobs import by_blocks
+from ._shared_passes import by_blocks
 
 # Which columns are taken does not vary from fit to fit: whatever the random state, a row and a checkpoint decide.
 _SEED = 0

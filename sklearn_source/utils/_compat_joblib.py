@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import joblib
+from joblib.externals.loky.backend.reduction import get_loky_pickler
 from joblib.parallel import get_active_backend
 
-try:
-    from joblib.externals import cloudpickle  # up to 1.5
-except ImportError:
-    import cloudpickle
+__all__ = ["AS_FINISHED", "Pickler", "active_backend", "dask_client"]
 
-__all__ = ["AS_FINISHED", "active_backend", "cloudpickle", "dask_client"]
-
+# Cloudpickle's, with which joblib sends classes of ``__main__`` and lambdas, unless the user chose another.
+Pickler = get_loky_pickler()
 # What ``Parallel(return_as=)`` calls a generator of results, in the order in which they come where it can.
 AS_FINISHED = "generator_unordered" if tuple(map(int, joblib.__version__.split(".")[:2])) >= (1, 4) else "generator"
 

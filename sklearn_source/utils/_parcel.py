@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._compat_joblib import cloudpickle
+from ._compat_joblib import Pickler
 from ._compat_torch import TypedStorage, bytes_of, storage_and_name, typed_storage
 
 # Smaller arrays go with the rest.
@@ -76,7 +76,7 @@ class Parcel:
         return object.__sizeof__(self) + self.nbytes
 
 
-class _Packer(cloudpickle.Pickler):
+class _Packer(Pickler):
     """Pickles all but the numbers of arrays and tensors, which go into ``arrays``."""
 
     def __init__(self, file):
@@ -118,12 +118,22 @@ class _Unpacker(pickle.Unpickler):
 
     def _array(self, number, writeable):
         """An array as it can be given out: small ones, which a network may write into, as copies."""
-        array = np.asarray(self._arrays[number])
+        array = self._arrays[number]
         if array.nbytes < _SHARED:
             return _aligned_copy(array)
+        if writeable and not array.flags.writeable:
+            array = _private_pages(array)
         if array.ctypes.data % _ALIGNMENT or (writeable and not array.flags.writeable):
             array = self._arrays[number] = _aligned_copy(array)  # once, where the parcel stays with the worker
-        return array
+        return np.asarray(array)
+
+
+def _private_pages(array):
+    """What joblib laid into a file, so that what is written into it is this process's own; else the array."""
+    if isinstance(array, np.memmap) and array.filename and (array.flags.c_contiguous or array.flags.f_contiguous):
+        order = "C" if array.flags.c_contiguous else "F"
+        return np.memmap(array.filename, array.dtype, "c", array.offset, array.shape, order)
+    return array
 
 
 def _aligned_copy(array):

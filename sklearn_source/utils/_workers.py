@@ -138,8 +138,6 @@ def in_blocks(
                     break
                 if isinstance(outcome, _Raised):
                     raise outcome.error()
-                if not isinstance(outcome, _Given):  # what stands for a call that was called off
-                    continue
                 attempts = 0
                 del waiting[number]
                 done[number] = outcome.value
@@ -235,7 +233,8 @@ def _outcomes(parcel, function, settings, blocks, n_jobs):
     if found := dask_client(backend):
         yield from _by_dask(*found, parcel, calls)
         return
-    options = {"n_jobs": n_jobs, "batch_size": 1, "pre_dispatch": f"{_AHEAD}*n_jobs", "mmap_mode": "c"}
+    # Nothing that joblib would start other processes for than the caller's own calls have.
+    options = {"n_jobs": n_jobs, "batch_size": 1, "pre_dispatch": f"{_AHEAD}*n_jobs"}
     if getattr(backend, "supports_return_generator", False):
         outcomes = _parallel(calls, return_as=AS_FINISHED, **options)
         try:

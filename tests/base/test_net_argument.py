@@ -530,11 +530,14 @@ def test_joblib_with_a_module_of_main(tmp_path):
             y = X[:, :1]
             net = MyNet(Mine, max_epochs=2, batch_size=4, train_split=None, verbose=0, optimizer=torch.optim.SGD,
                         callbacks=[TrajectoryRecorder()]).fit(X, y)
-            for est in [SourceAttribution(n_segments=2), InfluenceFunctions(), RepresentationSimilarity()]:
+            source = SourceAttribution(n_segments=2, batch_size=3, measurement=lambda output, target: output[:, 0])
+            for est in [source, InfluenceFunctions(), RepresentationSimilarity()]:
                 for fitted in (est.fit(net, X, y), est.set_params(net=FrozenEstimator(net)).fit(X, y)):
                     here = fitted.transform(X)
                     there = Parallel(n_jobs=2, backend="loky")(delayed(fitted.transform)(X[i : i + 6]) for i in (0, 6))
                     assert np.allclose(np.concatenate(there), here, atol=1e-5 * abs(here).max())
+            shared = source.set_params(n_jobs=2).fit(net, X, y).transform(X)
+            assert np.allclose(shared, source.set_params(n_jobs=1).fit(net, X, y).transform(X), rtol=1e-4)
             refit = Parallel(n_jobs=2, backend="loky")(delayed(SourceAttribution(FrozenEstimator(net)).fit)(X, y)
                                                        for _ in range(2))
             print("scores agree", refit[1].transform(X).shape)

@@ -60,7 +60,7 @@ def _blocks(method, size, bytes_per_row):
 
 
 def _parts(method, function, content, blocks, desc):
-    results = in_blocks(function, content, blocks, n_jobs=method.n_jobs)
+    results = in_blocks(function, content, blocks, n_jobs=getattr(method, "n_jobs", None))
     with counter(len(blocks), verbose=method.verbose > 0, desc=desc, unit="block") as bar:
         for batches, part in zip(blocks, results):
             bar.update(1)
