@@ -67,7 +67,9 @@ def layer_names(layers):
     if isinstance(layers, str):
         return [layers]
     if not isinstance(layers, (list, tuple)) or not all(isinstance(name, str) for name in layers):
-        raise ValueError(f"expected layers= to be the name of a layer, a list of names, or None for all, got {layers!r}")
+        raise ValueError(
+            f"expected layers= to be the name of a layer, a list of names, or None for all, got {layers!r}"
+        )
     if not layers:
         raise ValueError("expected layers= to name some, but an empty list chooses no parameter; None stands for all")
     return list(layers)
