@@ -66,11 +66,12 @@ def layer_names(layers):
     """
     if isinstance(layers, str):
         return [layers]
-    if not isinstance(layers, (list, tuple)) or not layers or not all(isinstance(name, str) for name in layers):
+    if not isinstance(layers, (list, tuple)) or not all(isinstance(name, str) for name in layers):
         raise ValueError(
-            f"expected layers= to be the name of a layer or a list of names, got {layers!r}: None stands for all of "
-            "them"
+            f"expected layers= to be the name of a layer, a list of names, or None for all, got {layers!r}"
         )
+    if not layers:
+        raise ValueError("expected layers= to name some, but an empty list chooses no parameter; None stands for all")
     return list(layers)
 
 

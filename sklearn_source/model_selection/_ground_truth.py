@@ -57,6 +57,8 @@ def scores_for(truth: Any, estimator: Any, X: Any, y: Any = None) -> np.ndarray:
         If the estimator measures something else than the truth, or was fitted on other rows.
     """
     last = _last_step(estimator)
+    if isinstance(estimator, type) or not hasattr(last, "transform"):
+        raise TypeError(f"expected a fitted attribution method, got {estimator!r}")
     _check_measurement(truth, last)
     scores = np.asarray(_transform(estimator, X, y))
     n_train = np.asarray(truth.masks).shape[1]

@@ -77,7 +77,7 @@ def exact_row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False) -> np.nd
     if not (_has_float64(X) or _has_float64(y)):
         return None
     rounded, exact = (row_hashes(X, y, as_skorch=as_skorch, exact=bits) for bits in (False, True))
-    return None if exact is None or np.array_equal(rounded, exact) else exact
+    return None if rounded is None or exact is None or np.array_equal(rounded, exact) else exact
 
 
 def _has_float64(data):

@@ -59,20 +59,11 @@ def match_stage_rows(
     credited, known = [], np.zeros(n_rows, dtype=bool)
     for recorded in trajectory.stages:
         positions = np.arange(n_rows) if labels is None else np.flatnonzero(labels == recorded.index)
-        own, known_hashes = hashes, recorded.row_hashes
-        if recorded.exact_hashes is not None:
-            if exact is not None:
-                own, known_hashes = exact, recorded.exact_hashes
-            elif hashes is not None:
-                warn(
-                    f"the network was trained on float64 that float32 cannot hold, and fit got rows that it can (stage "
-                    f"{recorded.index}): they are compared, and scored, as they are when rounded. Pass the X and y "
-                    "given to net.fit in the precision that they had"
-                )
         if recorded.row_hashes is None or hashes is None or not (recorded.row_hashes.all() and hashes.all()):
             _compare_in_place(recorded, None if hashes is None else hashes[positions], len(positions))
             rows, foreign = positions[np.asarray(recorded.rows)], np.zeros(len(positions), dtype=bool)
         else:
+            known_hashes, own = _comparable(recorded, hashes, exact)
             rows, foreign = _match_one_stage(recorded, known_hashes, own[positions], positions, every_stage)
         known[positions[~foreign]] = True
         credited.append(rows)
@@ -135,6 +126,20 @@ def _compare_in_place(recorded, hashes, n_rows):
             f"these are not the rows that the network was trained on (stage {recorded.index}), or not in their order: "
             f"of {int(looked_at.sum())} looked at, {n_others} are others. Pass the Dataset given to net.fit"
         )
+
+
+def _comparable(recorded, hashes, exact):
+    """Fingerprints of the record's rows and of those given, of every bit where both have such."""
+    if recorded.exact_hashes is None:
+        return recorded.row_hashes, hashes
+    if exact is not None:
+        return recorded.exact_hashes, exact
+    warn(
+        "the network was trained on float64 that float32 cannot hold, and fit got rows that it can (stage "
+        f"{recorded.index}): they are compared, and scored, as they are when rounded. Pass the X and y given to "
+        "net.fit in the precision that they had"
+    )
+    return recorded.row_hashes, hashes
 
 
 def _of_every_bit(recorded, known):

@@ -92,8 +92,10 @@ def test_an_interrupted_fit_goes_on(engine, tmp_path, trained, monkeypatch):
 
 def test_a_killed_fit_goes_on(tmp_path, trained):
     script = f"""
-    import os, signal, sys
+    import os, signal, sys, types
     sys.path.insert(0, {str(ROOT)!r})
+    sys.modules["tests"] = types.ModuleType("tests")  # some packages install one of that name
+    sys.modules["tests"].__path__ = [{str(ROOT / "tests")!r}]
     from sklearn_source.retraining import _fit_engines
     from tests.attribution import test_ensemble_cache as t
     original, n = _fit_engines.LoopEngine.__call__, []

@@ -8,18 +8,21 @@ expected, or a warning that does; raw is any other error; silent is a result wit
 from __future__ import annotations
 
 import collections
+import importlib.util
 
 import numpy as np
 import pytest
 
-from tests.robustness import _bad_inspection, _bad_methods, _bad_metrics, _bad_records
+from tests.robustness import _bad_displays, _bad_inspection, _bad_methods, _bad_metrics, _bad_records
 from tests.robustness._judged import judged
 
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
-    parts = (_bad_methods, _bad_metrics, _bad_inspection, _bad_records)
+    parts = [_bad_methods, _bad_metrics, _bad_inspection, _bad_records]
+    if importlib.util.find_spec("matplotlib") is not None:
+        parts.append(_bad_displays)
     return [cell for part in parts for cell in part.cells(folder)]
 
 

@@ -52,9 +52,20 @@ def _pyplot(caller):
         raise ImportError(f"{caller} draws with matplotlib: pip install matplotlib, or sklearn-source[plot]") from error
 
 
+def number_array(values, what):
+    """Values as an array of numbers, refused where they are something else."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"expected {what} as an array of numbers ({error})") from error
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"expected {what} as numbers, got {array.dtype} of shape {array.shape}")
+    return array
+
+
 def finite_vector(values, what, length=None):
     """Values as float64 (n,), refused where they are not finite, not numbers, or not of a length that is given."""
-    array = np.asarray(values)
+    array = number_array(values, what)
     if array.dtype.kind not in "buif" or array.ndim != 1 or (length is not None and len(array) != length):
         size = "n," if length is None else f"{length},"
         raise ValueError(f"expected {what} as numbers of shape ({size}), got {array.dtype} of shape {array.shape}")

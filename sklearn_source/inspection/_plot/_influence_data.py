@@ -88,8 +88,7 @@ def display_arguments(ranking, shown, scale, unit):
 
     Raises a ValueError where ``scale`` is no positive number.
     """
-    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale < np.inf:
-        raise ValueError(f"expected scale to be a positive number, got {scale!r}")
+    check_scale(scale)
 
     def shown_rows(indices, scores, sign):
         """The Bunch of supporting rows (sign 1) or opposing ones (-1), without those of the other sign."""
@@ -121,6 +120,12 @@ def display_arguments(ranking, shown, scale, unit):
     }
 
 
+def check_scale(scale):
+    """ValueError where ``scale`` is no positive number."""
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale < np.inf:
+        raise ValueError(f"expected scale to be a positive number, got {scale!r}")
+
+
 def checked_k(k):
     """`k`, checked."""
     return check_count("k", k)
@@ -128,6 +133,8 @@ def checked_k(k):
 
 def position_of(query, n_query):
     """A query's position, checked; negative ones count from the end."""
+    if n_query is None:
+        raise ValueError("expected X_query as rows that can be counted, got others: pass an array, a frame or a list")
     if isinstance(query, bool) or not isinstance(query, Integral) or not -n_query <= query < n_query:
         raise ValueError(f"expected query to be the position of one of the {n_query} queries, got {query!r}")
     return int(query) % n_query

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
 
 from ...rows import as_arrays, count_rows, row_hashes, take_rows
+from ...utils._argument_checks import check_names
+from .._predictions import require_queries
+from .._score_chunks import check_attribution
 from .._showable import take_showable
 from ._captions import measurement_in_words
-from ._display import finite_vector
+from ._display import finite_vector, number_array
 from ._influence_data import checked_k, class_name, position_of, require_length
 
 
@@ -56,7 +58,9 @@ class Ranking:
 
 def rank_by_estimator(estimator, X_query, y, X_train, y_train, query, k, target_names, prediction):
     """The :class:`Ranking` of one of the queries by a fitted method; the other arguments are the user's."""
-    check_is_fitted(estimator)
+    check_attribution(estimator)
+    check_names("target_names", target_names, or_mapping=True)
+    require_queries(estimator, X_query, y)
     require_length(X_train, estimator.n_train_, "X_train", "the rows that the estimator was fitted on")
     _refuse_another_order(estimator, X_train, y_train)
     position = position_of(query, count_rows(X_query))
@@ -114,7 +118,7 @@ def _errors_of(estimator, row, target):
 
 def rank_by_scores(scores, errors, X_query, y, X_train, y_train, query, k, prediction, has_unit, measurement):
     """The :class:`Ranking` of one of the queries by scores (n_query, n_train); the other arguments are the user's."""
-    scores, n_train, n_query = np.asarray(scores), count_rows(X_train), count_rows(X_query)
+    scores, n_train, n_query = number_array(scores, "scores"), count_rows(X_train), count_rows(X_query)
     if scores.shape != (n_query, n_train):
         raise ValueError(
             f"expected scores of shape (n_query, n_train) = ({n_query}, {n_train}), as X_query and X_train say, "

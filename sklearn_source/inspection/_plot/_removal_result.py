@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...utils._argument_checks import check_choice
 from ._captions import measurement_in_words
 
 _FIELDS = ("score", "interval", "baseline", "baseline_interval")  # of results that are no metric's
@@ -37,8 +38,7 @@ def arguments_from_result(result, quantity):
     ValueError
         If the quantity is another one, or the result lacks it.
     """
-    if quantity not in ("auto", *_QUANTITIES):
-        raise ValueError(f"expected quantity to be 'auto' or one of {tuple(_QUANTITIES)}, got {quantity!r}")
+    check_choice("quantity", quantity, ("auto", *_QUANTITIES))
     if quantity == "auto":
         quantity = next((name for name in _QUANTITIES if _is_known(getattr(result, name, None))), None)
     fields, words, percent = _QUANTITIES.get(quantity, (_FIELDS, "effect of removal", False))

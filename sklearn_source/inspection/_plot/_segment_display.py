@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from ...rows import count_rows, take_rows
 from .._segment_scores import iter_segment_scores
 from .._showable import take_showable
-from ._display import Display
-from ._influence_data import position_of
+from ._display import Display, number_array
+from ._influence_data import check_scale, position_of
 from ._matplotlib import LITERAL, OPPOSING, SUPPORTING, subdivide
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class SegmentDisplay(Display):
             Without matplotlib.
         """
         cls._require_matplotlib("from_estimator")
+        check_scale(scale)
         n_query = count_rows(X_query)  # a number, of all that transform takes
         position, of = _which_queries(query, n_query)
         if position is not None:
@@ -178,8 +179,10 @@ class SegmentDisplay(Display):
             Without matplotlib.
         """
         cls._require_matplotlib("from_predictions")
-        scores = np.asarray(scores, dtype=np.float64)
-        if scores.ndim != 3 or len(scores) != len(segments) or not np.isfinite(scores).all():
+        scores = number_array(scores, "scores").astype(np.float64)
+        if not isinstance(segments, (list, tuple)) or not all(hasattr(one, "start") for one in segments):
+            raise ValueError(f"expected segments as the segments_ of an estimator, got {segments!r}")
+        if not scores.size or scores.ndim != 3 or len(scores) != len(segments) or not np.isfinite(scores).all():
             raise ValueError(
                 f"expected finite scores of shape (n_segments, n_query, n_train) with n_segments = {len(segments)}, "
                 f"got shape {scores.shape}"

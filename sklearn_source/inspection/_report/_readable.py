@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import numpy as np
 from sklearn.utils import Bunch
 
 from ...rows import count_rows, list_to_array
 from ...utils._argument_checks import check_callable, check_choice, check_names
 from .._plot._captions import format_value, measurement_in_words
-from .._plot._influence_data import ShownRows, class_name, display_arguments, require_length
+from .._plot._influence_data import ShownRows, check_scale, class_name, display_arguments, require_length
 from .._plot._influence_display import InfluenceDisplay
 from .._plot._influence_image import value_range_of
 from .._plot._influence_ranking import Ranking
@@ -145,8 +143,7 @@ def readable_rows(question, given, kind, inverse_transform, transform_y, feature
     kind, inverse_transform, transform_y, feature_names, target_names, scale, unit
         Of the user.
     """
-    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale < np.inf:
-        raise ValueError(f"expected scale to be a positive number, got {scale!r}")
+    check_scale(scale)
     check_choice("kind", kind, ("auto", *KINDS))
     for name, function in (("inverse_transform", inverse_transform), ("inverse_transform_y", transform_y)):
         check_callable(name, function)

@@ -109,15 +109,15 @@ class AttributionReport:
         FileNotFoundError
             If there is no such folder.
         """
-        path = check_path("path", path)
-        if path.is_dir():
-            raise IsADirectoryError(f"expected the path of a file, got the folder {path}: name a file in it")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"expected a path in a folder that exists, got {path}: there is no {path.parent}")
+        place: Path = check_path("path", path)
+        if place.is_dir():
+            raise IsADirectoryError(f"expected the path of a file, got the folder {place}: name a file in it")
+        if not place.parent.is_dir():
+            raise FileNotFoundError(f"expected a path in a folder that exists, got {place}: there is no {place.parent}")
         page = self.to_html().encode("utf-8")
-        with atomic_write(path) as part:
+        with atomic_write(place) as part:
             part.write_bytes(page)
-        return path
+        return place
 
     def to_html(self) -> str:
         """Write the page into a string.
