@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,3 +45,18 @@ def test_where_there_are_many_weights_eigenvectors_serve_them(refit, monkeypatch
     assert max(off(refit, weight, 60) for weight in (1.0, 2.0, 4.0, 8.0)) < 1e-9
     assert refit._n_factors == 2
     assert refit._spectrum is not None
+
+
+@pytest.mark.parametrize("other", [0.0, 0.25, 2.0, 5.0])
+def test_rows_of_another_weight_are_solved_for_from_the_usual_one(refit, other):
+    """Against a dense solve on the columns that are left; the factor is that of the usual weight."""
+    w = np.full(N, 1.1)
+    w[[3, 50, 51, 399]] = other
+    kept = torch.as_tensor(w > 0)
+    right = torch.randn(N, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    expected = torch.zeros_like(right)
+    matrix = refit._K[kept][:, kept] + torch.diag(torch.as_tensor(1 / w[w > 0]))
+    expected[kept] = torch.linalg.solve(matrix, right[kept])
+    found = refit._solve(w, kept, right)
+    assert float((found - expected).norm() / expected.norm()) < 1e-9
+    assert list(refit._factors) == [1.1]
