@@ -129,10 +129,11 @@ def test_chance_is_told():
 
 
 def test_coherence():
-    specific, push = np.array([[1.0, 2.0, -3.0], [1.0, 0.0, 4.0]]), np.array([1.0, 2.0, 10.0])
-    both = coherence(specific, push, Bunch(rows=np.array([0, 1]), errors=np.array([0, 1])))
-    np.testing.assert_allclose(both, [(1 + 4 + 1) / np.sqrt(1 + 16 + 1), (1 + 2 + 1) / np.sqrt(1 + 4 + 1)])
-    assert not coherence(0 * specific, push, Bunch(rows=np.array([0]), errors=np.array([0]))).any()
+    specific, push = np.array([[1.0, 2.0, -3.0], [1.0, 0.0, 4.0], [-1, -1, 5], [9, 9, 9]]), np.array([1.0, 2.0, 10.0])
+    signs, group = np.array([1, 1, 1, -1]), Bunch(rows=np.array([0, 1]), errors=np.array([1]))
+    both = coherence(specific, push, signs, group)  # the third is pushed the other way, the fourth is of another sign
+    np.testing.assert_allclose(both, [np.sqrt(25 / 17 + 1), np.sqrt(9 / 5 + 1)])
+    assert not coherence(0 * specific, push, signs, group).any()
 
 
 def test_a_regression_says_too_high_or_too_low():
