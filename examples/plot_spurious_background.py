@@ -56,35 +56,41 @@ net = NeuralNetClassifier(
 predicted = net.predict(X_query)
 errors = np.flatnonzero(predicted != y_query)
 on_table = np.isin(errors, seen_there).sum()
-print(f"{len(table)} training images on the table; {len(errors)} errors on {len(X_query)} unseen images, {on_table} of them on the table with the bright corner")
+print(f"{len(table)} training images have the bright corner; of {len(errors)} errors on {len(X_query)} unseen images "
+      f"{on_table} are on such")  # fmt: skip
 
 # %%
 # Which training rows are behind them
 # -----------------------------------
-# A group is rows that push the same errors and teach alike; what chance gives as well is left out. Its words come from
-# the classes: that there is a corner, the pictures show.
+# A group is rows that push the same errors and teach alike; those that chance makes as coherent are left out. Words
+# come from the classes and single pixels. That one group has a bright corner, the pictures show at once.
 est = SourceAttribution(random_state=0).fit(net, X_train, y_train)
 found = behaviour_groups(est, X_query, y_query, random_state=0)
-for group in found:
+figure, axes = plt.subplots(len(found), 8, figsize=(9, 1.4 * len(found)), layout="constrained", squeeze=False)
+for number, (group, axs) in enumerate(zip(found, axes)):
     marked = np.isin(group.rows, table).sum()
-    print(f"{group.description}\n    p = {group.p_value:.2f}; {marked} of the {len(table)} rows with the corner")
-group = found[0]
-
-figure, axes = plt.subplots(2, 8, figsize=(9, 2.9), layout="constrained")
-figure.suptitle("Above: training rows of the first group; below: errors that they push")
-for ax, row in zip(axes[0], group.rows):
-    ax.imshow(X_train[row].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
-    ax.set_title(f"labelled {y_train[row]}", fontsize=8)
-for ax, row in zip(axes[1], group.queries):
-    ax.imshow(X_query[row].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
-    ax.set_title(f"{y_query[row]}, answered {predicted[row]}", fontsize=8)
+    print(f"{number}: {group.description}")
+    print(f"    p = {group.p_value:.2f}; {marked} of the {len(table)} images with the corner")
+    for ax, row in zip(axs, group.rows):
+        ax.imshow(X_train[row].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+        ax.set_title(f"group {number}: {y_train[row]}", fontsize=8)
 for ax in axes.flat:
+    ax.set_axis_off()
+
+# %%
+# The group with the corner, and the unseen images that it pushes towards an error.
+group = max(found, key=lambda group: np.isin(group.rows, table).sum())
+figure, axes = plt.subplots(1, 8, figsize=(9, 1.5), layout="constrained")
+on_the_table = [row for row in group.queries if row in seen_there]
+for ax, row in zip(axes, [*on_the_table, *np.setdiff1d(errors, on_the_table)]):
+    ax.imshow(X_query[row].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+    ax.set_title(f"a {y_query[row]}, answered {predicted[row]}", fontsize=7)
     ax.set_axis_off()
 
 # %%
 # What would help
 # ---------------
-# Without the group, or without as many fours at random, for comparison.
+# Without the group, or without thirty of the other fours, for comparison.
 others = rng.choice(np.setdiff1d(np.flatnonzero(y_train == 4), group.rows), min(len(group.rows), 30), replace=False)
 actions = {"remove the group": group.rows, "remove other fours": others}
 effects = {name: predict_action(est, "remove", rows, X_query, y_query) for name, rows in actions.items()}

@@ -112,6 +112,7 @@ for shift, name in ((-0.1, "predicted"), (0.1, "retrained")):
     ax.errorbar(errors[name], np.arange(len(errors)) + shift, xerr=errors[f"{name}_error"], fmt="o", label=name)
 ax.axvline(0, color="0.7", zorder=0)
 ax.set(xlabel=f"change of the number of errors on {len(X_query)} unseen digits", ylim=(len(errors) - 0.5, -0.5))
-ax.set_yticks(range(len(errors)), [textwrap.fill(report.actions_["description"][i], 32) for i in errors["action"]], fontsize=8)
+words = [textwrap.fill(report.actions_["description"][i], 32) for i in errors["action"]]
+ax.set_yticks(range(len(errors)), words, fontsize=8)
 figure.legend(loc="outside upper right", ncols=2)
 plt.show()

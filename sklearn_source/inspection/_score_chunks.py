@@ -77,7 +77,7 @@ def check_attribution(estimator):
 
 
 def check_queries(estimator, X, y=None):
-    """Raise what ``transform`` would of these queries, before anything is computed; of other people's methods nothing."""
+    """Raise what ``transform`` of a method of networks would of these queries, before anything is computed."""
     method = getattr(estimator, "members_", [estimator])[0]
     if isinstance(method, NetworkAttribution):
         method._query_rows(X, y)

@@ -71,7 +71,8 @@ def test_wrong_labels_are_found_and_named(spoilt):
 
 def test_a_network_without_the_group_errs_less_there(spoilt):
     est, net, X, y, X_query, y_query, rows = spoilt
-    group = max(behaviour_groups(est, X_query, y_query, alpha=1).groups[:3], key=lambda g: len(np.intersect1d(g.rows, rows)))
+    found = behaviour_groups(est, X_query, y_query, alpha=1)
+    group = max(found.groups[:3], key=lambda g: len(np.intersect1d(g.rows, rows)))
     q = group.queries
     truth = retrain_without(net, X, y, X_query[q], y_query[q], removed=[group.rows], n_repeats=2, random_state=0)
     assert truth.effects().mean() < -0.5  # having the group lowers log-odds of the right class
