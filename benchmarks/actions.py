@@ -3,11 +3,11 @@
     python benchmarks/actions.py digits concrete questions --seeds 0 --results FOLDER
 
 Ten actions, chosen by a rule that is the same for every task and was fixed before anything was measured
-(:func:`actions`), on data with a planted cause of errors (wrong targets of a cluster, as in ``behaviour_groups.py``). Each is predicted by
-``predict_action`` of one network, then networks are trained with it and without. Appends one line an action and
-quantity to ``actions.csv``; then prints for each quantity the slope of confirmed on predicted through the origin, with
-an interval from drawing the actions anew, and the share of signs that are right, of all actions and of those whose
-confirmed effect is beyond two of its standard errors.
+(:func:`actions`), on data with a planted cause of errors (wrong targets of a cluster, as in ``behaviour_groups.py``).
+Each is predicted by ``predict_action`` of one network, then networks are trained with it and without. Appends one line
+an action and quantity to ``actions.csv``; then prints for each quantity the slope of confirmed on predicted through the
+origin, with an interval from drawing the actions anew, and the share of signs that are right, of all actions and of
+those whose confirmed effect is beyond two of its standard errors.
 """
 
 from __future__ import annotations

@@ -58,9 +58,7 @@ net = NeuralNetClassifier(
 predicted = net.predict(X_query)
 human = y_query == names.index("human")
 right = predicted == y_query
-print(
-    f"accuracy {right.mean():.3f} on {len(right)} unseen questions, {right[human].mean():.3f} where people are asked for"
-)
+print(f"accuracy {right.mean():.3f} on {len(right)} unseen questions, {right[human].mean():.3f} on those about people")
 est = SourceAttribution(random_state=0).fit(net, X_train, y_train)
 
 # %%
