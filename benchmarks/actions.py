@@ -2,12 +2,12 @@
 
     python benchmarks/actions.py digits concrete questions --seeds 0 --results FOLDER
 
-Ten actions, chosen by a rule that is the same for every task and was fixed before anything was measured (:func:`actions`), on data
-with a planted cause of errors (wrong targets of a cluster, as in ``behaviour_groups.py``). Each is predicted by
-``predict_action`` of one network, then networks are trained with it and without. Appends one line an action and
-quantity to ``actions.csv``; then prints for each quantity the slope of confirmed on predicted through the origin, with
-an interval from drawing the actions anew, and the share of signs that are right, of all actions and of those whose
-confirmed effect is beyond two of its standard errors.
+Ten actions, chosen by a rule that is the same for every task and was fixed before anything was measured
+(:func:`actions`), on data with a planted cause of errors (wrong targets of a cluster, as in ``behaviour_groups.py``).
+Each is predicted by ``predict_action`` of one network, then networks are trained with it and without. Appends one line
+an action and quantity to ``actions.csv``; then prints for each quantity the slope of confirmed on predicted through the
+origin, with an interval from drawing the actions anew, and the share of signs that are right, of all actions and of
+those whose confirmed effect is beyond two of its standard errors.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def summary(lines: list[dict[str, Any]]) -> None:
         right = np.sign(x) == np.sign(y)
         print(
             f"{data:10} {quantity:12} slope {x @ y / (x @ x):.2f} [{low:.2f}, {high:.2f}], correlation "
-            f"{np.corrcoef(x, y)[0, 1]:.2f}, signs right {right.sum()} of {len(x)}, of sure ones {right[sure].sum()} of "
-            f"{sure.sum()}"
+            f"{np.corrcoef(x, y)[0, 1]:.2f}, signs right {right.sum()} of {len(x)}, of sure ones "
+            f"{right[sure].sum()} of {sure.sum()}"
         )
 
 
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("."))
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    first, last = (map(int, asked.seeds.split("-")) if "-" in asked.seeds else (int(asked.seeds), int(asked.seeds)))
+    first, last = map(int, asked.seeds.split("-")) if "-" in asked.seeds else (int(asked.seeds), int(asked.seeds))
     path = asked.results / "actions.csv"
     if not path.exists():
         path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")

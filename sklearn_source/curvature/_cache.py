@@ -120,5 +120,5 @@ def _entries_of(curvature, stream):
         return None if folder is None else Entries(folder)
     if stream.network not in _TOLD:  # once a fit, which may ask for every checkpoint
         _TOLD.add(stream.network)
-        warn(f"memory= cannot be used, and nothing is kept for later fits: {os.fspath(folder)} is a file: name a folder")
+        warn(f"memory= cannot be used, nothing is kept for later fits: {os.fspath(folder)} is a file: name a folder")
     return None

@@ -35,8 +35,8 @@ class BehaviourGroup:
     error : float or None
         Standard error of ``harm`` over the networks of an ensemble, None for one network.
     p_value : float
-        Share of searches in scores dealt out at random that gave a group as coherent or more so, the one among the scores
-        themselves counted; NaN where the group was not held against chance.
+        Share of searches in scores dealt out at random that gave a group as coherent or more so, the one among the
+        scores themselves counted; NaN where the group was not held against chance.
     """
 
     rows: np.ndarray

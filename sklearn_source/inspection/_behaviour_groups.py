@@ -14,8 +14,8 @@ from ..utils._argument_checks import check_count, check_names
 from ..utils._random import generator_of
 from ._behaviour_errors import error_words, errors_of, measurement_of
 from ._behaviour_group import BehaviourGroup, BehaviourGroups
-from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
 from ._find_groups import find_groups
+from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
 from ._score_chunks import check_attribution, score_chunks
 
 _MOST_ERRORS = 500
@@ -67,7 +67,7 @@ def behaviour_groups(
     class_names : list of str, optional
         Name of class 0, 1, ...
     random_state : int, RandomState instance or None, default=None
-        Draws 500 errors to explain where there are more.
+        Draws 500 errors to explain where there are more, and what chance gives.
 
     Returns
     -------
@@ -96,10 +96,17 @@ def behaviour_groups(
     median member's support for them and harm to the errors (geometric mean). Groups are ordered by the sum of harm by
     the square root of their size; one that shares more than 30 % of its rows with better ones is left out.
 
+    Against chance the scores of each error, in units of how far rows push any query, are dealt out among the rows
+    ``1 / alpha - 1`` times, 19 by default, and groups searched for as before. A group stays whose rows push all errors
+    of its sign more coherently than those of ``1 - alpha`` of these searches: by the sum of its scores for an error by
+    the root of the sum of their squares, over errors the root of the sum of squares of those above 0. Scores of noise
+    give no group then, but for a share ``alpha``.
+
     A group is what pushes, not what is wrong: rows of a class push what is like them to it, and some groups of a clean
-    data set will be that. :ref:`How often a planted cause is found <planted_causes>` is measured: often where digits
-    are confused, hardly ever in a regression. Methods whose training rows are not known compare rows by their scores
-    for the errors. Costs ``transform`` of the queries and of up to 600 training rows.
+    data set will be that, by no chance. :ref:`How often a planted cause is found <planted_causes>` is measured: often
+    where digits are confused, hardly ever in a regression. Methods whose training rows are not known compare rows by
+    their scores for the errors. Costs ``transform`` of the queries and of up to 600 training rows, and ``1 / alpha``
+    searches.
 
     References
     ----------

@@ -43,12 +43,12 @@ def chances(groups, harm, push, signs, lessons, alpha, random):
     unit = push.astype(np.float32)
     dealt = (harm / push).astype(np.float32)
     dealt -= dealt.mean(axis=1, keepdims=True)
-    found = np.array([coherence(dealt, unit, group) for group in groups])  # (n_groups, 2)
+    found = np.array([coherence(dealt, unit, signs, group) for group in groups])  # (n_groups, 2)
     largest = np.zeros((0, 2))
     for _ in range(n_draws):
         for own in dealt:
             own[:] = own[random.permutation(len(own))]
-        by_chance = [coherence(dealt, unit, one) for one in _by_chance(dealt, unit, signs, lessons, random)]
+        by_chance = [coherence(dealt, unit, signs, one) for one in _by_chance(dealt, unit, signs, lessons, random)]
         largest = np.vstack([largest, np.max([(0.0, 0.0), *by_chance], axis=0)])
         usual = largest.mean(axis=0) + np.finfo(float).tiny
         as_large = ((largest / usual).max(axis=1) >= (found / usual).max(axis=1)[:, None]).sum(axis=1)
@@ -57,17 +57,21 @@ def chances(groups, harm, push, signs, lessons, alpha, random):
     return (1 + as_large) / (1 + n_draws)
 
 
-def coherence(specific, push, group):
-    """How far the scores of a group's rows for its errors go one way: their sum by the root of their sum of squares.
+def coherence(specific, push, signs, group):
+    """How far a group's rows push the errors of one sign the same way.
 
-    As large as the square root of their number where all are alike, of the size of 1 where their signs are tossed. Of
-    the scores as they are, which a few strong rows decide, and in units of the rows' pushes, ``specific``
+    For each error the sum of their scores by the root of the sum of squares: the root of their number where all are
+    alike, of the size of 1 where their signs are tossed. Then the root of the sum of squares of those above 0, over all
+    errors of the sign of the group's: rows that were found by two errors and push twenty more are no chance. Of the
+    scores as they are, which a few strong rows decide, and in units of the rows' pushes, ``specific``
     (n_errors, n_train), where all count: (2,).
     """
-    own = specific[np.ix_(group.errors, group.rows)].astype(np.float64)
+    errors = np.flatnonzero(signs == signs[group.errors[0]])
+    own = specific[np.ix_(errors, group.rows)].astype(np.float64)
     both = np.stack([own * push[group.rows], own])
-    size = np.sqrt(np.square(both).sum(axis=(1, 2)))
-    return np.divide(both.sum(axis=(1, 2)), size, out=np.zeros(2), where=size > 0)
+    size = np.sqrt(np.square(both).sum(axis=2))
+    each = np.divide(both.sum(axis=2), size, out=np.zeros(size.shape), where=size > 0)
+    return np.sqrt(np.square(np.maximum(each, 0)).sum(axis=1))
 
 
 def _by_chance(specific, push, signs, lessons, random):

@@ -74,7 +74,7 @@ def is_readable(rows):
 
 
 def check_feature_names(readable, feature_names):
-    """ValueError where these are not the names of the columns of ``readable``; of texts, and of None, nothing is asked."""
+    """ValueError where these are not the names of the columns of ``readable``; nothing is asked of texts and None."""
     shape = np.shape(readable) if feature_names is not None and readable is not None else ()
     if len(shape) > 1 and len(feature_names) != int(np.prod(shape[1:])):
         raise ValueError(

@@ -49,7 +49,7 @@ class Lessons:
         return cls(taught, taught @ taught.T, place, np.arange(n_train))
 
     def of_others(self, pool, random):
-        """The same lessons by other rows ``pool`` (n,), drawn at random: as many as there are at most, with new names."""
+        """The same lessons, dealt out at random to other rows ``pool`` (n,), no more than there are."""
         rows, n_train = np.flatnonzero(self.place >= 0), len(self.place)
         takes = random.permutation(rows)[: len(pool)]
         place, column = np.full(n_train, -1), np.empty(n_train, dtype=np.int64)

@@ -189,7 +189,7 @@ def _together(rows):
 
 
 def _relabelled(member, actions, X_val, y_val):
-    """Predicted of several sets of rows with other targets, no two of which have a row in common: (n_val, n_actions)."""
+    """Predicted of sets of rows with other targets, no two of which have a row in common: (n_val, n_actions)."""
     if not hasattr(member, "predict_relabeling"):
         raise ValueError(
             f"expected a method that predicts other targets, got {type(member).__name__}: use a gradient method"

@@ -28,7 +28,7 @@ from sklearn_source.inspection import (
     under_sampled_regions,
 )
 from sklearn_source.inspection._predict_action import predict_actions
-from sklearn_source.inspection._report._actions import candidate_actions
+from sklearn_source.inspection._report._actions import best_first, candidate_actions
 from sklearn_source.inspection._report._profile import contrasts, profile_scores
 from sklearn_source.inspection._report._question import pose_question
 from sklearn_source.inspection._score_chunks import keep_scores, score_chunks
@@ -102,7 +102,6 @@ def test_actions_are_those_of_predict_action(problem, fitted, report):
     _, _, _, X_query, y_query = problem
     actions = report.actions_
     assert len(actions) >= 3
-    assert (np.diff(actions["errors_change"]) >= 0).all()
     for i in range(len(actions)):
         options = {} if actions["labels"][i] is None else {"labels": actions["labels"][i]}
         effect = predict_action(fitted, actions["action"][i], actions["rows"][i], X_query, y_query, **options)
@@ -383,6 +382,8 @@ def test_no_two_actions_on_the_same_rows():
         ({"confidence": 2}, "expected confidence"),
         ({"scale": -1}, "expected scale"),
         ({"X_train": np.zeros((3, 4))}, "expected X_train to have 48 rows"),
+        ({"feature_names": ["a"]}, "expected 4 feature_names, one for each column, got 1"),
+        ({"y_train": np.zeros(3), "X_train": np.zeros((48, 4))}, "expected y_train to have 48 rows"),
         ({"kind": "image"}, None),
         ({"kind": "film"}, "expected kind"),
     ],
@@ -398,3 +399,53 @@ def test_errors(problem, fitted, options, message):
 def test_what_is_no_method_is_refused(problem):
     with pytest.raises(TypeError, match="expected a fitted attribution method"):
         attribution_report(StandardScaler().fit(problem[1]), problem[3])
+
+
+@pytest.mark.parametrize("ask", [attribution_report, behaviour_groups, under_sampled_regions])
+def test_queries_of_another_width(problem, fitted, ask):
+    with pytest.raises(ValueError, match="X has 3 features, but InfluenceFunctions is expecting 4 features"):
+        ask(fitted, problem[3][:, :3], problem[4])
+
+
+@pytest.mark.parametrize("ask", [behaviour_groups, under_sampled_regions])
+def test_feature_names_of_another_number(problem, fitted, ask):
+    with pytest.raises(ValueError, match="expected feature_names for each of 4 columns, got 1"):
+        ask(fitted, *problem[3:], feature_names=["a"])
+
+
+def test_a_rising_loss_is_not_first():
+    """Fewer errors at a loss that rises by more than its error come after less that costs nothing."""
+
+    class Effect:
+        def __init__(self, loss, error):
+            self.line = ("loss", 0.0, loss, loss, error)
+
+        def table(self, as_frame):
+            return np.rec.fromrecords([self.line], names=["quantity", "before", "after", "change", "std_error"])
+
+    errors = np.array([-9.0, -2.0, 3.0, -3.0, np.nan, 0.0, 2.0])
+    loss = np.array([0.2, -0.1, 0.1, 0.01, np.nan, -0.05, -0.2])
+    spread = [0.1, 0.1, 0.1, 0.02, None, 0.1, 0.1]
+    effects = [None if error is None else Effect(change, error) for change, error in zip(loss, spread)]
+    columns = {"action": np.full(7, "remove"), "errors_change": errors, "loss_change": loss}
+    assert best_first(columns, effects).tolist() == [3, 1, 5, 0, 6, 2, 4]
+
+
+def test_groups_with_one_true_label_are_relabelled():
+    issues = {"row": np.zeros(0, int), "suggestion": np.zeros(0, object), "is_harmful_issue": np.zeros(0, bool)}
+    group = Bunch(rows=np.array([5, 2, 9]), description="three")
+    other = Bunch(rows=np.array([5, 2]), label=7, own="1", name="7")
+    found = candidate_actions(issues, [group], [], 10, {0: other})
+    assert [(a.action, a.rows.tolist()) for a in found] == [("relabel", [2, 5]), ("remove", [2, 5, 9])]
+    assert found[0].labels.tolist() == [7, 7]
+    assert "labelled 1 the label 7" in found[0].words
+
+
+def test_cautions_of_an_action_stand_beside_it(problem, fitted):
+    report = attribution_report(fitted, *problem[3:], target_names=NAMES)
+    caution = "9 % of something"
+    report.found.actions["cautions"][1] = [*report.found.actions["cautions"][1], caution]
+    page = report.to_html()
+    assert page.count(caution) == 1
+    table = page[page.index("<table") : page.index("</table>")]
+    assert caution in table

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import AttributionEnsemble, InfluenceFunctions, SourceAttribution, TrajectoryRecorder
 from sklearn_source.inspection import behaviour_groups
+from sklearn_source.inspection._group_chance import coherence
 from sklearn_source.inspection._group_names import describe_errors, describe_rows
 from sklearn_source.modules import MLP
 from sklearn_source.retraining import retrain_without
@@ -44,7 +46,7 @@ def test_wrong_labels_are_found_and_named(spoilt):
     before = {name: value.clone() for name, value in net.module_.state_dict().items()}
     wrong = np.flatnonzero(net.predict(X_query) != y_query)
     state = torch.random.get_rng_state()
-    found = behaviour_groups(est, X_query, y_query, class_names=[f"digit {i}" for i in range(10)])
+    found = behaviour_groups(est, X_query, y_query, class_names=[f"digit {i}" for i in range(10)], random_state=0)
     np.testing.assert_array_equal(found.errors, wrong)
     assert torch.equal(state, torch.random.get_rng_state())
     best = max(found.groups[:3], key=lambda group: len(np.intersect1d(group.rows, rows)))
@@ -62,14 +64,15 @@ def test_wrong_labels_are_found_and_named(spoilt):
         assert group.harm > 0
         assert group.share == pytest.approx(group.harm / np.maximum(-scores[found.errors], 0).sum(), rel=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in net.module_.state_dict().items())
-    again = behaviour_groups(est, X_query, y_query, n_groups=2)
+    again = behaviour_groups(est, X_query, y_query, n_groups=2, random_state=0)
     assert len(again) == 2
     np.testing.assert_array_equal(again[0].rows, found[0].rows)
 
 
 def test_a_network_without_the_group_errs_less_there(spoilt):
     est, net, X, y, X_query, y_query, rows = spoilt
-    group = max(behaviour_groups(est, X_query, y_query).groups[:3], key=lambda g: len(np.intersect1d(g.rows, rows)))
+    found = behaviour_groups(est, X_query, y_query, alpha=1)
+    group = max(found.groups[:3], key=lambda g: len(np.intersect1d(g.rows, rows)))
     q = group.queries
     truth = retrain_without(net, X, y, X_query[q], y_query[q], removed=[group.rows], n_repeats=2, random_state=0)
     assert truth.effects().mean() < -0.5  # having the group lowers log-odds of the right class
@@ -81,16 +84,57 @@ def test_groups_of_made_up_scores():
     scores[:8, 5:15] -= 1.0
     scores[8:14, 40:52] -= 0.8
     est, X_query = known(scores)
-    found = behaviour_groups(est, X_query, np.ones(30), n_groups=2)
+    found = behaviour_groups(est, X_query, np.ones(30), n_groups=2, alpha=1)
     sets = sorted((sorted(group.rows.tolist()), sorted(group.queries.tolist())) for group in found)
     assert sets == [(list(range(5, 15)), list(range(8))), (list(range(40, 52)), list(range(8, 14)))]
-    assert behaviour_groups(est, X_query, -np.ones(30), n_groups=2)[0].harm > 0
+    assert behaviour_groups(est, X_query, -np.ones(30), n_groups=2, alpha=1)[0].harm > 0
     # Without targets it is the push towards what was predicted.
-    same = behaviour_groups(known(-scores)[0], X_query, n_groups=2)
+    same = behaviour_groups(known(-scores)[0], X_query, n_groups=2, alpha=1)
     np.testing.assert_array_equal(same[0].rows, found[0].rows)
     table = found.table
     assert list(table) == ["group", "n_rows", "n_queries", "harm", "error", "p_value", "share", "description"]
     assert list(table["n_rows"]) == [len(group.rows) for group in found]
+
+
+@pytest.mark.parametrize("noise", ["normal", "uneven"])
+def test_noise_makes_no_groups(noise):
+    """At most one seed in ten gives a group by chance, where without a check nearly all give some."""
+    shown = {0.05: 0, 1.0: 0}
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        scores = rng.normal(size=(8, 40))
+        if noise == "uneven":
+            scores *= np.exp(rng.normal(size=40)) * np.exp(0.5 * rng.normal(size=(8, 1)))
+        est, X_query = known(scores)
+        for alpha in shown:
+            found = behaviour_groups(est, X_query, np.ones(8), alpha=alpha, random_state=0)
+            assert all(group.p_value <= alpha for group in found if alpha < 1)
+            shown[alpha] += len(found) > 0
+    assert shown[0.05] <= 1
+    assert shown[1.0] >= 8
+
+
+def test_chance_is_told():
+    scores = 0.3 * np.random.default_rng(0).normal(size=(12, 60))
+    scores[:6, 5:15] -= 1.0
+    est, X_query = known(scores)
+    (group,) = behaviour_groups(est, X_query, np.ones(12), n_groups=1, random_state=0)
+    assert group.p_value == 1 / 20
+    assert set(range(5, 15)) <= set(group.rows)
+    assert behaviour_groups(est, X_query, np.ones(12), n_groups=1, alpha=0.2, random_state=0)[0].p_value == 1 / 5
+    (unasked,) = behaviour_groups(est, X_query, np.ones(12), n_groups=1, alpha=1.0)
+    assert np.isnan(unasked.p_value)
+    np.testing.assert_array_equal(unasked.rows, group.rows)
+    with pytest.raises(ValueError, match=r"expected alpha to be a number from 0.001 to 1, got 0"):
+        behaviour_groups(est, X_query, np.ones(12), alpha=0)
+
+
+def test_coherence():
+    specific, push = np.array([[1.0, 2.0, -3.0], [1.0, 0.0, 4.0], [-1, -1, 5], [9, 9, 9]]), np.array([1.0, 2.0, 10.0])
+    signs, group = np.array([1, 1, 1, -1]), Bunch(rows=np.array([0, 1]), errors=np.array([1]))
+    both = coherence(specific, push, signs, group)  # the third is pushed the other way, the fourth is of another sign
+    np.testing.assert_allclose(both, [np.sqrt(25 / 17 + 1), np.sqrt(9 / 5 + 1)])
+    assert not coherence(0 * specific, push, signs, group).any()
 
 
 def test_a_regression_says_too_high_or_too_low():
@@ -103,7 +147,7 @@ def test_a_regression_says_too_high_or_too_low():
     net = make_net(NeuralNetRegressor, module__hidden=(16,), max_epochs=30, iterator_train__shuffle=True).fit(X, y)
     est = InfluenceFunctions().fit(net, X, y)
     X_query = rng.uniform(-1, 1, size=(80, 2)).astype(np.float32)
-    found = behaviour_groups(est, X_query, X_query[:, :1], feature_names=["a", "b"])
+    found = behaviour_groups(est, X_query, X_query[:, :1], feature_names=["a", "b"], alpha=1)
     assert len(found.errors) == 20
     residual = (net.predict(X_query) - X_query[:, :1])[:, 0]
     scores = est.transform(X_query)
@@ -118,7 +162,7 @@ def test_a_regression_says_too_high_or_too_low():
 def test_members_give_a_standard_error(spoilt):
     _, net, X, y, X_query, y_query, _ = spoilt
     est = AttributionEnsemble(InfluenceFunctions(), n_members=2, random_state=0).fit(net, X[:600], y[:600])
-    group = behaviour_groups(est, X_query, y_query, n_groups=1)[0]
+    group = behaviour_groups(est, X_query, y_query, n_groups=1, alpha=1)[0]
     index = np.ix_(np.arange(len(group.queries)), group.rows)
     q = group.queries
     sums = [-member.transform(X_query[q], y_query[q])[index].astype(float).sum() for member in est.members_]

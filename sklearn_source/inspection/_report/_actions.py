@@ -60,8 +60,10 @@ def candidate_actions(issues, groups, regions, n_train, relabels=MappingProxyTyp
     for number, group in zip(range(_MOST_GROUPS), groups):
         other = relabels.get(number)
         if other is not None:
-            words = f"give the rows of group {number} labelled {other.own} the label {other.name}, which is the true one of"
-            add("relabel", other.rows, f"{words} most answers they spoil", np.full(len(other.rows), other.label))
+            words = (
+                f"give the rows of group {number} labelled {other.own} the label {other.name}, the true one of most "
+            )
+            add("relabel", other.rows, f"{words}answers that they spoil", np.full(len(other.rows), other.label))
         add("remove", group.rows, f"remove group {number}: {group.description}")
     for number, region in enumerate(regions[:_MOST_REGIONS]):
         words = f"collect more rows like those behind region {number}: what a second copy of each would do"
@@ -176,6 +178,5 @@ def _loss_rises(effect):
     if effect is None:
         return False
     table = effect.table(as_frame=False)
-    changes = {name: (change, error) for name, change, error in zip(table["quantity"], table["change"], table["std_error"])}
-    change, error = changes.get("loss", (0.0, 0.0))
-    return bool(change > max(0.0, np.nan_to_num(error)))
+    lines = zip(table["quantity"], table["change"], table["std_error"])
+    return any(name == "loss" and change > np.nan_to_num(error) for name, change, error in lines)
