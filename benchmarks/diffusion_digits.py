@@ -1,7 +1,7 @@
 """Diffusion models of digits: which scores foretell retraining, and which name the same rows for every image.
 
     python benchmarks/diffusion_digits.py lds            # 64 halves x 3 networks, every method beside scores by looks
-    python benchmarks/diffusion_digits.py lds --mnist FOLDER      # 28 x 28 and a U-Net; 13 s of a core per network
+    python benchmarks/diffusion_digits.py lds --mnist FOLDER      # 28 x 28 and a U-Net, 48 halves x 2
     python benchmarks/diffusion_digits.py draws          # more draws or more networks: docs/lds/diffusion-draws.csv
     python benchmarks/diffusion_digits.py general        # generally influential rows, and gradient norms by timestep
     python benchmarks/diffusion_digits.py outliers       # a U-Net, inverted digits among the rows
@@ -24,19 +24,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from _diffusion_methods import GRID, every_method, patch_kernel, scores_of
 from _lds_problems import load_digits as load_mnist
-from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 from torch import nn
 
 from sklearn_source import (
-    TRAK,
     DiffusionReTrac,
     DiffusionTracIn,
     GradientSimilarity,
-    InfluenceFunctions,
-    SnapshotInfluence,
     SourceAttribution,
     TrajectoryRecorder,
 )
@@ -52,7 +49,6 @@ from sklearn_source.retraining import retrain_on_subsets
 
 N_TRAIN, N_QUERY = 500, 24
 N_IMAGES = 300  # of 28 x 28 pixels
-GRID = {"n_timesteps": 20, "n_noise": 2}
 # What scores are held against: powers of the cosine of raw pixels, with its sign, and patches of so many pixels a side.
 POWERS = (1, 3, 8)
 PATCHES = (3, 5, 8)
@@ -121,7 +117,7 @@ def small():
 
 
 def images(folder, device, n_jobs):
-    """28 x 28 digits and a U-Net of three resolutions, of a size that two cores retrain 192 times within an hour."""
+    """28 x 28 digits and a U-Net of three resolutions, of a size that one core retrains 96 times in half an hour."""
     pixels = load_mnist(folder)[0][: N_IMAGES + N_QUERY].reshape(-1, 1, 28, 28) * 2 - 1
 
     def make_net():
@@ -132,7 +128,7 @@ def images(folder, device, n_jobs):
             callbacks=[TrajectoryRecorder(8)],
         )  # fmt: skip
 
-    return Setting(pixels[:N_IMAGES], pixels[N_IMAGES:], make_net, n_repeats=2, n_jobs=n_jobs)
+    return Setting(pixels[:N_IMAGES], pixels[N_IMAGES:], make_net, n_subsets=48, n_repeats=2, n_jobs=n_jobs)
 
 
 def truth_of(setting, queries, cache):
@@ -155,93 +151,48 @@ def lds(setting, cache=None, n_draws=DRAWS):
     print(f"truth: {time.perf_counter() - start:.0f} s", flush=True)
     parts = slice(0, N_QUERY), slice(N_QUERY, None)
     own = [Bunch(masks=truth.masks, outputs=truth.outputs[:, :, part]) for part in parts]
-
-    def report(name, scores, seconds=0.0):
-        results = [linear_datamodeling_score(scores[part], half) for part, half in zip(parts, own)]
-        cells = [f"{r.score:.3f} ({r.interval[0]:.2f} to {r.interval[1]:.2f}), slope {r.slope:.2f}" for r in results]
-        print(f"{name:36} held out {cells[0]}; samples {cells[1]}; {seconds:.0f} s", flush=True)
-
-    ceilings = [linear_datamodeling_score(np.zeros((N_QUERY, len(X))), half).ceiling for half in own]
-    print(f"ceilings: held out {ceilings[0]:.2f}, samples {ceilings[1]:.2f}")
+    # The same of how much more an image loses than the others of its kind: what a half does to all of them is left out.
+    apart = [Bunch(masks=half.masks, outputs=half.outputs - half.outputs.mean(2, keepdims=True)) for half in own]
+    for name, halves in (("as they are", own), ("less the mean of the images", apart)):
+        ceilings = [linear_datamodeling_score(np.zeros((N_QUERY, len(X))), half).ceiling for half in halves]
+        print(f"ceilings, {name}: held out {ceilings[0]:.2f}, samples {ceilings[1]:.2f}")
     cosine = _unit(queries.reshape(len(queries), -1)) @ _unit(X.reshape(len(X), -1)).T
     controls = {}
+
+    def report(name, scores, seconds=0.0):
+        own_scores = [scores[part] for part in parts]
+        less = [found - found.mean(axis=0) for found in own_scores]
+        for kind, found, halves in (("", own_scores, own), ("  less the mean of the images", less, apart)):
+            results = [linear_datamodeling_score(*pair) for pair in zip(found, halves)]
+            cells = [
+                f"{r.score:.3f} ({r.interval[0]:.2f} to {r.interval[1]:.2f}), slope {r.slope:.2f}" for r in results
+            ]
+            print(f"{kind or name:36} held out {cells[0]}; samples {cells[1]}; {seconds:.0f} s", flush=True)
+        for control in (f"cosine, power {POWERS[-1]}", f"patches of {PATCHES[0]}"):
+            for kind, halves in (("", own), (", less the mean of the images", apart)):
+                cells = []
+                for part, half in zip(parts, halves if control in controls and name not in controls else ()):
+                    pair = (scores[part], controls[control][part])
+                    pair = [one - one.mean(axis=0) for one in pair] if kind else pair
+                    found = linear_datamodeling_difference(*pair, half)
+                    cells.append(f"{found.difference:+.3f} ({found.interval[0]:+.3f} to {found.interval[1]:+.3f})")
+                if cells:
+                    print(f"  beyond {control}{kind}: held out {cells[0]}; samples {cells[1]}", flush=True)
+
     for power in POWERS:
-        controls[f"cosine, power {power}"] = np.sign(cosine) * np.abs(cosine) ** power
-        report(f"cosine of pixels, power {power}", controls[f"cosine, power {power}"])
+        name = f"cosine, power {power}"
+        controls[name] = np.sign(cosine) * np.abs(cosine) ** power
+        report(name, controls[name])
     for size in PATCHES if X[0].size == 64 else PATCHES[:1]:
-        start = time.perf_counter()
-        controls[f"patches of {size}"] = patches = patch_kernel(net, queries, X, size)
-        report(f"patches of {size} x {size}", patches, time.perf_counter() - start)
-        report(f"  patches of {size} x {size}, squared", patches**2)
+        start, name = time.process_time(), f"patches of {size}"
+        controls[name] = patch_kernel(net, queries, X, size)
+        report(name, controls[name], time.process_time() - start)
+        report(f"{name}, squared", controls[name] ** 2)
     for name, method in every_method(n_draws).items():
         scores, seconds = scores_of(name, method, net, X, queries, cache)
         report(name, scores, seconds)
-        report(f"  {name}, squared", scores**2)
-        report(f"  {name}, signed square", np.sign(scores) * scores**2)
-        for control in (f"cosine, power {POWERS[-1]}", f"patches of {PATCHES[0]}"):
-            cells = []
-            for part, half in zip(parts, own):
-                found = linear_datamodeling_difference(scores[part], controls[control][part], half)
-                cells.append(f"{found.difference:+.3f} ({found.interval[0]:+.3f} to {found.interval[1]:+.3f})")
-            print(f"  {name}, less {control}: held out {cells[0]}; samples {cells[1]}", flush=True)
-
-
-def every_method(n_draws):
-    """Estimators by name."""
-    measure = DenoisingLoss(**GRID)
-    of_output = TRAK(measurement=DenoisingLoss(**GRID, loss="output"), random_state=0)
-    options = {"measurement": measure, "random_state": 0}
-    methods = {}
-    for n in n_draws:
-        methods[f"influence functions, {n} draws"] = InfluenceFunctions(n_draws=n, **options)
-        methods[f"SOURCE, {n} draws"] = SourceAttribution(n_draws=n, **options)
-    methods["TRAK"], methods["D-TRAK"] = TRAK(**options), of_output
-    methods["gradient similarity"] = GradientSimilarity(**options)
-    for rows in ("drawn", "grid"):
-        methods[f"DiffusionTracIn, {rows}"] = DiffusionTracIn(rows=rows, measurement=measure)
-    methods["DiffusionReTrac, drawn"] = DiffusionReTrac(measurement=measure)
-    for n in (n for n in n_draws if n >= 16):
-        methods[f"snapshots, {n} draws"] = SnapshotInfluence(n_draws=n, **options)
-    return methods
-
-
-def scores_of(name, method, net, X, queries, cache):
-    """Scores and the seconds of processor time they took, kept beside the retrained networks."""
-    kept = cache and Path(cache) / "scores" / f"{name.replace(' ', '_')}.npz"
-    if kept and kept.exists():
-        with np.load(kept) as file:
-            return file["scores"], float(file["seconds"])
-    start = time.process_time()
-    method.fit(net, X)
-    method = method.with_residuals(np.ones(len(X))) if name == "D-TRAK" else method
-    scores, seconds = method.transform(queries), time.process_time() - start
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, scores=scores, seconds=seconds)
-    return scores, seconds
-
-
-def patch_kernel(net, queries, X, size):
-    """Likeness of patches, without a network: how much of a query each row would paint, (n_query, n_train).
-
-    The best denoiser that sees ``size x size`` pixels at a time is known in closed form: for each place it takes a mean
-    over the rows' patches, weighted by ``softmax(-|query - row|^2 / 2 sigma^2)``. A row scores its weight, a mean over
-    the places and over the noise levels of the grid (after arXiv:2510.14269).
-    """
-    shares = net._shares()[DenoisingLoss(**GRID).grid(net.n_timesteps)]
-    side = math.isqrt(X[0].size)
-    of_queries, of_rows = (
-        np.lib.stride_tricks.sliding_window_view(rows.reshape(-1, side, side), (size, size), axis=(1, 2)).reshape(
-            len(rows), -1, size**2
-        )
-        for rows in (queries, X)
-    )
-    scores = np.zeros((len(queries), len(X)))
-    for place in range(of_queries.shape[1]):
-        squares = ((of_queries[:, None, place] - of_rows[None, :, place]) ** 2).sum(2)
-        for share in shares:
-            scores += softmax(-squares * share / (2 * (1 - share)), axis=1)
-    return scores / (of_queries.shape[1] * len(shares))
+        report(f"{name}, squared", scores**2)
+        report(f"{name}, signed square", np.sign(scores) * scores**2)
 
 
 def draws(cache=None, out=Path("docs/lds/diffusion-draws.csv")):
