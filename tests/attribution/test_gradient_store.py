@@ -25,6 +25,7 @@ from sklearn_source.base import _gradient_store
 from sklearn_source.curvature import Inverse
 from sklearn_source.gradients import GradientEngine
 from sklearn_source.gradients.algebra import _meeting
+from sklearn_source.inspection import segment_scores
 from sklearn_source.utils._random import seeded
 from tests._methods import apart
 from tests._nets import make_net
@@ -210,6 +211,12 @@ def test_other_answers_read_the_training_rows(source, tmp_path):
     source.store_gradients(tmp_path / "store", tol=0.3)
     assert np.array_equal(source.self_influence(), expected[0])
     np.testing.assert_allclose(source.predict_reweighting(X_query, groups=[[0, 1, 2]]), expected[1], rtol=1e-5)
+
+
+def test_single_terms_are_read_too(source, tmp_path):
+    expected = segment_scores(source, X_query)
+    source.store_gradients(tmp_path / "store", tol=None)
+    np.testing.assert_allclose(segment_scores(source, X_query), expected, rtol=1e-4, atol=1e-7)
 
 
 def test_a_file_of_scores_knows_whether_they_were_read(source, tmp_path):
