@@ -14,7 +14,7 @@ from ..utils._progress import counter
 from ..utils._workers import in_blocks, n_workers, row_blocks
 
 # What a fitted method is without, on its way to a worker: nets, files and rows that it was made of.
-_LEFT_BEHIND = {"net", "net_", "trajectory", "_given"}
+_LEFT_BEHIND = {"net", "net_", "trajectory", "_given", "_stored"}
 
 
 def spread_scores(method: Any, terms: list[Any], rows: Rows, n_queries: int) -> Iterator[tuple[slice, Any]] | None:
@@ -33,8 +33,10 @@ def spread_scores(method: Any, terms: list[Any], rows: Rows, n_queries: int) -> 
     Returns
     -------
     parts : iterator of (slice of training rows, ndarray (n_queries, rows)), or None
-        In order. None where there is one worker, or one block.
+        In order. None where there is one worker, or one block, or gradients in a store are read in place of the rows.
     """
+    if getattr(method, "_stored", None) is not None and rows is method._rows:
+        return None
     size = method._gradients.batch_size
     blocks = _blocks(method, size, 4 * n_queries)
     if blocks is None:
