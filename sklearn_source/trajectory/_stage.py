@@ -41,8 +41,6 @@ class Stage:
         Indices, among these, of the rows really trained on (skorch's ``train_split`` takes some away).
     row_hashes : ndarray of uint64, shape (n_rows,), or None
         Fingerprints of the rows given to ``fit``, see :func:`row_hashes`.
-    exact_hashes : ndarray of uint64, shape (n_rows,), optional
-        The same of every bit, of rows that float32 cannot hold.
     batches : ndarray of shape (n_steps,), optional
         Batches whose gradients each step added up (gradient accumulation). Default: one.
     continues : bool, default=False
@@ -59,6 +57,8 @@ class Stage:
         Parameters of which some elements never got a gradient: False there.
     velocity_worth : ndarray of shape (n_groups,), optional
         How far one of velocity at the end goes on to move the weights in stages that continue this one.
+    exact_hashes : ndarray of uint64, shape (n_rows,), optional
+        What ``row_hashes`` are, of every bit, of rows that float32 cannot hold.
     """
 
     index: int

@@ -179,18 +179,18 @@ class SegmentDisplay(Display):
             Without matplotlib.
         """
         cls._require_matplotlib("from_predictions")
-        scores = number_array(scores, "scores").astype(np.float64)
+        values: np.ndarray = number_array(scores, "scores").astype(np.float64)
         if not isinstance(segments, (list, tuple)) or not all(hasattr(one, "start") for one in segments):
             raise ValueError(f"expected segments as the segments_ of an estimator, got {segments!r}")
-        if not scores.size or scores.ndim != 3 or len(scores) != len(segments) or not np.isfinite(scores).all():
+        if not values.size or values.ndim != 3 or len(values) != len(segments) or not np.isfinite(values).all():
             raise ValueError(
                 f"expected finite scores of shape (n_segments, n_query, n_train) with n_segments = {len(segments)}, "
-                f"got shape {scores.shape}"
+                f"got shape {values.shape}"
             )
-        position, of = _which_queries(query, scores.shape[1])
+        position, of = _which_queries(query, values.shape[1])
         if position is not None:
-            scores = scores[:, [position]]
-        supporting, opposing = (signed.sum(2).mean(1) for signed in (scores.clip(min=0), scores.clip(max=0)))
+            values = values[:, [position]]
+        supporting, opposing = (signed.sum(2).mean(1) for signed in (values.clip(min=0), values.clip(max=0)))
         return cls(segments=segments, supporting=supporting, opposing=opposing, of=of, unit=unit).plot(ax=ax)
 
     def plot(self, ax: Axes | None = None) -> SegmentDisplay:
