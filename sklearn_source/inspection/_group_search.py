@@ -137,12 +137,12 @@ def pool_of(suspects, n_train, at_most=MAX_POOL):
 def _core(suspect, lessons):
     """The suspects of most harm that teach alike, None for too few."""
     rows = suspect.rows[lessons.place[suspect.rows] >= 0]
-    least = min(_MIN_CORE, len(lessons.taught))
+    least = min(_MIN_CORE, len(lessons.place))
     places = lessons.place[rows]
     known = lessons.alike[places, places] > 0
     if known.any():
         rows, places = rows[known], places[known]
-    if len(rows) < least:
+    if len(rows) < max(2, least):
         return None
     alike = lessons.alike[np.ix_(places, places)].astype(np.float64)
     distances = np.clip(1 - (alike + alike.T) / 2, 0, 2)
