@@ -89,9 +89,8 @@ def concrete(adaptive: bool, steps: bool = False, stages: bool = False) -> Probl
     if not stages:
         return problem
     ages = split.scaler_X.inverse_transform(split.X_train)[:, 7]
-    return replace(
-        problem, second=ages < 27.5, n_subsets=60, n_repeats=3
-    )  # one by one: stages are not trained many at once
+    # A smaller truth: networks of several stages are not trained many at once.
+    return replace(problem, second=ages < 27.5, n_subsets=60, n_repeats=3)
 
 
 def load_digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
