@@ -7,7 +7,7 @@ and what they fit keep; ``_base.py`` shows how to write a curvature of one's own
 
 from __future__ import annotations
 
-from ._base import Curvature, FittedCurvature
+from ._base import Curvature
 from ._coupling import fit_curvature
 from ._covariances import moments
 from ._diagonal import Diagonal
@@ -15,6 +15,7 @@ from ._eigen import Basis, EigenCurvature
 from ._ekfac import EKFAC
 from ._exact_gauss_newton import ExactGaussNewton
 from ._fisher import FisherStream, Metric, choose_fisher
+from ._fitted_curvature import FittedCurvature
 from ._gram import GramCurvature
 from ._identity import Identity
 from ._kfac import KFAC

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..gradients.algebra import even_chunks
 from ..utils._warnings import warn
-from ._base import FittedCurvature, Phi
+from ._fitted_curvature import FittedCurvature, Phi
 from ._spectral import SpectralFunction, inverse
 
 # A solve that leaves more than this share of its right-hand side is said.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ._base import Curvature, FittedCurvature
+from ._base import Curvature
 from ._coupled import CoupledCurvature
 from ._fisher import FisherStream
 from ._fisher_sample import FisherSample, columns_that_fit
+from ._fitted_curvature import FittedCurvature
 from ._joint_rows import JointRows
 
 # Fisher columns that blocks are coupled by for max_rows="auto".

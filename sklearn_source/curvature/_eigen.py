@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..gradients.algebra import rotate_matrices
-from ._base import FittedCurvature, Phi
+from ._fitted_curvature import FittedCurvature, Phi
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ._base import FittedCurvature, Phi
 from ._eigen import Basis
+from ._fitted_curvature import FittedCurvature, Phi
 
 
 class GramCurvature(FittedCurvature):

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._base import FittedCurvature, Phi
 from ._dual import gram, on_columns
 from ._eigen import Basis
+from ._fitted_curvature import FittedCurvature, Phi
 from ._sketch_bias import SketchBias
 from ._spectral import Inverse
 from ._weighted_gram import WeightedGram
