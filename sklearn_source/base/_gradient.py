@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..loss import resolve_measurement
+from ..utils._argument_checks import check_jobs
 from ..utils._compat import Interval, validate_parameters
 from ..utils._config import bytes_for
 from ..utils._progress import progress
@@ -59,6 +60,7 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
         return self._gradients.n_parameters * self._network.dtype.itemsize
 
     def _fit_method(self):
+        check_jobs(getattr(self, "n_jobs", None))
         network, self._stored = self._network, None
         if self._needs_trajectory:
             mark_trained(network.module, self.trajectory_)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from ..rows import count_rows, take_rows
+from ..rows import count_rows, list_to_array, take_rows
 from ..utils._argument_checks import check_count, check_names
 from ..utils._random import generator_of
 from ._behaviour_errors import error_words, errors_of, measurement_of
@@ -137,6 +137,7 @@ def behaviour_groups(
         n = None if data is None else count_rows(data)
         if data is not None and n != est.n_train_:
             raise ValueError(f"expected {name} of {est.n_train_} rows, those of fit, got {n}")
+    list_to_array(X_train, "X_train")  # refused whether or not groups are found that they describe
     n_query, n_targets = count_rows(X_query), None if y_query is None else count_rows(y_query)
     if None not in (n_query, n_targets) and n_query != n_targets:
         raise ValueError(f"expected one target for each of {n_query} queries, got {n_targets}")
