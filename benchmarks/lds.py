@@ -35,6 +35,7 @@ from sklearn_source import (
     GradientSimilarity,
     InfluenceFunctions,
     RepresentationSimilarity,
+    SnapshotInfluence,
     SourceAttribution,
     TracIn,
 )
@@ -85,6 +86,8 @@ def every_method(adaptive: bool) -> Methods:
         methods["SOURCE, shampoo basis"] = (6, functools.partial(SourceAttribution, curvature=EKFAC(basis="shampoo")))
     methods["SOURCE, averaged parameters"] = (6, functools.partial(SourceAttribution, averaging="parameters"))
     methods[REWEIGHTING] = (6, SourceAttribution)
+    snapshots = functools.partial(SnapshotInfluence, curvature=ExactGaussNewton(max_rows=N_COLUMNS))
+    methods[f"snapshots, exact, {N_COLUMNS} columns"] = (6, snapshots)
     return methods
 
 
