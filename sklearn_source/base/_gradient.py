@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..loss import resolve_measurement
-from ..utils._argument_checks import check_jobs
-from ..utils._compat import Interval, validate_parameters
+from ..utils._compat import WORKERS, Interval, validate_parameters
 from ..utils._config import bytes_for
 from ..utils._progress import progress
 from ._loss_penalty import check_penalty
@@ -40,7 +39,7 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
         **NetworkAttribution._parameter_constraints,
         "layers": [None, str, list, tuple],
         "tol": [None, Interval(Real, 0, 1, closed="neither")],
-        "n_jobs": [None, Integral],
+        "n_jobs": [*WORKERS],
     }
 
     @abstractmethod
@@ -60,7 +59,6 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
         return self._gradients.n_parameters * self._network.dtype.itemsize
 
     def _fit_method(self):
-        check_jobs(getattr(self, "n_jobs", None))
         network, self._stored = self._network, None
         if self._needs_trajectory:
             mark_trained(network.module, self.trajectory_)
@@ -108,8 +106,7 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
                 yield columns, self._batch_scores(queries, rows, columns, n_queries)
 
     def _spread_batches(self, queries, n_queries, *training_rows):
-        reads_store = self._stored is not None and not training_rows
-        found = None if reads_store else spread_scores(self, queries, *(training_rows or [self._rows]), n_queries)
+        found = spread_scores(self, queries, *(training_rows or [self._rows]), n_queries)
         return self._score_batches(queries, n_queries, *training_rows) if found is None else found
 
     def _batch_scores(self, terms, rows, columns, n_queries):

@@ -10,12 +10,9 @@ import torch
 from ._base import Curvature
 from ._cache import kept_fit
 from ._fisher import FisherStream, require_finite
-from ._fisher_sample import FisherSample
+from ._fisher_sample import MAX_ROOT_ROWS, FisherSample, draws_that_fill
 from ._gram import GramCurvature
 from ._sampled_gauss_newton import SampledGaussNewton
-
-# Rows of the stacked root whose Gram matrix is decomposed: beyond this the cube of it is out of reach.
-MAX_ROOT_ROWS = 12_000
 
 
 class ExactGaussNewton(Curvature):
@@ -76,8 +73,7 @@ class ExactGaussNewton(Curvature):
 
     def _n_draws(self, n_rows):
         """As many as fill the columns."""
-        wanted = 1 if self.max_rows is None else min(self.max_rows, MAX_ROOT_ROWS)
-        return max(self.n_samples, -(-wanted // n_rows))
+        return max(self.n_samples, draws_that_fill(self.max_rows or 1, n_rows))
 
     def _fit(self, stream):
         penalty = [] if stream.metric is None else [d for d in stream.metric.penalty if d is not None]

@@ -11,6 +11,8 @@ from ._shared_passes import by_blocks
 
 # Which columns are taken does not vary from fit to fit: whatever the random state, a row and a checkpoint decide.
 _SEED = 0
+# Columns at the most whose Gram matrix is decomposed: the cube of them is the work, the square the memory.
+MAX_ROOT_ROWS = 12_000
 # Draws of a row are numbered by checkpoint and sample; these are others.
 _DRAW = 2**40
 
@@ -94,6 +96,11 @@ def _squares(stream, c):
         columns = stream._cotangents(c, output, x, y, positions)
         parts.append(torch.stack([v.double().reshape(len(v), -1).square().sum(1) for v in columns], dim=1).cpu())
     return torch.cat(parts).numpy()
+
+
+def draws_that_fill(size, n_rows):
+    """How often targets are drawn per row, at least, for so many columns."""
+    return -(-min(size, MAX_ROOT_ROWS) // n_rows)
 
 
 def columns_that_fit(stream, size, n_bytes):

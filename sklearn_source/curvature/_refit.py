@@ -8,13 +8,11 @@ import numpy as np
 import torch
 
 from ._dual import gram, on_columns
-from ._fisher_sample import FisherSample, columns_that_fit
+from ._fisher_sample import MAX_ROOT_ROWS, FisherSample, columns_that_fit, draws_that_fill
 from ._sketch_bias import SketchBias
 from ._weighted_gram import WeightedGram
 
-# Columns where the curvature does not say how many, and for all of them: the cube of it is the work, the square the
-# memory.
-_COLUMNS, _MOST_COLUMNS = 4096, 12_000
+_COLUMNS = 4096  # where the curvature does not say how many
 # What their gradients may take. No share of the memory budget: predictions would depend on it by more than rounding.
 _BYTES = 2**30
 # Mean leverage of the columns that stand for others, beyond which they say next to nothing of H.
@@ -25,12 +23,12 @@ def refit_columns(curvature):
     """How many Fisher columns, about, a refit with this curvature takes: its ``max_rows``."""
     if curvature.max_rows == "auto":
         return _COLUMNS
-    return _MOST_COLUMNS if curvature.max_rows is None else curvature.max_rows
+    return MAX_ROOT_ROWS if curvature.max_rows is None else curvature.max_rows
 
 
 def refit_draws(curvature, n_rows):
     """How often targets are drawn per row, where they are: as many as fill the columns."""
-    return max(curvature.n_samples, -(-min(refit_columns(curvature), _MOST_COLUMNS) // n_rows))
+    return max(curvature.n_samples, draws_that_fill(refit_columns(curvature), n_rows))
 
 
 class GaussNewtonRefit:
@@ -110,9 +108,8 @@ class GaussNewtonRefit:
     def _as_in_training(self):
         """What columns by chance and solutions are multiplied by where few rows are away, and the Gram matrix so."""
         a, length = self._bias.weights()
-        root = torch.as_tensor(np.where(self._by_chance, a**0.5, 1.0))
-        K = self._bias.gram.K
-        return a, length, root, self._bias.gram if a == 1.0 else WeightedGram(root[:, None] * K * root)
+        root, K = self._bias.scaled(a)
+        return a, length, root, self._bias.gram if a == 1.0 else WeightedGram(K)
 
     def forms(self, on_queries, queries, changes, lengths, coefficients):
         """``u_q^T (H_w + D)^-1 v_g`` of solutions.

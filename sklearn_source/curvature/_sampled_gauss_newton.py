@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from ._dual import gram, on_columns
@@ -126,9 +125,9 @@ class SampledGaussNewton(FittedCurvature):
     def _solver_of(self, scale):
         """What columns and solutions are multiplied by, and the Cholesky factor of ``1 + R D^-1 R^T`` so."""
         K = gram(self._batches, [s * p for s, p in zip(scale, self._metric)])
-        a, length = SketchBias(WeightedGram(K), self._by_chance).weights()
-        root = torch.as_tensor(np.where(self._by_chance, a**0.5, 1.0))
-        K = root[:, None] * K * root
+        bias = SketchBias(WeightedGram(K), self._by_chance)
+        a, length = bias.weights()
+        root, K = bias.scaled(a)
         K.diagonal().add_(1.0)
         return root, length, torch.linalg.cholesky(K)
 

@@ -42,6 +42,11 @@ class SketchBias:
         diagonal = gram.K.diagonal()
         self._any = bool(by_chance.any()) and float(diagonal[self._chance].sum()) > 0
 
+    def scaled(self, a):
+        """Roots of the columns' weights where those by chance weigh a, and a new Gram matrix of columns times these."""
+        root = torch.where(self._chance, torch.full_like(self.gram.K[0], a).sqrt(), 1.0)
+        return root, root[:, None] * self.gram.K * root
+
     def leverage(self, power=0):
         """Mean leverage of the columns by chance at ``a = 2^power``: by random signs (Hutchinson), of a fixed seed."""
         if not self._any:
@@ -54,8 +59,7 @@ class SketchBias:
             if power == 0:
                 own = self.gram.solve_all(1.0, signs)
             else:
-                root = torch.where(chance, torch.full_like(K[0], a).sqrt(), 1.0)
-                scaled = root[:, None] * K * root
+                _, scaled = self.scaled(a)
                 scaled.diagonal().add_(1.0)
                 own = torch.cholesky_solve(signs, torch.linalg.cholesky(scaled))
             self._found[power] = 1.0 - float((signs * own).sum()) / (_PROBES * int(chance.sum()))
