@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load, save_file
 
 from ..utils._atomic import atomic_write, remove_leftovers
@@ -84,26 +85,12 @@ def _clean(folder):
     remove_leftovers(folder)
 
 
-# Of the format of safetensors, which names them otherwise.
-_NAMES = {torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.bool: "BOOL"}
-
-
 def _save(tensors, path, metadata):
-    """``save_file``, whose search for tensors that share memory takes longer than all else of a small entry."""
-    if any(tensor.dtype not in _NAMES for tensor in tensors.values()):
+    """As arrays: of tensors the library asks whether they share memory, longer than the rest of an entry takes."""
+    if any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()):  # no array has that
         save_file(tensors, str(path), metadata)
         return
-    header, parts, end = {"__metadata__": metadata}, [], 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):  # which keeps all aligned
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-        parts.append(tensor.detach().reshape(-1).view(torch.uint8).numpy())
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for part in parts:
-            file.write(part)
+    save_arrays({name: tensor.detach().contiguous().numpy() for name, tensor in tensors.items()}, str(path), metadata)
 
 
 def _checksum(key, tensors, text):
