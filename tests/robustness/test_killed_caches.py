@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
-import signal
 import time
 import warnings
 
@@ -18,16 +16,13 @@ from sklearn_source.curvature import EKFAC
 from sklearn_source.retraining import retrain_on_subsets
 from sklearn_source.utils._random import seeded
 from tests._nets import make_net
+from tests.robustness._kills import NEEDS_FORK, killed, killed_at_every_operation, slow_down, started
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
-    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
-]
+pytestmark = NEEDS_FORK
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(24, 3)).astype(np.float32)
 y = (X[:, :1] - X[:, 1:2] ** 2).astype(np.float32)
 X_query = _RNG.normal(size=(3, 3)).astype(np.float32)
-OPERATIONS = ("fsync", "replace", "rename", "rmdir", "unlink")
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +72,6 @@ def of_adapters(net, folder):
 WRITERS = {write.__name__: write for write in (of_memory, one_by_one, together, of_ensemble, of_adapters)}
 
 
-def started(work):
-    """A process that does it: its id."""
-    pid = os.fork()
-    if not pid:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return pid
-
-
 def finished_entries(folder):
     """Names of what is there under its own name, a folder's files by their paths."""
     found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
@@ -105,50 +89,13 @@ def gone_on(write, net, folder, copy):
 @pytest.mark.parametrize("write", [of_one_curvature, two_of_them])
 def test_a_kill_at_every_file_operation(write, net, tmp_path):
     expected = write(net, None)
-    for number in itertools.count(1):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-
-        def work(folder=folder, number=number):
-            _die_at(number)
-            write(net, folder)
-
-        ended = not os.WIFSIGNALED(os.waitpid(started(work), 0)[1])
+    for number in killed_at_every_operation(lambda number: write(net, tmp_path / str(number))):
+        folder, copy = tmp_path / str(number), tmp_path / f"{number} again"
+        folder.mkdir(exist_ok=True)
         before = finished_entries(folder)
-        assert gone_on(write, net, folder, tmp_path / f"{number} again").tobytes() == expected.tobytes()
-        assert before <= finished_entries(tmp_path / f"{number} again")
-        if ended:
-            break
+        assert gone_on(write, net, folder, copy).tobytes() == expected.tobytes()
+        assert before <= finished_entries(copy)
     assert number > 2
-
-
-def _die_at(number):
-    """Kill this process before its file operation of that number."""
-    count = itertools.count(1)
-    for name in OPERATIONS:
-        original = getattr(os, name)
-
-        def counted(*args, original=original, **options):
-            if next(count) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args, **options)
-
-        setattr(os, name, counted)
-
-
-def _slow_down(seconds):
-    """Every file operation takes a while, so that a kill meets one."""
-    for name in OPERATIONS:
-        original = getattr(os, name)
-
-        def slowed(*args, original=original, **options):
-            time.sleep(seconds)
-            try:
-                return original(*args, **options)
-            finally:
-                time.sleep(seconds)
-
-        setattr(os, name, slowed)
 
 
 @pytest.mark.slow
@@ -165,16 +112,14 @@ def test_campaign_of_kills(name, net, tmp_path):
     whole = finished_entries(tmp_path / "timed")
 
     def work():
-        _slow_down(0.02)
+        slow_down(0.02)
         write(net, folder)
 
     for trial in itertools.count():
         before = finished_entries(folder)
         pids = [started(work) for _ in range(2 if trial % 3 == 2 else 1)]
         time.sleep(float(rng.uniform(0, span)))
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-            kills += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        kills += sum(killed(pid) for pid in pids)
         assert before <= finished_entries(folder)  # nothing is lost
         copy = tmp_path / f"copy {trial}"
         assert gone_on(write, net, folder, copy).tobytes() == expected.tobytes()

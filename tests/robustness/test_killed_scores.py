@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -20,11 +18,9 @@ from sklearn_source import TRAK, InfluenceFunctions, SourceAttribution, TracIn, 
 from sklearn_source.base._score_slabs import ScoreSlabs
 from sklearn_source.utils._random import seeded
 from tests._nets import make_net
+from tests.robustness._kills import NEEDS_FORK, killed, killed_at_every_operation, killed_while, started
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
-    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
-]
+pytestmark = NEEDS_FORK
 ROOT = Path(__file__).resolve().parents[2]
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(24, 3)).astype(np.float32)
@@ -48,21 +44,9 @@ def record_of(path):
     return path.with_name(f"{path.name}.progress.json")
 
 
-def started(fitted, path):
+def writer(fitted, path):
     """A process that writes the file: its id."""
-    pid = os.fork()
-    if not pid:
-        try:
-            fitted.transform(X_query, out=path)
-        finally:
-            os._exit(0)
-    return pid
-
-
-def killed(pid):
-    """Whether SIGKILL met the process at work."""
-    os.kill(pid, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    return started(lambda: fitted.transform(X_query, out=path))
 
 
 def n_done(path):
@@ -90,45 +74,19 @@ def test_killed_processes_are_gone_on_from(net, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             slowed(patch, 0.25)
             for _ in range(3):
-                pid, patience = started(fitted, path), time.monotonic() + 30
-                while n_done(path) == before and time.monotonic() < patience:
-                    time.sleep(0.005)
-                assert killed(pid)
+                assert killed_while(writer(fitted, path), lambda before=before: n_done(path) == before)
                 assert before < n_done(path) < len(X_query)
                 before = n_done(path)
         assert fitted.transform(X_query, out=path).tobytes() == expected.tobytes()
 
 
 def test_a_kill_at_every_file_operation(net, tmp_path):
-    fitted, finished, number = clone(METHODS["tracin"]).fit(net, X, y), False, 0
+    fitted = clone(METHODS["tracin"]).fit(net, X, y)
     with config_context(memory_budget=6000):
         expected = fitted.transform(X_query)
-        while not finished:
-            number, path = number + 1, tmp_path / f"{number}.npy"
-            pid = os.fork()
-            if not pid:
-                try:
-                    _die_at(number)
-                    fitted.transform(X_query, out=path)
-                finally:
-                    os._exit(0)
-            finished = not os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-            assert fitted.transform(X_query, out=path).tobytes() == expected.tobytes(), number
+        for number in killed_at_every_operation(lambda n: fitted.transform(X_query, out=tmp_path / f"{n}.npy")):
+            assert fitted.transform(X_query, out=tmp_path / f"{number}.npy").tobytes() == expected.tobytes(), number
     assert number > 10
-
-
-def _die_at(number):
-    """Kill this process before its file operation of that number."""
-    count = itertools.count(1)
-    for name in ("fsync", "replace"):
-        original = getattr(os, name)
-
-        def counted(*args, original=original):
-            if next(count) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args)
-
-        setattr(os, name, counted)
 
 
 def fitted_anew(name):
@@ -171,7 +129,7 @@ def test_campaign_of_kills(name, net, tmp_path, monkeypatch):
     with config_context(memory_budget=2000):
         expected, kills = fitted.transform(X_query), 0
         while kills < 20:
-            pid = started(fitted, path)
+            pid = writer(fitted, path)
             time.sleep(float(rng.uniform(0, 0.12)))
             kills += killed(pid)
             if n_done(path) == len(X_query):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import signal
 import time
 
 import numpy as np
@@ -15,11 +12,9 @@ from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, config
 from sklearn_source.base._gradient_store import GradientStore
 from sklearn_source.utils._random import seeded
 from tests._nets import make_net
+from tests.robustness._kills import NEEDS_FORK, killed, killed_at_every_operation, killed_while, started
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
-    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
-]
+pytestmark = NEEDS_FORK
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(48, 3)).astype(np.float32)
 y = (X[:, :1] - X[:, 1:2] ** 2).astype(np.float32)
@@ -40,21 +35,9 @@ def fitted():
         yield lambda name: clone(METHODS[name]).fit(net, X, y)
 
 
-def started(estimator, folder):
+def writer(estimator, folder):
     """A process that writes the store: its id."""
-    pid = os.fork()
-    if not pid:
-        try:
-            estimator.store_gradients(folder)
-        finally:
-            os._exit(0)
-    return pid
-
-
-def killed(pid):
-    """Whether SIGKILL met the process at work."""
-    os.kill(pid, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    return started(lambda: estimator.store_gradients(folder))
 
 
 def written(folder):
@@ -80,11 +63,9 @@ def test_killed_writers_are_gone_on_from(fitted, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         slowed(patch, 0.25)
         for _ in range(3):
-            before, patience = written(folder), time.monotonic() + 30
-            pid = started(estimator, folder)
-            while len(written(folder)) == len(before) and time.monotonic() < patience:
-                time.sleep(0.005)
-            assert killed(pid)
+            before = written(folder)
+            pid = writer(estimator, folder)
+            assert killed_while(pid, lambda before=before: len(written(folder)) == len(before))
             assert len(before) < len(written(folder)) < len(expected)
     times = {name: (folder / name).stat().st_mtime_ns for name in written(folder)}
     estimator.store_gradients(folder)
@@ -93,37 +74,14 @@ def test_killed_writers_are_gone_on_from(fitted, tmp_path, monkeypatch):
 
 
 def test_a_kill_at_every_file_operation(fitted, tmp_path):
-    estimator, finished, number = fitted("influence"), False, 0
+    estimator = fitted("influence")
     expected = written(estimator.store_gradients(tmp_path / "whole").gradient_store_.path)
     scores = estimator.transform(X_query)
-    while not finished:
-        number, folder = number + 1, tmp_path / f"{number}"
-        pid = os.fork()
-        if not pid:
-            try:
-                _die_at(number)
-                estimator.store_gradients(folder)
-            finally:
-                os._exit(0)
-        finished = not os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-        estimator.store_gradients(folder)
-        assert written(folder) == expected, number
+    for number in killed_at_every_operation(lambda number: estimator.store_gradients(tmp_path / f"{number}")):
+        estimator.store_gradients(tmp_path / f"{number}")
+        assert written(tmp_path / f"{number}") == expected, number
         assert estimator.transform(X_query).tobytes() == scores.tobytes()
     assert number > 5
-
-
-def _die_at(number):
-    """Kill this process before its file operation of that number."""
-    count = itertools.count(1)
-    for name in ("fsync", "replace", "mkdir"):
-        original = getattr(os, name)
-
-        def counted(*args, original=original, **options):
-            if next(count) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args, **options)
-
-        setattr(os, name, counted)
 
 
 @pytest.mark.slow
@@ -136,7 +94,7 @@ def test_campaign_of_kills(name, fitted, tmp_path, monkeypatch):
     slowed(monkeypatch, 0.02)
     while kills < 20:
         folder = tmp_path / f"{number}"
-        pid = started(estimator, folder)
+        pid = writer(estimator, folder)
         time.sleep(float(rng.uniform(0, 0.15)))
         kills += killed(pid)
         if written(folder).keys() == expected.keys():
