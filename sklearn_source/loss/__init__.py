@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ._along_measurement import along_measurement
 from ._batch_loss import needs_targets
-from ._measurement import Measurement, require_derivative, resolve_measurement
+from ._measurement import Measurement, require_derivative
+from ._named_measurements import resolve_measurement
 from ._penalty import find_penalty
 from ._predictive import Bernoulli, Categorical
 from ._row_loss import RowLoss

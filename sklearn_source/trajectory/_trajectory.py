@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from ..utils._argument_checks import check_path, check_switch
 from ._checkpoint import Checkpoint
 from ._from_checkpoints import record_from_checkpoints
 from ._from_net import record_from_net
+from ._rates import Rates
 from ._record_verification import Verification, verify_stages
 from ._stage import Stage, with_velocities
 from ._store import TrajectoryDirectory
@@ -25,11 +25,8 @@ from ._summary import summarize
 
 __all__ = ["Checkpoint", "Stage", "Trajectory"]
 
-# A gradient c times as large moves the weights c times as far; decay is none of it.
-_POWERS_OF_A_FACTOR = {"plain": 0, "momentum": 1, "decay": 0, "second": 2}
 
-
-class Trajectory:
+class Trajectory(Rates):
     """The recorded training of a network: checkpoints, and learning rates of every step.
 
     Make one with :meth:`from_net`, :meth:`load` or :meth:`from_checkpoints`.
@@ -60,23 +57,12 @@ class Trajectory:
     def __init__(self, checkpoints: Sequence[Checkpoint], stages: Sequence[Stage], observations: Sequence[Any] = ()):
         self.checkpoints = tuple(checkpoints)
         self.observations = tuple(observations)
-        self.stages = with_velocities(tuple(stages))
-        if not self.stages or not self.checkpoints:
+        if not stages or not self.checkpoints:
             raise ValueError("A trajectory needs at least one stage and one checkpoint")
+        super().__init__(with_velocities(tuple(stages)), tuple(self.checkpoints[-1].parameter_shapes))
         starts = [0, *(stage.end for stage in self.stages)]
         if [stage.start for stage in self.stages] != starts[:-1]:
             raise ValueError("expected stages that follow each other from step 0 on")
-        self._shapes = self.checkpoints[-1].parameter_shapes
-
-    @property
-    def n_steps(self) -> int:
-        """Steps taken over all stages."""
-        return self.stages[-1].end
-
-    @property
-    def parameter_names(self) -> tuple[str, ...]:
-        """The parameters of the trained network, in the order of its module."""
-        return tuple(self._shapes)
 
     @classmethod
     def from_net(cls, net: NeuralNet) -> Trajectory:
@@ -255,85 +241,6 @@ class Trajectory:
         if own[0].step > start:
             own = [point for point in self.checkpoints if point.stage < index and point.step == start][-1:] + own
         return own
-
-    def integrated_learning_rate(self, start: int, end: int, *, per: str = "momentum") -> dict[str, float]:
-        r"""Sum the learning rates of the steps in ``(start, end]``.
-
-        Parameters
-        ----------
-        start, end : int
-            Steps, counted over all stages.
-        per : {"momentum", "plain"}
-            ``"momentum"``: how far a constant gradient of one in these steps moves the weights until the end of
-            training, by the velocity that it leaves. Far from the end that is
-            :math:`\sum_k \eta_k (1 - \text{dampening}_k) / (1 - \text{momentum}_k)` ([1]_, appendix D); a step that
-            added up several batches counts as often. ``"plain"``: :math:`\sum_k \eta_k`.
-
-        Returns
-        -------
-        rates : dict of parameter name to float
-            0 for a parameter that no group of the optimizer held.
-
-        References
-        ----------
-        .. [1] Bae, Lin, Lorraine, Grosse, "Training Data Attribution via Approximate Unrolled Differentiation", 2024.
-        """
-        if per not in ("momentum", "plain"):
-            raise ValueError(f"expected per to be 'momentum' or 'plain', got {per!r}")
-        return self._sum_rates(per, start, end)
-
-    def mean_weight_decay(self, start: int, end: int) -> dict[str, float]:
-        """Average the weight decay of the steps in ``(start, end]``, each weighted by its learning rate.
-
-        Parameters
-        ----------
-        start, end : int
-            Steps, counted over all stages.
-
-        Returns
-        -------
-        weight_decay : dict of parameter name to float
-            0 where the learning rates sum to 0.
-        """
-        rates, decays = (self._sum_rates(kind, start, end) for kind in ("momentum", "decay"))
-        return {name: decays[name] / rate if rate != 0.0 else 0.0 for name, rate in rates.items()}
-
-    def second_order(self, start: int, end: int) -> dict[str, float]:
-        r"""What steps of finite size do beside the flow of their rates, over the steps in ``(start, end]``.
-
-        Where a direction of curvature s is left with :math:`\exp(-h s)` by the flow, discrete steps with momentum leave
-        :math:`\exp(-h s - c\,(h s)^2)`, to second order in s. For plain descent at a constant rate c is half the
-        inverse of the number of steps; momentum m adds m / (1 - m) to the half, in the long run.
-
-        Parameters
-        ----------
-        start, end : int
-            Steps, counted over all stages.
-
-        Returns
-        -------
-        c : dict of parameter name to float
-            0 where the learning rates sum to 0.
-        """
-        rates, seconds = (self._sum_rates(kind, start, end) for kind in ("momentum", "second"))
-        return {name: seconds[name] / rate**2 if rate != 0.0 else 0.0 for name, rate in rates.items()}
-
-    def _sum_rates(self, kind, start, end):
-        whole = all(isinstance(step, Integral) and not isinstance(step, bool) for step in (start, end))
-        if not whole or not 0 <= start <= end <= self.n_steps:
-            raise ValueError(
-                f"expected whole steps 0 <= start <= end <= {self.n_steps}, got start={start!r}, end={end!r}"
-            )
-        held = (name for stage in self.stages for group in stage.groups for name in group["params"])
-        totals = dict.fromkeys([*self._shapes, *held], 0.0)
-        power = _POWERS_OF_A_FACTOR[kind]
-        for stage in self.stages:
-            if stage.end <= start or stage.start >= end:
-                continue
-            for group, total in zip(stage.groups, stage.rate_sums(kind, start, end).tolist()):
-                for name in group["params"]:
-                    totals[name] += total * stage.factors.get(name, 1.0) ** power
-        return totals
 
     def verify(self, net: NeuralNet, X: Any, y: Any = None) -> Verification:
         """Compare the recorded steps with the net's own loss.
