@@ -33,6 +33,10 @@ class RepresentationSimilarity(FeatureAttribution):
         has parameters, or its output, where its input are ids.
     batch_size : int, optional
         Rows per forward pass; None: 512. Scores do not depend on it.
+    n_jobs : int, optional
+        Workers that share the training rows in ``fit``, as joblib counts them: None is 1 except in a
+        ``joblib.parallel_config`` context, -1 all processors (:ref:`User Guide <jobs>`). Scores depend on it by
+        rounding alone.
     random_state : int, RandomState instance or None, default=None
         Seeds training where ``fit`` trains. None: fresh entropy.
     verbose : int, default=0
@@ -78,6 +82,7 @@ class RepresentationSimilarity(FeatureAttribution):
         metric: Literal["cosine", "dot", "l2"] = "cosine",
         layer: str | None = None,
         batch_size: int | None = None,
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ):
@@ -85,6 +90,7 @@ class RepresentationSimilarity(FeatureAttribution):
         self.metric = metric
         self.layer = layer
         self.batch_size = batch_size
+        self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 
@@ -101,7 +107,7 @@ class RepresentationSimilarity(FeatureAttribution):
         few = np.flatnonzero(np.isin(np.arange(self.n_train_), np.unique(self._keys, return_index=True)[1]))[:_N_FEW]
         x = self._rows.batch(few)[0]
         self._activations = RowActivations(self._network, self.layer_, self.layer is None, x, len(few))
-        self._width = None
+        self._width = self._activations(x, len(few)).shape[1]  # of few rows: workers see some of the others each
 
     def _fit_features(self, features):
         if not bool(torch.isfinite(features).all()):
@@ -129,7 +135,6 @@ class RepresentationSimilarity(FeatureAttribution):
     def _features(self, rows, index, measure):
         """Activations, flattened: (n, width); for cosine, of unit length."""
         activations = self._activations(rows.batch(index)[0], len(index))
-        self._width = self._width or activations.shape[1]
         if activations.shape[1] != self._width:
             raise ValueError(
                 f"expected activations of one size per row in layer {self.layer_!r}, got {self._width} and "

@@ -62,6 +62,10 @@ class TRAK(FeatureAttribution):
         mean over; None: 16.
     batch_size : int, optional
         Rows per forward pass; None: chosen by memory. Scores do not depend on it.
+    n_jobs : int, optional
+        Workers that share the training rows in ``fit``, as joblib counts them: None is 1 except in a
+        ``joblib.parallel_config`` context, -1 all processors (:ref:`User Guide <jobs>`). Scores depend on it by
+        rounding alone.
     random_state : int, RandomState instance or None, default=None
         Seeds the projection, and training where ``fit`` trains. None: fresh entropy.
     verbose : int, default=0
@@ -141,6 +145,7 @@ class TRAK(FeatureAttribution):
         layers: str | Sequence[str] | None = None,
         n_draws: int | None = None,
         batch_size: int | None = None,
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ):
@@ -155,6 +160,7 @@ class TRAK(FeatureAttribution):
         self.layers = layers
         self.n_draws = n_draws
         self.batch_size = batch_size
+        self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 

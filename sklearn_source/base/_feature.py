@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from ..loss import resolve_measurement
+from ..utils._compat import WORKERS
 from ..utils._progress import progress
 from ._network_attribution import NetworkAttribution
+from ._shared_rows import spread_features
 
 
 class FeatureAttribution(NetworkAttribution):
@@ -24,6 +26,8 @@ class FeatureAttribution(NetworkAttribution):
 
     Read more in the :ref:`User Guide <add_method>`.
     """
+
+    _parameter_constraints = {**NetworkAttribution._parameter_constraints, "n_jobs": [*WORKERS]}
 
     @abstractmethod
     def _features(self, rows, index, measure):
@@ -76,8 +80,14 @@ class FeatureAttribution(NetworkAttribution):
 
     def _fit_method(self):
         self._begin_features()
-        features = self._in_batches(self._training_row_features, self._rows, np.arange(self.n_train_))
-        self._training_features = self._fit_features(features)
+        self._training_features = self._fit_features(self._features_of_training_rows())
+
+    def _features_of_training_rows(self):
+        """(n_train, width)."""
+        parts = spread_features(self, self._feature_batch)
+        if parts is None:
+            return self._in_batches(self._training_row_features, self._rows, np.arange(self.n_train_))
+        return torch.cat([part for _, part in parts]).to(self._network.device)
 
     def _in_batches(self, compute, rows, index, *measure):
         """``compute(rows, some of index, *measure)``, joined."""

@@ -11,6 +11,7 @@ import torch
 from ..rows import Rows
 from ..utils._config import bytes_for
 from ..utils._progress import counter
+from ..utils._tree import map_tensors
 from ..utils._workers import in_blocks, n_workers, row_blocks
 
 # What a fitted method is without, on its way to a worker: nets, files and rows that it was made of.
@@ -45,6 +46,38 @@ def spread_scores(method: Any, terms: list[Any], rows: Rows, n_queries: int) -> 
     return _parts(method, _block_scores, (walker, terms, rows, n_queries), blocks, "training rows")
 
 
+def spread_features(method: Any, size: int) -> Iterator[tuple[slice, Any]] | None:
+    """The same for the features of all training rows, ``size`` rows at a time: tensors (rows, width)."""
+    blocks = _blocks(method, size)
+    if blocks is None:
+        return None
+    return _parts(method, _block_features, _part_of(method, set(vars(method)) - _LEFT_BEHIND), blocks, "features")
+
+
+def spread_gradients(method: Any, function: Any, slices: list[slice], *options: Any) -> Iterator[Any]:
+    """``function(method, rows, *options)`` of some slices of the training rows, in order, by however many workers.
+
+    Parameters
+    ----------
+    method : GradientAttribution
+        A worker has its network, gradients and training rows.
+    function : callable
+        Of a module of the package.
+    slices : list of slice
+    *options : object
+        What else the function takes.
+
+    Returns
+    -------
+    results : iterator
+    """
+    n_jobs = getattr(method, "n_jobs", None)
+    if n_workers(n_jobs) == 1 or len(slices) < 2:
+        return (function(method, rows, *options) for rows in slices)
+    walker = _part_of(method, {"_network", "_gradients", "_rows"})
+    return in_blocks(_block_gradients, (walker, function, options), slices, n_jobs=n_jobs)
+
+
 def spread_self_influence(method: Any, size: int) -> Iterator[tuple[slice, Any]] | None:
     """The same for every row's influence on itself, ``size`` rows at a time: ndarrays (rows,)."""
     blocks = _blocks(method, size, 4)
@@ -53,11 +86,12 @@ def spread_self_influence(method: Any, size: int) -> Iterator[tuple[slice, Any]]
     return _parts(method, _block_self_influence, _part_of(method, set(vars(method)) - _LEFT_BEHIND), blocks, "self")
 
 
-def _blocks(method, size, bytes_per_row):
+def _blocks(method, size, bytes_per_row=None):
     workers = n_workers(getattr(method, "n_jobs", None))
     if workers == 1:
         return None
-    blocks = row_blocks(method.n_train_, size, workers, max_rows=bytes_for("scores") // bytes_per_row)
+    max_rows = None if bytes_per_row is None else bytes_for("scores") // bytes_per_row
+    blocks = row_blocks(method.n_train_, size, workers, max_rows=max_rows)
     return blocks if len(blocks) > 1 else None
 
 
@@ -81,6 +115,18 @@ def _block_scores(content, batches):
     method, terms, rows, n_queries = content
     with method._gradients.engine.attached():
         return _joined([method._batch_scores(terms, rows, columns, n_queries) for columns in batches])
+
+
+def _block_features(method, batches):
+    """By a worker: (rows, width)."""
+    parts = [method._training_row_features(method._rows, np.arange(b.start, b.stop)) for b in batches]
+    return torch.cat(parts).cpu()
+
+
+def _block_gradients(content, rows):
+    """By a worker: what a function gives of some training rows."""
+    method, function, options = content
+    return map_tensors(lambda tensor: tensor.cpu(), function(method, rows, *options))
 
 
 def _block_self_influence(method, batches):

@@ -18,6 +18,7 @@ from ..utils._progress import progress
 from ._gradient_store import GradientStore
 from ._queries import Queries
 from ._row_gradients import BatchGradients
+from ._shared_rows import spread_gradients
 from ._terms import term_scores
 
 
@@ -32,8 +33,11 @@ def store_gradients(method: Any, path: Any, tol: float | None) -> StoredGradient
         first_rows=_first_rows(method, list(terms.values())),
         dtype=method._network.dtype,
     )
-    for rows in progress(store.missing(), verbose=method.verbose, desc="storing gradients"):
-        store.write(rows, list(_pieces(method, list(terms.values()), rows, tol)))
+    missing = store.missing()
+    # Written here, whoever computed them: workers may be on machines that do not see the folder.
+    found = spread_gradients(method, _pieces, missing, list(terms.values()), tol)
+    for rows, pieces in zip(progress(missing, verbose=method.verbose, desc="storing gradients"), found):
+        store.write(rows, pieces)
     return StoredGradients(store, list(terms), tol)
 
 
@@ -152,8 +156,9 @@ def _summed(method, terms, index):
             training.keep_only(terms[number + 1].checkpoints if number + 1 < len(terms) else [])
 
 
-def _pieces(method, terms, rows, tol):
+def _pieces(method, rows, terms, tol):
     """(slice of training rows, tensors by name) of one batch after another."""
+    pieces = []
     for batch in even_chunks(rows.stop - rows.start, method._gradients.batch_size):
         some = slice(rows.start + batch.start, rows.start + batch.stop)
         tensors = {}
@@ -163,7 +168,8 @@ def _pieces(method, terms, rows, tol):
                 if not all(bool(torch.isfinite(value).all()) for value in packed.values()):
                     method._require_finite(torch.tensor(torch.nan), terms[number], [blocks])
                 tensors.update({_name(number, i, name): value for name, value in packed.items()})
-        yield some, tensors
+        pieces.append((some, tensors))
+    return pieces
 
 
 def _name(term, block, name):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import joblib
-from joblib.parallel import get_active_backend
-
 from ..utils._progress import counter
-
-_UNORDERED = tuple(int(part) for part in joblib.__version__.split(".")[:2]) >= (1, 4)
+from ..utils._workers import finished_blocks, n_workers
 
 
 def run(engine, units, *, n_jobs, cache, verbose):
@@ -57,17 +53,12 @@ def _chunks(units, engine):
 
 
 def _finished_chunks(engine, chunks, n_jobs):
-    """Yield (keys, outputs) of the chunks, as they are finished where the backend can tell."""
-    if getattr(get_active_backend()[0], "supports_return_generator", False):
-        how = "generator_unordered" if _UNORDERED else "generator"
-        yield from joblib.Parallel(n_jobs=n_jobs, return_as=how)(
-            joblib.delayed(_train_chunk)(engine, c) for c in chunks
-        )
+    """Yield (keys, outputs) of the chunks, as they are finished."""
+    if n_workers(n_jobs) == 1:
+        yield from (_train_chunk(engine, chunk) for chunk in chunks)
         return
-    parallel = joblib.Parallel(n_jobs=n_jobs)
-    wave = 4 * max(1, joblib.effective_n_jobs(n_jobs))
-    for start in range(0, len(chunks), wave):
-        yield from parallel(joblib.delayed(_train_chunk)(engine, chunk) for chunk in chunks[start : start + wave])
+    for _, finished in finished_blocks(_train_chunk, engine, chunks, n_jobs=n_jobs):
+        yield finished
 
 
 def _train_chunk(engine, units):

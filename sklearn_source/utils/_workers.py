@@ -1,4 +1,4 @@
-"""Functions of blocks of rows, wherever joblib sends them; a worker that is lost on the way costs its blocks alone."""
+"""Functions of blocks of work, wherever joblib sends them; a worker that is lost on the way costs its blocks alone."""
 
 from __future__ import annotations
 
@@ -92,7 +92,25 @@ def row_blocks(
 def in_blocks(
     function: Callable[[Any, Any], Any], content: Any, blocks: Sequence[Any], *, n_jobs: int | None
 ) -> Iterator[Any]:
-    """``function(content, block)`` of every block, in the order of the blocks.
+    """``function(content, block)`` of every block, in the order of the blocks; see :func:`finished_blocks`.
+
+    Yields
+    ------
+    result : object
+        One for every block.
+    """
+    done, given = {}, 0
+    for number, value in finished_blocks(function, content, blocks, n_jobs=n_jobs):
+        done[number] = value
+        while given in done:
+            yield done.pop(given)
+            given += 1
+
+
+def finished_blocks(
+    function: Callable[[Any, Any], Any], content: Any, blocks: Sequence[Any], *, n_jobs: int | None
+) -> Iterator[tuple[int, Any]]:
+    """``function(content, block)`` of every block, as they are finished.
 
     Where workers are lost, the blocks that they had are computed anew, and a warning says so.
 
@@ -110,8 +128,9 @@ def in_blocks(
 
     Yields
     ------
+    number : int
+        Of the block.
     result : object
-        One for every block.
 
     Raises
     ------
@@ -121,8 +140,7 @@ def in_blocks(
         If workers are lost again and again.
     """
     parcel, settings = Parcel(content), _settings()
-    waiting, done, given = dict(enumerate(blocks)), {}, 0
-    attempts = 0
+    waiting, attempts = dict(enumerate(blocks)), 0
     while waiting:
         failure = None
         with contextlib.closing(_outcomes(parcel, function, settings, dict(waiting), n_jobs)) as outcomes:
@@ -140,20 +158,17 @@ def in_blocks(
                     raise outcome.error()
                 attempts = 0
                 del waiting[number]
-                done[number] = outcome.value
-                while given in done:
-                    yield done.pop(given)
-                    given += 1
+                yield number, outcome.value
         if waiting:
             attempts += 1
             said = f" ({type(failure).__name__}: {str(failure).strip()[:200]})" if failure is not None else ""
             if attempts >= _ATTEMPTS:
                 raise RuntimeError(
-                    f"expected workers that last until a block of rows is done, but they were lost {attempts} times in "
-                    f"a row{said}: most often a machine is short of memory. Use fewer workers (n_jobs), a smaller "
-                    "config_context(memory_budget=), or a smaller batch_size"
+                    f"expected workers that last until a block of the work is done, but they were lost {attempts} "
+                    f"times in a row{said}: most often a machine is short of memory. Use fewer workers (n_jobs), a "
+                    "smaller config_context(memory_budget=), a smaller batch_size, or, of retraining, chunk_size"
                 ) from failure
-            warn(f"workers were lost{said}: {len(waiting)} of {len(blocks)} blocks of rows are computed anew")
+            warn(f"workers were lost{said}: {len(waiting)} of {len(blocks)} blocks of work are done anew")
 
 
 def _is_loss(error):

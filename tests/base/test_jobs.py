@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from skorch import NeuralNetRegressor
 from skorch.dataset import Dataset
 
 import sklearn_source.utils._workers as workers
 from sklearn_source import (
+    TRAK,
     AttributionEnsemble,
     GradientSimilarity,
     InfluenceFunctions,
+    RepresentationSimilarity,
     SnapshotInfluence,
     SourceAttribution,
     TracIn,
@@ -98,6 +101,56 @@ def test_every_gradient_method_scores_alike(cls, net, packed):
     same(other.scores, top.scores)
     same(est.self_influence(), own)
     assert len(packed) == 3
+
+
+@pytest.mark.parametrize(
+    "est",
+    [TRAK(n_components=8, batch_size=8), TRAK(n_checkpoints=2, batch_size=8), RepresentationSimilarity(batch_size=8)],
+    ids=["trak", "trak at two checkpoints", "representations"],
+)
+def test_features_of_training_rows_alike(est, net, packed):
+    one = seeded_clone(est).fit(net, X, y)
+    assert not packed
+    two = seeded_clone(est).set_params(n_jobs=2).fit(net, X, y)
+    assert len(packed) == 1
+    np.testing.assert_array_equal(two.transform(X_query), one.transform(X_query))
+    np.testing.assert_array_equal(two.self_influence(), one.self_influence())
+    assert len(packed) == 1  # queries meet features that are here
+
+
+class Lengths(torch.nn.Module):
+    """Activations of another length for some rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.last = torch.nn.Identity(), torch.nn.Linear(1, 1)
+
+    def forward(self, X):
+        n = 3 if bool((X[:, 0] < 1.5).all()) else 2
+        return self.last(self.hidden(X[:, :n]).mean(1, keepdim=True))
+
+
+def test_features_of_several_lengths_are_refused_alike():
+    X = np.zeros((64, 3), np.float32)
+    X[:, 1], X[60:, 0] = np.arange(64), 2
+    with seeded(0):
+        net = NeuralNetRegressor(Lengths, max_epochs=1, train_split=None, verbose=0).fit(X, X[:, :1])
+    for n_jobs in (1, 2):
+        est = RepresentationSimilarity(layer="hidden", batch_size=4, n_jobs=n_jobs)
+        with pytest.raises(ValueError, match="activations of one size per row"):
+            est.fit(net, X, X[:, :1])
+
+
+def test_a_store_is_written_alike(net, tmp_path, packed):
+    est = SourceAttribution(n_segments=2, random_state=0, batch_size=8)
+    with config_context(memory_budget=100_000):
+        est.fit(net, X, y).store_gradients(tmp_path / "one")
+        assert not packed
+        est.set_params(n_jobs=2).store_gradients(tmp_path / "two")
+    assert len(packed) == 1
+    one, two = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert len(one) > 2
+    assert one == two
 
 
 FITTED = {

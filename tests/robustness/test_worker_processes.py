@@ -144,3 +144,34 @@ def test_retraining_on_a_dask_cluster(flag, cluster, engine):
     found = retrain_on_subsets(mortal_net(flag), X[:300], y[:300], X_query, **options).outputs
     assert not flag.exists() or engine == "vectorized"  # recorded steps run no module
     same(found, expected)
+
+
+@pytest.mark.parametrize("engine", ["joblib", "vectorized"])
+def test_retraining_by_processes_of_joblib(flag, engine):
+    masks = np.random.default_rng(1).random((6, 300)) < 0.5
+    options = {"subsets": masks, "n_repeats": 1, "random_state": 0, "engine": engine, "chunk_size": 2}
+    expected = retrain_on_subsets(mortal_net(flag), X[:300], y[:300], X_query, **options).outputs
+    flag.touch()
+    with pytest.warns(UserWarning, match="workers were lost"):
+        found = retrain_on_subsets(mortal_net(flag), X[:300], y[:300], X_query, n_jobs=2, **options).outputs
+    same(found, expected)
+
+
+def test_retraining_that_kills_its_workers_every_time_ends(cluster):
+    """By joblib's own way to dask it waited for ever."""
+
+    class Deadly(torch.nn.Linear):
+        """Ends every process but the one that made it."""
+
+        def __init__(self, home):
+            super().__init__(3, 1)
+            self.home = home
+
+        def forward(self, X):
+            if os.getpid() != self.home:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().forward(X)
+
+    net = NeuralNetRegressor(Deadly, module__home=os.getpid(), max_epochs=1, train_split=None, verbose=0)
+    with pytest.warns(UserWarning, match="workers were lost"), pytest.raises(RuntimeError, match="lost 3 times"):
+        retrain_on_subsets(net, X[:300], y[:300], X_query, n_subsets=4, random_state=0, engine="joblib")

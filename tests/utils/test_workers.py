@@ -96,7 +96,7 @@ def losing(monkeypatch, n_times, after):
 
 def test_lost_workers_cost_their_blocks_alone(monkeypatch):
     run = losing(monkeypatch, 2, after=3)
-    with pytest.warns(UserWarning, match=r"workers were lost .*of 10 blocks of rows are computed anew"):
+    with pytest.warns(UserWarning, match=r"workers were lost .*of 10 blocks of work are done anew"):
         found = threads(square, {"factor": 1}, list(range(10)))
     assert found == [i**2 for i in range(10)]
     assert sorted(run) == list(range(10))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import joblib
 from sklearn.base import clone
 
 from ...base import NetworkAttribution
 from ...network import PortableNet
+from ...utils._progress import progress
+from ...utils._workers import in_blocks, n_workers
 from .._influence import InfluenceFunctions
 
 
@@ -42,9 +43,15 @@ class Examined(NetworkAttribution):
 
 
 def fit_members(make, n_members, *, n_jobs, verbose):
-    """``make(0), make(1), ...`` by joblib."""
-    jobs = (joblib.delayed(make)(number) for number in range(n_members))
-    return joblib.Parallel(n_jobs=n_jobs, verbose=verbose)(jobs)
+    """``make(0), make(1), ...`` by however many workers."""
+    numbers = range(n_members)
+    if n_workers(n_jobs) == 1:
+        return [make(number) for number in progress(numbers, verbose=verbose, desc="members")]
+    return list(in_blocks(_made, make, numbers, n_jobs=n_jobs))
+
+
+def _made(make, number):
+    return make(number)
 
 
 def prepared(estimator, seed):
