@@ -64,7 +64,7 @@ def draw(ax: Any, lines: dict[tuple[str, str], list[dict[str, str]]], column: st
     ax.step(*zip(*edge), where="post", color="black", alpha=0.18, linewidth=4, zorder=0)
     ax.set_xscale("log")
     if column == "networks":
-        ax.set_xticks([1, 3, 5, 10], ["1", "3", "5", "10"])
+        ax.set_xticks([1, 2, 3, 5, 10], ["1", "2", "3", "5", "10"])
         ax.minorticks_off()
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(alpha=0.25)

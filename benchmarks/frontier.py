@@ -176,7 +176,8 @@ def main() -> None:
             except ValueError as error:
                 print(f"{members} | {method} | refused: {error}", flush=True)
                 continue
-            rows = [(members, method, *row) for row in rows_of(truth, found, (1, 3, 5, 10))]
+            sizes = sorted({1, 3, 5, 10, args.n_networks})
+            rows = [(members, method, *row) for row in rows_of(truth, found, sizes)]
             write(args.tables / f"frontier-{args.problem}.csv", rows)
             for row in rows:
                 print(" | ".join(str(value) for value in row), flush=True)
