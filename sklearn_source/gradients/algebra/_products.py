@@ -28,6 +28,8 @@ ALIGNED = 8
 _FEW_OUTPUTS = 10_000
 # Multiplications that a product's entry is worth which is written, multiplied by another one and added to a sum.
 ENTRY_COST = 64
+# Widest matrix whose columns are rotated together with those of the other rows.
+_NARROW = 32
 # Entries up to which a product on the CPU is taken in float64.
 _SMALL = 2**14
 
@@ -82,9 +84,12 @@ def rotate_matrices(matrices, left, right):
     """
     if right is not None:
         matrices = rotate_vectors(matrices, right)
-    if left is not None:
-        matrices = left.transpose(1, 2) @ matrices
-    return matrices
+    if left is None:
+        return matrices
+    if matrices.shape[3] > _NARROW:
+        return left.transpose(1, 2) @ matrices
+    # Vectors and narrow matrices of all rows at once: one by one each would read the whole basis.
+    return rotate_vectors(matrices.transpose(2, 3), left).transpose(2, 3)
 
 
 def aligned(basis):
