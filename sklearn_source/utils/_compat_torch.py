@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import platform
 import warnings
 
 import torch
@@ -31,6 +32,7 @@ __all__ = [
     "TypedStorage",
     "autocast_off",
     "bytes_of",
+    "has_quick_bfloat16",
     "checkpointing_off",
     "InstanceNorm",
     "is_compiled",
@@ -70,6 +72,16 @@ unsafe_view = torch.ops.aten._unsafe_view.default
 def view_base(tensor):
     """The tensor that another is a view of; None where it is none."""
     return tensor._base
+
+
+def has_quick_bfloat16(device):
+    """Whether products of bfloat16 have instructions on a device; where that is not known, they are taken to have."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    known = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return any(supported is not None and supported() for supported in known)
 
 
 def is_plain(value):
