@@ -2,7 +2,7 @@
 
     python benchmarks/fallback_cost.py mixtral mamba mobilenet --repeats 3
 
-Mixtral's fused experts, Mamba's scan and MobileNetV2's depthwise convolutions (``pip install transformers torchvision``),
+Mixtral's fused experts, Mamba's scan and MobileNetV2's depthwise convolutions (pip install transformers torchvision),
 small and untrained but for the recorded epochs, on one thread. An epoch is ``partial_fit`` of the same net on the same
 rows in batches of ``--batch-size``; the unit is the processor time of its median. Printed with the kinds of blocks that
 the parameters fell into, and how many of them.

@@ -32,6 +32,7 @@ __all__ = [
     "TypedStorage",
     "autocast_off",
     "bytes_of",
+    "grouped_mm",
     "has_quick_bfloat16",
     "checkpointing_off",
     "InstanceNorm",
@@ -66,6 +67,8 @@ HOOKS = (
 OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 # What torch itself keeps among the attributes of a module that are numbers.
 MODULE_ATTRIBUTES = {"training", "_is_full_backward_hook", "call_super_init", "dump_patches", "_version"}
+# What torch.nn.functional.grouped_mm calls; None in versions before it.
+grouped_mm = getattr(torch, "_grouped_mm", None)
 unsafe_view = torch.ops.aten._unsafe_view.default
 
 

@@ -259,7 +259,7 @@ def conv(cls, *args, **kwargs):
 
 
 class StateSpace(nn.Module):
-    """A linear layer that only holds what ``weight @ x`` and a sum use, and decays that are made of their logarithms."""
+    """A linear layer that but holds what ``weight @ x`` and a sum use, and decays made of their logarithms."""
 
     def __init__(self):
         super().__init__()

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sklearn_source.gradients.algebra import Dense, Factored, Indexed, LowRank, Scaled, _products, add_inner, in_bfloat16
+from sklearn_source.gradients.algebra import (
+    Dense,
+    Factored,
+    Indexed,
+    LowRank,
+    Scaled,
+    _products,
+    add_inner,
+    in_bfloat16,
+)
 
 N_QUERIES, N_ROWS, OUT, IN = 5, 300, 12, 40
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ...utils._compat_torch import grouped_mm
 from ._layer_registry import substitutes
 
 
@@ -18,9 +19,9 @@ def _one_by_one(vectors, stack, *, offs, **others):
     return torch.cat([*parts, parts[0].new_zeros((left, stack.shape[2]))] if left else parts)
 
 
-if hasattr(torch, "_grouped_mm"):  # what the public name calls, in the versions that have it
+if grouped_mm is not None:
 
-    @substitutes(torch._grouped_mm)
+    @substitutes(grouped_mm)
     def _grouped_product(args, kwargs):
         """Of vectors (n, in) with a stack (groups, in, out); other forms are left to torch."""
         forms = [tensor.dim() for tensor in args]
