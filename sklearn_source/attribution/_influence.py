@@ -52,6 +52,10 @@ class InfluenceFunctions(NewtonAttribution):
         Error that a query's gradient, with every factor of the formula, may have in every layer, relative to its norm
         there: it then meets the rows as few outer products where that is less work, and scores are off by at most
         ``tol`` times the product of norms (:ref:`User Guide <low_rank>`). None: exact, up to rounding.
+    precision : {"bf16"}, optional
+        Of the products in which whole vectors of queries meet the rows: ``"bf16"``, of numbers rounded to eight bits,
+        with scores off by at most .012 times the product of norms, is faster where processor or GPU has instructions
+        for it (:ref:`User Guide <bf16>`). None: the network's own.
     n_jobs : int, optional
         Workers that share the training rows in ``fit`` and ``transform``, as joblib counts them: None is 1 except in a
         ``joblib.parallel_config`` context, -1 all processors (:ref:`User Guide <jobs>`). Scores depend on it by
@@ -113,6 +117,7 @@ class InfluenceFunctions(NewtonAttribution):
         n_draws: int | None = None,
         batch_size: int | None = None,
         tol: float | None = None,
+        precision: Literal["bf16"] | None = None,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -126,6 +131,7 @@ class InfluenceFunctions(NewtonAttribution):
         self.n_draws = n_draws
         self.batch_size = batch_size
         self.tol = tol
+        self.precision = precision
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..gradients.algebra import in_bfloat16, warn_of_emulation
 from ..loss import resolve_measurement
-from ..utils._compat import WORKERS, Interval, validate_parameters
+from ..utils._compat import WORKERS, Interval, StrOptions, validate_parameters
 from ..utils._config import bytes_for
 from ..utils._progress import progress
 from ._loss_penalty import check_penalty
@@ -39,6 +41,7 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
         **NetworkAttribution._parameter_constraints,
         "layers": [None, str, list, tuple],
         "tol": [None, Interval(Real, 0, 1, closed="neither")],
+        "precision": [None, StrOptions({"bf16"})],
         "n_jobs": [*WORKERS],
     }
 
@@ -86,7 +89,12 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
         queries = self._queries(rows, index, measure)
         if self._stored is not None:
             self._stored.loosen(queries)
-        return self._terms(queries)
+        terms = self._terms(queries)
+        if getattr(self, "precision", None) is None:
+            return terms
+        validate_parameters(self)  # it may have been set since fit
+        warn_of_emulation(self._network.device)
+        return [replace(term, values=[in_bfloat16(values) for values in term.values]) for term in terms]
 
     def _queries(self, rows, index, measure):
         """The queries that meet all training rows, within ``tol`` as it is now."""

@@ -31,11 +31,15 @@ def plan_blocks(module, names, *, treatment=None, levels=None, uses=()):
         In the order of ``names``, each of which is in one block.
     """
     plan = _Plan(module, names, treatment or {}, levels or {})
+    seen = _seen_ways(uses)
     for owner, layer in module.named_modules():
         for spec in specs_of(layer):
             held = dict(layer.named_parameters(recurse=False, remove_duplicate=False))
             own = (held.get(name) for name in (spec.weight, spec.bias))
-            plan.add(owner, spec, *(p if p is None else plan.name_of[id(p)] for p in own))
+            own = [p if p is None else plan.name_of[id(p)] for p in own]
+            ways = [(spec.rule, spec.groups, as_weight) for as_weight in (True, False)]
+            # A layer may be but what holds parameters that something else uses in its own way.
+            plan.add(owner, spec, *(None if way not in seen.get(name, [way]) else name for name, way in zip(own, ways)))
     for spec in _observed_specs(uses, set(names) - plan.specified):
         plan.add(spec.weight, spec, spec.weight, spec.bias)
     blocks = plan.blocks_by_uses(uses)
@@ -61,6 +65,16 @@ def _observed_specs(uses, names):
         bias = bias if bias and partners[bias] == {weight} else None
         specs += [ParameterSpec(rule, weight, bias, groups) for rule, groups in rules]
     return specs
+
+
+def _seen_ways(uses):
+    """For every parameter that was used the ways in which: dict of sets of (rule, groups, whether as the weight)."""
+    ways = defaultdict(set)
+    for use in uses:
+        for part, as_weight in ((use.weight, True), (use.bias, False)):
+            if part is not None:
+                ways[part[0]].add((use.rule, use.groups, as_weight))
+    return ways
 
 
 class _Plan:

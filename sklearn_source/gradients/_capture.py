@@ -39,6 +39,7 @@ class Capture:
             if use.bias is not None:
                 self._of_bias[use.bias[0]].append(use)
         self._shared = [{} for _ in engine.blocks]
+        self._layouts = {}  # of the blocks by name: no cotangent changes them
 
     def of_blocks(self, blocks):
         """The same graph for some blocks alone."""
@@ -124,7 +125,9 @@ class Capture:
         pairs = [(use, grads[use]) for use in uses if rule.takes(use)]
         if not pairs:
             return rule.zero_gradient(n_rows, block.bias, self.output)
-        return rule.row_gradient(pairs, block.bias, self._layout(block, pairs), shared)
+        if block.name not in self._layouts:
+            self._layouts[block.name] = self._layout(block, pairs)
+        return rule.row_gradient(pairs, block.bias, self._layouts[block.name], shared)
 
     def _layout(self, block, pairs):
         """Where the rows are in what a block's layer sees."""

@@ -178,7 +178,7 @@ class GradientEngine:
 
     def run_loosely(self, x):
         """Output, uses of all parameters and calls of layers on some rows, wherever parameters may have rows."""
-        loose = {b.parameters[0]: (0, 1) for b in self.blocks if b.rule.is_broadcast or not b.by_uses}
+        loose = dict.fromkeys(self.names, (0, 1))
         with self.attached():
             return self._run(self._forward, x, self.names, loose)[:3]
 

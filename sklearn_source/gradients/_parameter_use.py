@@ -8,8 +8,18 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from ..utils._compat_torch import is_plain, view_base
-from .layers import ELEMENTWISE, EXPANSIONS, IN_PLACE, READERS, SUBSTITUTES, BroadcastParameter, broadcast_of, member_of
+from ..utils._compat_torch import is_plain, tree_leaves, view_base
+from .layers import (
+    ELEMENTWISE,
+    EXPANSIONS,
+    IN_PLACE,
+    READERS,
+    SUBSTITUTES,
+    BroadcastParameter,
+    Derived,
+    broadcast_of,
+    member_of,
+)
 
 
 class ParameterUse:
@@ -103,6 +113,7 @@ class Recorder(TorchFunctionMode):
         self._known, self.expansions = dict(known), {}
         self._watched, self._broadcast, self._shared, self.uses = watched, dict(broadcast), set(shared), []
         self._rowless = {}  # id of an output without rows: that output, and its ParameterUse
+        self._derived = {}  # id of what was computed of a parameter alone: Derived
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -118,6 +129,8 @@ class Recorder(TorchFunctionMode):
             self._note_use(READERS[func](*args, **kwargs), output)
         elif func in EXPANSIONS and is_plain(output):
             self._note_expansion(args[0], output)
+        elif self._broadcast and is_plain(output) and output.requires_grad:
+            self._note_derivation(args, kwargs, output)
         return output
 
     def _note_use(self, arguments, output):
@@ -151,8 +164,9 @@ class Recorder(TorchFunctionMode):
     def _watches_any(self, args, kwargs):
         """Whether a watched parameter, or a part of one, is among the arguments or in a list among them."""
         for arg in (*args, *kwargs.values()):
-            if any(self._resolve(t) is not None for t in (arg if isinstance(arg, (list, tuple)) else [arg])):
-                return True
+            for t in arg if isinstance(arg, (list, tuple)) else [arg]:
+                if self._resolve(t) is not None or (is_plain(t) and id(view_base(t)) in self._watched):
+                    return True
         return False
 
     def _resolve(self, tensor):
@@ -205,8 +219,21 @@ class Recorder(TorchFunctionMode):
                 return
         log.append(False)
 
+    def _note_derivation(self, args, kwargs, output):
+        """Note what a function made of one parameter alone, where that may be broadcast over the rows."""
+        sources = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        if len(sources) != 1 or not is_plain(sources[0]) or view_base(output) is not None or output is sources[0]:
+            return
+        base, axes = self._without_rows(sources[0])
+        if axes and id(base) not in self._rowless and id(output) not in self._watched:
+            known = self._derived.get(id(base))
+            parameter, name = (base, self._watched[id(base)]) if known is None else (known.parameter, known.name)
+            self._derived[id(output)] = Derived(output, parameter, name)
+
     def _name_without_rows(self, base):
         """The parameter that a tensor without rows is, or that gave it."""
+        if id(base) in self._derived:
+            return self._derived[id(base)].name
         return self._rowless[id(base)][1].name if id(base) in self._rowless else self._watched[id(base)]
 
     def _without_rows(self, tensor):
@@ -217,13 +244,15 @@ class Recorder(TorchFunctionMode):
             return base, ()
         if id(base) in self._rowless:
             return base, (0,)
-        return base, self._broadcast.get(self._watched.get(id(base)), ())
+        derived = self._derived.get(id(base))
+        name = self._watched.get(id(base)) if derived is None else derived.name
+        return base, self._broadcast.get(name, ())
 
     def _note_broadcast(self, base, output, broadcast):
         """Note that ``output`` is ``base``, a parameter or an output without rows, broadcast over the rows."""
         if id(base) not in self._rowless:
-            weight = (self._watched[id(base)], 0)
-            self.uses.append(ParameterUse(BroadcastParameter, None, weight, None, (), 1, output, broadcast))
+            weight, derived = (self._name_without_rows(base), 0), self._derived.get(id(base))
+            self.uses.append(ParameterUse(BroadcastParameter, derived, weight, None, (), 1, output, broadcast))
             return
         use = self._rowless[id(base)][1]
         x = use.x.unsqueeze(0).expand(output.shape[broadcast.axis], *use.x.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import platform
 import warnings
 
 import torch
@@ -31,6 +32,8 @@ __all__ = [
     "TypedStorage",
     "autocast_off",
     "bytes_of",
+    "grouped_mm",
+    "has_quick_bfloat16",
     "checkpointing_off",
     "InstanceNorm",
     "is_compiled",
@@ -64,12 +67,24 @@ HOOKS = (
 OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 # What torch itself keeps among the attributes of a module that are numbers.
 MODULE_ATTRIBUTES = {"training", "_is_full_backward_hook", "call_super_init", "dump_patches", "_version"}
+# What torch.nn.functional.grouped_mm calls; None in versions before it.
+grouped_mm = getattr(torch, "_grouped_mm", None)
 unsafe_view = torch.ops.aten._unsafe_view.default
 
 
 def view_base(tensor):
     """The tensor that another is a view of; None where it is none."""
     return tensor._base
+
+
+def has_quick_bfloat16(device):
+    """Whether products of bfloat16 have instructions on a device; where that is not known, they are taken to have."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    known = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return any(supported is not None and supported() for supported in known)
 
 
 def is_plain(value):

@@ -256,3 +256,22 @@ def batch_norm(cls, channels):
 
 def conv(cls, *args, **kwargs):
     return lambda: nn.Sequential(cls(*args, **kwargs), nn.Tanh(), nn.Flatten())
+
+
+class StateSpace(nn.Module):
+    """A linear layer that but holds what ``weight @ x`` and a sum use, and decays made of their logarithms."""
+
+    def __init__(self):
+        super().__init__()
+        self.step, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.logs = nn.Parameter(torch.randn(4, 2))
+        self.held = nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        steps = nn.functional.softplus(self.step.weight @ x.transpose(1, 2) + self.step.bias[..., None])  # (B, 4, T)
+        decays = torch.exp(-torch.exp(self.logs)[None, :, None, :] * steps[..., None])  # (B, 4, T, 2)
+        state, outputs = 0.0, []
+        for t in range(x.shape[1]):
+            state = decays[:, :, t] * state + steps[:, :, t, None]
+            outputs.append(state.sum(-1))
+        return self.head(torch.stack(outputs, -1).mean(-1) * torch.sigmoid(self.held).sqrt())

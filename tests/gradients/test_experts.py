@@ -10,7 +10,7 @@ from torch import nn
 
 from sklearn_source.gradients import GradientEngine
 from sklearn_source.gradients.layers import RoutedLayout
-from tests.gradients._experts import EXPERTS, WIDTH, ExpertsOfFixedCapacity, make_experts
+from tests.gradients._experts import EXPERTS, WIDTH, ExpertsOfFixedCapacity, GroupedExperts, make_experts
 from tests.gradients.conftest import autograd_rows, block_rows
 
 
@@ -67,6 +67,25 @@ def test_experts_that_no_row_used_when_the_gradients_were_checked(name, n_skippe
         actual, expected = pulled(engine, module, rows)
         for key in expected:
             torch.testing.assert_close(actual[key], expected[key], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.skipif(not hasattr(torch.nn.functional, "grouped_mm"), reason="torch has no grouped products yet")
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_fused_experts():
+    """In single precision, which is all that grouped products are computed in."""
+    torch.manual_seed(0)
+    module, x = GroupedExperts(), torch.randn(9, 3, GroupedExperts.width)
+    engine = GradientEngine(module, module)
+    assert engine.verify(x) == []
+    assert {block.name: block.shape for block in engine.blocks if block.kind == "factored"}["up"] == (4, 8, 4)
+    for rows in (x, x[:1], torch.randn(37, 2, GroupedExperts.width)):
+        with engine.attached():
+            capture = engine.capture(rows)
+            cotangent = torch.randn(capture.output.shape)
+            actual = block_rows(engine, capture.pull(cotangent))
+        expected = autograd_rows(module, rows, cotangent, engine.names)
+        for key in expected:
+            torch.testing.assert_close(actual[key], expected[key], rtol=1e-4, atol=1e-5)
 
 
 def test_several_cotangents_share_the_inputs():
@@ -130,7 +149,7 @@ def test_what_goes_the_slow_way_is_said_once():
             self.below = nn.Linear(3, 2)
 
         def forward(self, x):
-            return self.below(x * torch.linalg.vector_norm(self.weight))
+            return self.below(x * torch.dist(self.weight, self.weight.flip(0)))
 
     module = Cube().double()
     engine = GradientEngine(module, module)

@@ -9,11 +9,12 @@ can do, and these are the forms, one a file:
 - :class:`Scaled`: any of them times a matrix, entry by entry, as a preconditioner has it.
 
 What meets them are queries: vectors, factored gradients, or few outer products each (:class:`LowRank`, within a
-tolerance); :class:`Meeting` knows which of these is least work.
+tolerance); :class:`Meeting` knows which of these is least work. Vectors in bfloat16 meet them in that precision.
 """
 
 from __future__ import annotations
 
+from ._bfloat16 import in_bfloat16, warn_of_emulation
 from ._dense import Dense
 from ._factored import Factored
 from ._indexed import Indexed
@@ -42,6 +43,7 @@ __all__ = [
     "add_pairs",
     "even_chunks",
     "held_bytes",
+    "in_bfloat16",
     "low_rank",
     "met_bytes",
     "pack",
@@ -52,6 +54,7 @@ __all__ = [
     "to_meet",
     "unit_vectors",
     "unpack",
+    "warn_of_emulation",
     "weighted_sum",
     "whole_moments",
 ]

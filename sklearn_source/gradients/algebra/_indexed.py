@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ._products import ENTRY_COST, steady_product
+from ._products import ENTRY_COST, add_product, steady_product
 from ._row_gradient import RowGradient
 
 # Bytes of the formed matrices of some rows at a time, over the tokens that occur in them. More rows read more columns
@@ -99,7 +99,7 @@ class Indexed(RowGradient):
             present, places = part.tokens.unique(return_inverse=True)
             formed = Indexed(places, part.g, len(present)).matrix().flatten(1)  # (rows, d * present)
             columns = lines.index_select(1, present).view(len(queries), -1)
-            out[:, start : start + rows].addmm_(columns, formed.T)
+            add_product(out[:, start : start + rows], columns, formed)
         return out
 
     def _rows_together(self):

@@ -85,8 +85,10 @@ def _add_upper(moment, flat, n_lines):
     tiles = max(1, min(8, n_lines // TILE))
     bounds = [n_lines * i // tiles for i in range(tiles + 1)]
     for low, high in zip(bounds, bounds[1:]):
-        for total, rows in zip(moment, flat):
-            total[low:high, low:].addmm_(rows[:, low:high].T, rows[:, low:])
+        if len(moment) > 1:  # the many small groups of a depthwise convolution
+            moment[:, low:high, low:].baddbmm_(flat[..., low:high].mT, flat[..., low:])
+        else:  # at once into what lies in longer lines
+            moment[0, low:high, low:].addmm_(flat[0, :, low:high].T, flat[0, :, low:])
 
 
 def _mirrored(moment):

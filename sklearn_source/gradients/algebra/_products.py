@@ -11,6 +11,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from ._bfloat16 import bfloat16_product
+
 # Bytes of one chunk of gradient matrices: for the cache, not a share of the memory budget.
 CHUNK_BYTES = 8 * 2**20
 CHUNK_ROWS = 1024
@@ -28,6 +30,8 @@ ALIGNED = 8
 _FEW_OUTPUTS = 10_000
 # Multiplications that a product's entry is worth which is written, multiplied by another one and added to a sum.
 ENTRY_COST = 64
+# Widest matrix whose columns are rotated together with those of the other rows.
+_NARROW = 32
 # Entries up to which a product on the CPU is taken in float64.
 _SMALL = 2**14
 
@@ -68,11 +72,12 @@ def slab_plan(n_rows, shape, n_positions, n_queries, itemsize):
 
 
 def rotate_vectors(x, basis):
-    """``x @ basis`` for x (B, G, T, d) and basis (G, d, e), as one matrix product where there is one group."""
+    """``x @ basis`` for x (B, G, T, d) and basis (G, d, e), as one matrix product for each group."""
     rows, groups, positions, width = x.shape
     if groups == 1:
         return steady_product(x.reshape(-1, width), basis[0]).view(rows, 1, positions, -1)
-    return torch.matmul(x, basis)
+    product = torch.bmm(x.transpose(0, 1).reshape(groups, -1, width), basis)
+    return product.view(groups, rows, positions, -1).transpose(0, 1)
 
 
 def rotate_matrices(matrices, left, right):
@@ -82,9 +87,12 @@ def rotate_matrices(matrices, left, right):
     """
     if right is not None:
         matrices = rotate_vectors(matrices, right)
-    if left is not None:
-        matrices = left.transpose(1, 2) @ matrices
-    return matrices
+    if left is None:
+        return matrices
+    if matrices.shape[3] > _NARROW:
+        return left.transpose(1, 2) @ matrices
+    # Vectors and narrow matrices of all rows at once: one by one each would read the whole basis.
+    return rotate_vectors(matrices.transpose(2, 3), left).transpose(2, 3)
 
 
 def aligned(basis):
@@ -96,6 +104,9 @@ def aligned(basis):
 
 def add_product(out, queries, matrices):
     """``out += queries @ matrices^T`` in place; long sums of few outputs are cut, so that all threads get a part."""
+    if queries.dtype == torch.bfloat16:
+        out.add_(bfloat16_product(queries, matrices))
+        return
     width = queries.shape[1]
     if out.numel() + queries.numel() + matrices.numel() <= _SMALL:
         out.add_(steady_product(queries, matrices.T))

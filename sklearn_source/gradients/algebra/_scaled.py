@@ -47,7 +47,7 @@ class Scaled(RowGradient):
 
     def inner_(self, queries, out):
         """``<q, root * G> = <root * q, G>``: the gradient within meets the queries."""
-        return self.gradient.inner_(queries * self.root.flatten(), out)
+        return self.gradient.inner_((queries * self.root.flatten()).to(queries.dtype), out)
 
     def combined(self, weights):
         return self.gradient.combined(weights).mul_(self.root)

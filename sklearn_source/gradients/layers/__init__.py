@@ -26,7 +26,7 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ._broadcasting import ELEMENTWISE, EXPANSIONS, IN_PLACE, BroadcastParameter, broadcast_of
+from ._broadcasting import ELEMENTWISE, EXPANSIONS, IN_PLACE, BroadcastParameter, Derived, broadcast_of
 from ._contraction import member_of
 from ._embedding import refuse_frequencies
 from ._factored_rule import FactoredRule
@@ -54,6 +54,7 @@ for _file in iter_modules(__path__):  # each kind registers itself by being impo
 __all__ = [
     "Arguments",
     "BroadcastParameter",
+    "Derived",
     "ELEMENTWISE",
     "EXPANSIONS",
     "FactoredRule",

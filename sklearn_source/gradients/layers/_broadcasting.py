@@ -70,11 +70,27 @@ def broadcast_of(view, base, broadcast_shape, axis):
     return Broadcast(base.shape, sizes, strides, view.storage_offset() - base.storage_offset(), axis)
 
 
+class Derived:
+    """What was computed of one parameter alone, as ``-exp(A_log)`` is: without rows, like the parameter.
+
+    Called with gradients of it, (B, *its shape), it gives those of the parameter.
+    """
+
+    def __init__(self, tensor, parameter, name):
+        self.tensor, self.parameter, self.name = tensor, parameter, name
+
+    def __call__(self, grads):
+        return torch.autograd.grad(self.tensor, self.parameter, grads, retain_graph=True, is_grads_batched=True)[0]
+
+
 @dataclass(frozen=True)
 class BroadcastParameter(VectorRule):
-    """A bare parameter that is broadcast over the batch: what comes back is parted by rows already."""
+    """A bare parameter, or what is :class:`Derived` of it, broadcast over the batch: what comes back is parted by rows.
+
+    The input of a use is that derivation, None for the parameter itself.
+    """
 
     is_broadcast = True
 
     def of_use(self, use, grad, layout):
-        return grad
+        return grad if use.x is None else use.x(grad)

@@ -11,7 +11,7 @@ from torch import nn
 from ...utils._compat_torch import view_base
 from ..algebra import Factored
 from ._layer_registry import Arguments, reads
-from ._linear import Linear, Matmul
+from ._linear import TRANSPOSED, Linear, Matmul
 from ._parameter_rule import ParameterRule
 from ._vector_rule import Shift
 
@@ -115,6 +115,8 @@ def member_of(arguments, base):
     """
     if arguments is None or arguments.rule is not Linear or base.dim() != 3 or not base.is_contiguous():
         return None
+    if arguments.settings:
+        return None
     weight, lines = arguments.weight, base.stride()
     if (tuple(weight.shape), weight.stride()) == (tuple(base.shape[1:]), lines[1:]):
         axes = "goi"
@@ -156,6 +158,8 @@ def _contraction(x, x_axes, weight, weight_axes, output_axes, bias=None):
 
 @reads(torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.__matmul__)
 def _matmul(input, other):
+    if isinstance(input, nn.Parameter) and input.dim() == 2 <= other.dim():  # weight @ x
+        return Arguments(Linear, other.mT, input, None, TRANSPOSED)
     if not isinstance(other, torch.Tensor) or other.dim() not in (2, 3) or input.dim() < 2:
         return None
     if other.dim() == 3:

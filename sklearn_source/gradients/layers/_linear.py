@@ -14,6 +14,9 @@ from ._factored_rule import FactoredRule
 from ._layer_registry import Arguments, ParameterSpec, reads, specifies
 from ._vector_rule import over_leading_axes
 
+# Settings of a use in which the vectors are columns, as in ``weight @ x``.
+TRANSPOSED = ("columns",)
+
 
 @dataclass(frozen=True)
 class Linear(FactoredRule):
@@ -34,6 +37,8 @@ class Linear(FactoredRule):
         return x if ones is None else _with_ones(x, float(ones) if presence is None else presence.unsqueeze(1))
 
     def outputs(self, use, grad, layout):
+        if use.settings == TRANSPOSED:
+            grad = grad.mT
         g = layout.split(grad.reshape(-1, grad.shape[-1]))
         return _at_lines(g, use.weight[1], self.parameter[0]).unsqueeze(1)
 
