@@ -18,6 +18,7 @@ from ._dense import Dense
 from ._factored import Factored
 from ._indexed import Indexed
 from ._inputs import Inputs
+from ._joined import formed, joined
 from ._low_rank import LowRank, low_rank
 from ._meeting import Meeting, add_inner, rowwise_inner
 from ._moments import Overlap
@@ -41,7 +42,9 @@ __all__ = [
     "add_inner",
     "add_pairs",
     "even_chunks",
+    "formed",
     "held_bytes",
+    "joined",
     "low_rank",
     "met_bytes",
     "pack",

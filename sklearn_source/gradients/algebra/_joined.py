@@ -1,0 +1,56 @@
+"""Many rows' gradients of one block, in the form in which they meet vectors again and again with least work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ._dense import Dense
+from ._factored import Factored
+from ._repeated import Repeated
+from ._row_gradient import RowGradient
+from ._scaled import Scaled
+
+
+def joined(
+    gradients: Sequence[RowGradient], left: torch.Tensor | None = None, right: torch.Tensor | None = None
+) -> list[RowGradient]:
+    """``left^T G_n right`` of several batches of rows, in their order, in as few parts as their form allows.
+
+    One outer product a row: with its input once where rows share it. Matrices that are no more numbers than the
+    factors: formed. Others are left as they are.
+
+    Parameters
+    ----------
+    gradients : list of RowGradient
+        All in one form.
+    left, right : tensor of shape (groups, out, out) and (groups, in, in), or None
+        Bases; None stands for the identity.
+    """
+    first = gradients[0]
+    if isinstance(first, Scaled) and left is None and right is None:
+        if any(part.root is not first.root for part in gradients):
+            return list(gradients)
+        return [Scaled(part, first.root) for part in joined([part.gradient for part in gradients])]
+    if isinstance(first, Factored):
+        groups, n_out, n_in = first.shape
+        if first.n_positions == 1:
+            return [Repeated.of([part.rotate_factors(left, right) for part in gradients])]
+        if n_out * n_in <= first.n_positions * (n_out + n_in):
+            return [Dense(torch.cat([part.rotate(left, right).matrix() for part in gradients]))]
+    return [part.rotate_factors(left, right) for part in gradients]
+
+
+def formed(gradients: Sequence[RowGradient], n_bytes: int) -> tuple[list[RowGradient], int]:
+    """The same with factors of several positions as matrices, where these fit; and the bytes that they took."""
+    first, n_rows = gradients[0], sum(map(len, gradients))
+    groups, n_out, n_in = first.shape
+    needed = n_rows * groups * n_out * n_in * first.tensors()[-1].element_size()
+    if not isinstance(first, Factored) or first.n_positions == 1 or needed > n_bytes:
+        return list(gradients), 0
+    matrices, start = first.g.new_empty((n_rows, *first.shape)), 0
+    for part in gradients:
+        part.matrix(out=matrices[start : start + len(part)])
+        start += len(part)
+    return [Dense(matrices)], needed
