@@ -124,11 +124,11 @@ class CoupledSpace:
         self._grow(latest)
 
     def _dots(self, first, second):
-        """(n, blocks) inner products, in float64."""
+        """(n, blocks) inner products; sums of pairs, accurate in any type."""
         total = torch.zeros(len(self._encoded[0]), len(first), dtype=torch.float64, device=first[0].device)
         for block, (directions, u, v) in enumerate(zip(self._directions, first, second)):
             for some in directions.chunks():
-                total[some, block] = (u[some].flatten(1).double() * v[some].flatten(1)).sum(1)
+                total[some, block] = (u[some] * v[some]).flatten(1).sum(1).double()
         return total
 
     def _grow(self, latest):

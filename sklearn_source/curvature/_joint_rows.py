@@ -43,12 +43,8 @@ class JointRows:
         """The same for many products: columns of several positions as matrices, as far as these fit in memory."""
         if self._kept is None or not self._in_bases:
             return self
-        other, left = copy.copy(self), bytes_for("fisher_columns")
-        other._kept = list(self._kept)
-        # Most is saved where most outer products are summed.
-        for block in sorted(range(len(self._kept)), key=lambda b: -self._kept[b][0].n_positions):
-            other._kept[block], taken = formed(self._kept[block], left)
-            left -= taken
+        other = copy.copy(self)
+        other._kept = formed(self._kept, bytes_for("fisher_columns"))
         return other
 
     @functools.cached_property

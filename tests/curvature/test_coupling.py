@@ -86,7 +86,8 @@ def test_source(kind, optimizer, n_segments):
     for n_iter in (0, 1, 3):
         expected = coupled_source_scores(segments, r.queries(), n_iter)
         assert relative(found(coupling(n_iter)), expected) < 1e-6, n_iter
-    assert relative(found(coupling(0, "auto")), found(coupling(0))) < 1e-6  # kept columns, where all of them fit
+        if n_iter != 1:  # kept columns, where all of them fit
+            assert relative(found(coupling(n_iter, "auto")), expected) < 1e-6, n_iter
     # The solve to its end, on the smallest network: influence functions take it there on all of them. One decay, as one
     # matrix has.
     if kind == "mlp" and optimizer != "groups":

@@ -42,15 +42,32 @@ def joined(
     return [part.rotate_factors(left, right) for part in gradients]
 
 
-def formed(gradients: Sequence[RowGradient], n_bytes: int) -> tuple[list[RowGradient], int]:
-    """The same with factors of several positions as matrices, where these fit; and the bytes that they took."""
-    first, n_rows = gradients[0], sum(map(len, gradients))
-    groups, n_out, n_in = first.shape
-    needed = n_rows * groups * n_out * n_in * first.tensors()[-1].element_size()
-    if not isinstance(first, Factored) or first.n_positions == 1 or needed > n_bytes:
-        return list(gradients), 0
-    matrices, start = first.g.new_empty((n_rows, *first.shape)), 0
-    for part in gradients:
-        part.matrix(out=matrices[start : start + len(part)])
-        start += len(part)
-    return [Dense(matrices)], needed
+def formed(blocks: Sequence[Sequence[RowGradient]], n_bytes: int) -> list[list[RowGradient]]:
+    """Several blocks' gradients, those with factors of several positions as matrices, as far as these fit.
+
+    Parameters
+    ----------
+    blocks : list of list of RowGradient
+        As :func:`joined` gives them.
+    n_bytes : int
+        That the matrices may take.
+    """
+    result = [list(parts) for parts in blocks]
+
+    def saved(block):
+        """Multiplications per number of the matrix, each time it is met: forming it, and turning the inputs."""
+        first = blocks[block][0]
+        return first.n_positions * (1 + first.shape[2] / first.shape[1])
+
+    for block in sorted(range(len(blocks)), key=saved, reverse=True):
+        first, n_rows = blocks[block][0], sum(map(len, blocks[block]))
+        groups, n_out, n_in = first.shape
+        needed = n_rows * groups * n_out * n_in * first.tensors()[-1].element_size()
+        if isinstance(first, Factored) and first.n_positions > 1 and needed <= n_bytes:
+            matrices, start = first.g.new_empty((n_rows, *first.shape)), 0
+            for part in blocks[block]:
+                part.matrix(out=matrices[start : start + len(part)])
+                start += len(part)
+            result[block] = [Dense(matrices)]
+            n_bytes -= needed
+    return result

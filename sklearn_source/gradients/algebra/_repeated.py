@@ -59,7 +59,8 @@ class Repeated(RowGradient):
         runs = torch.cat([_starts(part.a[:, :, 0]) for part in gradients]).cumsum(0) - 1  # (B,)
         lines, columns = _span(g), _span(a)
         a, g = a[..., columns], g[..., lines]
-        turned = _work(len(g), g.shape[2], a.shape[2], len(a)) < _work(int(runs[-1]) + 1, a.shape[2], g.shape[2], len(a))
+        n_rows, n_runs, a_size, g_size = len(a), len(runs.unique()), a.shape[2], g.shape[2]
+        turned = _work(n_rows, g_size, a_size, n_rows) < _work(n_runs, a_size, g_size, n_rows)
         first, second = (g, a) if turned else (a, g)
         if turned:
             runs = torch.arange(len(a), device=a.device)
@@ -101,16 +102,23 @@ class Repeated(RowGradient):
         return span.stop - span.start
 
     def __getitem__(self, rows):
-        return self.factored()[rows]
+        return Repeated.of([self.factored()[rows]])
 
     def matrix(self, out=None):
         return self.factored().matrix(out)
 
+    def matrix_chunks(self):
+        return self.factored().matrix_chunks()
+
     def rotate(self, left, right):
         return self.factored().rotate(left, right)
 
+    def rotate_factors(self, left, right):
+        return Repeated.of([self.factored().rotate_factors(left, right)])
+
     def rotation_cost(self, left, right):
-        return self.factored().rotation_cost(left, right)
+        groups, n_out, n_in = self.whole
+        return groups * ((n_in * n_in if right is not None else 0) + (n_out * n_out if left is not None else 0))
 
     def scaled(self, root):
         return Scaled(self, root)
@@ -154,6 +162,12 @@ class Repeated(RowGradient):
                 self._facing(total[some, group]).copy_(part[..., : self._met])
         return total
 
+    def input_moment(self):
+        return self.factored().input_moment()
+
+    def output_moment(self):
+        return self.factored().output_moment()
+
     def _facing(self, matrices):
         """What is met of matrices (n, out, in): (n, Y, X)."""
         matrices = matrices[(..., *self.spans)]
@@ -192,6 +206,8 @@ def _work(n_runs, inner, outer, n_rows):
 
 def _slots(runs, inner):
     """Every row's place in its run, which are cut so that padding costs least, and the width padded to."""
+    if not len(runs):
+        return runs, 1
     counts = torch.bincount(runs)
     place = torch.arange(len(runs), device=runs.device) - (counts.cumsum(0) - counts)[runs]
     widths = range(1, 1 + min(_WIDEST, int(counts.max())))
