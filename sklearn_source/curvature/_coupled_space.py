@@ -156,9 +156,7 @@ class CoupledSpace:
         widest = max(self._directions, key=lambda directions: directions.held.shape[2])
         for some in widest.chunks():
             for number in range(len(widest)):
-                vectors = [
-                    d.held[some, number].view(-1, *e.shape[1:]) for d, e in zip(self._directions, self._encoded)
-                ]
+                vectors = [d.held[some, number].view(-1, *e.shape[1:]) for d, e in zip(self._directions, self._encoded)]
                 products = self._curvature.base.scale(lambda values, block: values + shifts[block], vectors)
                 for block, (directions, product) in enumerate(zip(self._directions, products)):
                     own = directions.inner(some, product.flatten(1))

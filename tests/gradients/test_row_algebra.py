@@ -138,7 +138,8 @@ def test_batches_joined(positions, form, rotated):
     batches = []
     for rows in (3, 4):
         a = normal(2, 2, positions, 5).repeat_interleave(2, dim=0)[:rows]
-        batches.append(Factored(Inputs(lambda sources, some: sources[0][some], [a], a.shape), normal(rows, 2, positions, 6)))
+        inputs = Inputs(lambda sources, some: sources[0][some], [a], a.shape)
+        batches.append(Factored(inputs, normal(rows, 2, positions, 6)))
     left, right = (normal(2, 6, 6), normal(2, 5, 5)) if rotated else (None, None)
     expected = torch.cat([explicit(part.a, part.g, left, right) for part in batches])
     found = joined(batches, left, right)

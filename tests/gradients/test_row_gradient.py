@@ -83,7 +83,8 @@ sizes = st.integers(1, 5)
 @st.composite
 def problems(draw, form):
     rows, groups, out, inp = (draw(sizes) for _ in range(4))
-    positions = 1 if form == "repeated" else draw(st.integers(1, 9))  # far more than out or in, too: every branch of the cost rules
+    # Far more than out or in, too: every branch of the cost rules.
+    positions = 1 if form == "repeated" else draw(st.integers(1, 9))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
 
     def normal(*shape):

@@ -90,8 +90,7 @@ class Repeated(RowGradient):
         a, g = (second, first) if self.turned else (first, second)
         lines, columns = self.spans
         g, a = (
-            F.pad(x, (span.start, size - span.stop))
-            for x, span, size in zip((g, a), (lines, columns), self.whole[1:])
+            F.pad(x, (span.start, size - span.stop)) for x, span, size in zip((g, a), (lines, columns), self.whole[1:])
         )
         return Factored(a.unsqueeze(2), g.unsqueeze(2))
 
