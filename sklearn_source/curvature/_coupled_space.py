@@ -38,7 +38,7 @@ class CoupledSpace:
         self._pushed = encoded[0].new_empty((n, most * n_blocks, curvature.rows.n_columns))
         self._inner = torch.zeros(n, 0, dtype=torch.float64, device=device)  # with the vectors themselves
         self._H = torch.zeros(n, 0, 0, dtype=torch.float64, device=device)
-        self._residual = None
+        self._residual = self._M = None
         ridges = [factor * phi.ridge for factor in _RIDGES] if phi.ridge else [0.0]
         self._ridges = torch.tensor(ridges, dtype=torch.float64, device=device)
         self._level = torch.zeros(n, dtype=torch.long, device=device)
@@ -116,7 +116,7 @@ class CoupledSpace:
     def _add(self, vectors):
         found = [directions.add(v.flatten(1)) for directions, v in zip(self._directions, vectors)]
         self._sizes = torch.stack(found, dim=1).double()  # of the latest directions
-        first = self._inner.shape[1]
+        first, self._M = self._inner.shape[1], None
         latest = [directions.latest(v.shape) for directions, v in zip(self._directions, self._encoded)]
         self._inner = torch.cat([self._inner, self._dots(latest, self._encoded)], dim=1)
         for place, own in enumerate(self._curvature.push(latest), start=first):
@@ -150,7 +150,9 @@ class CoupledSpace:
         self._H = matrix
 
     def _of_base(self):
-        """``V^T (M + shift) V``."""
+        """``V^T (M + shift) V``, made once for all that ask."""
+        if self._M is not None:
+            return self._M
         matrix = torch.zeros_like(self._H)
         shifts, n_blocks = self._phi.shifts, len(self._encoded)
         widest = max(self._directions, key=lambda directions: directions.held.shape[2])
@@ -161,6 +163,7 @@ class CoupledSpace:
                 for block, (directions, product) in enumerate(zip(self._directions, products)):
                     own = directions.inner(some, product.flatten(1))
                     matrix[some, number * n_blocks + block, block::n_blocks] = own.double()
+        self._M = matrix
         return matrix
 
     def _coefficients(self, function, some=slice(None), matrix=None):

@@ -28,17 +28,19 @@ def joined(
     left, right : tensor of shape (groups, out, out) and (groups, in, in), or None
         Bases; None stands for the identity.
     """
-    first = gradients[0]
-    if isinstance(first, Scaled) and left is None and right is None:
-        if any(part.root is not first.root for part in gradients):
+    scaled = [part for part in gradients if isinstance(part, Scaled)]
+    if scaled and left is None and right is None:
+        root = scaled[0].root
+        if any(part.root is not root for part in scaled):
             return list(gradients)
-        return [Scaled(part, first.root) for part in joined([part.gradient for part in gradients])]
-    if isinstance(first, Factored):
-        groups, n_out, n_in = first.shape
-        if first.n_positions == 1:
-            return [Repeated.of([part.rotate_factors(left, right) for part in gradients])]
-        if n_out * n_in <= first.n_positions * (n_out + n_in):
-            return [Dense(torch.cat([part.rotate(left, right).matrix() for part in gradients]))]
+        return [Scaled(part, root) for part in joined([part.gradient for part in scaled])]
+    factored = [part for part in gradients if isinstance(part, Factored)]
+    if factored:
+        groups, n_out, n_in = factored[0].shape
+        if factored[0].n_positions == 1:
+            return [Repeated.of([part.rotate_factors(left, right) for part in factored])]
+        if n_out * n_in <= factored[0].n_positions * (n_out + n_in):
+            return [Dense(torch.cat([part.rotate(left, right).matrix() for part in factored]))]
     return [part.rotate_factors(left, right) for part in gradients]
 
 

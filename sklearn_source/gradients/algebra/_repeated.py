@@ -169,7 +169,8 @@ class Repeated(RowGradient):
 
     def _facing(self, matrices):
         """What is met of matrices (n, out, in): (n, Y, X)."""
-        matrices = matrices[(..., *self.spans)]
+        lines, columns = self.spans
+        matrices = matrices[..., lines, columns]
         return matrices.mT if self.turned else matrices
 
     def _chunks(self, n):
