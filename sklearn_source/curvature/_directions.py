@@ -8,6 +8,8 @@ from ..gradients.algebra import even_chunks
 
 # Bytes of what elementwise work goes over at a time: they stay in a cache.
 _CHUNK_BYTES = 8 * 2**20
+# A vector that keeps this share of its length is as good as orthogonal to what was taken out of it, but for rounding.
+_MOST_OF_IT = 0.5
 
 
 class Directions:
@@ -56,10 +58,13 @@ class Directions:
         for some in self.chunks():
             part = vectors[some]
             length = part.norm(dim=1)
+            left = length
             if self._count:
-                for _ in range(2):  # twice is enough (Kahan)
+                part = self._less(some, part)
+                left = part.norm(dim=1)
+                if bool((left < _MOST_OF_IT * length).any()):  # rounding shows; twice is enough (Kahan)
                     part = self._less(some, part)
-            left = part.norm(dim=1)
+                    left = part.norm(dim=1)
             # What rounding leaves of a direction that is there already is none.
             new = left > 1e3 * torch.finfo(part.dtype).eps * length
             scale = torch.where(new, 1 / torch.where(new, left, 1.0), 0.0)

@@ -168,3 +168,12 @@ def test_a_row_is_met_once_for_all_its_columns():
     (found,) = joined([Factored(a, torch.randn(12, 1, 1, 7, generator=generator))])
     assert found.first.shape == (3, 1, 192)
     assert found.second.shape == (3, 1, 7, 4)
+
+
+def test_what_is_no_number_stays_none():
+    a, g = torch.ones(4, 1, 1, 3), torch.ones(4, 1, 1, 2)
+    a[2, 0, 0, 1] = torch.nan
+    (found,) = joined([Factored(a, g)])
+    met = found.inner_(torch.ones(2, 6), torch.zeros(2, 4))
+    assert met.isnan().tolist() == [[False, False, True, False]] * 2
+    assert found.combined(torch.ones(1, 4)).isnan().any()

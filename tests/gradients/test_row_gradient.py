@@ -70,7 +70,7 @@ def repeated(draw, a, gs, normal):
 
 
 def scaled(draw, a, gs, normal):
-    form = draw(st.sampled_from([dense, factored, laid_out_later, indexed, repeated]))
+    form = draw(st.sampled_from([dense, factored, laid_out_later, indexed, *([repeated] if a.shape[2] == 1 else [])]))
     columns, matrices, _ = form(draw, a, gs, normal)
     root = normal(*columns[0].shape)
     return [Scaled(column, root) for column in columns], [G * root for G in matrices], None

@@ -188,14 +188,15 @@ def _starts(inputs):
     if len(inputs) > 1:
         flat = inputs.flatten(1)
         moved = (flat[1:] - flat[:-1]).abs().amax(1)
-        starts[1:] = (moved > _NOTHING * torch.finfo(inputs.dtype).eps * flat[1:].abs().amax(1)).long()
+        same = moved <= _NOTHING * torch.finfo(inputs.dtype).eps * flat[1:].abs().amax(1)
+        starts[1:] = (~same).long()  # where there is no number nothing is the same
     return starts
 
 
 def _span(side):
     """From the first to the last coordinate of (B, groups, size) that is more than rounding leaves."""
     share = side.double().square().sum((0, 1))
-    present = (share > (_NOTHING * torch.finfo(side.dtype).eps) ** 2 * share.sum()).nonzero()
+    present = (~(share <= (_NOTHING * torch.finfo(side.dtype).eps) ** 2 * share.sum())).nonzero()
     return slice(int(present[0]), int(present[-1]) + 1) if len(present) else slice(0, 1)
 
 
