@@ -19,6 +19,8 @@ DEFAULT_BYTES = {
     "stacked_networks": 2 * 2**30,
     # Dense per-row gradients of one batch, all Fisher columns together: beyond that the batch is cut further.
     "dense_gradients": 512 * 2**20,
+    # Fisher columns that couple layers, as matrices, while they meet the same vectors again and again.
+    "fisher_columns": 1024 * 2**20,
     # Inputs and output gradients of one batch of rows, for batch_size=None.
     "batch": 128 * 2**20,
     # Scores that functions of the inspection hold, as float64.

@@ -8,11 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_source.gradients.algebra import (
+    Dense,
     Factored,
+    Inputs,
+    Scaled,
     _factored,
     _pairs,
     _products,
     add_pairs,
+    formed,
+    joined,
     rowwise_pairs,
     squared_in_basis,
     to_meet,
@@ -119,3 +124,56 @@ def test_slabs_and_chunks_change_nothing(monkeypatch, groups, out, inp, position
         torch.testing.assert_close(
             squared_in_basis([Factored(a, g)], left, None), explicit(a, g, left).square().sum(0)
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("positions, form", [(1, "Repeated"), (2, "Factored"), (9, "Dense")])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_batches_joined(positions, form, rotated):
+    """In as few parts as their form allows, in the order in which they came."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    batches = []
+    for rows in (3, 4):
+        a = normal(2, 2, positions, 5).repeat_interleave(2, dim=0)[:rows]
+        inputs = Inputs(lambda sources, some: sources[0][some], [a], a.shape)
+        batches.append(Factored(inputs, normal(rows, 2, positions, 6)))
+    left, right = (normal(2, 6, 6), normal(2, 5, 5)) if rotated else (None, None)
+    expected = torch.cat([explicit(part.a, part.g, left, right) for part in batches])
+    found = joined(batches, left, right)
+    assert [type(part).__name__ for part in found] == [form] * (2 if form == "Factored" else 1)
+    torch.testing.assert_close(torch.cat([part.matrix() for part in found]), expected)
+    size = expected.numel() * 8
+    for n_bytes, wholes in ((2 * size, 2), (2 * size - 1, 1), (size - 1, 0)):
+        blocks = formed([found, found], n_bytes)
+        if form == "Factored":
+            assert sorted(len(parts) for parts in blocks) == [1] * wholes + [2] * (2 - wholes)
+            assert sum(isinstance(parts[0], Dense) for parts in blocks) == wholes
+        for parts in blocks:
+            torch.testing.assert_close(torch.cat([part.matrix() for part in parts]), expected)
+    root = normal(2, 6, 5)
+    scaled = joined([Scaled(part, root) for part in batches])
+    plain = torch.cat([explicit(part.a, part.g) for part in batches])
+    torch.testing.assert_close(torch.cat([part.matrix() for part in scaled]), root * plain)
+    assert {type(part.gradient).__name__ for part in scaled} == {form}
+
+
+def test_a_row_is_met_once_for_all_its_columns():
+    """Of 12 rows 3 inputs; and a coordinate in which no row has anything is not met at all."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(3, 1, 1, 200, generator=generator).repeat_interleave(4, dim=0)
+    a[..., :8] = 1e-9  # what rounding leaves
+    (found,) = joined([Factored(a, torch.randn(12, 1, 1, 7, generator=generator))])
+    assert found.first.shape == (3, 1, 192)
+    assert found.second.shape == (3, 1, 7, 4)
+
+
+def test_what_is_no_number_stays_none():
+    a, g = torch.ones(4, 1, 1, 3), torch.ones(4, 1, 1, 2)
+    a[2, 0, 0, 1] = torch.nan
+    (found,) = joined([Factored(a, g)])
+    met = found.inner_(torch.ones(2, 6), torch.zeros(2, 4))
+    assert met.isnan().tolist() == [[False, False, True, False]] * 2
+    assert found.combined(torch.ones(1, 4)).isnan().any()

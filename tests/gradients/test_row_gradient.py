@@ -18,6 +18,7 @@ from sklearn_source.gradients.algebra import (
     RowGradient,
     Scaled,
     _factored,
+    _repeated,
     _row_gradient,
     squared_in_basis,
     weighted_sum,
@@ -59,21 +60,31 @@ def indexed(draw, a, gs, normal):
     return [Indexed(tokens, g[:, 0], table) for g in gs], [product(a, g) for g in gs], a
 
 
+def repeated(draw, a, gs, normal):
+    """Fisher columns: rows that come several times, and coordinates in which none has anything."""
+    a = a.repeat_interleave(draw(st.integers(1, 4)), dim=0)[: len(a)]
+    a[..., : draw(st.integers(0, 2))] = 0.0
+    for g in gs:
+        g[..., draw(sizes) :] = 0.0
+    return [_repeated.Repeated.of([Factored(a, g)]) for g in gs], [product(a, g) for g in gs], a
+
+
 def scaled(draw, a, gs, normal):
-    form = draw(st.sampled_from([dense, factored, laid_out_later, indexed]))
+    form = draw(st.sampled_from([dense, factored, laid_out_later, indexed, *([repeated] if a.shape[2] == 1 else [])]))
     columns, matrices, _ = form(draw, a, gs, normal)
     root = normal(*columns[0].shape)
     return [Scaled(column, root) for column in columns], [G * root for G in matrices], None
 
 
-FORMS = {form.__name__: form for form in (dense, factored, laid_out_later, indexed, scaled)}
+FORMS = {form.__name__: form for form in (dense, factored, laid_out_later, indexed, repeated, scaled)}
 sizes = st.integers(1, 5)
 
 
 @st.composite
 def problems(draw, form):
     rows, groups, out, inp = (draw(sizes) for _ in range(4))
-    positions = draw(st.integers(1, 9))  # far more than out or in, too: every branch of the cost rules
+    # Far more than out or in, too: every branch of the cost rules.
+    positions = 1 if form == "repeated" else draw(st.integers(1, 9))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
 
     def normal(*shape):
@@ -97,7 +108,7 @@ def rotated(G, left, right):
 
 def test_all_forms_are_here():
     """A new form has to be added to ``FORMS``."""
-    assert set(RowGradient.__subclasses__()) == {Dense, Factored, Indexed, Scaled}
+    assert set(RowGradient.__subclasses__()) == {Dense, Factored, Indexed, _repeated.Repeated, Scaled}
     for form in RowGradient.__subclasses__():
         assert not form.__abstractmethods__
 

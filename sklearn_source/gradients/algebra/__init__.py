@@ -19,6 +19,7 @@ from ._dense import Dense
 from ._factored import Factored
 from ._indexed import Indexed
 from ._inputs import Inputs
+from ._joined import formed, joined
 from ._low_rank import LowRank, low_rank
 from ._meeting import Meeting, add_inner, rowwise_inner
 from ._moments import Overlap
@@ -42,8 +43,10 @@ __all__ = [
     "add_inner",
     "add_pairs",
     "even_chunks",
+    "formed",
     "held_bytes",
     "in_bfloat16",
+    "joined",
     "low_rank",
     "met_bytes",
     "pack",

@@ -178,18 +178,17 @@ class Factored(RowGradient):
                     total[:, group] += (left.flatten(0, 1) @ a[:, group, 0]).view(n_sums, n_out, n_in)
             return total
         n_rows, n_lines = slab_plan(len(self), self.shape, self.n_positions, n_sums, itemsize)
-        flat = total.view(n_sums, groups * n_out, n_in)
+        flat, buffer = total.view(n_sums, -1), self.g.new_empty(n_rows * groups * n_lines * n_in)
         for rows in even_chunks(len(self), n_rows):
             part = self[rows]
-            if n_lines < n_out:
+            if n_lines < n_out:  # then there is one group
                 part = Factored(part.a, part.g)
             for lines in even_chunks(n_out, n_lines):
                 slab = Factored(part.inputs, part.g[..., lines])
-                sums = weights[:, rows] @ slab.matrix().flatten(1)
-                if n_lines < n_out:  # then there is one group
-                    flat[:, lines] += sums.view(n_sums, -1, n_in)
-                else:
-                    flat += sums.view(flat.shape)
+                size = groups * slab.shape[1] * n_in
+                matrices = slab.matrix(out=buffer[: len(slab) * size].view(len(slab), *slab.shape))
+                start = lines.start * n_in
+                flat[:, start : start + size].addmm_(weights[:, rows], matrices.view(len(slab), size))
         return total
 
     def bucketed(self, buckets, n_buckets):
