@@ -17,7 +17,7 @@ from ._attribution import BaseAttribution
 from ._curvature_method import CurvatureAttribution
 from ._feature import FeatureAttribution
 from ._gradient import GradientAttribution
-from ._net_argument import net_first, require_trained, unwrap
+from ._net_argument import net_first, net_with_steps, open_pipeline, require_trained, unwrap
 from ._network_attribution import NetworkAttribution
 from ._queries import Queries
 from ._query_batches import QueryBatches
@@ -38,6 +38,8 @@ __all__ = [
     "Term",
     "flat_gradients",
     "net_first",
+    "net_with_steps",
+    "open_pipeline",
     "require_trained",
     "scores_by_term",
     "unwrap",

@@ -57,6 +57,8 @@ FOR_OTHER_ROOMS = {
         )
     ),
     "sklearn_source.base.net_first",
+    "sklearn_source.base.net_with_steps",
+    "sklearn_source.base.open_pipeline",
     "sklearn_source.base.require_trained",
     "sklearn_source.base.scores_by_term",
     "sklearn_source.base.unwrap",
