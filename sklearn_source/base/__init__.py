@@ -17,6 +17,7 @@ from ._attribution import BaseAttribution
 from ._curvature_method import CurvatureAttribution
 from ._feature import FeatureAttribution
 from ._gradient import GradientAttribution
+from ._kept_refits import keep_refits
 from ._net_argument import net_first, net_with_steps, open_pipeline, require_trained, unwrap
 from ._network_attribution import NetworkAttribution
 from ._queries import Queries
@@ -37,6 +38,7 @@ __all__ = [
     "State",
     "Term",
     "flat_gradients",
+    "keep_refits",
     "net_first",
     "net_with_steps",
     "open_pipeline",

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
-from ..base import net_with_steps
+from ..base import keep_refits, net_with_steps
 from ..rows import row_indices
 from ..trajectory import recorder_in
 from ..utils._argument_checks import check_choice
@@ -161,6 +161,11 @@ def predict_actions(estimator, actions, X_val, y_val):
 
 def _changes(member, actions, X_val, y_val):
     """Predicted of each action by one fitted method: (n_actions, n_val)."""
+    with keep_refits():
+        return _predicted(member, actions, X_val, y_val)
+
+
+def _predicted(member, actions, X_val, y_val):
     found, others = [None] * len(actions), [i for i, asked in enumerate(actions) if asked.action != "relabel"]
     for places in _together([None if i in others else asked.rows for i, asked in enumerate(actions)]):
         changes = _relabelled(member, [actions[i] for i in places], X_val, y_val)

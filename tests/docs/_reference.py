@@ -56,6 +56,7 @@ FOR_OTHER_ROOMS = {
             "step_examples",
         )
     ),
+    "sklearn_source.base.keep_refits",
     "sklearn_source.base.net_first",
     "sklearn_source.base.net_with_steps",
     "sklearn_source.base.open_pipeline",
