@@ -27,7 +27,6 @@ from sklearn_source.inspection import behaviour_groups, predict_action
 
 COLUMNS = ("data", "seed", "action", "n_rows", "quantity", "predicted", "confirmed", "predicted_error",
            "confirmed_error", "n_repeats", "seconds")  # fmt: skip
-N_REPEATS = 5
 
 
 def actions(planted: Planted, est: Any, truth: np.ndarray) -> list[tuple[str, str, np.ndarray, dict[str, Any]]]:
@@ -53,8 +52,8 @@ def actions(planted: Planted, est: Any, truth: np.ndarray) -> list[tuple[str, st
     ]
 
 
-def measure(data: str, seed: int) -> list[dict[str, Any]]:
-    """Predict and confirm the actions of a task."""
+def measure(data: str, seed: int, n_repeats: int, cache: Path) -> list[dict[str, Any]]:
+    """Predict and confirm the actions of a task; networks without an action are those of other actions too."""
     planted: Planted = PROBLEMS[data]("mislabelled", seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -64,12 +63,12 @@ def measure(data: str, seed: int) -> list[dict[str, Any]]:
     for name, action, rows, options in actions(planted, est, planted.y_true):
         start = time.perf_counter()
         effect = predict_action(est, action, rows, planted.X_query, planted.y_query, **options)
-        table = effect.confirm(n_repeats=N_REPEATS, random_state=seed + 1000, as_frame=False).table
+        confirmed = effect.confirm(n_repeats=n_repeats, random_state=seed + 1000, as_frame=False, cache=cache)
         seconds = time.perf_counter() - start
-        for quantity, predicted, confirmed, own, error in table.tolist():
+        for quantity, predicted, retrained, own, error in confirmed.table.tolist():
             lines.append(
-                dict(zip(COLUMNS, (data, seed, name, len(rows), quantity, f"{predicted:.5g}", f"{confirmed:.5g}",
-                                   f"{own:.3g}", f"{error:.3g}", N_REPEATS, f"{seconds:.0f}")))
+                dict(zip(COLUMNS, (data, seed, name, len(rows), quantity, f"{predicted:.5g}", f"{retrained:.5g}",
+                                   f"{own:.3g}", f"{error:.3g}", n_repeats, f"{seconds:.0f}")))
             )  # fmt: skip
             print(*lines[-1].values(), flush=True)
     return lines
@@ -99,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", choices=list(PROBLEMS))
     parser.add_argument("--seeds", default="0-0", help="first-last")
+    parser.add_argument("--repeats", type=int, default=5, help="networks with an action, and without")
     parser.add_argument("--results", type=Path, default=Path("."))
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -112,7 +112,7 @@ def main() -> None:
         for data in asked.data:
             if any((line["data"], int(line["seed"])) == (data, seed) for line in known):
                 continue
-            lines = measure(data, seed)
+            lines = measure(data, seed, asked.repeats, asked.results / "networks")
             with path.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerows(lines)
             known += lines

@@ -17,7 +17,8 @@ from ._attribution import BaseAttribution
 from ._curvature_method import CurvatureAttribution
 from ._feature import FeatureAttribution
 from ._gradient import GradientAttribution
-from ._net_argument import net_first, require_trained, unwrap
+from ._kept_refits import keep_refits
+from ._net_argument import net_first, net_with_steps, open_pipeline, require_trained, unwrap
 from ._network_attribution import NetworkAttribution
 from ._queries import Queries
 from ._query_batches import QueryBatches
@@ -37,7 +38,10 @@ __all__ = [
     "State",
     "Term",
     "flat_gradients",
+    "keep_refits",
     "net_first",
+    "net_with_steps",
+    "open_pipeline",
     "require_trained",
     "scores_by_term",
     "unwrap",

@@ -22,6 +22,7 @@ from ..utils._compat import StrOptions, validate_parameters
 from ..utils._progress import progress
 from ..utils._warnings import warn
 from ._gradient import GradientAttribution
+from ._kept_refits import kept_refit
 from ._loss_penalty import penalty_curvature
 
 
@@ -93,14 +94,7 @@ class CurvatureAttribution(GradientAttribution):
         predict : callable or None
             Of :class:`Queries` to (n_query, n_groups). None where columns that can be held are too few for H.
         """
-        curvature = resolve_curvature(self.curvature)
-        size = refit_columns(curvature)
-        stream = curvature.stream(
-            self._network, self._gradients.engine, self._rows, index, [state], np.ones(1), keys=self._keys,
-            identified=self._identified, seed=self._seed, batch_size=self._gradients.rows_at_once,
-            row_weights=row_weights, n_samples=refit_draws(curvature, len(index)),
-        )  # fmt: skip
-        refit = GaussNewtonRefit(stream, size, scale)
+        refit = kept_refit(self, state, lambda: self._new_refit(state, index, scale, row_weights))
         if not refit.has_enough_columns:
             return None
         own, drawn = asked.weights[:, index], 1.0 if row_weights is None else row_weights
@@ -118,6 +112,16 @@ class CurvatureAttribution(GradientAttribution):
             return -torch.cat([refit.forms(pushed, encoded, *changes(i)) for i in range(len(parts))], dim=1)
 
         return predict
+
+    def _new_refit(self, state, index, scale, row_weights):
+        """The :class:`~sklearn_source.curvature.GaussNewtonRefit` at a state, whatever is asked of it."""
+        curvature = resolve_curvature(self.curvature)
+        stream = curvature.stream(
+            self._network, self._gradients.engine, self._rows, index, [state], np.ones(1), keys=self._keys,
+            identified=self._identified, seed=self._seed, batch_size=self._gradients.rows_at_once,
+            row_weights=row_weights, n_samples=refit_draws(curvature, len(index)),
+        )  # fmt: skip
+        return GaussNewtonRefit(stream, refit_columns(curvature), scale)
 
     def _summed_changes(self, asked):
         """What :meth:`_changes` gives where the curvature of all rows cannot be held: sums of scores."""

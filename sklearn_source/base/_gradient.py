@@ -18,6 +18,7 @@ from ..utils._config import bytes_for
 from ..utils._progress import progress
 from ._loss_penalty import check_penalty
 from ._network_attribution import NetworkAttribution
+from ._other_targets import require_losses, with_targets
 from ._queries import Queries
 from ._reweighting import relabelled, reweighted, row_weights_asked
 from ._row_gradients import BatchGradients, RowGradients
@@ -214,9 +215,9 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
             If the training rows were a dataset, which has its targets inside.
         """
         with self._exclusive():
-            changed = self._with_targets(y_train)
+            changed = with_targets(self, y_train)
             asked = relabelled(self._rows, changed, groups, self._gradients.batch_size)
-            self._require_losses(changed)
+            require_losses(self._network, changed)
             return self._predicted_changes(X, y, asked)
 
     def _predicted_changes(self, X, y, asked):

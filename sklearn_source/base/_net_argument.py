@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNet
 
+from ..network import FittedSteps, split_pipeline
 from ..trajectory import Trajectory, recorder_in
 from ..utils._compat import FrozenEstimator
 from ..utils._warnings import warn
@@ -18,7 +21,7 @@ def net_first(method):
 
     @functools.wraps(method)
     def either(self, *args, **kwargs):
-        if args and isinstance(args[0], (NeuralNet, FrozenEstimator)):
+        if args and isinstance(args[0], (NeuralNet, BaseEstimator)):
             if kwargs.get("net") is not None:
                 raise TypeError(f"{method.__name__} got two networks, the first argument and net=: pass one")
             net, *args = args
@@ -50,6 +53,49 @@ def unwrap(net):
             "NeuralNetRegressor(module, ...)"
         )
     return inner, frozen
+
+
+def open_pipeline(net: Any, as_is: bool) -> tuple[FittedSteps, Any]:
+    """The fitted steps of a pipeline given as the network, and the net behind them, frozen; all else as it came.
+
+    Parameters
+    ----------
+    net : Pipeline, FrozenEstimator, skorch.NeuralNet, or None
+    as_is : bool
+        Whether the network is to be used as it is also where it is not frozen.
+
+    Raises
+    ------
+    ValueError
+        If a pipeline would have to be trained.
+    """
+    steps, inner = split_pipeline(net)
+    if not steps and inner is net:
+        return steps, net
+    if not as_is and not isinstance(net, FrozenEstimator):
+        raise ValueError(
+            "expected a fitted pipeline as the network of fit(pipeline, X, y), or frozen in the constructor, "
+            "FrozenEstimator(pipeline), got a bare one: to have a network trained behind steps, let the method be the "
+            "last of them, make_pipeline(StandardScaler(), SourceAttribution(net))"
+        )
+    return steps, FrozenEstimator(inner)
+
+
+def net_with_steps(estimator: Any) -> Any:
+    """The network of a fitted method as it takes the user's rows, behind the steps of the pipeline it came in.
+
+    Parameters
+    ----------
+    estimator : fitted attribution method
+
+    Returns
+    -------
+    net : skorch.NeuralNet, Pipeline, or None
+        None of a method without a network.
+    """
+    net, first = getattr(estimator, "net_", None), getattr(estimator, "members_", [estimator])[0]
+    steps = getattr(first, "_front", None)
+    return net if net is None or not steps else steps.around(net)
 
 
 def require_trained(net):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..gradients.algebra import even_chunks
 from ..loss import resolve_measurement
 from ..network import (
+    FittedSteps,
     Network,
     PortableNet,
     outputs_of,
@@ -27,10 +26,8 @@ from ..network import (
 from ..rows import (
     as_arrays,
     cast_like_training,
-    cast_real,
     draw_weights,
     exact_row_hashes,
-    list_to_array,
     match_stage_rows,
     require_same_rows,
     row_hashes,
@@ -47,11 +44,16 @@ from ..utils._random import draw_seed
 from ..utils._warnings import warn
 from ._attribution import BaseAttribution
 from ._data_validation import read, require_target_shape
-from ._net_argument import net_first, require_all_rows, require_trained, trajectory_of, unwrap
+from ._net_argument import (
+    net_first,
+    open_pipeline,
+    require_all_rows,
+    require_trained,
+    trajectory_of,
+    unwrap,
+)
 from ._query_batches import QueryBatches
 
-# Rows whose losses are asked together, where only their values are looked at.
-_ROWS_AT_ONCE = 256
 _N_DRAWS = 16  # of a training row, where the loss draws and nothing else is asked for
 
 
@@ -71,6 +73,7 @@ class NetworkAttribution(BaseAttribution):
 
     # Queries scored together when nothing larger is at stake.
     _query_chunk = 4096
+    _front = FittedSteps([])  # those in front of the network
     _parameter_constraints = {
         "net": "no_validation",  # fit says what it needs, and why
         "measurement": [StrOptions({"auto", "log_odds", "prediction", "neg_loss"}), callable],
@@ -102,9 +105,11 @@ class NetworkAttribution(BaseAttribution):
             The rows given to ``net.fit``; any order, none missing.
         y : array-like of shape (n_train,) or (n_train, n_outputs)
             Their targets.
-        net : skorch.NeuralNet, optional
+        net : skorch.NeuralNet or Pipeline, optional
             The trained network, used as it is and never modified. ``fit(net, X, y)`` is the same call. Without it the
-            constructor's ``net`` is used: frozen as it is, bare by training a clone.
+            constructor's ``net`` is used: frozen as it is, bare by training a clone. Of a fitted pipeline that ends in
+            a network rows and queries pass through the fitted steps, of which nothing is attributed:
+            :ref:`pipelines`.
         stage : array-like of int of shape (n_train,), optional
             For networks trained in several stages: the stage each row is credited in. Of no consequence to methods
             that look at the trained weights alone.
@@ -119,8 +124,10 @@ class NetworkAttribution(BaseAttribution):
         ValueError
             If the rows are not those trained on, hold NaN, or the method cannot serve this network; the message says
             what to do. The estimator is then as it was before.
+        TypeError
+            If the network is none of skorch, or a pipeline that does not end in one or draws other rows.
         sklearn.exceptions.NotFittedError
-            If the network is not trained.
+            If the network is not trained, or a step in front of it not fitted.
         """
         before = dict(vars(self))
         try:
@@ -136,16 +143,31 @@ class NetworkAttribution(BaseAttribution):
 
     def _fit(self, X, y, net, as_is, stage):
         self._validate_parts()
+        self._front, net = open_pipeline(net, as_is)
         net, frozen = unwrap(net)
         as_is = as_is or frozen
         if as_is:
             require_trained(net)
-        X, y = read(self, net, X, y, reset=True)
+        shown = X
+        X, y = read(self, net, self._front.transform(X), y, reset=True)
         self._seed = self._draw_seed()
         if not as_is:
             net, X, y = train_clone(net, X, y, seed=self._seed, recorder=self._recorder())
         with autocast_off():  # the caller's, whose rounding would be that of sums over rows
             self._fit_trained(X, y, net, as_is, stage)
+        if self._front:
+            self._stand_behind(self._front, shown)
+
+    def _stand_behind(self, steps, X):
+        """Take the user's rows from now on: they pass through ``steps`` on their way to the network.
+
+        Parameters
+        ----------
+        steps : FittedSteps
+        X : the training rows, as the steps take them
+        """
+        self._front, (_, *others) = steps, self._given
+        self._given = (X, *others)
 
     def _fit_trained(self, X, y, net, as_is, stage):
         """Fit on a net that is trained."""
@@ -212,9 +234,10 @@ class NetworkAttribution(BaseAttribution):
         hashes = row_hashes(X, y)
         known = row_hashes(X, y, sample=True) if hashes is None else hashes
         exact = None if hashes is None else exact_row_hashes(X, y)
-        self._credited = match_stage_rows(
-            trajectory, known, self.n_train_, stage, every_stage=self._needs_trajectory, exact=exact
-        )
+        with self._front.recognising(recorded=trajectory is not None):
+            self._credited = match_stage_rows(
+                trajectory, known, self.n_train_, stage, every_stage=self._needs_trajectory, exact=exact
+            )
         if self.has_unit:
             warn_unused_rows(self._credited, self.n_train_)
         elif not self._needs_trajectory:
@@ -237,7 +260,8 @@ class NetworkAttribution(BaseAttribution):
         ValueError
             If they are others, or stand in another order.
         """
-        X, y = cast_like_training(*as_arrays(self.net_, X, y), self._form, self._y_shape)
+        X, y = as_arrays(self.net_, self._front.transform(X), y)
+        X, y = cast_like_training(X, y, self._form, self._y_shape)
         rows, hashes = self._network.prepare(X, y), row_hashes(X, y)
         if len(rows) != self.n_train_ or (self._reads_loss and rows.has_y != self._rows.has_y):
             raise ValueError(
@@ -250,40 +274,6 @@ class NetworkAttribution(BaseAttribution):
             exact, own = exact_row_hashes(X, y), getattr(self, "_exact_keys", None)
             require_same_rows(*((hashes, self._keys) if exact is None or own is None else (exact, own)))
         return X, y
-
-    def _with_targets(self, y_train):
-        """The training rows with other targets.
-
-        Raises
-        ------
-        ValueError
-            If the targets are not as many as the rows, or none that the network's loss reads.
-        TypeError
-            If the rows are a dataset, which has targets of its own.
-        """
-        X, before, _ = self._given
-        if isinstance(X, torch.utils.data.Dataset):
-            raise TypeError("expected training rows given as arrays, got a dataset, whose targets cannot be replaced")
-        if not isinstance(y_train, (list, Mapping)) and np.ndim(y_train) == 0:
-            raise ValueError(
-                f"expected y_train, a target for each of the {self.n_train_} training rows, got {y_train!r}"
-            )
-        X, y = as_arrays(self.net_, X, list_to_array(y_train, "y_train"))
-        if isinstance(y, np.ndarray) and getattr(before, "dtype", y.dtype).kind == "f":
-            y = cast_real(y, before.dtype, "y_train")
-        return self._network.prepare(*cast_like_training(X, y, self._form, self._y_shape), self._training_draws())
-
-    def _require_losses(self, rows):
-        """One forward pass: refuse targets that the loss cannot read."""
-        network = self._network
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            x, y = rows.batch(slice(start, start + _ROWS_AT_ONCE))
-            try:
-                losses = network.row_loss(outputs_of(network.forward, x), y, x)
-            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                raise ValueError(f"expected targets in y_train that the loss can read ({error})") from error
-            if not bool(torch.isfinite(losses).all()):
-                raise ValueError("expected targets in y_train whose loss is finite, got some with another")
 
     def _recorder(self):
         """What is to watch the training of a bare net that has no recorder of its own."""
@@ -348,7 +338,7 @@ class NetworkAttribution(BaseAttribution):
 
     def _query_rows(self, X, y):
         """Validated queries, a :class:`~.rows.Rows`."""
-        X, y = read(self, self.net_, X, y, reset=False)
+        X, y = read(self, self.net_, self._front.transform(X), y, reset=False)
         X, y = cast_like_training(X, y, self._form, self._y_shape)
         rows = self._network.prepare_queries(X, y, self._measured_draws(self._measure))
         if self._measure.needs_y and not rows.has_y:

@@ -10,8 +10,9 @@ import torch
 _FACTORS, _MOST_FACTORS = 2, 10
 # A factor for another weight makes conjugate gradients converge: the ratio of the weights bounds the condition.
 _NEAR, _TOLERANCE, _MAX_ITERATIONS = 1.5, 1e-11, 40
-# Steps that they take, about, where weights differ by some per cent; each costs two products with every vector.
-_ITERATIONS = 8
+# Share of columns with weights of their own up to which solving for each of them by a factor that is there costs less
+# than a factor of its own.
+_FEW = 1 / 6
 _NOTHING = np.finfo(np.float64).tiny  # weights of which one over is no number
 
 
@@ -45,30 +46,53 @@ class WeightedGram:
         values, counts = np.unique(w, return_counts=True)
         usual = float(values[counts.argmax()]) if len(values) else 0.0
         others = torch.nonzero(torch.as_tensor(w != usual)).squeeze(1)
-        if usual > 0 and len(others) < len(w) // 3:  # from the solution where all columns weigh alike
-            sides = torch.zeros(len(right), 1 + len(others), dtype=right.dtype)
-            sides[:, 0] = torch.where(kept, right, 0.0)
-            sides[others, torch.arange(1, 1 + len(others))] = 1.0
-            solved, *columns = self.solve_all(usual, sides).split([1, len(others)], dim=1)
-            if len(others):  # a weight of zero adds infinity to the diagonal
-                own = torch.as_tensor(w)[others].to(right.dtype)
-                added = torch.diag(own * usual / (usual - own))
-                solved = solved - columns[0] @ torch.linalg.solve(columns[0][others] + added, solved[others])
-            return torch.where(kept, solved.squeeze(1), 0.0)
+        if usual > 0 and len(others) < _FEW * len(w):
+            return self._near_alike(usual, torch.as_tensor(w).to(right.dtype), others, right)
         if kept.any():
             matrix = self.K[kept][:, kept] + torch.diag(torch.as_tensor(1.0 / w[kept.numpy()]))
             factor = torch.linalg.cholesky(matrix)
             solved[kept] = torch.cholesky_solve(right[kept].unsqueeze(1), factor).squeeze(1)
         return solved
 
+    def _near_alike(self, usual, w, others, right):
+        """The solution where most columns weigh ``usual``, by a factor for this weight or one nearby.
+
+        With ``B = I / b + K`` factored and S what ``1 / w`` has beyond ``1 / b`` in the columns ``others``,
+        ``(B + S)^-1`` follows from ``B^-1`` of these columns alone (Woodbury; of a column left away S is infinite). For
+        another b than ``usual`` that preconditions conjugate gradients of the one vector.
+        """
+        base = min(self._factors, key=lambda weight: _ratio(weight, usual), default=usual)
+        base = base if _ratio(base, usual) < _NEAR else usual
+        others = others[w[others] != base]
+        sides = torch.zeros(len(right), len(others), dtype=right.dtype)
+        sides[others, torch.arange(len(others))] = 1.0
+        first = torch.where(w > 0, right, 0.0)
+        columns = self.solve_all(base, torch.cat([sides, first[:, None]], dim=1))
+        columns, alone = columns[:, :-1], columns[:, -1]
+        core = columns[others] + torch.diag(w[others] * base / (base - w[others]))
+        core = torch.linalg.lu_factor(core) if len(others) else None
+
+        def corrected(vector):
+            if core is not None:
+                vector = vector - columns @ torch.linalg.lu_solve(*core, vector[others, None])[:, 0]
+            return torch.where(w > 0, vector, 0.0)
+
+        solved = corrected(alone)
+        if base == usual:
+            return solved
+        shift = torch.where(w > 0, 1.0 / w, 0.0)
+
+        def applied(vector):
+            return torch.where(w > 0, self.K @ vector, 0.0) + shift * vector
+
+        return _conjugate_gradients(
+            applied, lambda vector: corrected(self.solve_all(base, vector[:, None])[:, 0]), first, solved
+        )
+
     def solve_all(self, weight, sides):
-        """``(I / weight + K)^-1`` of vectors (n_columns, n): groups of nearly one size share a factor."""
+        """``(I / weight + K)^-1`` of vectors (n_columns, n)."""
         if weight in self._factors:
             return torch.cholesky_solve(sides, self._factors[weight])
-        near = min(self._factors, key=lambda other: _ratio(other, weight), default=None)
-        few = 4 * _ITERATIONS * sides.shape[1] < len(sides) / 3
-        if near is not None and few and _ratio(near, weight) < _NEAR:
-            return self._conjugate_gradients(weight, sides, self._factors[near])
         if self._spectrum is None and self._n_factors < _MOST_FACTORS:
             matrix = self.K.clone()
             matrix.diagonal().add_(1.0 / weight)
@@ -82,21 +106,22 @@ class WeightedGram:
         values, vectors = self._spectrum
         return vectors @ ((vectors.T @ sides) / (values + 1.0 / weight)[:, None])
 
-    def _conjugate_gradients(self, weight, sides, factor):
-        """The same by iterations that a factor for a weight nearby preconditions."""
-        solved, residual = torch.zeros_like(sides), sides.clone()
-        direction = better = torch.cholesky_solve(residual, factor)
-        size = (residual * better).sum(0)
-        for _ in range(_MAX_ITERATIONS):
-            applied = self.K @ direction + direction / weight
-            step = size / (direction * applied).sum(0).clamp_min(1e-300)
-            solved, residual = solved + step * direction, residual - step * applied
-            if bool((residual.norm(dim=0) <= _TOLERANCE * sides.norm(dim=0)).all()):
-                break
-            better = torch.cholesky_solve(residual, factor)
-            size, before = (residual * better).sum(0), size
-            direction = better + size / before.clamp_min(1e-300) * direction
-        return solved
+
+def _conjugate_gradients(apply, precondition, right, solved):
+    """``A^-1 r`` from a first guess, for A and a preconditioner given as functions of a vector (n,)."""
+    residual = right - apply(solved)
+    direction = better = precondition(residual)
+    size = residual @ better
+    for _ in range(_MAX_ITERATIONS):
+        if bool(residual.norm() <= _TOLERANCE * right.norm()):
+            break
+        image = apply(direction)
+        step = size / (direction @ image).clamp_min(1e-300)
+        solved, residual = solved + step * direction, residual - step * image
+        better = precondition(residual)
+        size, before = residual @ better, size
+        direction = better + size / before.clamp_min(1e-300) * direction
+    return solved
 
 
 def _ratio(one, other):

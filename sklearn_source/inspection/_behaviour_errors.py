@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
+from ..base import net_with_steps
 from ..loss import resolve_measurement
 from ..network import Network
 from ._group_names import describe_errors
@@ -26,7 +27,7 @@ def errors_of(est, X_query, y_query):
             Whether what raises the measurement (times the sign) does harm.
         predictions : Bunch or None
     """
-    net = getattr(est, "net_", None)
+    net = net_with_steps(est)
     if y_query is None or net is None:
         return Bunch(errors=None, signs=None, harms_upwards=y_query is None, predictions=None)
     require_queries(est, X_query, y_query)

@@ -16,7 +16,7 @@ def outcomes(net, X, y, measurement=None, change=None):
 
     Parameters
     ----------
-    net : skorch.NeuralNet
+    net : skorch.NeuralNet, or a pipeline that ends in one
         Trained; not touched.
     X, y
         Rows and their targets, as for ``net.fit``.

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from ..base import keep_refits, net_with_steps
 from ..rows import row_indices
 from ..trajectory import recorder_in
 from ..utils._argument_checks import check_choice
@@ -137,16 +138,17 @@ def predict_actions(estimator, actions, X_val, y_val):
     changes = np.stack([_changes(member, actions, X_val, y_val) for member in members], axis=1)
     name = getattr(getattr(members[0], "_measure", None), "name", None)
     with_targets = y_val is not None and hasattr(members[0], "net_")
-    before = [outcomes(member.net_, X_val, y_val) for member in members] if with_targets else []
+    nets, net = [net_with_steps(member) for member in members], net_with_steps(estimator)
+    before = [outcomes(own, X_val, y_val) for own in nets] if with_targets else []
     asked = Bunch(
-        net=getattr(estimator, "net_", None), estimator=members[0], X_val=X_val, y_val=y_val,
-        loss_is_log=with_targets and predict_rows(estimator.net_, X_val, y_val).loss_is_log,
-        probabilities=with_targets and has_probabilities(estimator.net_, X_val, y_val),
+        net=net, estimator=members[0], X_val=X_val, y_val=y_val,
+        loss_is_log=with_targets and predict_rows(net, X_val, y_val).loss_is_log,
+        probabilities=with_targets and has_probabilities(net, X_val, y_val),
         measurement=getattr(members[0], "measurement", "auto"), output=getattr(members[0], "output", None),
     )  # fmt: skip
     effects = []
     for action, own in zip(actions, changes):
-        after = [outcomes(m.net_, X_val, y_val, name, change) for m, change in zip(members, own)] if before else []
+        after = [outcomes(one, X_val, y_val, name, change) for one, change in zip(nets, own)] if before else []
         cautions = _cautions(estimator, members, action.action, action.rows, own, name)
         effects.append(
             ActionEffect(
@@ -159,6 +161,11 @@ def predict_actions(estimator, actions, X_val, y_val):
 
 def _changes(member, actions, X_val, y_val):
     """Predicted of each action by one fitted method: (n_actions, n_val)."""
+    with keep_refits():
+        return _predicted(member, actions, X_val, y_val)
+
+
+def _predicted(member, actions, X_val, y_val):
     found, others = [None] * len(actions), [i for i, asked in enumerate(actions) if asked.action != "relabel"]
     for places in _together([None if i in others else asked.rows for i, asked in enumerate(actions)]):
         changes = _relabelled(member, [actions[i] for i in places], X_val, y_val)

@@ -8,15 +8,16 @@ from sklearn.utils import Bunch
 
 from ..base import NetworkAttribution
 from ..loss import Bernoulli, Categorical, resolve_measurement
-from ..network import Network
+from ..network import Network, split_pipeline
 
 BATCH_SIZE = 1024
 
 
 def calibrated(net, X, y):
     """A private copy of a trained net, as a Network that knows the loss of these rows, and the rows as measured."""
+    steps, net = split_pipeline(net)
     network = Network.from_net(net)
-    rows = network.prepare(X, y, network.measured_draws())
+    rows = network.prepare(steps.transform(X), y, network.measured_draws())
     network.calibrate(rows)
     return network, rows
 
@@ -35,7 +36,7 @@ def predict_rows(net, X, y):
 
     Parameters
     ----------
-    net : skorch.NeuralNet
+    net : skorch.NeuralNet, or a pipeline that ends in one
         Trained; not touched.
     X, y
         Rows as for ``net.fit``, with targets.

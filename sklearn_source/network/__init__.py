@@ -8,11 +8,13 @@ from ._module_variant import net_with_changed_module, replace_tensors, train_mod
 from ._network import Network
 from ._outside_state import outside_state, set_outside_state
 from ._pickling import PortableNet
+from ._pipeline import FittedSteps, split_pipeline
 from ._training import add_callback, refuse_module_instance, rows_for_training, seeded_clone, train_clone
 from ._training_gradients import slope_along, training_gradients
 from ._whole_training import train_to_the_end
 
 __all__ = [
+    "FittedSteps",
     "Network",
     "PortableNet",
     "add_callback",
@@ -26,6 +28,7 @@ __all__ = [
     "seeded_clone",
     "set_outside_state",
     "slope_along",
+    "split_pipeline",
     "train_clone",
     "train_module",
     "train_to_the_end",

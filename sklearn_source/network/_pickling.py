@@ -6,6 +6,7 @@ even where the outer pickler (cloudpickle under joblib's loky) could. Handing th
 
 from __future__ import annotations
 
+from sklearn.pipeline import Pipeline
 from skorch import NeuralNet
 
 from ..utils._compat import FrozenEstimator
@@ -19,7 +20,7 @@ def net_from_state(cls, state):
 
 
 class PortableNet:
-    """A fitted net, or a frozen one, that unpickles as itself in another process."""
+    """A fitted net, also frozen or at the end of a pipeline, that unpickles as itself in another process."""
 
     def __init__(self, net):
         self.net = net
@@ -28,6 +29,9 @@ class PortableNet:
         net = self.net
         if isinstance(net, FrozenEstimator):
             return FrozenEstimator, (PortableNet(net.estimator),)
+        if isinstance(net, Pipeline):
+            *steps, (name, last) = net.steps
+            return net_from_state, (type(net), {**vars(net), "steps": [*steps, (name, PortableNet(last))]})
         if not isinstance(net, NeuralNet) or str(net.device).startswith("cuda"):
             return _same, (net,)  # skorch's own way maps CUDA tensors to the devices that are there
         return net_from_state, (type(net), dict(vars(net)))

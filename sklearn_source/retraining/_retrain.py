@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.pipeline import Pipeline
 from skorch import NeuralNet
 
 from ..rows import row_indices
@@ -19,7 +20,7 @@ from ._task import make_task
 
 
 def retrain_on_subsets(
-    net: NeuralNet,
+    net: NeuralNet | Pipeline,
     X_train: Any,
     y_train: Any,
     X_query: Any,
@@ -46,10 +47,11 @@ def retrain_on_subsets(
 
     Parameters
     ----------
-    net : skorch.NeuralNet
+    net : skorch.NeuralNet or Pipeline
         Trained or not; only its configuration is used, and it is not modified. It must be built from a module class (or
         a factory), not from an instance. A ``TrajectoryRecorder`` and callbacks that print or save are left out. A
-        ``train_split`` that takes rows away from training is left out, with a warning.
+        ``train_split`` that takes rows away from training is left out, with a warning. Of a pipeline that ends in a
+        net, the net is trained again; the steps stay as they were fitted (:ref:`pipelines`).
     X_train : array-like, dict of arrays or Dataset
         What ``net.fit`` takes.
     y_train : array-like or None
@@ -127,7 +129,7 @@ def retrain_on_subsets(
 
 
 def leave_one_out(
-    net: NeuralNet,
+    net: NeuralNet | Pipeline,
     X_train: Any,
     y_train: Any,
     X_query: Any,
@@ -151,9 +153,9 @@ def leave_one_out(
 
     Parameters
     ----------
-    net : skorch.NeuralNet
+    net : skorch.NeuralNet or Pipeline
         Trained or not; only its configuration is used, and it is not modified. It must be built from a module class (or
-        a factory), not from an instance.
+        a factory), not from an instance. A pipeline's steps stay as they were fitted: :ref:`pipelines`.
     X_train : array-like, dict of arrays or Dataset
         What ``net.fit`` takes.
     y_train : array-like or None
@@ -211,7 +213,7 @@ def leave_one_out(
 
 
 def retrain_without(
-    net: NeuralNet,
+    net: NeuralNet | Pipeline,
     X_train: Any,
     y_train: Any,
     X_query: Any,
@@ -235,9 +237,9 @@ def retrain_without(
 
     Parameters
     ----------
-    net : skorch.NeuralNet
+    net : skorch.NeuralNet or Pipeline
         Trained or not; only its configuration is used, and it is not modified. It must be built from a module class (or
-        a factory), not from an instance.
+        a factory), not from an instance. A pipeline's steps stay as they were fitted: :ref:`pipelines`.
     X_train : array-like, dict of arrays or Dataset
         What ``net.fit`` takes.
     y_train : array-like or None

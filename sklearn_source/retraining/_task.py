@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..network import Network, outputs_of
+from ..network import Network, outputs_of, split_pipeline
 from ..rows import Rows, as_arrays, cast_real, prepare_rows
 from ..stochastic import draws_examples, step_examples
 from ..utils._random import seeded
@@ -71,6 +71,8 @@ class Task:
 
 def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renormalize):
     """Check everything that can be checked before the work, and make the :class:`Task`."""
+    steps, net = split_pipeline(net)
+    X, X_query = steps.transform(X), steps.transform(X_query)
     template = template_of(net)
     start = initialized(template)
     _pass_epochs(start, int(template.max_epochs))

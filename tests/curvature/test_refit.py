@@ -25,16 +25,35 @@ def off(gram, weight, n_sides):
     return float((gram.solve_all(weight, sides) - expected).norm() / expected.norm())
 
 
-def test_weights_nearby_share_a_factor(gram):
-    for weight in (1.0, 1.003, 1.2, 1.45, 0.8):
-        assert off(gram, weight, 3) < 1e-9
+def off_alone(gram, w):
+    """How far :meth:`WeightedGram.solve` is from a dense solution on the columns kept."""
+    right = torch.randn(N, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    kept, expected = torch.as_tensor(w > 0), torch.zeros_like(right)
+    matrix = gram.K[kept][:, kept] + torch.diag(1 / torch.as_tensor(w)[kept])
+    expected[kept] = torch.linalg.solve(matrix, right[kept])
+    return float((gram.solve(w, right) - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("n_others", [0, 2, 60])
+@pytest.mark.parametrize("other", [0.0, 0.4, 1.0, 3.0])
+def test_weights_nearby_share_a_factor(gram, n_others, other):
+    """Groups of up to a sixth of the columns, removed or of another weight: that of the factor among them."""
+    gram.solve_all(1.0, torch.eye(N, 1, dtype=torch.float64))
+    for usual in (1.0, 1.003, 1.2, 1.45, 0.8):
+        w = np.full(N, usual)
+        w[3 : 3 + n_others] = other
+        assert off_alone(gram, w) < 1e-9
     assert gram._n_factors == 1
 
 
-def test_many_sides_and_weights_far_away_get_their_own(gram):
+def test_weights_far_away_and_many_of_their_own_get_another(gram):
     assert max(off(gram, weight, 60) for weight in (1.0, 1.2, 5.0)) < 1e-9
     assert gram._n_factors == 3
     assert len(gram._factors) == 2
+    assert off_alone(gram, np.full(N, 12.0)) < 1e-9
+    assert gram._n_factors == 4
+    assert off_alone(gram, np.repeat([0.0, 2.0], N // 2)) < 1e-9  # of its own columns, for one side alone
+    assert gram._n_factors == 4
 
 
 def test_where_there_are_many_weights_eigenvectors_serve_them(gram, monkeypatch):
@@ -42,18 +61,6 @@ def test_where_there_are_many_weights_eigenvectors_serve_them(gram, monkeypatch)
     assert max(off(gram, weight, 60) for weight in (1.0, 2.0, 4.0, 8.0)) < 1e-9
     assert gram._n_factors == 2
     assert gram._spectrum is not None
-
-
-@pytest.mark.parametrize("other", [0.0, 0.4, 3.0])
-def test_some_weights_among_many_alike(gram, other):
-    w = np.full(N, 1.2)
-    w[[3, 40, 41]] = other
-    right = torch.randn(N, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    kept = torch.as_tensor(w > 0)
-    expected = torch.zeros_like(right)
-    matrix = gram.K[kept][:, kept] + torch.diag(1 / torch.as_tensor(w)[kept])
-    expected[kept] = torch.linalg.solve(matrix, right[kept])
-    torch.testing.assert_close(gram.solve(w, right), expected, rtol=1e-8, atol=1e-10)
 
 
 def made_of(columns, rows):

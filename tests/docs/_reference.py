@@ -56,7 +56,10 @@ FOR_OTHER_ROOMS = {
             "step_examples",
         )
     ),
+    "sklearn_source.base.keep_refits",
     "sklearn_source.base.net_first",
+    "sklearn_source.base.net_with_steps",
+    "sklearn_source.base.open_pipeline",
     "sklearn_source.base.require_trained",
     "sklearn_source.base.scores_by_term",
     "sklearn_source.base.unwrap",

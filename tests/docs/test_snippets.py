@@ -11,6 +11,8 @@ import pytest
 import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 
 import sklearn_source
@@ -56,6 +58,7 @@ def fewer(function, **settings):
 def namespace():
     """What a reader has at hand: imports, data, and a trained net."""
     names = {"np": np, "torch": torch, "FrozenEstimator": FrozenEstimator, "GridSearchCV": GridSearchCV}
+    names.update(make_pipeline=make_pipeline, StandardScaler=StandardScaler, FunctionTransformer=FunctionTransformer)
     names.update(NeuralNet=NeuralNet, NeuralNetClassifier=NeuralNetClassifier, NeuralNetRegressor=NeuralNetRegressor)
     rooms = (curvature, datasets, diffusion, inspection, metrics, model_selection, modules, retraining, stochastic)
     for room in (sklearn_source, *rooms):
@@ -123,8 +126,8 @@ PREPARE = {
     ("diffusion.rst", 0): _images,
     ("losses.rst", 0): _losses,
     ("metrics.rst", 0): _metrics,
-    ("recording.rst", 2): _stages,
-    ("recording.rst", 3): _without_recorder,
+    ("recording.rst", 3): _stages,
+    ("recording.rst", 4): _without_recorder,
 }
 
 

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sklearn.utils import Bunch
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
@@ -17,9 +18,11 @@ from sklearn_source import (
     SourceAttribution,
     TrajectoryRecorder,
 )
+from sklearn_source.base import _curvature_method
 from sklearn_source.inspection import predict_action
-from sklearn_source.inspection._action_effect import log_odds_and_errors, log_odds_and_errors_of_probabilities
+from sklearn_source.inspection._confirmation import log_odds_and_errors, log_odds_and_errors_of_probabilities
 from sklearn_source.inspection._outcomes import outcomes
+from sklearn_source.inspection._predict_action import predict_actions
 
 DECAY = 0.2
 
@@ -229,3 +232,26 @@ def test_sizes_are_doubted_where_the_training_was_not_recorded(ridge):
         effect = predict_action(InfluenceFunctions().fit(one, X, y), "remove", [1], X_val, y_val)
         told[name] = any("no record of the training" in caution for caution in effect.cautions)
     assert told == {"recorded": False, "unrecorded": True}
+
+
+def test_actions_of_all_kinds_share_one_refit_of_a_member(ridge, monkeypatch):
+    """What each alone would do, from columns and a factor that are made once."""
+    net, X, y, X_val, y_val = ridge
+    est = AttributionEnsemble(InfluenceFunctions(damping=0.0), nets=[net, copy.deepcopy(net)]).fit(X, y)
+
+    def asked(action, rows, labels=None, weight=None):
+        return Bunch(action=action, rows=np.array(rows), labels=labels, weight=weight)
+
+    actions = [
+        asked("remove", [2, 5]), asked("relabel", [5, 6], labels=y[:2]), asked("reweight", [7], weight=3.0),
+        asked("relabel", [6, 8], labels=y[3:5]),
+    ]  # fmt: skip
+    alone = [predict_actions(est, [action], X_val, y_val)[0].changes for action in actions]
+    made, make = [], _curvature_method.GaussNewtonRefit
+    monkeypatch.setattr(_curvature_method, "GaussNewtonRefit", lambda *given: made.append(make(*given)) or made[-1])
+    together = predict_actions(est, actions, X_val, y_val)
+    assert len(made) == 2
+    for effect, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(effect.changes, expected, rtol=1e-9)
+    predict_actions(est, actions[:1], X_val, y_val)  # nothing is held when the question is answered
+    assert len(made) == 4

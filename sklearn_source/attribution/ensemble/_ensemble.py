@@ -11,6 +11,7 @@ import numpy as np
 from skorch import NeuralNet
 
 from ...base import BaseAttribution, unwrap
+from ...network import split_pipeline
 from ...retraining import train_networks
 from ...trajectory import TrajectoryRecorder
 from ...utils._argument_checks import require_reproducible
@@ -141,7 +142,7 @@ class AttributionEnsemble(BaseEnsemble):
             net, X, y = self._trained(X, y, net, as_is, recorder)
             networks = snapshot_nets(net, self.n_members)
         elif self.nets is not None:
-            networks = [self._trained(X, y, own, True)[0] for own in self.nets]
+            networks = [self._trained(X, y, _bare(own), True)[0] for own in self.nets]
             if net is not None:
                 net, X, y = self._trained(X, y, net, as_is)
                 networks = [net, *networks]
@@ -170,6 +171,17 @@ class AttributionEnsemble(BaseEnsemble):
         if not networks:
             X, y = X_read, y_read
         return [*networks, *trained], seeds, X, y
+
+
+def _bare(net):
+    """A net of ``nets=``, which reads rows as the one given to ``fit`` does."""
+    steps, _ = split_pipeline(net)
+    if steps:
+        raise TypeError(
+            "expected nets= as nets, got a pipeline among them: pass one as the network, fit(pipeline, X, y), and of "
+            "the others the nets behind the same steps, nets=[other[-1]]"
+        )
+    return net
 
 
 def _require_one_fit(net):

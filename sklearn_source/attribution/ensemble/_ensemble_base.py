@@ -12,7 +12,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ...base import BaseAttribution, QueryBatches, net_first, require_trained, unwrap
+from ...base import BaseAttribution, NetworkAttribution, QueryBatches, net_first, open_pipeline, require_trained, unwrap
 from ...gradients.algebra import even_chunks
 from ...network import PortableNet, train_clone
 from ...rows import count_rows, take_rows
@@ -80,9 +80,10 @@ class BaseEnsemble(StoresMembersGradients, BaseAttribution):
             The rows given to ``net.fit``.
         y : array-like of shape (n_train,) or (n_train, n_outputs), optional
             Their targets.
-        net : skorch.NeuralNet, optional
+        net : skorch.NeuralNet or Pipeline, optional
             The trained network, used as it is and never modified. ``fit(net, X, y)`` is the same call. Without it that
-            of ``estimator`` is used: frozen as it is, bare by training clones.
+            of ``estimator`` is used: frozen as it is, bare by training clones. The fitted steps of a pipeline that ends
+            in a network are those of all members: :ref:`pipelines`.
         stage : array-like of int of shape (n_train,), optional
             As the method takes it.
 
@@ -99,7 +100,15 @@ class BaseEnsemble(StoresMembersGradients, BaseAttribution):
         if getattr(self, "cache", None) is not None:
             check_path("cache", self.cache)
         given = getattr(self._prototype(), "net", None) if net is None else net
-        members, asked = self._fit_members(X, y, given, net is not None, stage)
+        steps, given = open_pipeline(given, net is not None)
+        members, asked = self._fit_members(steps.transform(X), y, given, net is not None, stage)
+        for member in members if steps else []:
+            if not isinstance(member, NetworkAttribution):
+                raise TypeError(
+                    f"expected a method that looks into a network, which a pipeline's steps can stand in front of, got "
+                    f"{type(member).__name__}: give the net itself, and rows as it reads them"
+                )
+            member._stand_behind(steps, X)
         judge_by(members, asked)
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)

@@ -6,7 +6,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from ...base import NetworkAttribution
+from ...base import NetworkAttribution, net_with_steps
 
 
 def fit_missing(by_name, net, X_train, y_train):
@@ -50,7 +50,7 @@ def _fit_clone(name, estimator, example, net, X_train, y_train):
     holds_none = getattr(estimator, "net", estimator) is None
     if X_train is not None:
         if holds_none:
-            options["net"] = example.net_ if net is None and example is not None else net
+            options["net"] = net_with_steps(example) if net is None and example is not None else net
         return fresh.fit(X_train, y_train, **options)
     # The rows that a method was fitted on are not those that a pipeline or a search around another one starts from.
     if example is None or not hasattr(estimator, "top_influences"):
@@ -59,7 +59,7 @@ def _fit_clone(name, estimator, example, net, X_train, y_train):
         )
     X_train, y_train, stage = example._given
     if holds_none:
-        options["net"] = example.net_ if net is None else net
+        options["net"] = net_with_steps(example) if net is None else net
         trajectory = getattr(example, "trajectory", None)
         if trajectory is not None and net is None and getattr(fresh, "trajectory", fresh) is None:
             fresh.set_params(trajectory=trajectory)

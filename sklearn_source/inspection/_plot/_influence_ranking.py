@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 
+from ...base import net_with_steps
+from ...network import split_pipeline
 from ...rows import as_arrays, count_rows, row_hashes, take_rows
 from ...utils._argument_checks import check_names
 from .._predictions import require_queries
@@ -71,7 +73,7 @@ def rank_by_estimator(estimator, X_query, y, X_train, y_train, query, k, target_
     )
     has_classes = isinstance(estimator.net_, ClassifierMixin)
     if prediction is None and has_classes:
-        predicted = np.asarray(estimator.net_.predict(row))
+        predicted = np.asarray(net_with_steps(estimator).predict(row))
         prediction = class_name(predicted[0], target_names) if predicted.shape == (1,) else None
     measurement = "the score"
     if estimator.has_unit:
@@ -100,14 +102,20 @@ def _refuse_another_order(estimator, X_train, y_train):
     """
     known = getattr(estimator, "row_hashes_", None)
     try:
-        given = None if known is None else row_hashes(*as_arrays(estimator.net_, X_train, y_train))
-    except (TypeError, ValueError):  # not as the network reads them
+        given = None if known is None else _hashes_as_read(estimator, X_train, y_train)
+    except (TypeError, ValueError):  # not as the network reads them, or the steps in front of it
         return
     if given is not None and bool(np.isin(given[given != known], known).any()):
         raise ValueError(
             "expected X_train and y_train in the order of fit, got the same rows in another: the scores shown would be "
             "those of other rows"
         )
+
+
+def _hashes_as_read(estimator, X_train, y_train):
+    """Fingerprints of rows as the network reads them."""
+    steps, net = split_pipeline(net_with_steps(estimator))
+    return row_hashes(*as_arrays(net, steps.transform(X_train), y_train))
 
 
 def _errors_of(estimator, row, target):

@@ -91,18 +91,26 @@ def predicted_effects(question, actions):
     if not question.has_unit:
         name = type(question.estimator).__name__
         return effects, [f"scores of {name} are an order without a unit: no effect can be predicted"] * len(actions)
-    for relabels in (False, True):
-        places = [i for i, action in enumerate(actions) if (action.action == "relabel") == relabels]
-        if not places:
-            continue
-        try:
-            found = predict_actions(question.estimator, [actions[i] for i in places], question.X, question.y)
-        except (ValueError, TypeError) as error:  # what a method or a network cannot do: said beside the action
-            for i in places:
-                reasons[i] = str(error)
-        else:
-            for i, effect in zip(places, found):
-                effects[i] = effect
+    places, relabels = np.arange(len(actions)), np.array([action.action == "relabel" for action in actions], bool)
+
+    def predict(some):
+        return predict_actions(question.estimator, [actions[i] for i in some], question.X, question.y)
+
+    def by_kind():
+        for some in (places[~relabels], places[relabels]):
+            try:
+                yield some, predict(some) if len(some) else []
+            except (ValueError, TypeError) as error:  # what a method or a network cannot do: said beside the action
+                for i in some:
+                    reasons[i] = str(error)
+
+    try:
+        found = [(places, predict(places) if len(places) else [])]
+    except (ValueError, TypeError):
+        found = by_kind()
+    for some, own in found:
+        for i, effect in zip(some, own):
+            effects[i] = effect
     return effects, reasons
 
 

@@ -84,7 +84,7 @@ def _context(report, cards):
 
 
 def _facts(question):
-    net = question.net
+    net = getattr(question.estimator, "net_", None)
     facts = [("Method", type(question.estimator).__name__)]
     if net is not None:
         facts.append(("Network", f"{type(net).__name__} around {type(net.module_).__name__}"))

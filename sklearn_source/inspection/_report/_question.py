@@ -11,7 +11,7 @@ import torch
 from sklearn.base import is_classifier
 from sklearn.utils import Bunch
 
-from ...base import NetworkAttribution
+from ...base import NetworkAttribution, net_with_steps
 from ...rows import count_rows, row_indices, take_rows
 from .._audit import higher_is_better
 from .._predictions import predict_rows, require_queries
@@ -61,7 +61,8 @@ class Question:
 
     @property
     def net(self):
-        return getattr(self.estimator, "net_", None)
+        """As it takes :attr:`X`; None of a method without."""
+        return net_with_steps(self.estimator)
 
     @property
     def measurement(self):
@@ -108,7 +109,7 @@ def pose_question(estimator, X_query, y_query, y_pred, queries):
             raise ValueError(f"expected {name} to have {n_query} rows, like X_query, got {count_rows(values)}")
     method = getattr(estimator, "members_", [estimator])[0]
     require_queries(estimator, X, y_query)
-    answers = _answers(getattr(estimator, "net_", None), X, y_query, y_pred)
+    answers = _answers(net_with_steps(estimator), X, y_query, y_pred)
     asked, why = _asked(queries, answers, n_query)
     return Question(estimator, method, is_pipeline, X, y_query, X_query, answers, asked, why)
 
