@@ -19,6 +19,7 @@ from ._stream_readers import BatchReader, RowReader, count_of
 
 _N_HEAD = 64  # first rows, which are looked at time and again
 _N_READ = 1024  # rows read together where they are small
+_MANY = 20_000_000  # rows after which the first pass says that it goes on
 _ADVICE = (
     "Training rows are read several times, and a row is known by its place: pass a stream that gives the same rows in "
     "the same order each time (no shuffling, no augmentation, the seed set in __iter__), or write the rows to a file "
@@ -68,7 +69,10 @@ class RowStream(Dataset):
             first = reader.join([reader.take(part, np.arange(1))])
             n_bytes, self.has_targets = sum(leaf.nbytes for leaf in _leaves(first)), first[1] is not None
             self._n_read = int(np.clip(bytes_for("batch") // (4 * max(n_bytes, 1)), 1, _N_READ))
-            while count_of(part):
+            n_rows = 0
+            while size := count_of(part):
+                if n_rows < _MANY <= (n_rows := n_rows + size):
+                    warn(f"a stream has given {_MANY:,} rows and is read on to its end: one without an end has no rows")
                 rounded.append(reader.hashes(part))
                 exact.append(reader.hashes(part, exact=True))
                 part = reader.read(self._n_read)

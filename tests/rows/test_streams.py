@@ -275,6 +275,13 @@ def test_refused(given, error, match):
         open_rows(NET, given)
 
 
+def test_a_long_first_pass_says_so(monkeypatch):
+    monkeypatch.setattr("sklearn_source.rows._row_stream._MANY", 100)
+    with pytest.warns(UserWarning, match="has given 100 rows and is read on to its end") as said:
+        open_rows(NET, Batches())
+    assert len(said) == 1
+
+
 def test_targets_beside_a_stream_are_refused():
     with pytest.raises(ValueError, match="its own targets"):
         open_rows(NET, Rows(), y)
