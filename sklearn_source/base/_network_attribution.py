@@ -51,8 +51,7 @@ from ._data_validation import read, require_target_shape
 from ._net_argument import net_first, require_all_rows, require_trained, trajectory_of, unwrap
 from ._query_batches import QueryBatches
 
-# Rows whose losses are asked together, where only their values are looked at.
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 256  # whose losses are asked together, where only their values are looked at
 _N_DRAWS = 16  # of a training row, where the loss draws and nothing else is asked for
 
 
