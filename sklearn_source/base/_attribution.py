@@ -153,6 +153,8 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             if ``out`` cannot hold the scores, or ``set_output`` asks for a data frame of them.
         FileExistsError
             If the file ``out`` holds anything but scores of this estimator for these queries.
+        BlockingIOError
+            If another process is writing the file ``out``.
         """
         if out is not None and output_container(self) != "default":
             raise ValueError(
@@ -161,12 +163,12 @@ class BaseAttribution(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             )
         with self._exclusive():
             n_query, batches = self._query_batches(X, y)
-            output = score_output(out, (n_query, self.n_train_), lambda: self._identity(batches))
-            for rows, queries in output.left(batches):
-                with output.block(rows) as write:
-                    for columns, part in self._spread_batches(queries, rows.stop - rows.start):
-                        write(columns, _numbers_of(part))
-            return output.result()
+            with score_output(out, (n_query, self.n_train_), lambda: self._identity(batches)) as output:
+                for rows, queries in output.left(batches):
+                    with output.block(rows) as write:
+                        for columns, part in self._spread_batches(queries, rows.stop - rows.start):
+                            write(columns, _numbers_of(part))
+                return output.result()
 
     def _identity(self, batches):
         """What scores in a file are known by: this estimator as it was fitted, and the queries."""

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils import get_tags
 
 from ..loss import needs_targets
-from ..rows import is_array_like, list_to_array, numeric_targets, to_numpy
+from ..rows import is_array_like, list_to_array, numeric_targets, open_rows, to_numpy
 from ..utils._compat import validate_data as sklearns_validate_data
 
 _NOTHING = "no_validation"  # scikit-learn's word for "there is no y to look at"
@@ -18,7 +18,7 @@ def read(estimator, net, X, y, *, reset):
     """``X, y`` checked by scikit-learn where they are tables or arrays; labels of a classifier made integers.
 
     Tensors, dicts, tuples, lists of arrays, torch Datasets, and frames whose columns the module takes by name are left
-    for the net, as skorch would read them.
+    for the net, as skorch would read them; loaders and streams are opened.
 
     Parameters
     ----------
@@ -32,6 +32,7 @@ def read(estimator, net, X, y, *, reset):
     if reset:  # what an earlier fit on a table learned
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)
+    X = open_rows(net, X, y, "iterator_train" if reset else "iterator_valid")
     if not is_array_like(net, X):
         if getattr(X, "ndim", 0) == 2:
             validate_data(estimator, X, skip_check_array=True, reset=reset)

@@ -29,6 +29,7 @@ from ..rows import (
     draw_weights,
     exact_row_hashes,
     match_stage_rows,
+    open_rows,
     require_same_rows,
     row_hashes,
     warn_changing_rows,
@@ -101,10 +102,10 @@ class NetworkAttribution(BaseAttribution):
 
         Parameters
         ----------
-        X : array-like of shape (n_train, ...), dict of arrays or torch Dataset
-            The rows given to ``net.fit``; any order, none missing.
+        X : array-like of shape (n_train, ...), dict of arrays, torch Dataset, DataLoader or stream
+            The rows given to ``net.fit``; any order, none missing. Of streams see the :ref:`User Guide <streams>`.
         y : array-like of shape (n_train,) or (n_train, n_outputs)
-            Their targets.
+            Their targets; None where X brings them.
         net : skorch.NeuralNet or Pipeline, optional
             The trained network, used as it is and never modified. ``fit(net, X, y)`` is the same call. Without it the
             constructor's ``net`` is used: frozen as it is, bare by training a clone. Of a fitted pipeline that ends in
@@ -260,7 +261,7 @@ class NetworkAttribution(BaseAttribution):
         ValueError
             If they are others, or stand in another order.
         """
-        X, y = as_arrays(self.net_, self._front.transform(X), y)
+        X, y = as_arrays(self.net_, open_rows(self.net_, self._front.transform(X), y), y)
         X, y = cast_like_training(X, y, self._form, self._y_shape)
         rows, hashes = self._network.prepare(X, y), row_hashes(X, y)
         if len(rows) != self.n_train_ or (self._reads_loss and rows.has_y != self._rows.has_y):

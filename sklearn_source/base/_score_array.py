@@ -15,8 +15,9 @@ from ._score_file import ScoreFile
 from ._score_slabs import ScoreSlabs
 
 
-def score_output(out: Any, shape: tuple[int, int], identity: Callable[[], dict[str, str]]) -> Any:
-    """Where the scores of a call go.
+@contextlib.contextmanager
+def score_output(out: Any, shape: tuple[int, int], identity: Callable[[], dict[str, str]]) -> Iterator[Any]:
+    """Where the scores of a call go, for as long as they are written.
 
     Parameters
     ----------
@@ -27,8 +28,8 @@ def score_output(out: Any, shape: tuple[int, int], identity: Callable[[], dict[s
     identity : callable
         Without arguments: what scores in a file are known by, see :class:`ScoreFile`.
 
-    Returns
-    -------
+    Yields
+    ------
     output : ScoreArray or ScoreFile
         With ``left(batches)``, what is to be computed, ``block(rows)``, a context that gives a function to write some
         queries' scores with, and ``result()``.
@@ -39,12 +40,16 @@ def score_output(out: Any, shape: tuple[int, int], identity: Callable[[], dict[s
         If it cannot hold the scores.
     FileExistsError
         If there is a file of other scores.
+    BlockingIOError
+        If another process is writing the file.
     """
     if out is None:
-        return ScoreArray(np.zeros(shape, dtype=np.float32), shape)
-    if isinstance(out, (str, os.PathLike)):
-        return ScoreFile(out, shape, identity)
-    return ScoreArray(_checked(out, shape), shape)
+        yield ScoreArray(np.zeros(shape, dtype=np.float32), shape)
+    elif isinstance(out, (str, os.PathLike)):
+        with contextlib.closing(ScoreFile(out, shape, identity)) as file:
+            yield file
+    else:
+        yield ScoreArray(_checked(out, shape), shape)
 
 
 class ScoreArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import uuid
@@ -16,6 +17,7 @@ from numpy.lib.format import open_memmap
 from ..utils._atomic import atomic_write
 from ..utils._config import bytes_for
 from ..utils._digest import digest
+from ..utils._file_lock import FileLock
 from ..utils._first_rows import alike
 from ._query_batches import QueryBatches
 from ._score_slabs import ScoreSlabs
@@ -47,6 +49,8 @@ class ScoreFile:
         If the path has another ending, or its folder is not there.
     FileExistsError
         If there is a file that is not known to hold scores of this shape and identity.
+    BlockingIOError
+        If another process, or thread, is writing it.
     """
 
     def __init__(self, path: Any, shape: tuple[int, int], identity: Callable[[], dict[str, Any]]):
@@ -61,13 +65,37 @@ class ScoreFile:
             raise ValueError(f"expected out in a folder that exists, got {str(self.path)!r}: make the folder first")
         if not shape[0]:
             raise ValueError("expected a query at least, for a file of scores, got none")
-        self._identity = identity()
+        self._identity, self._lock = identity(), FileLock(self.path)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        self._offset = int(open_memmap(self.path, mode="r").offset)
+
+    def close(self) -> None:
+        """Let others write the file."""
+        self._lock.release()
+
+    def _open(self):
+        """Begin the file or take up what is there, alone where there is anything to write."""
+        if self.path.exists():
+            self._record = self._read()
+            self._require_same()
+            if self._record["done"] == [[0, self._shape[0]]]:
+                return
+        if not self._lock.take():
+            raise BlockingIOError(
+                errno.EWOULDBLOCK,
+                f"expected a file that nobody else writes, but {self._lock.owner()} is writing it: wait for that to "
+                "end (the same call then goes on from what is there), or pass another path",
+                str(self.path),
+            )
         if self.path.exists():
             self._record = self._read()
             self._require_same()
         else:
             self._begin()
-        self._offset = int(open_memmap(self.path, mode="r").offset)
 
     def left(self, batches: QueryBatches) -> QueryBatches:
         """The queries whose scores are not there yet."""

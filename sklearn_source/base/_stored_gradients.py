@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -13,8 +15,10 @@ import torch
 from ..gradients.algebra import Dense, even_chunks, pack, unpack, weighted_sum
 from ..utils._config import bytes_for
 from ..utils._digest import digest
+from ..utils._file_lock import FileLock
 from ..utils._first_rows import N_ROWS, projected
 from ..utils._progress import progress
+from ..utils._warnings import warn
 from ._gradient_store import GradientStore
 from ._queries import Queries
 from ._row_gradients import BatchGradients
@@ -25,7 +29,8 @@ from ._terms import term_scores
 def store_gradients(method: Any, path: Any, tol: float | None) -> StoredGradients:
     """The training gradients of a fitted method in a folder, which is written where it is not there yet."""
     terms = _distinct(method._terms(_a_query(method)))
-    store = GradientStore(
+    opened = partial(
+        GradientStore,
         path,
         {**_identity(method, terms), "tol": tol},
         rows_per_file=_rows_per_file(method, terms, tol),
@@ -33,12 +38,24 @@ def store_gradients(method: Any, path: Any, tol: float | None) -> StoredGradient
         first_rows=_first_rows(method, list(terms.values())),
         dtype=method._network.dtype,
     )
-    missing = store.missing()
-    # Written here, whoever computed them: workers may be on machines that do not see the folder.
-    found = spread_gradients(method, _pieces, missing, list(terms.values()), tol)
-    for rows, pieces in zip(progress(missing, verbose=method.verbose, desc="storing gradients"), found):
-        store.write(rows, pieces)
+    store = opened() if os.path.lexists(path) else None
+    if store is None or store.missing():
+        with FileLock(path) as lock:
+            lock.wait(partial(_say_who_writes, path))
+            store = opened()  # as whoever wrote it until now has left it
+            missing = store.missing()
+            # Written here, whoever computed them: workers may be on machines that do not see the folder.
+            found = spread_gradients(method, _pieces, missing, list(terms.values()), tol)
+            for rows, pieces in zip(progress(missing, verbose=method.verbose, desc="storing gradients"), found):
+                store.write(rows, pieces)
     return StoredGradients(store, list(terms), tol)
+
+
+def _say_who_writes(path, owner):
+    warn(
+        f"{owner} is storing gradients in {os.fspath(path)!r}: store_gradients waits until that ends, and goes on from "
+        "what is there then"
+    )
 
 
 class StoredGradients:

@@ -53,7 +53,8 @@ class StoresGradients:
         rounding included, so that a score is off by no more than ``(tol + t + tol t) sum |V| |G|``, the sum over layers
         and terms, with ``V`` the queries' side and ``t`` its tolerance. Cost: that of the training rows in one
         ``transform``, without the products with queries, and decompositions of small matrices. :meth:`self_influence`,
-        :meth:`predict_reweighting` and :meth:`predict_relabeling` read the training rows as ever.
+        :meth:`predict_reweighting` and :meth:`predict_relabeling` read the training rows as ever. While another process
+        writes the folder the call waits, with a warning.
         """
         if tol is not None and not (isinstance(tol, Real) and not isinstance(tol, bool) and 0 < tol < 1):
             raise ValueError(f"expected tol, a relative error between 0 and 1, or None, got {tol!r}")

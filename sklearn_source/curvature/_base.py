@@ -57,6 +57,7 @@ from ..gradients import GradientEngine
 from ..network import Network
 from ..rows import Rows
 from ..utils._compat import Interval, StrOptions
+from ..utils._config import bytes_for
 from ._fisher import FisherStream, Metric, choose_fisher
 from ._fitted_curvature import FittedCurvature
 
@@ -72,9 +73,9 @@ class Curvature(BaseEstimator, ABC):
         Which gradients the stream gives. ``"auto"`` unless the instance has another.
     n_samples : int
         Draws per row for ``"sampled"``. 1 unless the instance has another.
-    cache_size : int
-        Megabytes in which the stream keeps gradients between passes. 0 unless the instance has another: for a
-        curvature that needs one pass, keeping saves nothing.
+    cache_size : int or "auto"
+        Megabytes in which the stream keeps gradients between passes, ``"auto"`` for a share of the ``memory_budget``.
+        0 unless the instance has another: for a curvature that needs one pass, keeping saves nothing.
     memory : str, path, joblib.Memory or None
         Where the curvatures of this package keep their statistics. One of another package is never kept: a change of
         its code could not be seen.
@@ -90,7 +91,7 @@ class Curvature(BaseEstimator, ABC):
 
     fisher = "auto"
     n_samples = 1
-    cache_size = 0
+    cache_size: int | str = 0
     memory: str | PathLike | joblib.Memory | None = None
     coupling: str | None = None
     n_iter = 10
@@ -98,7 +99,7 @@ class Curvature(BaseEstimator, ABC):
     _parameter_constraints = {
         "fisher": [StrOptions({"auto", "exact", "sampled", "empirical"})],
         "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "cache_size": [Interval(Integral, 0, None, closed="left")],
+        "cache_size": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "memory": [None, str, PathLike, joblib.Memory],
         "coupling": [None, StrOptions({"layers", "krylov"})],
         "n_iter": [Interval(Integral, 1, None, closed="left")],
@@ -187,10 +188,11 @@ class Curvature(BaseEstimator, ABC):
             n_roots = network.forward_as_trained(probe).shape[1:].numel()
         fisher = choose_fisher(self.fisher, network, n_roots)
         n_samples = self._n_draws(len(index) * len(checkpoints)) if n_samples is None else n_samples
+        cached = bytes_for("cached_gradients") if self.cache_size == "auto" else int(self.cache_size) * 2**20
         n_columns = {"exact": n_roots, "sampled": n_samples}.get(fisher, 1)
         return FisherStream(
             network, engine, rows, index, checkpoints, weights, fisher=fisher, n_samples=n_samples, keys=keys,
-            seed=seed, batch_size=batch_size(n_columns), cache_bytes=self.cache_size * 2**20, progress=progress,
+            seed=seed, batch_size=batch_size(n_columns), cache_bytes=cached, progress=progress,
             metric=metric, identified=identified, row_weights=row_weights,
         )  # fmt: skip
 

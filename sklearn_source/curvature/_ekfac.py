@@ -36,8 +36,9 @@ class EKFAC(Curvature):
         the true targets. ``"auto"``: exact for at most 16 outputs per row, else sampled.
     n_samples : int, default=1
         Draws per row for ``fisher="sampled"``. Their seed is the ``random_state`` of the method.
-    cache_size : int, default=1024
-        Megabytes for keeping per-row gradients between the two passes over the rows.
+    cache_size : int or "auto", default="auto"
+        Megabytes for keeping per-row gradients between the two passes over the rows. ``"auto"``: half of the
+        ``memory_budget`` of :func:`~sklearn_source.config_context`, 1024 at its default.
     coupling : {"layers", "krylov"} or None, default="layers"
         How layers are coupled, without which scores come out several times too large on networks of several.
         ``"layers"``: how far to go along each layer's part of a solution is found from Fisher columns of all layers at
@@ -89,7 +90,7 @@ class EKFAC(Curvature):
         basis: str = "kfac",
         fisher: str = "auto",
         n_samples: int = 1,
-        cache_size: int = 1024,
+        cache_size: int | Literal["auto"] = "auto",
         coupling: Literal["layers", "krylov"] | None = "layers",
         n_iter: int = 10,
         max_rows: int | Literal["auto"] | None = "auto",

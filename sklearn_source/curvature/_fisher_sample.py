@@ -115,13 +115,12 @@ def columns_that_fit(stream, size, n_bytes):
 
 def _scale(squares, size):
     """``s`` with ``sum min(1, s * squares) = size``; infinite where all are wanted."""
-    positive = np.sort(squares[squares > 0])[::-1]
+    positive = squares[squares > 0]
     if size >= len(positive):
         return np.inf if len(positive) else 0.0
-    rest = positive.sum() - np.concatenate([[0.0], np.cumsum(positive)])[: len(positive)]
-    # With the k largest certain, the others share size - k.
-    certain = np.arange(len(positive))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scales = (size - certain) / rest
-    fits = (certain < size) & (scales * positive <= 1.0 + 1e-12)
-    return float(scales[np.argmax(fits)])
+    # With the k largest certain, the others share size - k: of all squares no more than the largest are sorted.
+    parted = np.partition(positive, len(positive) - size)
+    rising = np.sort(parted[len(positive) - size :])
+    largest, rest = rising[::-1], (parted[: len(positive) - size].sum() + np.cumsum(rising))[::-1]
+    scales = (size - np.arange(size)) / rest
+    return float(scales[np.argmax(scales * largest <= 1.0 + 1e-12)])

@@ -13,9 +13,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import TargetEncoder
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
-from torch.utils.data import Dataset
 
-from ..rows import count_rows
+from ..rows import brings_rows, count_rows
 from ..utils._compat import FrozenEstimator
 from ..utils._warnings import warn
 
@@ -62,13 +61,13 @@ class FittedSteps:
         ValueError
             If a step makes more rows or fewer.
         TypeError
-            If X is a dataset, which no step takes.
+            If X is a dataset, loader or stream, which no step takes.
         """
         if not self.steps or X is None:
             return X
-        if isinstance(X, Dataset):
+        if brings_rows(X):
             raise TypeError(
-                f"expected rows that the pipeline's steps take, got a Dataset: pass them as arrays, {_ALONE}"
+                f"expected rows that the pipeline's steps take, got a {type(X).__name__}: pass them as arrays, {_ALONE}"
             )
         n_rows = count_rows(X)
         if hasattr(X, "copy") and any(_works_in_place(step) for _, step in self.steps):

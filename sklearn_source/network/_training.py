@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.base import clone
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 
-from ..rows import cast_real
+from ..rows import cast_real, require_trainable
 from ..utils._random import seeded
 from ._whole_training import train_to_the_end
 
@@ -77,11 +77,14 @@ def train_clone(net, X, y, *, seed, recorder=None):
 
     Raises
     ------
+    TypeError, ValueError
+        When rows come by a stream, or by a loader that collates as the net does not.
     ValueError
         When the net was built from a module instance and trained: a clone would start from the trained weights.
     KeyboardInterrupt
         When the training was interrupted; no half-trained network is returned.
     """
+    require_trainable(net, X)
     X, y = rows_for_training(net, X, y, seed=seed)
     with seeded_clone(net, seed) as fresh:
         if recorder is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..network import Network, outputs_of, split_pipeline
-from ..rows import Rows, as_arrays, cast_real, prepare_rows
+from ..rows import Rows, as_arrays, cast_real, prepare_rows, require_trainable
 from ..stochastic import draws_examples, step_examples
 from ..utils._random import seeded
 from ._cache_folder import cache_folder
@@ -77,6 +77,7 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
     start = initialized(template)
     _pass_epochs(start, int(template.max_epochs))
     X, y = as_arrays(start, X, y)
+    require_trainable(start, X)
     few = few_rows(start, X, y)
     network = Network.from_net(start)
     X, y = _cast_to_module(network, X, y)

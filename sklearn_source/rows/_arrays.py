@@ -12,6 +12,7 @@ from sklearn.utils import check_array
 from skorch import NeuralNet
 from skorch.helper import SliceDataset
 
+from ._loader import opened_loader
 from ._multiple_inputs import has_multiple_inputs
 from ._numeric_targets import numeric_targets, refuse_dates
 
@@ -35,9 +36,9 @@ def as_arrays(net: NeuralNet, X: Any, y: Any) -> tuple[Any, Any]:
     Raises
     ------
     ValueError
-        If rows differ in length, or targets are no numbers.
+        If rows differ in length, targets are no numbers, or a DataLoader leaves rows out.
     """
-    y = numeric_targets(net, to_numpy(list_to_array(y, "y")))
+    X, y = opened_loader(X), numeric_targets(net, to_numpy(list_to_array(y, "y")))
     if X is None or not is_array_like(net, X):
         return X, y
     X = list_to_array(X, "X")

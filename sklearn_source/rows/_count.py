@@ -9,6 +9,7 @@ import torch
 from skorch.dataset import get_len
 
 from ..utils._compat import num_samples
+from ._loader import opened_loader
 from ._multiple_inputs import has_multiple_inputs
 
 
@@ -34,6 +35,9 @@ def count_rows(X: Any, *, as_skorch: bool = False) -> int | None:
     """
     try:
         if X is None or isinstance(X, (str, bytes)):  # one text, whose characters are no rows
+            return None
+        X = opened_loader(X)
+        if isinstance(X, torch.utils.data.DataLoader):  # its length is one of batches
             return None
         if as_skorch:
             return get_len(X)

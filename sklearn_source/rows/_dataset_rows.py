@@ -38,18 +38,28 @@ class DatasetRows(Rows):
     def _fetch(self, index):
         many = getattr(self.dataset, "__getitems__", None)
         items = many(index) if many else [self.dataset[i] for i in index]
-        try:
-            batch = self._collate(items)
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"the rows of the dataset cannot be put into one batch ({error}): where they differ in length, give "
-                "the net a function that pads them, iterator_train__collate_fn and iterator_valid__collate_fn"
-            ) from error
-        if isinstance(batch, (torch.Tensor, np.ndarray, Mapping)):
-            return batch, None  # queries may come without targets
-        if not isinstance(batch, (tuple, list)) or len(batch) not in (1, 2):
-            raise ValueError(
-                "expected the dataset (after its collate_fn) to give pairs (X, y), as skorch does, got "
-                + (f"{len(batch)} values" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}")
-            )
-        return batch if len(batch) == 2 else (batch[0], None)
+        return collated(items, self._collate)
+
+
+def pair_of(batch: Any) -> tuple[Any, Any]:
+    """Inputs and targets of a batch as a loader gives it, None for targets that are not there."""
+    if isinstance(batch, (torch.Tensor, np.ndarray, Mapping)):
+        return batch, None  # queries may come without targets
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (1, 2):
+        raise ValueError(
+            "expected the dataset (after its collate_fn) to give pairs (X, y), as skorch does, got "
+            + (f"{len(batch)} values" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}")
+        )
+    return batch[0], batch[1] if len(batch) == 2 else None
+
+
+def collated(items: list[Any], collate: Callable) -> tuple[Any, Any]:
+    """Items put into one batch: inputs, and targets or None."""
+    try:
+        batch = collate(items)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the rows of the dataset cannot be put into one batch ({error}): where they differ in length, give "
+            "the net a function that pads them, iterator_train__collate_fn and iterator_valid__collate_fn"
+        ) from error
+    return pair_of(batch)

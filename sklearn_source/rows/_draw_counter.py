@@ -18,7 +18,7 @@ class DrawCounter:
 
     Parameters
     ----------
-    dataset : Dataset
+    dataset : Dataset or RowStream
         What skorch trains on, after ``train_split``.
 
     Attributes

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 
-from ._multiple_inputs import has_multiple_inputs
-from ._table_hashes import hash_table, named_hashes, pair_hashes
+from ._hasher import Hasher
+from ._loader import opened_loader
+from ._row_stream import RowStream
+from ._table_hashes import pair_hashes
 from ._yielded_rows import yielded_hashes
 
 
@@ -27,7 +28,8 @@ def row_hashes(
     ----------
     X : array, tensor, DataFrame, sparse matrix, dict or list of these, or Dataset
         The rows as given to ``net.fit``. ``TensorDataset``, ``skorch.dataset.Dataset`` and ``Subset`` of them are
-        opened and agree with the arrays they hold; of any other, all rows are read where that is cheap.
+        opened and agree with the arrays they hold; of any other, all rows are read where that is cheap. A DataLoader
+        over a Dataset stands for the Dataset; a RowStream knows its own.
     y : same kinds as X, optional
         The targets.
     as_skorch : bool, default=False
@@ -48,7 +50,9 @@ def row_hashes(
     -----
     One pass over the data, about 0.2 s for 100,000 x 784 float32, with temporary memory of under a few MB.
     """
-    hash_one = _Hasher(exact)
+    hash_one, X = Hasher(exact), opened_loader(X)
+    if isinstance(X, RowStream):
+        return X.exact_hashes if exact and X.exact_hashes is not None else X.hashes
     if isinstance(X, torch.utils.data.Dataset):
         hashes, has_targets = _hash_dataset(X, hash_one)
         if hashes is None:
@@ -74,6 +78,9 @@ def exact_row_hashes(X: Any, y: Any = None, *, as_skorch: bool = False) -> np.nd
         None where float32 holds all numbers, as it holds most: :func:`row_hashes` then tells everything. A second pass
         over the data, where there is float64 among it.
     """
+    X = opened_loader(X)
+    if isinstance(X, RowStream):
+        return X.exact_hashes
     if not (_has_float64(X) or _has_float64(y)):
         return None
     rounded, exact = (row_hashes(X, y, as_skorch=as_skorch, exact=bits) for bits in (False, True))
@@ -105,11 +112,6 @@ def _is_float64(rows):
         return False
 
 
-def hash_batch(tree: Any) -> np.ndarray | None:
-    """Fingerprints of a batch of inputs, or of targets, as an iterator gives it: those of the same rows elsewhere."""
-    return _Hasher()(tree, as_skorch=True)
-
-
 def _hash_dataset(dataset, hash_one):
     """Fingerprints of a dataset that shows its arrays, and whether targets are among them."""
     if isinstance(dataset, torch.utils.data.Subset):
@@ -124,56 +126,3 @@ def _hash_dataset(dataset, hash_one):
         hashes = hash_one(dataset.X, True)
         return (hashes, False) if dataset.y is None else (pair_hashes(hashes, hash_one(dataset.y, True)), True)
     return None, False
-
-
-class _Hasher:
-    """Fingerprints of one container, None where it cannot be read cheaply.
-
-    Parameters
-    ----------
-    exact : bool
-        As in :func:`row_hashes`.
-    """
-
-    def __init__(self, exact=False):
-        self._exact = exact
-
-    def __call__(self, data, as_skorch=False):
-        if isinstance(data, Mapping):
-            return named_hashes(data, lambda value: self(value, as_skorch))
-        if _are_inputs(data, as_skorch):
-            return self({str(position): part for position, part in enumerate(data)}, as_skorch)
-        if hasattr(data, "iloc") or hasattr(data, "to_numpy"):
-            return self._of_frame(data)
-        if sparse.issparse(data):
-            return hash_table(data.tocsr(), lambda rows: rows.toarray(), self._exact)
-        try:
-            if isinstance(data, torch.Tensor):
-                data = data.detach().cpu()
-                # NumPy has no bfloat16.
-                data = data.float() if data.is_floating_point() and data.dtype != torch.float64 else data
-            array = np.asarray(data)
-            if array.dtype == object:
-                array = array.astype(np.float64)
-        except (TypeError, ValueError):
-            return None
-        if array.dtype.kind not in "buif" or array.ndim == 0:
-            return None
-        table = array.reshape(len(array), -1) if len(array) else array.reshape(0, 1)
-        return hash_table(table, np.asarray, self._exact)
-
-    def _of_frame(self, frame):
-        """A pandas (or alike) frame: its columns side by side, so that it agrees with the array of its values."""
-        if getattr(frame, "ndim", 2) == 1:
-            return self(frame.to_numpy())
-        columns = [np.asarray(frame[name].to_numpy()) for name in frame.columns]
-        if not columns or any(column.dtype.kind not in "buif" for column in columns):
-            return None
-        return hash_table(np.column_stack(columns), np.asarray, self._exact)
-
-
-def _are_inputs(data, as_skorch):
-    """Whether a tuple or list is one array for each input."""
-    if isinstance(data, tuple) or as_skorch and isinstance(data, list):
-        return bool(data) and all(getattr(part, "ndim", 0) >= 1 for part in data)
-    return has_multiple_inputs(data)

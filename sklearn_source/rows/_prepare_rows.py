@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from ._array_rows import ArrayRows, arrays_of
 from ._count import count_rows
 from ._dataset_rows import DatasetRows
+from ._loader import collate_of, opened_loader
+from ._row_stream import RowStream
 from ._rows import Rows
+from ._stream_rows import StreamRows
+
+_NO_STREAM = (
+    "expected a dataset with length and item access, got a {}: rows of a stream are read by fit(net, stream, None) of "
+    "a trained net and by its methods for queries alone; here, pass a map-style Dataset or arrays (a numpy.memmap, "
+    "where they do not fit in memory)"
+)
 
 
 def prepare_rows(
@@ -48,6 +57,12 @@ def prepare_rows(
     """
     if X is None:
         raise ValueError("expected data in X, got None")
+    options = {"device": device, "dtype": dtype, "integer_targets": integer_targets}
+    if isinstance(X, RowStream):
+        return StreamRows(X, **options)
+    X = opened_loader(X)
+    if isinstance(X, DataLoader):
+        raise TypeError(_NO_STREAM.format("DataLoader"))
     given = isinstance(X, torch.utils.data.Dataset)
     if not given:
         X, y = _dense_lists(X), _dense_lists(y)
@@ -63,14 +78,10 @@ def prepare_rows(
             f"can make no dataset of ({error})"
         ) from error
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise TypeError(
-            f"expected a dataset with length and item access, got a {type(dataset).__name__}: rows of a stream cannot "
-            "be named"
-        )
+        raise TypeError(_NO_STREAM.format(type(dataset).__name__))
     if len(dataset) == 0:
         raise ValueError("expected at least one row, got X with 0 rows")
-    options = {"device": device, "dtype": dtype, "integer_targets": integer_targets}
-    collate = net.get_params_for(iterator).get("collate_fn")
+    collate = _collate_fn(net, dataset, iterator)
     arrays = arrays_of(dataset) if collate is None else None
     rows: Rows
     if arrays is not None:
@@ -102,3 +113,14 @@ def _check_lengths(X, y):
         raise ValueError("expected arrays of the same number of rows in y, got different numbers") from None
     if None not in (n, n_y) and n != n_y:  # skorch refuses what cannot be counted
         raise ValueError(f"expected as many targets as rows, got X with {n} rows and y with {n_y}")
+
+
+def _collate_fn(net, dataset, iterator):
+    """What puts items into a batch, None for torch's own way: the net's, or that of the loader the rows came by."""
+    own, loaders = net.get_params_for(iterator).get("collate_fn"), collate_of(dataset)
+    if None not in (own, loaders) and own is not loaders:
+        raise ValueError(
+            f"expected one function that collates rows, got two, that of the DataLoader and the net's "
+            f"{iterator}__collate_fn: pass the dataset itself (loader.dataset), to have them collated as in training"
+        )
+    return own or loaders

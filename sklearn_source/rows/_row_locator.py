@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from ._array_rows import arrays_of
-from ._fingerprint import hash_batch
+from ._hasher import hash_batch
+from ._row_stream import RowStream
 from ._table_hashes import pair_hashes
 from ._yielded_rows import yielded_hashes
 
@@ -21,7 +22,7 @@ class RowLocator:
 
     Parameters
     ----------
-    dataset : Dataset
+    dataset : Dataset or RowStream
         What skorch trains on, after ``train_split``.
 
     Attributes
@@ -72,6 +73,8 @@ class RowLocator:
 
 def _hashes(dataset):
     """Fingerprints of a dataset's rows as its batches show them, None where they have none; whether targets count."""
+    if isinstance(dataset, RowStream):
+        return dataset.hashes, dataset.has_targets
     if isinstance(dataset, torch.utils.data.Subset):
         hashes, has_targets = _hashes(dataset.dataset)
         return (None if hashes is None else hashes[np.asarray(dataset.indices, dtype=np.int64)]), has_targets

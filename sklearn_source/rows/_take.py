@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 
 from ..utils._compat import safe_indexing
+from ._loader import opened_loader
 from ._multiple_inputs import has_multiple_inputs
 
 
@@ -25,10 +26,10 @@ def take_rows(X: Any, index: Any) -> Any:
     Returns
     -------
     rows : same kind as X
-        A network reads it as it does `X`. Of a Dataset, a ``Subset``; of a sparse matrix, one in CSR format; of a dict
-        or some other mapping, a dict.
+        A network reads it as it does `X`. Of a Dataset, or a DataLoader over one, a ``Subset``; of a sparse matrix, one
+        in CSR format; of a dict or some other mapping, a dict.
     """
-    index = np.asarray(index, dtype=np.int64)
+    X, index = opened_loader(X), np.asarray(index, dtype=np.int64)
     if isinstance(X, Mapping):
         return {name: take_rows(part, index) for name, part in X.items()}
     if has_multiple_inputs(X):

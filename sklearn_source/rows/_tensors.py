@@ -66,4 +66,6 @@ def as_tensors(tree):
         return {key: as_tensors(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
         return [as_tensors(value) for value in tree]
+    if isinstance(tree, np.ndarray) and not tree.flags.writeable:
+        tree = tree.copy()  # torch warns of them
     return torch.as_tensor(tree) if isinstance(tree, (np.ndarray, np.generic, Number)) else tree

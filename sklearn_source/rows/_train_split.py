@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ._count import count_rows
+from ._row_stream import RowStream
 
 
 def rows_after_split(dataset: Any, X: Any, n_given: int | None, split: bool) -> tuple[int, np.ndarray]:
@@ -18,7 +19,7 @@ def rows_after_split(dataset: Any, X: Any, n_given: int | None, split: bool) -> 
     dataset : Dataset
         What skorch trains on, after ``train_split``.
     X : object
-        As given to ``fit``.
+        As given to ``fit``; of a stream, its RowStream.
     n_given : int or None
         Its length, where known.
     split : bool
@@ -41,11 +42,12 @@ def rows_after_split(dataset: Any, X: Any, n_given: int | None, split: bool) -> 
         indices = np.asarray(dataset.indices, dtype=np.int64)
         rows = indices if rows is None else indices[rows]
         dataset = dataset.dataset
-    n_rows = count_rows(dataset)
+    n_rows = len(X) if isinstance(X, RowStream) and dataset is X.source else count_rows(dataset)
     if n_rows is None:
         raise ValueError(
             f"expected a dataset of known length, but {type(dataset).__name__} has none: TrajectoryRecorder cannot "
-            "tell which rows are trained on. Use a map-style dataset, or leave the recorder out"
+            "tell which rows are trained on. Pass an IterableDataset to fit itself, use a map-style dataset, or leave "
+            "the recorder out"
         )
     if split and rows is None and n_given not in (None, n_rows):
         raise ValueError(

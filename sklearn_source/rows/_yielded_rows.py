@@ -74,12 +74,12 @@ def _read_and_hash(dataset, hash_array, sample):
     looked_at = sampled_rows(n_rows)
     items = _items(dataset, looked_at)
     has_targets = isinstance(items[0], (tuple, list)) and len(items[0]) == 2
-    some = _hash_items(items, hash_array)
+    some = item_hashes(items, hash_array)
     whole = n_rows <= _MAX_ROWS and n_rows * _n_bytes(items[0]) <= _MAX_BYTES
     if some is None or not (whole or sample):
         return None, has_targets
     again = np.arange(n_rows) if whole else looked_at
-    hashes = _hash_items(_items(dataset, again), hash_array)
+    hashes = item_hashes(_items(dataset, again), hash_array)
     if hashes is None or not np.array_equal(hashes[looked_at] if whole else hashes, some):
         return None, has_targets  # they change at each reading
     if whole:
@@ -94,7 +94,7 @@ def _items(dataset, index):
     return many(index.tolist()) if many else [dataset[i] for i in index.tolist()]
 
 
-def _hash_items(items, hash_array):
+def item_hashes(items, hash_array):
     """Fingerprints of rows given one by one, None where they are of no known kind."""
     first = items[0]
     if isinstance(first, (tuple, list)) and len(first) in (1, 2):

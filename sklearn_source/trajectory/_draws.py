@@ -8,7 +8,7 @@ import numpy as np
 from skorch.dataset import unpack_data
 from torch.utils.data import DataLoader
 
-from ..rows import DrawCounter
+from ..rows import DrawCounter, RowStream
 
 __all__ = ["Draws"]
 
@@ -18,12 +18,12 @@ class Draws:
 
     Where torch's own loader shuffles or its batches are of one size, nothing is to be counted. Without shuffling the
     rows of a smaller last batch weigh more, and ``drop_last`` leaves them out: known without looking. Samplers, and
-    iterators of other classes, are watched: rows are recognised by their contents.
+    iterators of other classes, and streams are watched: rows are recognised by their contents.
 
     Parameters
     ----------
     net : skorch.NeuralNet
-    dataset : Dataset
+    dataset : Dataset or RowStream
         What it trains on.
     """
 
@@ -31,7 +31,12 @@ class Draws:
         options = net.get_params_for("iterator_train")
         self._counter, self._known = None, None
         of_torch = net.iterator_train is DataLoader  # a class of the user's may draw as it likes
-        if not of_torch or options.get("sampler") is not None or options.get("batch_sampler") is not None:
+        if (
+            isinstance(dataset, RowStream)
+            or not of_torch
+            or options.get("sampler") is not None
+            or options.get("batch_sampler") is not None
+        ):
             self._counter = DrawCounter(dataset)
         elif not options.get("shuffle"):
             self._known = _in_sequence(

@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
 from ..network import outside_state
-from ..rows import count_rows, exact_row_hashes, row_hashes, rows_after_split
+from ..rows import RowStream, count_rows, exact_row_hashes, known_rows, row_hashes, rows_after_split
 from ..utils._digest import tensor_digest
 from ._checkpoint import snapshot, with_buffers_of
 from ._draws import Draws
@@ -108,7 +108,7 @@ class TrajectoryRecorder(Callback):
             self.stages_, self.n_epochs_ = [], 0
         if self._is_open():
             self._close_stage(net)  # an exception ended the last training, and it goes on now
-        self.fit_X_ = X
+        self.fit_X_ = X = known_rows(net, X)
         n_rows = count_rows(X, as_skorch=True)
         start = self.stages_[-1].end if self.stages_ else 0
         hashes = None if X is None else row_hashes(X, y, as_skorch=True, sample=True)
@@ -129,7 +129,7 @@ class TrajectoryRecorder(Callback):
                 log.row_hashes = log.exact_hashes = None  # the net makes other rows of what it is given
         self.n_epochs_ = getattr(self, "n_epochs_", 0) + 1
         if log.draws is None and dataset_train is not None and log.n_rows:
-            log.draws = Draws(net, dataset_train)
+            log.draws = Draws(net, self.fit_X_ if isinstance(self.fit_X_, RowStream) else dataset_train)
         self.observer_.epoch_begins(lengths_of_epoch(net, log))
 
     def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool | None = None, **kwargs: Any) -> None:

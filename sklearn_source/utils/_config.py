@@ -15,6 +15,8 @@ DEFAULT_BYTES = {
     # Query vectors kept at a time. More queries take further passes over the training rows, and a product with some
     # dozens of queries has two thirds of the rate that it has with a hundred.
     "query_vectors": 2 * 2**30,
+    # Per-row gradients kept between the two passes of a curvature's fit, with cache_size="auto".
+    "cached_gradients": 2**30,
     # Parameters, gradients and two moments of the networks that are retrained together on a GPU.
     "stacked_networks": 2 * 2**30,
     # Dense per-row gradients of one batch, all Fisher columns together: beyond that the batch is cut further.
@@ -100,8 +102,9 @@ def config_context(*, memory_budget: int | None = None) -> Iterator[None]:
     memory_budget : int, default=2 GiB (2 * 2**30)
         Bytes that the largest intermediate results may take: the vectors of the queries that are scored in one pass
         over the training rows, or the networks retrained together on a GPU. Others take fixed shares of it, a batch of
-        training rows for ``batch_size=None`` a sixteenth, dense gradients of rows a quarter, so that all that is held
-        at a time is somewhat more. Not counted: weights, checkpoints, data, curvature (see ``cache_size``), scores.
+        training rows for ``batch_size=None`` a sixteenth, dense gradients of rows a quarter, those that a fit keeps for
+        its second pass a half, so that all that is held at a time is somewhat more. Not counted: weights, checkpoints,
+        data, curvatures, scores.
         None leaves it as it is.
 
     Yields

@@ -293,8 +293,10 @@ def test_what_is_refused(pipe):
         TracIn(pipe).fit(X, Y)
     with pytest.raises(TypeError, match=r"nets= as nets, got a pipeline.*nets=\[other\[-1\]\]"):
         AttributionEnsemble(TracIn(), nets=[pipe, pipe]).fit(X, Y)
-    with pytest.raises(TypeError, match="take, got a Dataset: pass them as arrays"):
-        TracIn().fit(pipe, torch.utils.data.TensorDataset(torch.zeros(40, 4), torch.zeros(40, 1)))
+    rows = torch.utils.data.TensorDataset(torch.zeros(40, 4), torch.zeros(40, 1))
+    for given in (rows, torch.utils.data.DataLoader(rows, batch_size=8)):
+        with pytest.raises(TypeError, match=f"take, got a {type(given).__name__}: pass them as arrays"):
+            TracIn().fit(pipe, given)
     with pytest.raises(ValueError, match="1 features"):
         TracIn().fit(pipe, X, Y).transform(QUERIES[["age"]].to_numpy())
     assert net.initialized_

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from skorch import NeuralNetClassifier
 
 import sklearn_source.curvature._base as protocols
-from sklearn_source import InfluenceFunctions, SourceAttribution
+from sklearn_source import InfluenceFunctions, SourceAttribution, config_context
 from sklearn_source.curvature import (
     CURVATURES,
     EKFAC,
@@ -160,7 +160,7 @@ def test_parameters_of_the_object_reach_the_fit(method, kind, net):
 
 def test_only_what_needs_a_second_pass_keeps_gradients(problem):
     p = problem("mlp", torch.float64)
-    assert [kind().cache_size for kind in CURVATURES.values()] == [1024, 0, 0, 0, 0]
+    assert [kind().cache_size for kind in CURVATURES.values()] == ["auto", 0, 0, 0, 0]
 
     def kept_by(curvature):
         stream = curvature.stream(
@@ -171,7 +171,9 @@ def test_only_what_needs_a_second_pass_keeps_gradients(problem):
         curvature.fit(stream)
         return len(stream._kept)
 
-    assert kept_by(EKFAC()) == 6
+    assert kept_by(EKFAC()) == kept_by(EKFAC(cache_size=1)) == 6
+    with config_context(memory_budget=2000):  # bytes
+        assert kept_by(EKFAC()) < 6
     assert kept_by(EKFAC(cache_size=0)) == 0
     assert kept_by(KFAC()) == kept_by(Diagonal()) == 0
 

@@ -41,11 +41,16 @@ def killed(pid: int) -> bool:
     return was_killed(pid)
 
 
-def killed_while(pid: int, waiting: Callable[[], bool], patience: float = 30.0) -> bool:
-    """Kill it when it is no longer waited for: whether that met the process at work."""
+def wait_while(waiting: Callable[[], bool], patience: float = 30.0) -> None:
+    """Sleep until it says no, or patience ends."""
     end = time.monotonic() + patience
     while waiting() and time.monotonic() < end:
         time.sleep(0.005)
+
+
+def killed_while(pid: int, waiting: Callable[[], bool]) -> bool:
+    """Kill it when it is no longer waited for: whether that met the process at work."""
+    wait_while(waiting)
     return killed(pid)
 
 

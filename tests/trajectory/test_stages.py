@@ -350,13 +350,14 @@ def test_net_that_makes_its_own_rows(make_net, data):
         assert (stage.n_rows, len(stage.rows), stage.row_hashes) == (15, n_trained, None)
 
 
-def test_stream_of_rows_is_refused(make_net, data):
+def test_stream_that_is_not_what_fit_was_given_is_refused(make_net, data):
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):
             return iter(zip(*data))
 
-    with pytest.raises(ValueError, match="known length"):
-        make_net(iterator_train__shuffle=False).fit(Stream(), None)
+    net = make_net(iterator_train__shuffle=False, dataset=lambda X, y, **options: Stream())
+    with pytest.raises(ValueError, match="known length.*Pass an IterableDataset to fit itself"):
+        net.fit(*data)
 
 
 def test_step_without_forward_of_the_module(make_net, data):

@@ -1,0 +1,117 @@
+"""What ``fit`` and the methods are given, once it is known which rows there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from skorch import NeuralNet
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from ._loader import collate_of, opened_loader
+from ._row_stream import RowStream
+from ._stream_readers import BatchReader, RowReader
+from ._yielded_rows import undisturbed
+
+
+def open_rows(net: NeuralNet, X: Any, y: Any = None, iterator: str = "iterator_train") -> Any:
+    """``X`` with loaders and streams as data sets; anything else as it came.
+
+    A DataLoader over a map-style Dataset is that Dataset. A torch IterableDataset gives rows, as to ``net.fit``; any
+    other loader, or object that can be iterated over again and again, gives batches.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Asked how rows are collated.
+    X, y : as the methods take them
+    iterator : {"iterator_train", "iterator_valid"}
+        By which of the net's iterators.
+
+    Returns
+    -------
+    X : the same, Dataset or RowStream
+        Of a stream after one pass over it.
+
+    Raises
+    ------
+    TypeError
+        If it is an iterator, which gives its rows once.
+    ValueError
+        If a loader leaves rows out, a stream gives no rows, or ``y`` is given beside one.
+    """
+    X = opened_loader(X)
+    is_rows = isinstance(X, IterableDataset)
+    if not (is_rows or isinstance(X, DataLoader) or _is_plain_stream(X)):
+        return X
+    if isinstance(X, Iterator) and not is_rows:
+        raise TypeError(
+            f"expected rows that can be read several times, got a {type(X).__name__}, which gives them once: wrap what "
+            "makes it in a class whose __iter__ starts anew, or write the rows to a file of an array (numpy.memmap)"
+        )
+    if y is not None:
+        raise ValueError(
+            f"a {type(X).__name__} gives its own targets, and got y beside it: pass y=None, and pairs (X, y) in the "
+            "stream"
+        )
+    if is_rows:
+        return RowStream(RowReader(X, net.get_params_for(iterator).get("collate_fn") or default_collate))
+    return RowStream(BatchReader(X))
+
+
+def brings_rows(X: Any) -> bool:
+    """Whether rows are asked for one by one or in batches, as of data sets, loaders and streams; they are no table."""
+    return isinstance(X, (Dataset, DataLoader)) or _is_plain_stream(X)
+
+
+def known_rows(net: NeuralNet, X: Any) -> Any:
+    """What a net is about to be trained on: of an IterableDataset its RowStream, anything else as it came.
+
+    Neither the global generators of random numbers nor those that the dataset holds move.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    X : as ``net.fit`` takes it
+    """
+    if not isinstance(X, IterableDataset):
+        return X
+    with undisturbed(X):
+        opened = open_rows(net, X)
+    return opened
+
+
+def require_trainable(net: NeuralNet, X: Any) -> None:
+    """Refuse rows that the net's own training would read otherwise than attribution does.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Not trained yet.
+    X : from :func:`open_rows`
+
+    Raises
+    ------
+    TypeError
+        If they are a stream.
+    ValueError
+        If they came by a DataLoader whose collate function the net does not have.
+    """
+    if isinstance(X, RowStream):
+        raise TypeError(
+            "expected rows that a network can be trained on, arrays or a map-style Dataset, got a stream: train the "
+            "net first, and pass it as fit(net, stream, None)"
+        )
+    collate = collate_of(X)
+    if collate is not None and net.get_params_for("iterator_train").get("collate_fn") is not collate:
+        raise ValueError(
+            "expected rows that the net collates by itself, got a DataLoader with a collate_fn of its own: pass "
+            "loader.dataset, and give the net iterator_train__collate_fn"
+        )
+
+
+def _is_plain_stream(X):
+    """Whether this is an iterable that is no container."""
+    return isinstance(X, Iterable) and not (
+        hasattr(X, "__getitem__") or hasattr(X, "shape") or isinstance(X, (set, frozenset))
+    )
