@@ -1,7 +1,7 @@
 """Diffusion models of digits: which scores foretell retraining, and which name the same rows for every image.
 
     python benchmarks/diffusion_digits.py lds            # 64 halves x 3 networks, every method beside scores by looks
-    python benchmarks/diffusion_digits.py lds --mnist FOLDER      # 28 x 28 and a U-Net, 48 halves x 2
+    python benchmarks/diffusion_digits.py lds --mnist FOLDER      # 28 x 28 and a U-Net
     python benchmarks/diffusion_digits.py draws          # more draws or more networks: docs/lds/diffusion-draws.csv
     python benchmarks/diffusion_digits.py general        # generally influential rows, and gradient norms by timestep
     python benchmarks/diffusion_digits.py outliers       # a U-Net, inverted digits among the rows
@@ -117,7 +117,7 @@ def small():
 
 
 def images(folder, device, n_jobs):
-    """28 x 28 digits and a U-Net of three resolutions, of a size that one core retrains 96 times in half an hour."""
+    """28 x 28 digits and a U-Net of three resolutions, of a size that one core retrains 192 times in an hour."""
     pixels = load_mnist(folder)[0][: N_IMAGES + N_QUERY].reshape(-1, 1, 28, 28) * 2 - 1
 
     def make_net():
@@ -128,7 +128,7 @@ def images(folder, device, n_jobs):
             callbacks=[TrajectoryRecorder(8)],
         )  # fmt: skip
 
-    return Setting(pixels[:N_IMAGES], pixels[N_IMAGES:], make_net, n_subsets=48, n_repeats=2, n_jobs=n_jobs)
+    return Setting(pixels[:N_IMAGES], pixels[N_IMAGES:], make_net, n_jobs=n_jobs)
 
 
 def truth_of(setting, queries, cache):
