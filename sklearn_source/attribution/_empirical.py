@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..base import BaseAttribution, QueryBatches, net_first
 from ..gradients.algebra import even_chunks
 from ..metrics import check_truth
+from ..network import split_pipeline
 from ..retraining import Retraining
 from ..rows import TruthQueries, count_rows, exact_row_hashes, match_truth_rows, row_hashes
 from ..utils._compat import validate_data
@@ -98,8 +99,9 @@ class EmpiricalInfluence(BaseAttribution):
             given: then in any.
         y : array-like of shape (n_train,) or (n_train, n_outputs), optional
             Their targets, by which rows are recognised; no score depends on them.
-        net : ignored
-            Present so that methods can be exchanged: ``fit(net, X, y)`` is the same call.
+        net : skorch.NeuralNet or Pipeline, optional
+            ``fit(net, X, y)`` is the same call. Of a truth of a pipeline rows are recognised by what its fitted steps
+            make of them; else it is ignored, and present so that methods can be exchanged.
         stage : ignored
             Present for the same reason.
 
@@ -130,7 +132,7 @@ class EmpiricalInfluence(BaseAttribution):
             self.__dict__.pop(name, None)
         if getattr(X, "ndim", 0) == 2:
             validate_data(self, X, skip_check_array=True, reset=True)
-        self.row_hashes_ = None if y is None else row_hashes(X, y)
+        self.row_hashes_ = None if y is None else row_hashes(split_pipeline(net)[0].transform(X), y)
         places = match_truth_rows(self.truth, self.row_hashes_)
         masks = masks if places is None else masks[:, places]
         X_query = getattr(self.truth, "X_query", None) if self.X_query is None else self.X_query

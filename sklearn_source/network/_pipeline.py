@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,7 @@ _FIRST = (
 
 
 class FittedSteps:
-    """What rows pass through on their way to a net: transformers that are fitted, and never fitted anew.
+    """What rows pass through on their way to a net: fitted transformers, as they were then, and never fitted anew.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def split_pipeline(net: Any) -> tuple[FittedSteps, Any]:
     if isinstance(last, type) or not isinstance(last, NeuralNet):
         what = repr(last) if last in _LEFT_OUT else f"a {type(last).__name__}"
         raise TypeError(f"expected a pipeline that ends in a skorch net, got one whose last step {name!r} is {what}")
-    steps = [(key, _checked(key, step)) for key, step in front if step not in _LEFT_OUT]
+    steps = [(key, _own(key, _checked(key, step))) for key, step in front if step not in _LEFT_OUT]
     return FittedSteps(_unique(steps + nested.steps)), last
 
 
@@ -187,6 +188,18 @@ def _checked(name, step):
             f"{_named(name, step)} is not fitted: call pipeline.fit(X, y) first; its steps are used as that left them"
         ) from error
     return step
+
+
+def _own(name, step):
+    """A copy: the user may fit the step anew, for another fold say, and scores would follow."""
+    try:
+        return copy.deepcopy(step)
+    except Exception as error:  # whatever a step of the user's raises
+        raise TypeError(
+            f"expected steps that can be copied, as a later fit of the pipeline would change them, but copying "
+            f"{_named(name, step)} failed ({type(error).__name__}: {error}): let it hold arrays and plain objects, "
+            f"{_ALONE}"
+        ) from error
 
 
 def _named(name, step):

@@ -134,8 +134,8 @@ class Description:
             return {"module": value.__name__}
         if isinstance(value, Logger):  # knows all others of its process
             return {"logger": value.name}
-        if isinstance(value, LOCKS):
-            return {"lock": None}
+        if isinstance(value, LOCKS) or (isinstance(value, type) and issubclass(value, LOCKS)):
+            return {"lock": None}  # the class of ours knows all others of its process
         if isinstance(value, RemovableHandle):
             return {"handle": None}
         if isinstance(value, re.Pattern):

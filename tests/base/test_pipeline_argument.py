@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from skorch import NeuralNetClassifier
 from sklearn_source import (
     AttributionEnsemble,
     DropoutEnsemble,
+    EmpiricalInfluence,
     InfluenceFunctions,
     LoRAEnsemble,
     RepresentationSimilarity,
@@ -93,7 +95,7 @@ ENSEMBLES = [
     DropoutEnsemble(TracIn(), n_masks=2, random_state=0),
     LoRAEnsemble(InfluenceFunctions(), n_members=2, n_steps=4, rank=1, random_state=0),
 ]
-METHODS = [SourceAttribution(), SnapshotInfluence(), RepresentationSimilarity(), *ENSEMBLES]
+METHODS = [*ENSEMBLES, SourceAttribution(), SnapshotInfluence(), RepresentationSimilarity()]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
@@ -325,3 +327,34 @@ def test_steps_that_hand_the_net_other_rows_in_training():
     bare = Pipeline([*steps.steps, ("net", fitted(make_net(recorded=False), pipe[:-1].transform(table), Y))])
     with pytest.warns(UserWarning, match="ColumnTransformer.*other rows in pipeline.fit than its transform"):
         InfluenceFunctions().fit(bare, table, Y)
+
+
+def test_a_later_fit_of_the_pipeline_is_none_of_a_fitted_method():
+    pipe = fitted(pipeline_of(make_net()))
+    method = InfluenceFunctions().fit(pipe, X, Y)
+    scores = method.transform(QUERIES)
+    pipe[0].fit(7 * X)
+    np.testing.assert_array_equal(method.transform(QUERIES), scores)
+    fitted(pipe, X[10:], Y[10:])
+    np.testing.assert_array_equal(method.transform(QUERIES), scores)
+
+
+def test_steps_that_cannot_be_copied_are_refused(pipe):
+    class Held(FunctionTransformer):
+        def __deepcopy__(self, memo):
+            raise RuntimeError("an open file")
+
+    steps = Pipeline([("held", Held().fit(X)), *pipe.steps])
+    with pytest.raises(TypeError, match="steps that can be copied.*'held'.*an open file"):
+        TracIn().fit(steps, X, Y)
+
+
+def test_measured_effects_know_rows_of_a_pipeline_in_any_order(pipe):
+    truth = retrain_on_subsets(pipe, X, Y, QUERIES, n_subsets=3, n_repeats=1, random_state=0)
+    order = np.random.default_rng(0).permutation(len(X))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*in all subsets or in none")
+        found = EmpiricalInfluence(truth).fit(pipe, X.iloc[order], Y[order]).transform(QUERIES)
+        expected = EmpiricalInfluence(truth).fit(pipe, X, Y).transform(QUERIES)
+    np.testing.assert_array_equal(found, expected[:, order])

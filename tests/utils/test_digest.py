@@ -23,6 +23,7 @@ from torch import nn
 import sklearn_source
 from sklearn_source.utils._code import named_by
 from sklearn_source.utils._digest import digest, identify, tensor_digest
+from sklearn_source.utils._locks import ThreadLock
 
 FACTOR = 1.0
 
@@ -166,6 +167,7 @@ def test_what_refers_to_itself():
 SCRIPT = """
 import importlib.util
 from sklearn_source.utils._digest import digest
+from sklearn_source.utils._locks import ThreadLock
 
 spec = importlib.util.spec_from_file_location("the_tests", PATH)
 tests = importlib.util.module_from_spec(spec)
@@ -290,3 +292,17 @@ def test_no_set_decides_an_order():
     }  # fmt: skip
     assert len(said) == 1
     assert b"builtins" in said.pop()
+
+
+class Guarded:
+    """Names a class of this package that knows all of its objects."""
+
+    def lock(self):
+        return ThreadLock()
+
+
+def test_locks_that_others_hold_are_no_part_of_what_names_their_class():
+    before = digest(Guarded)
+    held = Guarded().lock()
+    assert digest(Guarded) == before
+    assert held is not None
