@@ -84,7 +84,6 @@ def train_clone(net, X, y, *, seed, recorder=None):
     KeyboardInterrupt
         When the training was interrupted; no half-trained network is returned.
     """
-    require_trainable(net, X)
     X, y = rows_for_training(net, X, y, seed=seed)
     with seeded_clone(net, seed) as fresh:
         if recorder is not None:
@@ -107,7 +106,8 @@ def _took_a_step(net):
 
 
 def rows_for_training(net, X, y, *, seed):
-    """``X, y`` as :func:`train_clone` trains on them; ValueError where it cannot train anew."""
+    """``X, y`` as :func:`train_clone` trains on them; its errors where it cannot train anew, or not on such rows."""
+    require_trainable(net, X)
     if getattr(net, "initialized_", False) and len(net.history):
         refuse_module_instance(
             net,
