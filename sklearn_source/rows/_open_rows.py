@@ -112,8 +112,8 @@ def require_trainable(net: NeuralNet, X: Any) -> None:
     """
     if is_stream(X):
         raise TypeError(
-            "expected rows that a network can be trained on here, arrays or a map-style Dataset, got a stream: pass the "
-            "rows so, or train the net yourself and fit a method that trains none, est.fit(net, stream, None)"
+            "expected rows that a network can be trained on here, arrays or a map-style Dataset, got a stream: pass "
+            "the rows so, or train the net yourself and fit a method that trains none, est.fit(net, stream, None)"
         )
     collate = collate_of(opened_loader(X))
     if collate is not None and net.get_params_for("iterator_train").get("collate_fn") is not collate:

@@ -13,7 +13,7 @@ import torch
 from ...base import BaseAttribution, unwrap
 from ...network import train_module
 from ...retraining import kept_fit
-from ...rows import require_trainable
+from ...rows import open_rows, require_trainable
 from ...trajectory import Trajectory, TrajectoryRecorder, recorder_in
 from ...utils._argument_checks import require_reproducible
 from ...utils._compat import WORKERS, Interval
@@ -141,6 +141,7 @@ class LoRAEnsemble(BaseEnsemble):
     def _fit_members(self, X, y, net, as_is, stage):
         require_reproducible(self.cache, self.random_state)
         require_trainable(unwrap(net)[0], X)
+        X = open_rows(unwrap(net)[0], X, y)
         net, X, y = self._trained(X, y, net, as_is)
         if stage is not None:
             raise ValueError("stage= has no meaning here: adapters are trained in one stage of their own")
