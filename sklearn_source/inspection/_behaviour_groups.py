@@ -15,6 +15,7 @@ from ..utils._random import generator_of
 from ._behaviour_errors import error_words, errors_of, measurement_of
 from ._behaviour_group import BehaviourGroup, BehaviourGroups
 from ._find_groups import find_groups
+from ._fit_rows import fit_rows
 from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
 from ._score_chunks import check_attribution, score_chunks
 
@@ -59,7 +60,7 @@ def behaviour_groups(
         Groups are left out that are no more coherent than chance makes them: the probability that it makes one or more
         is ``alpha`` at most. 1: none is left out, and nothing is held against chance.
     X_train, y_train : array-like, optional
-        The training rows as ``est`` takes queries. None: those that it was fitted on.
+        The training rows as ``est`` takes queries. None: those that it was fitted on, unless these were a stream.
     readable : array-like of n_train rows, optional
         The training rows as people read them, for descriptions: texts, or a frame. None: ``X_train``.
     feature_names : list of str, optional
@@ -79,7 +80,7 @@ def behaviour_groups(
     ValueError
         If targets are not one for each query, settings are out of range, or scores are not finite.
     TypeError
-        If the estimator is no attribution method.
+        If the estimator is no attribution method, or was fitted on a stream and ``X_train`` is not given.
 
     See Also
     --------
@@ -130,9 +131,7 @@ def behaviour_groups(
     check_names("feature_names", feature_names)
     check_names("class_names", class_names)
     random = generator_of(random_state)
-    if X_train is None:
-        first = getattr(est, "members_", [est])[0]
-        X_train, y_train = getattr(first, "_given", (None, None))[:2]
+    X_train, y_train = fit_rows(getattr(est, "members_", [est])[0], X_train, y_train) or (None, None)
     for name, data in (("X_train", X_train), ("readable", readable)):
         n = None if data is None else count_rows(data)
         if data is not None and n != est.n_train_:

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.base import clone
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 
-from ..rows import cast_real, require_trainable
+from ..rows import cast_real, open_rows, require_trainable
 from ..utils._random import seeded
 from ._whole_training import train_to_the_end
 
@@ -84,7 +84,6 @@ def train_clone(net, X, y, *, seed, recorder=None):
     KeyboardInterrupt
         When the training was interrupted; no half-trained network is returned.
     """
-    require_trainable(net, X)
     X, y = rows_for_training(net, X, y, seed=seed)
     with seeded_clone(net, seed) as fresh:
         if recorder is not None:
@@ -107,7 +106,9 @@ def _took_a_step(net):
 
 
 def rows_for_training(net, X, y, *, seed):
-    """``X, y`` as :func:`train_clone` trains on them; ValueError where it cannot train anew."""
+    """``X, y`` as :func:`train_clone` trains on them; its errors where it cannot train anew, or not on such rows."""
+    require_trainable(net, X)
+    X = open_rows(net, X, y)
     if getattr(net, "initialized_", False) and len(net.history):
         refuse_module_instance(
             net,

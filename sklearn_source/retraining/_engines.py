@@ -53,11 +53,12 @@ class JoblibEngine:
         return self._outputs(units)
 
     def _outputs(self, units):
-        outputs = []
+        outputs, reader = [], self.task.reader
         for unit in units:
+            code = reader.describe_code()
             net = self.train(unit, self.task.plan)
             with TURN:  # threads share the network that the reader loads with one state after the other
-                outputs.append(self.task.reader.read_trained(net, self.task.rows))
+                outputs.append(reader.read_trained(net, self.task.rows, code))
         return outputs
 
 

@@ -7,9 +7,10 @@ import torch
 
 from ..loss import TargetError, resolve_measurement
 from ..network import Network, outputs_of, row_form, validate_query_rows
-from ..rows import as_arrays, cast_like_training
+from ..rows import as_arrays, cast_like_training, is_stream
+from ..utils._digest import digest
 from ..utils._warnings import warn
-from ._training_state import CODE, changed, training_state
+from ._training_state import CODE, changed, code_of, training_state
 
 _BATCH = 1024  # queries at a time
 
@@ -32,11 +33,13 @@ class Reader:
         The measurement as the user asked for it.
     state : dict
         :func:`training_state` of the net that the network was copied from.
+    code : list of type
+        :func:`code_of` the same.
     """
 
-    def __init__(self, network, rows, targets, measure, asked, state):
+    def __init__(self, network, rows, targets, measure, asked, state, code):
         self.network, self.rows, self.targets, self.measure = network, rows, targets, measure
-        self.asked, self.state = asked, state
+        self.asked, self.state, self.code = asked, state, code
 
     @torch.no_grad()
     def read(self, parameters, buffers):
@@ -54,24 +57,40 @@ class Reader:
         values = torch.cat(parts)
         return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32).cpu().numpy()
 
-    def read_trained(self, net, train_rows):
+    def describe_code(self):
+        """What the code that trains is here and now, with the variables it names: str.
+
+        A class that came by value has no source where it arrives: only descriptions of one process can be compared.
+        """
+        return digest(self.code)
+
+    def read_trained(self, net, train_rows, code_before):
         """Values of the queries by a trained skorch net, also where it has more than parameters and buffers.
 
         A counter in the module, a running mean in the criterion: what is read is then a copy of the net itself.
+
+        Parameters
+        ----------
+        net : skorch.NeuralNet
+        train_rows : Rows
+        code_before : str
+            :meth:`describe_code` before the training, by the process that trained.
         """
         state = training_state(net)
         if state[CODE] != self.state[CODE]:
-            warn(
-                f"{CODE} changed while a network trained, and the next network goes on with it: if training reads it, "
-                "networks depend on those before; keep it in an attribute of the module, criterion or net",
-            )
+            # Something that is made once, a table that the first forward pass fills, is in `state` already.
+            if state[CODE] != code_before:
+                warn(
+                    f"{CODE} changed while a network trained, and the next network goes on with it: if training reads "
+                    "it, networks depend on those before; keep it in an attribute of the module, criterion or net",
+                )
             state[CODE] = self.state[CODE]
         if changed(self.state, state) is None:
             return self.read(*values_of(net))
         network = Network.from_net(net)
         measure = resolve_measurement(self.asked[0], network, self.asked[1])
         _calibrate(network, train_rows, measure)
-        return Reader(network, self.rows, self.targets, measure, self.asked, state).read(*values_of(net))
+        return Reader(network, self.rows, self.targets, measure, self.asked, state, self.code).read(*values_of(net))
 
 
 def values_of(net):
@@ -120,6 +139,8 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
 
     Raises
     ------
+    TypeError
+        Queries in a stream.
     ValueError
         Missing targets, or what :func:`resolve_measurement` refuses.
     """
@@ -134,6 +155,11 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
     _raise_if_measured(failed, train_rows, measure)
     if X_query is None:
         raise ValueError("expected X_query, the queries to measure, got None: pass them")
+    if is_stream(X_query):
+        raise TypeError(
+            f"expected X_query as arrays or a map-style Dataset, got a stream, {type(X_query).__name__}: read its rows "
+            "into arrays, X_query and y_query"
+        )
     x, y = train_rows.given.batch(slice(0, 4))
     form = row_form(x)
     shape = tuple(y.shape[1:]) if isinstance(y, torch.Tensor) else None
@@ -151,7 +177,8 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
     validate_query_rows(fresh, rows.given.batch(first)[0], form, rows.batch(first)[0])
 
     def reader(targets):
-        return _checked(Reader(fresh, rows, targets, measure, (measurement, output), training_state(start)))
+        state, code = training_state(start), code_of(start)
+        return _checked(Reader(fresh, rows, targets, measure, (measurement, output), state, code))
 
     if measure.name == "prediction":
         return reader(None), "none"

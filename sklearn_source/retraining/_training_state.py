@@ -32,20 +32,27 @@ def training_state(net):
     modules, criteria = module_names(net), criterion_names(net)
     parts = [f"{name}_" for name in [*modules, *criteria]]
     state = {f"net.{name}": _text(value) for name, value in vars(net).items() if _is_own(name, parts)}
-    code = [type(net)]
     for name in parts:
-        whole = getattr(net, name)
-        for path, part in whole.named_modules() if isinstance(whole, nn.Module) else [("", whole)]:
+        for path, part in _parts_in(getattr(net, name)):
             path = f"{name}.{path}" if path else name
-            code.append(type(part))
             # Buffers of a criterion are as foreign to a network's state_dict as its attributes are.
             foreign = name.removesuffix("_") in criteria and isinstance(part, nn.Module)
             buffers = dict(part.named_buffers(recurse=False)) if foreign else {}
             for attribute, value in {**getattr(part, "__dict__", {}), **buffers}.items():
                 if attribute not in OF_EVERY_MODULE:
                     state[f"{path}.{attribute}"] = _text(value)
-    state[CODE] = digest(code)
+    state[CODE] = digest(code_of(net))
     return state
+
+
+def code_of(net):
+    """The classes of an initialized net and its parts, whose code names variables: list of type."""
+    parts = [getattr(net, f"{name}_") for name in [*module_names(net), *criterion_names(net)]]
+    return [type(net), *(type(part) for whole in parts for _, part in _parts_in(whole))]
+
+
+def _parts_in(whole):
+    return whole.named_modules() if isinstance(whole, nn.Module) else [("", whole)]
 
 
 def changed(before, after):

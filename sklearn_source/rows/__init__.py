@@ -16,7 +16,7 @@ from ._indices import row_indices
 from ._matching import require_same_rows
 from ._multiple_inputs import has_multiple_inputs
 from ._numeric_targets import numeric_targets
-from ._open_rows import brings_rows, known_rows, open_rows, require_trainable
+from ._open_rows import brings_rows, is_stream, known_rows, open_rows, require_trainable
 from ._prepare_rows import prepare_rows
 from ._row_locator import RowLocator
 from ._row_stream import RowStream
@@ -45,6 +45,7 @@ __all__ = [
     "has_multiple_inputs",
     "hash_batch",
     "is_array_like",
+    "is_stream",
     "known_rows",
     "list_to_array",
     "match_stage_rows",

@@ -16,6 +16,8 @@ from torch.utils.data import (
     default_collate,
 )
 
+_HOW_OFTEN = "; how often training drew each row is recorded by TrajectoryRecorder, from the net's own iterator_train"
+
 
 class CollatedDataset(Dataset):
     """A Dataset with the function that its loader puts items into batches with.
@@ -57,10 +59,10 @@ def opened_loader(X: Any) -> Any:
     n_rows, left_over = len(dataset), 0
     if type(X.batch_sampler) is not BatchSampler or type(X.sampler) not in (SequentialSampler, RandomSampler):
         sampler = X.sampler if type(X.batch_sampler) is BatchSampler else X.batch_sampler
-        _refuse(f"a {type(sampler).__name__}, which may leave rows out or repeat them")
+        _refuse(f"a {type(sampler).__name__}, which may leave rows out or repeat them", _HOW_OFTEN)
     if isinstance(X.sampler, RandomSampler):
         if X.sampler.replacement or X.sampler.num_samples != n_rows:
-            _refuse("a RandomSampler that leaves rows out or repeats them")
+            _refuse("a RandomSampler that leaves rows out or repeats them", _HOW_OFTEN)
     elif X.drop_last:
         left_over = n_rows % (X.batch_size or 1)
     if left_over:
@@ -75,9 +77,8 @@ def collate_of(dataset: Any) -> Callable | None:
     return dataset.collate_fn if isinstance(dataset, CollatedDataset) else None
 
 
-def _refuse(what):
+def _refuse(what, more=""):
     raise ValueError(
         f"expected a DataLoader that gives every row of its dataset once, got one with {what}. Pass the dataset itself "
-        "(loader.dataset), or a torch.utils.data.Subset of the rows that are meant; how often training drew each row "
-        "is recorded by TrajectoryRecorder, from the net's own iterator_train"
+        f"(loader.dataset), or a torch.utils.data.Subset of the rows that are meant{more}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from types import FunctionType, MethodType
 from typing import Any
 
 from skorch import NeuralNet
@@ -36,14 +37,20 @@ def open_rows(net: NeuralNet, X: Any, y: Any = None, iterator: str = "iterator_t
     Raises
     ------
     TypeError
-        If it is an iterator, which gives its rows once.
+        If it is an iterator, which gives its rows once, or what makes rows when it is called.
     ValueError
         If a loader leaves rows out, a stream gives no rows, or ``y`` is given beside one.
     """
     X = opened_loader(X)
-    is_rows = isinstance(X, IterableDataset)
-    if not (is_rows or isinstance(X, DataLoader) or _is_plain_stream(X)):
+    if isinstance(X, (FunctionType, MethodType, type)):
+        kind = "class" if isinstance(X, type) else "function"
+        raise TypeError(
+            f"expected rows, got the {kind} {X.__qualname__}: pass an object of a class whose __iter__ starts anew, or "
+            "arrays"
+        )
+    if isinstance(X, RowStream) or not is_stream(X):
         return X
+    is_rows = isinstance(X, IterableDataset)
     if isinstance(X, Iterator) and not is_rows:
         raise TypeError(
             f"expected rows that can be read several times, got a {type(X).__name__}, which gives them once: wrap what "
@@ -51,8 +58,8 @@ def open_rows(net: NeuralNet, X: Any, y: Any = None, iterator: str = "iterator_t
         )
     if y is not None:
         raise ValueError(
-            f"a {type(X).__name__} gives its own targets, and got y beside it: pass y=None, and pairs (X, y) in the "
-            "stream"
+            f"expected y=None beside a {type(X).__name__}, as the targets of a stream come with its rows, got y: let "
+            "the stream give pairs (X, y)"
         )
     if is_rows:
         return RowStream(RowReader(X, net.get_params_for(iterator).get("collate_fn") or default_collate))
@@ -62,6 +69,12 @@ def open_rows(net: NeuralNet, X: Any, y: Any = None, iterator: str = "iterator_t
 def brings_rows(X: Any) -> bool:
     """Whether rows are asked for one by one or in batches, as of data sets, loaders and streams; they are no table."""
     return isinstance(X, (Dataset, DataLoader)) or _is_plain_stream(X)
+
+
+def is_stream(X: Any) -> bool:
+    """Whether rows come one after the other, so that none can be asked for by its place."""
+    X = opened_loader(X)
+    return isinstance(X, (RowStream, IterableDataset, DataLoader)) or _is_plain_stream(X)
 
 
 def known_rows(net: NeuralNet, X: Any) -> Any:
@@ -88,7 +101,7 @@ def require_trainable(net: NeuralNet, X: Any) -> None:
     ----------
     net : skorch.NeuralNet
         Not trained yet.
-    X : from :func:`open_rows`
+    X : as ``net.fit`` takes it, or from :func:`open_rows`
 
     Raises
     ------
@@ -97,12 +110,12 @@ def require_trainable(net: NeuralNet, X: Any) -> None:
     ValueError
         If they came by a DataLoader whose collate function the net does not have.
     """
-    if isinstance(X, RowStream):
+    if is_stream(X):
         raise TypeError(
-            "expected rows that a network can be trained on, arrays or a map-style Dataset, got a stream: train the "
-            "net first, and pass it as fit(net, stream, None)"
+            "expected rows that a network can be trained on here, arrays or a map-style Dataset, got a stream: pass "
+            "the rows so, or train the net yourself and fit a method that trains none, est.fit(net, stream, None)"
         )
-    collate = collate_of(X)
+    collate = collate_of(opened_loader(X))
     if collate is not None and net.get_params_for("iterator_train").get("collate_fn") is not collate:
         raise ValueError(
             "expected rows that the net collates by itself, got a DataLoader with a collate_fn of its own: pass "

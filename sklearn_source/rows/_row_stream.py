@@ -21,9 +21,9 @@ _N_HEAD = 64  # first rows, which are looked at time and again
 _N_READ = 1024  # rows read together where they are small
 _MANY = 20_000_000  # rows after which the first pass says that it goes on
 _ADVICE = (
-    "Training rows are read several times, and a row is known by its place: pass a stream that gives the same rows in "
-    "the same order each time (no shuffling, no augmentation, the seed set in __iter__), or write the rows to a file "
-    "of an array (numpy.memmap)"
+    "Rows of a stream are read several times, and a row is known by its place: pass a stream that gives the same rows "
+    "in the same order each time (no shuffling, no augmentation, the seed set in __iter__), or write the rows to a "
+    "file of an array (numpy.memmap)"
 )
 
 

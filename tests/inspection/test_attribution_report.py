@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -11,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
 from skorch import NeuralNetClassifier
+from torch.utils.data import DataLoader
 
 from sklearn_source import (
     AttributionEnsemble,
@@ -449,3 +451,18 @@ def test_cautions_of_an_action_stand_beside_it(problem, fitted):
     assert page.count(caution) == 1
     table = page[page.index("<table") : page.index("</table>")]
     assert caution in table
+
+
+def test_rows_of_a_stream_are_passed_as_arrays(problem):
+    net, X, y, X_query, y_query = problem
+    stream = DataLoader([(torch.from_numpy(X), torch.from_numpy(y))], batch_size=None)
+    streamed = InfluenceFunctions().fit(net, stream, None)
+    with pytest.raises(TypeError, match="got a stream: pass the same rows as arrays.*X_train= and y_train="):
+        attribution_report(streamed, X_query, y_query)
+    found = attribution_report(streamed, X_query, y_query, X_train=X, y_train=y)
+    expected = attribution_report(InfluenceFunctions().fit(net, X, y), X_query, y_query)
+    assert [group.rows.tolist() for group in found.groups_] == [group.rows.tolist() for group in expected.groups_]
+    pd.testing.assert_frame_equal(found.issues_, expected.issues_)
+    other = np.concatenate([X[:-1], X[:1]])
+    with pytest.raises(ValueError, match="training rows"):
+        attribution_report(streamed, X_query, y_query, X_train=other, y_train=y)

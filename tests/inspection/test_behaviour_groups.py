@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
+from torch.utils.data import DataLoader
 
 from sklearn_source import AttributionEnsemble, InfluenceFunctions, SourceAttribution, TrajectoryRecorder
 from sklearn_source.inspection import behaviour_groups
@@ -18,6 +19,7 @@ from sklearn_source.modules import MLP
 from sklearn_source.retraining import retrain_without
 from tests._nets import make_net
 from tests.inspection._known_scores import known
+from tests.inspection._reports import classes
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +205,19 @@ def test_bad_input(options, message):
     est, X_query = known(np.ones((30, 80)))
     with pytest.raises(ValueError, match=message):
         behaviour_groups(est, X_query, **{"y_query": None, **options})
+
+
+def test_rows_of_a_stream_are_asked_for():
+    net, X, y, X_query, y_query = classes()
+    stream = DataLoader([(torch.from_numpy(X), torch.from_numpy(y))], batch_size=None)
+    streamed, est = InfluenceFunctions().fit(net, stream, None), InfluenceFunctions().fit(net, X, y)
+    for rows in ({}, {"X_train": stream}):
+        with pytest.raises(TypeError, match="got a stream: pass the same rows as arrays.*X_train= and y_train="):
+            behaviour_groups(streamed, X_query, y_query, **rows)
+    options = {"alpha": 1, "random_state": 0}
+    found = behaviour_groups(streamed, X_query, y_query, X_train=X, y_train=y, **options)
+    expected = behaviour_groups(est, X_query, y_query, **options)
+    assert found.groups
+    assert [group.description for group in found.groups] == [group.description for group in expected.groups]
+    for group, other in zip(found.groups, expected.groups, strict=True):
+        np.testing.assert_array_equal(group.rows, other.rows)

@@ -11,7 +11,7 @@ from skorch.callbacks import Checkpoint, EarlyStopping, EpochScoring, LoadInitSt
 from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
 from torch import nn
-from torch.utils.data import WeightedRandomSampler
+from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from sklearn_source import TrajectoryRecorder
 from sklearn_source.modules import MLP
@@ -290,3 +290,9 @@ def test_verbose_says_which_engine_and_why(capfd):
     retrain(make_net())
     out, err = capfd.readouterr()
     assert out == err == ""
+
+
+def test_queries_in_a_stream_are_refused():
+    X, y, X_query = rows("regression")
+    with pytest.raises(TypeError, match="expected X_query as arrays.*got a stream, DataLoader: read its rows"):
+        retrain_on_subsets(make_net(), X, y, DataLoader([X_query], batch_size=None), **SMALL)

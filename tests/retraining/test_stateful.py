@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,9 @@ from torch import nn
 
 from sklearn_source.modules import MLP
 from sklearn_source.retraining import leave_one_out, retrain_on_subsets
-from tests.retraining._problems import N_FEATURES, make_net, rows
+from sklearn_source.retraining._engines import JoblibEngine
+from sklearn_source.retraining._training_state import CODE
+from tests.retraining._problems import N_FEATURES, make_net, rows, task_of
 
 OPTIONS = {"n_subsets": 2, "n_repeats": 2, "random_state": 3}
 
@@ -240,3 +244,19 @@ def test_a_loss_that_a_callback_anneals_by_the_history():
     np.testing.assert_allclose(truth.outputs[0, 0], net.fit(X, y).predict(X_query)[:, 0], atol=1e-5)
     with pytest.raises(ValueError, match="temperature"):
         leave_one_out(net, X, y, X[:2], y[:2], rows=[0], measurement="neg_loss")
+
+
+@pytest.mark.parametrize("is_changing", [False, True])
+def test_code_that_came_from_another_process_is_compared_with_itself(is_changing):
+    X, y, X_query = rows()
+    net = make_net(criterion=Global if is_changing else nn.MSELoss)
+    task, units = task_of(net, X, y, X_query, n_subsets=1, n_repeats=1)
+    expected = JoblibEngine(task)(units)
+    # A class of a script is described otherwise in the workers, where it arrives by value.
+    task.reader.state[CODE] = "as the caller describes it"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = JoblibEngine(task)(units)
+    assert [CODE in str(warning.message) for warning in said] == [True] * is_changing
+    if not is_changing:
+        np.testing.assert_array_equal(found, expected)

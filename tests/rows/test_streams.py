@@ -283,7 +283,7 @@ def test_a_long_first_pass_says_so(monkeypatch):
 
 
 def test_targets_beside_a_stream_are_refused():
-    with pytest.raises(ValueError, match="its own targets"):
+    with pytest.raises(ValueError, match="expected y=None beside a Rows.*pairs"):
         open_rows(NET, Rows(), y)
 
 
@@ -330,3 +330,20 @@ def test_looking_at_a_stream_before_its_training_leaves_no_trace():
     assert known_rows(NET, X) is X
     assert torch.equal(dataset.generator.get_state(), state)
     assert states() == before
+
+
+def test_what_makes_rows_is_no_rows():
+    def rows():
+        yield X, y
+
+    for made in (rows, Batches, Batches().__iter__):
+        with pytest.raises(TypeError, match="expected rows, got the .*: pass an object of a class"):
+            open_rows(NET, made)
+
+
+@pytest.mark.parametrize("make", [*STREAMS.values(), lambda: iter(Batches()), lambda: open_rows(NET, Rows())])
+def test_no_network_is_trained_on_a_stream(make):
+    with pytest.raises(TypeError, match="arrays or a map-style Dataset, got a stream: pass the rows so"):
+        require_trainable(NET, make())
+    for taken in (X, list(X), {"X": X}, (X, X), DATA, DataLoader(DATA), Subset(DATA, [0, 1])):
+        assert require_trainable(NET, taken) is None

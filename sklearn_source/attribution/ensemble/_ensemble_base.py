@@ -96,6 +96,8 @@ class BaseEnsemble(StoresMembersGradients, BaseAttribution):
         ------
         ValueError
             If members cannot be made of this network, or the method cannot serve one; the message says what to do.
+        TypeError
+            If networks are to be trained on a stream.
         """
         if getattr(self, "cache", None) is not None:
             check_path("cache", self.cache)

@@ -10,9 +10,10 @@ from os import PathLike
 import numpy as np
 import torch
 
-from ...base import BaseAttribution
+from ...base import BaseAttribution, unwrap
 from ...network import train_module
 from ...retraining import kept_fit
+from ...rows import open_rows, require_trainable
 from ...trajectory import Trajectory, TrajectoryRecorder, recorder_in
 from ...utils._argument_checks import require_reproducible
 from ...utils._compat import WORKERS, Interval
@@ -139,6 +140,8 @@ class LoRAEnsemble(BaseEnsemble):
 
     def _fit_members(self, X, y, net, as_is, stage):
         require_reproducible(self.cache, self.random_state)
+        require_trainable(unwrap(net)[0], X)
+        X = open_rows(unwrap(net)[0], X, y)
         net, X, y = self._trained(X, y, net, as_is)
         if stage is not None:
             raise ValueError("stage= has no meaning here: adapters are trained in one stage of their own")

@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
+from ...rows import is_stream
 from ...utils._argument_checks import check_confidence, check_count, check_k
+from .._fit_rows import fit_rows
 from .._score_chunks import keep_scores
 from ._actions import action_columns, best_first, candidate_actions, predicted_effects
 from ._groups_behind import described_by, groups_behind, true_labels
@@ -69,7 +71,8 @@ def attribution_report(
     y_pred : array-like of shape (n_query,), optional
         The answers to the held-out rows, of a method that has no network to ask.
     X_train : array-like of shape (n_train, ...), optional
-        The training rows, to be shown. None: those given to ``fit``, which is what a pipeline's steps made of them.
+        The training rows, to be shown. None: those given to ``fit``, which is what a pipeline's steps made of them. A
+        method fitted on a stream needs them, and ``y_train``: the same rows, as arrays or a map-style Dataset.
     y_train : array-like of shape (n_train, ...), optional
         Their targets, to be shown. None: those given to ``fit``.
     kind : {"auto", "image", "table", "text"}, default="auto"
@@ -112,7 +115,7 @@ def attribution_report(
     ValueError
         If lengths do not fit, queries are none, settings are out of range, or rows cannot be shown as ``kind``.
     TypeError
-        If the estimator is no attribution method.
+        If the estimator is no attribution method, or was fitted on a stream and ``X_train`` is not given.
 
     See Also
     --------
@@ -146,7 +149,7 @@ def attribution_report(
         raise ValueError(f"expected title to be a text, got {title!r}")
     question = pose_question(estimator, X_query, y_query, y_pred, queries)
     k = check_k(k, question.estimator.n_train_)
-    given = _given_rows(question.method)
+    given = _given_rows(question.method, X_train, y_train)
     rows = readable_rows(
         question, given if X_train is None else (X_train, y_train), kind, inverse_transform, inverse_transform_y,
         feature_names, target_names, scale, unit,
@@ -164,7 +167,7 @@ def attribution_report(
         )
         words = described_by(question, rows, names)
         regions = thin_regions(question, words, *everything)
-        groups = groups_behind(question, words, *everything)
+        groups = groups_behind(question, words, given, *everything)
     places = question.asked[shown]
     relabels = true_labels(question, groups, given, rows)
     actions = candidate_actions(issues, groups, regions, question.estimator.n_train_, relabels)
@@ -179,10 +182,10 @@ def attribution_report(
     return AttributionReport(question, rows, found)
 
 
-def _given_rows(method):
-    """Rows and targets that a method was fitted on; None of one that keeps none."""
-    given = getattr(method, "_given", None)
-    return None if given is None else given[:2]
+def _given_rows(method, X_train, y_train):
+    """Rows and targets that a method was fitted on, of a stream those passed; None of a method that keeps none."""
+    is_by_place = not is_stream((getattr(method, "_given", None) or (None,))[0])
+    return fit_rows(method) if is_by_place else fit_rows(method, X_train, y_train)
 
 
 def _shown_queries(question, n_shown):

@@ -12,7 +12,7 @@ from .._behaviour_groups import behaviour_groups
 from .._group_names import class_labels
 
 
-def groups_behind(question, words, X, y):
+def groups_behind(question, words, given, X, y):
     """The :class:`BehaviourGroups` of a question.
 
     Parameters
@@ -20,10 +20,15 @@ def groups_behind(question, words, X, y):
     question : Question
     words : dict
         From :func:`described_by`.
+    given : (X_train, y_train) or None
+        As the method takes them.
     X, y
         All held-out rows, as ``transform`` takes them.
     """
-    return behaviour_groups(question.estimator, X, y, random_state=0, **words)
+    X_train, y_train = given or (None, None)
+    return behaviour_groups(
+        question.estimator, X, y, X_train=X_train, y_train=y_train, random_state=0, **words
+    )  # fmt: skip
 
 
 def true_labels(question, groups, given, rows):
