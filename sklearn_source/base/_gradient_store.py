@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from ..utils._atomic import atomic_write, remove_leftovers
+from ..utils._atomic import atomic_write, cannot_write, remove_leftovers
 from ..utils._digest import bytes_digest, checksum
 from ..utils._first_rows import UNSEEN, alike
 
@@ -252,11 +251,5 @@ def _head(file):
 
 
 def _cannot_write(file, error):
-    """The same error, with what to do."""
-    what = "make room on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
-    return OSError(
-        error.errno,
-        f"training gradients cannot be written ({error.strerror}): {what} and call store_gradients again, which goes "
-        "on from what is there, or name another folder",
-        str(file),
-    )
+    again = "call store_gradients again"
+    return cannot_write(file, error, what="training gradients", again=again, other="folder")

@@ -29,8 +29,9 @@ def net_first(method):
         if len(args) > 2:
             first = "a class" if isinstance(args[0], type) else f"a {type(args[0]).__name__}"
             raise TypeError(
-                f"expected {method.__name__}(X, y) or {method.__name__}(net, X, y) with net a skorch NeuralNet, the "
-                f"rest by name; got {len(args)} positional arguments, the first of them {first}"
+                f"expected {method.__name__}(X, y) or {method.__name__}(net, X, y) with net a trained skorch "
+                f"NeuralNet or a fitted pipeline that ends in one, the rest by name; got {len(args)} positional "
+                f"arguments, the first of them {first}"
             )
         return method(self, *args, **kwargs)
 
@@ -49,8 +50,8 @@ def unwrap(net):
     if not isinstance(inner, NeuralNet):
         what = f"the class {inner.__name__}" if isinstance(inner, type) else f"a {type(inner).__name__}"
         raise TypeError(
-            f"expected the network as a skorch NeuralNet, got {what}: wrap the module in one, e.g. "
-            "NeuralNetRegressor(module, ...)"
+            f"expected the network as a skorch NeuralNet, or a pipeline that ends in one, got {what}: wrap "
+            "the module in one, e.g. NeuralNetRegressor(module, ...)"
         )
     return inner, frozen
 

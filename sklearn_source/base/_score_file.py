@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from ..utils._atomic import atomic_write
+from ..utils._atomic import atomic_write, cannot_write
 from ..utils._config import bytes_for
 from ..utils._digest import digest
 from ..utils._file_lock import FileLock
@@ -51,6 +51,8 @@ class ScoreFile:
         If there is a file that is not known to hold scores of this shape and identity.
     BlockingIOError
         If another process, or thread, is writing it.
+    OSError
+        Where the disk is full or the folder read-only; what was written before stays.
     """
 
     def __init__(self, path: Any, shape: tuple[int, int], identity: Callable[[], dict[str, Any]]):
@@ -109,20 +111,24 @@ class ScoreFile:
         """
         n_train = self._shape[1]
         # Not through a memmap: its pages count as the process's memory, and a full disk would kill the process.
-        with open(self.path, "r+b") as file:
+        with self._writing():
+            opened = open(self.path, "r+b")  # noqa: SIM115
+        with opened as file:
 
             def write(columns, scores):
                 scores = np.ascontiguousarray(scores, dtype=np.float32)
                 whole = [(rows.start, scores)] if scores.shape[1] == n_train else enumerate(scores, rows.start)
-                for row, part in whole:
-                    file.seek(self._offset + 4 * (row * n_train + columns.start))
-                    file.write(part.data)
+                with self._writing():
+                    for row, part in whole:
+                        file.seek(self._offset + 4 * (row * n_train + columns.start))
+                        file.write(part.data)
 
             slabs = ScoreSlabs(write, (rows.stop - rows.start, n_train), bytes_for("scores"))
             yield slabs.add
             slabs.finish()
-            file.flush()
-            os.fsync(file.fileno())
+            with self._writing():
+                file.flush()
+                os.fsync(file.fileno())
         self._note(rows)
 
     def result(self) -> np.memmap:
@@ -140,7 +146,7 @@ class ScoreFile:
             "spots": {},
         }
         self._write()
-        with atomic_write(self.path) as temporary:
+        with self._writing(), atomic_write(self.path) as temporary:
             open_memmap(temporary, mode="w+", dtype=np.float32, shape=self._shape).flush()
 
     def _note(self, rows):
@@ -218,8 +224,17 @@ class ScoreFile:
         return record
 
     def _write(self):
-        with atomic_write(self._record_path) as temporary:
+        with self._writing(), atomic_write(self._record_path) as temporary:
             temporary.write_text(json.dumps(self._record), encoding="utf-8")
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Say of what the system refuses which file it is about, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            again = "repeat the call"
+            raise cannot_write(self.path, error, what="scores", again=again, other="file") from error
 
 
 def identity_of(parts: dict[str, Any], first_scores: np.ndarray) -> dict[str, Any]:

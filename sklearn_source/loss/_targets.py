@@ -70,9 +70,11 @@ def _check_label_shape(output, y):
     hint = ""
     if output.ndim > 2 and tuple(y.shape) == tuple(last):
         hint = ": torch's criteria take the classes on the second axis, output.movedim(-1, 1) at the end of forward"
+    elif tuple(y.shape) == (*_label_shape(output), 1):
+        hint = ": pass y without the last axis, as net.fit takes it, y.ravel() of a column, y.iloc[:, 0] of a DataFrame"
     raise TargetError(
-        f"expected labels of shape {_label_shape(output)} for outputs of shape {tuple(output.shape)}, got "
-        f"{tuple(y.shape)}{hint}"
+        f"expected labels of shape {_any_rows(_label_shape(output))} for outputs of shape {_any_rows(output.shape)}, "
+        f"got {_any_rows(y.shape)}{hint}"
     )
 
 
@@ -117,6 +119,11 @@ def holds(condition):
         return bool(condition)
     except RuntimeError:
         return False
+
+
+def _any_rows(shape):
+    """A shape in words, without the rows of the batch, whose number is none that the user chose."""
+    return f"({', '.join(['n', *map(str, shape[1:])])}{',' if len(shape) == 1 else ''})"
 
 
 def _label_shape(output):

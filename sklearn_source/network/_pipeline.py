@@ -101,8 +101,9 @@ class FittedSteps:
             if not self.steps:
                 raise
             raise ValueError(
-                f"{error}. In a pipeline, X is as it was given to pipeline.fit. A step whose fit_transform gives other "
-                "numbers than its transform (a TargetEncoder, a PCA in float32) hands the net other rows in "
+                f"{error}. In a pipeline, X is as it was given to pipeline.fit, in the same precision too: of float32 "
+                "rows in place of float64, or the reverse, the steps make others. A step whose fit_transform gives "
+                "other numbers than its transform (a TargetEncoder, a PCA in float32) hands the net other rows in "
                 f"pipeline.fit: {_FIRST}"
             ) from error
 

@@ -32,7 +32,7 @@ class DatasetRows(Rows):
         x, y = self._fetch(list(index))
         x, y = self._move(as_tensors(x)), self._move(as_tensors(y), self._integers) if self.has_y else None
         for name, tree in (("X", x), ("y", y)):
-            check_numbers(tree, name, self._dtype, where=f" (rows {index[0]} to {index[-1]})" if index else "")
+            check_numbers(tree, name, self._dtype, rows=index)
         return x, y
 
     def _fetch(self, index):

@@ -46,7 +46,7 @@ class StreamRows(Rows):
             rising, places = np.unique(index, return_inverse=True)
             pair = tuple(take_tensors(part, places) for part in self._stream.rows(rising))
         for name, part in zip("Xy", pair):
-            check_numbers(part, name, self._dtype, where=f" (rows {index.min()} to {index.max()})")
+            check_numbers(part, name, self._dtype, rows=index)
         return pair
 
     def __getstate__(self):

@@ -12,11 +12,11 @@ from scipy import sparse
 _CHUNK = 1 << 20  # numbers looked at together for NaN: bounds the memory of the check
 
 
-def check_numbers(tree, name, dtype, where=""):
-    """Refuse text, NaN and what is infinite, or becomes so in the module's dtype."""
+def check_numbers(tree, name, dtype, rows=None):
+    """Refuse text, NaN and what is infinite, or becomes so in the module's dtype; ``rows``: which these are."""
     if isinstance(tree, (dict, list)):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            check_numbers(value, f"{name}[{key!r}]", dtype, where)
+            check_numbers(value, f"{name}[{key!r}]", dtype, rows)
         return
     array = tree.data if sparse.issparse(tree) else tree
     if isinstance(array, np.ndarray) and array.dtype.kind not in "biufc":
@@ -34,8 +34,21 @@ def check_numbers(tree, name, dtype, where=""):
         # Converted first: 1e300 is finite in float64 and infinite in a float32 network.
         chunk = _tensor(array, slice(start, start + step)).to(dtype)
         if not torch.isfinite(chunk).all():
+            first = start + int((~chunk.isfinite()).reshape(len(chunk), -1).any(1).nonzero()[0])
+            where = _row_named(tree, first, rows)
             what = "NaN" if chunk.isnan().any() else f"infinity or a value too large for {dtype}"
             raise ValueError(f"Input {name} contains {what}{where}: remove or impute it before fitting the network")
+
+
+def _row_named(tree, place, rows):
+    """The row of a number, for a message: nothing where it is not known."""
+    if sparse.issparse(tree):  # the place is one among the numbers that are stored
+        if tree.format != "csr":
+            return ""
+        place = int(np.searchsorted(tree.indptr, place, side="right")) - 1
+    if rows is None:
+        return f" (row {place})"
+    return f" (row {rows[place]})" if place < len(rows) == tree.shape[0] else f" (rows {min(rows)} to {max(rows)})"
 
 
 def take_tensors(tree, index):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -23,6 +24,32 @@ def make_folder(path):
             f"expected a folder that can be made and written to ({error.strerror}), name another",
             str(path),
         ) from error
+
+
+def cannot_write(path, error, *, what, again, other):
+    """What to raise where the disk is full or the folder read-only: the same error, with what to do.
+
+    Parameters
+    ----------
+    path : path-like
+        The file as its user knows it, not the temporary one.
+    error : OSError
+    what, again, other : str
+        What was to be written, the call that goes on from what is there, and what to name another of.
+
+    Returns
+    -------
+    error : OSError
+        Of the kind that its number makes it.
+    """
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "make room on the disk" if full else "make the folder writable (and the files in it)"
+    return OSError(
+        error.errno,
+        f"{what} cannot be written ({error.strerror}): {remedy} and {again}, which goes on from what is there, or name "
+        f"another {other}",
+        str(path),
+    )
 
 
 @contextlib.contextmanager

@@ -117,7 +117,10 @@ def test_weights_that_the_recorder_did_not_see(method):
 @every_method
 def test_not_a_skorch_net(method):
     for wrong, named in [(LinearRegression(), "a LinearRegression"), (MLP(4), "a MLP"), (make_net, "a function")]:
-        with pytest.raises(TypeError, match=f"expected the network as a skorch NeuralNet, got {named}: wrap"):
+        with pytest.raises(
+            TypeError,
+            match=f"expected the network as a skorch NeuralNet, or a pipeline that ends in one, got {named}: wrap",
+        ):
             method(wrong).fit(X, Y)
         with pytest.raises(TypeError, match=f"got {named}"):
             method().fit(X, Y, net=wrong)
@@ -612,3 +615,10 @@ def test_a_similarity_of_representations_asks_nothing_of_the_criterion():
     assert RepresentationSimilarity().fit(net, X, LABELS).transform(QUERIES).any()
     with pytest.raises(ValueError, match='"log_odds" needs a criterion that says what the outputs are'):
         GradientSimilarity().fit(net, X, LABELS)
+
+
+def test_a_column_of_labels_is_told_what_to_be():
+    labels = np.arange(len(X)) % 2
+    net = make_net(NeuralNetClassifier, nn.CrossEntropyLoss, n_out=2).fit(X, labels)
+    with pytest.raises(ValueError, match=r"shape \(n,\) for outputs of shape \(n, 2\), got \(n, 1\).*ravel.*iloc"):
+        InfluenceFunctions().fit(net, X, labels[:, None])

@@ -85,17 +85,17 @@ def test_positions_and_names(net, expected):
 def test_wrong_calls_say_how_to_call(net):
     with pytest.raises(TypeError, match="two networks"):
         SourceAttribution().fit(net, X, Y, net=net)
-    with pytest.raises(TypeError, match=r"expected fit\(X, y\) or fit\(net, X, y\).*first of them a MLP"):
+    with pytest.raises(TypeError, match=r"or fit\(net, X, y\).* fitted pipeline that ends in one.*first of them a MLP"):
         SourceAttribution().fit(net.module_, X, Y)
     with pytest.raises(TypeError, match="4 positional arguments|3 positional"):
         SourceAttribution().fit(net, X, Y, np.zeros(len(X)))
     with pytest.raises(ValueError, match="no network: pass a trained skorch net"):
         SourceAttribution().fit(X, Y)
-    with pytest.raises(TypeError, match="skorch NeuralNet, got a MLP"):
+    with pytest.raises(TypeError, match="a pipeline that ends in one, got a MLP"):
         SourceAttribution().fit(X, Y, net=net.module_)
     with pytest.raises(TypeError, match="got a StandardScaler"):
         SourceAttribution(StandardScaler()).fit(X, Y)
-    with pytest.raises(TypeError, match="skorch NeuralNet, got a int"):
+    with pytest.raises(TypeError, match="a pipeline that ends in one, got a int"):
         SourceAttribution(3).fit(X, Y)
 
 

@@ -321,6 +321,9 @@ def test_steps_that_hand_the_net_other_rows_in_training():
     pipe = fitted(pipeline_of(make_net(), columns, StandardScaler()), table, Y)
     with pytest.raises(ValueError, match="(?s)not the rows.*TargetEncoder.*fit the steps"):
         TracIn().fit(pipe, table, Y)
+    scaled = fitted(pipeline_of(make_net()), X, Y)
+    with pytest.raises(ValueError, match="(?s)not the rows.*in the same precision"):
+        TracIn().fit(scaled, X.astype(np.float32), Y)
     # As advised.
     steps, net = pipe[:-1], fitted(make_net(), pipe[:-1].transform(table), Y)
     TracIn().fit(Pipeline([*steps.steps, ("net", net)]), table, Y)

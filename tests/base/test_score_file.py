@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from sklearn_source import (
     TracIn,
     config_context,
 )
-from sklearn_source.base import BaseAttribution, QueryBatches
+from sklearn_source.base import BaseAttribution, QueryBatches, _score_file
 from sklearn_source.base._score_slabs import ScoreSlabs
 from sklearn_source.curvature import EKFAC
 from sklearn_source.utils._random import seeded
@@ -285,6 +287,56 @@ def test_an_exception_leaves_what_was_done(source, tmp_path, monkeypatch):
     assert done == [[0, rows_made[-1][-1] + 1]]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["scores.npy", "scores.npy.progress.json"]
     np.testing.assert_array_equal(source.transform(X_query, out=path), source.transform(X_query))
+
+
+@pytest.mark.parametrize(("code", "said"), [(errno.ENOSPC, "make room"), (errno.EACCES, "make the folder writable")])
+@pytest.mark.parametrize("allowed", [0, 1, 4])  # the record, the file, and the records of two blocks
+def test_a_full_disk_or_a_folder_that_is_read_only(code, said, allowed, source, tmp_path, monkeypatch):
+    path, atomic_write, calls = tmp_path / "scores.npy", _score_file.atomic_write, []
+
+    def limited(place):
+        calls.append(place)
+        if len(calls) > allowed:
+            raise OSError(code, os.strerror(code), f"{place}.tmp")
+        return atomic_write(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_score_file, "atomic_write", limited)
+        with pytest.raises(OSError, match=f"scores cannot be written.*{said}.* repeat the call") as caught:
+            source.transform(X_query, out=path)
+    assert (caught.value.errno, caught.value.filename) == (code, str(path))
+    np.testing.assert_array_equal(source.transform(X_query, out=path), source.transform(X_query))
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_block(source, tmp_path, monkeypatch):
+    path, fsync, synced = tmp_path / "scores.npy", os.fsync, []
+
+    def full(descriptor):
+        synced.append(descriptor)
+        if len(synced) > 4:  # the record and the file, and their folder after each
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_score_file.os, "fsync", full)
+        with pytest.raises(OSError, match=r"scores cannot be written.*make room.*'.*/scores\.npy'"):
+            source.transform(X_query, out=path)
+    assert path.exists()
+    assert json.loads(record_of(path).read_text())["done"] == []
+    np.testing.assert_array_equal(source.transform(X_query, out=path), source.transform(X_query))
+
+
+def test_an_error_of_the_computation_is_none_of_the_file(source, tmp_path, monkeypatch):
+    def lost(self, queries, n_queries):
+        if n_queries > 1:
+            raise FileNotFoundError(errno.ENOENT, "the rows are gone")
+        return original(self, queries, n_queries)
+
+    original = type(source)._score_batches
+    monkeypatch.setattr(type(source), "_score_batches", lost)
+    with pytest.raises(FileNotFoundError, match="the rows are gone") as caught:
+        source.transform(X_query, out=tmp_path / "scores.npy")
+    assert "cannot be written" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

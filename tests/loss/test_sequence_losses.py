@@ -235,7 +235,7 @@ def test_classes_on_the_second_axis(make_net):
 def test_the_classes_last_without_a_criterion_that_moves_them(make_net):
     network = Network.from_net(make_net(NeuralNet, nn.CrossEntropyLoss, n_out=V * T, head=Tokens()))
     x, y, _ = make_rows()
-    with pytest.raises(ValueError, match=r"expected labels of shape \(4, 4\).*output.movedim\(-1, 1\)"):
+    with pytest.raises(ValueError, match=r"expected labels of shape \(n, 4\).*output.movedim\(-1, 1\)"):
         network.calibrate(network.prepare(x, y))
 
 

@@ -259,7 +259,7 @@ def test_non_finite_numbers_are_named_in_dicts_frames_and_lists(X, y):
     bad = X.copy()
     bad[3, 2] = np.nan
     for data, name in (({"a": X, "b": bad}, r"X\['b'\]"), ([X, bad], r"X\[1\]"), (sparse.csr_matrix(bad), "X")):
-        with pytest.raises(ValueError, match=f"Input {name} contains NaN"):
+        with pytest.raises(ValueError, match=rf"Input {name} contains NaN \(row 3\)"):
             network_of().prepare(data, y)
     with pytest.raises(ValueError, match=r"Input X\['c'\] contains NaN"):
         network_of().prepare(frame(bad), y)
