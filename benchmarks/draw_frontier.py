@@ -27,6 +27,7 @@ MARKERS = {
     "influence functions, krylov": "P",
     "SOURCE, uncoupled": "s",
     "SOURCE, layers": "o",
+    "SOURCE, krylov": "p",
     "TRAK": "*",
     "TracIn": "x",
     "gradient dot": "1",
