@@ -619,6 +619,6 @@ def test_a_similarity_of_representations_asks_nothing_of_the_criterion():
 
 def test_a_column_of_labels_is_told_what_to_be():
     labels = np.arange(len(X)) % 2
-    net = make_net(NeuralNetClassifier, nn.CrossEntropyLoss, n_out=2).fit(X, labels)
+    net = make_net(NeuralNetClassifier, criterion=nn.CrossEntropyLoss, module__n_outputs=2).fit(X, labels)
     with pytest.raises(ValueError, match=r"shape \(n,\) for outputs of shape \(n, 2\), got \(n, 1\).*ravel.*iloc"):
         InfluenceFunctions().fit(net, X, labels[:, None])

@@ -126,7 +126,7 @@ def test_queries(net):
     pairs = TensorDataset(torch.from_numpy(QUERIES), torch.from_numpy(TARGETS))
     for queries in (DataLoader(pairs, batch_size=4, shuffle=True), DataLoader(Rows(QUERIES, TARGETS), batch_size=3)):
         np.testing.assert_array_equal(est.transform(queries), expected)
-    ensemble = AttributionEnsemble(TracIn(), n_members=2, random_state=0).fit(net, Rows(), None)
+    ensemble = AttributionEnsemble(TracIn(), n_members=2, random_state=0).fit(net, X, y)
     np.testing.assert_array_equal(
         ensemble.transform(DataLoader(pairs, batch_size=4), None), ensemble.transform(QUERIES, TARGETS)
     )
@@ -168,9 +168,9 @@ def test_what_trains_networks_takes_loaders_of_datasets_alone(net):
     ]
     np.testing.assert_allclose(*truths, rtol=1e-5)
     for stream in (Rows(), DataLoader(Rows())):
-        with pytest.raises(TypeError, match="rows of a stream are read by fit"):
+        with pytest.raises(TypeError, match="arrays or a map-style Dataset, got a stream"):
             retrain_on_subsets(net, stream, None, QUERIES, n_subsets=2)
-    with pytest.raises(TypeError, match="train the net first"):
+    with pytest.raises(TypeError, match="train the net yourself"):
         InfluenceFunctions(make_net()).fit(Rows(), None)
 
 

@@ -20,7 +20,7 @@ from tests._diffusion_nets import rows, small_net
 def trained(monkeypatch):
     """The nets that are read, in their order."""
     nets, read = [], Reader.read_trained
-    monkeypatch.setattr(Reader, "read_trained", lambda self, net, X: nets.append(net) or read(self, net, X))
+    monkeypatch.setattr(Reader, "read_trained", lambda self, net, *given: nets.append(net) or read(self, net, *given))
     return nets
 
 

@@ -16,7 +16,7 @@ from sklearn_source.network import Network
         ([0, 1, 3, 2], r"labels in 0\.\.2 .* got 3"),
         ([0, -1, 1, 2], r"labels in 0\.\.2 .* got -1"),
         ([0.0, 1.0, 2.0, 0.0], "integer labels"),
-        ([[0], [1], [2], [0]], r"labels of shape \(4,\)"),
+        ([[0], [1], [2], [0]], r"labels of shape \(n,\).*ravel"),
     ],
 )
 def test_labels_that_do_not_fit(make_net, y, match):
