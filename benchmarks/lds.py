@@ -112,7 +112,7 @@ def settings_grid() -> Methods:
 
 
 def segments_grid() -> Methods:
-    """Return SOURCE over numbers of segments,, with layers coupled and uncoupled."""
+    """Return SOURCE over numbers of segments, with layers coupled and uncoupled."""
     curvatures = {"": EKFAC(), ", uncoupled": EKFAC(coupling=None)}
     return {
         f"SOURCE, L = {L}{kind}": (

@@ -46,6 +46,14 @@ def spread_scores(method: Any, terms: list[Any], rows: Rows, n_queries: int) -> 
     return _parts(method, _block_scores, (walker, terms, rows, n_queries), blocks, "training rows")
 
 
+def spread_self_influence(method: Any, size: int) -> Iterator[tuple[slice, Any]] | None:
+    """The same for every row's influence on itself, ``size`` rows at a time: ndarrays (rows,)."""
+    blocks = _blocks(method, size, 4)
+    if blocks is None:
+        return None
+    return _parts(method, _block_self_influence, _part_of(method, set(vars(method)) - _LEFT_BEHIND), blocks, "self")
+
+
 def spread_features(method: Any, size: int) -> Iterator[tuple[slice, Any]] | None:
     """The same for the features of all training rows, ``size`` rows at a time: tensors (rows, width)."""
     blocks = _blocks(method, size)
@@ -76,14 +84,6 @@ def spread_gradients(method: Any, function: Any, slices: list[slice], *options: 
         return (function(method, rows, *options) for rows in slices)
     walker = _part_of(method, {"_network", "_gradients", "_rows"})
     return in_blocks(_block_gradients, (walker, function, options), slices, n_jobs=n_jobs)
-
-
-def spread_self_influence(method: Any, size: int) -> Iterator[tuple[slice, Any]] | None:
-    """The same for every row's influence on itself, ``size`` rows at a time: ndarrays (rows,)."""
-    blocks = _blocks(method, size, 4)
-    if blocks is None:
-        return None
-    return _parts(method, _block_self_influence, _part_of(method, set(vars(method)) - _LEFT_BEHIND), blocks, "self")
 
 
 def _blocks(method, size, bytes_per_row=None):
@@ -117,6 +117,11 @@ def _block_scores(content, batches):
         return _joined([method._batch_scores(terms, rows, columns, n_queries) for columns in batches])
 
 
+def _block_self_influence(method, batches):
+    """By a worker: (rows,)."""
+    return _joined([method._self_scores(columns) for columns in batches])
+
+
 def _block_features(method, batches):
     """By a worker: (rows, width)."""
     parts = [method._training_row_features(method._rows, np.arange(b.start, b.stop)) for b in batches]
@@ -127,11 +132,6 @@ def _block_gradients(content, rows):
     """By a worker: what a function gives of some training rows."""
     method, function, options = content
     return map_tensors(lambda tensor: tensor.cpu(), function(method, rows, *options))
-
-
-def _block_self_influence(method, batches):
-    """By a worker: (rows,)."""
-    return _joined([method._self_scores(columns) for columns in batches])
 
 
 def _joined(parts):
