@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from pathlib import Path
 
@@ -17,7 +15,6 @@ import pytest
 from sklearn.base import clone
 
 from sklearn_source import TRAK, InfluenceFunctions, SourceAttribution, TracIn, config_context
-from sklearn_source.base._gradient_store import GradientStore
 from sklearn_source.base._score_slabs import ScoreSlabs
 from sklearn_source.utils._file_lock import FileLock
 from sklearn_source.utils._random import seeded
@@ -29,7 +26,6 @@ from tests.robustness._kills import (
     killed_while,
     started,
     wait_while,
-    was_killed,
 )
 
 pytestmark = NEEDS_FORK
@@ -111,30 +107,6 @@ def test_a_second_writer_stops_and_a_killed_one_is_in_nobodys_way(net, tmp_path,
     assert fitted.transform(X_query, out=path).tobytes() == expected.tobytes()  # it is finished: nothing to write
     held.release()
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".npy"]
-
-
-def test_a_second_process_waits_for_stored_gradients(net, tmp_path, monkeypatch):
-    fitted, path = clone(METHODS["tracin"]).fit(net, X, y), tmp_path / "store"
-    with config_context(memory_budget=20_000):
-        expected = fitted.store_gradients(tmp_path / "alone").transform(X_query)
-        write, n_files = GradientStore.write, len(fitted.gradient_store_.slices)
-        fitted.store_gradients(None)
-        with monkeypatch.context() as patch:
-
-            def slowly(self, *args):
-                write(self, *args)
-                time.sleep(0.5)
-
-            patch.setattr(GradientStore, "write", slowly)
-            pid = started(lambda: fitted.store_gradients(path))
-        wait_while(lambda: not list(path.glob("rows-*")))
-        threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
-        with pytest.warns(UserWarning, match=f"process {pid} on .* waits until that ends"):
-            fitted.store_gradients(path)
-        assert was_killed(pid)
-        assert len(list(path.glob("rows-*"))) == n_files > 1
-        np.testing.assert_array_equal(fitted.transform(X_query), expected)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["alone", "store"]
 
 
 def test_a_kill_at_every_file_operation(net, tmp_path):

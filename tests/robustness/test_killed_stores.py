@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 
 import numpy as np
@@ -12,7 +15,15 @@ from sklearn_source import InfluenceFunctions, SourceAttribution, TracIn, config
 from sklearn_source.base._gradient_store import GradientStore
 from sklearn_source.utils._random import seeded
 from tests._nets import make_net
-from tests.robustness._kills import NEEDS_FORK, killed, killed_at_every_operation, killed_while, started
+from tests.robustness._kills import (
+    NEEDS_FORK,
+    killed,
+    killed_at_every_operation,
+    killed_while,
+    started,
+    wait_while,
+    was_killed,
+)
 
 pytestmark = NEEDS_FORK
 _RNG = np.random.default_rng(0)
@@ -71,6 +82,30 @@ def test_killed_writers_are_gone_on_from(fitted, tmp_path, monkeypatch):
     estimator.store_gradients(folder)
     assert written(folder) == expected
     assert times == {name: (folder / name).stat().st_mtime_ns for name in times}
+
+
+def test_a_second_process_waits_for_stored_gradients(fitted, tmp_path, monkeypatch):
+    estimator, path = fitted("tracin"), tmp_path / "store"
+    with config_context(memory_budget=20_000):
+        expected = estimator.store_gradients(tmp_path / "alone").transform(X_query)
+        write, n_files = GradientStore.write, len(estimator.gradient_store_.slices)
+        estimator.store_gradients(None)
+        with monkeypatch.context() as patch:
+
+            def slowly(self, *args):
+                write(self, *args)
+                time.sleep(0.5)
+
+            patch.setattr(GradientStore, "write", slowly)
+            pid = started(lambda: estimator.store_gradients(path))
+        wait_while(lambda: not list(path.glob("rows-*")))
+        threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+        with pytest.warns(UserWarning, match=f"process {pid} on .* waits until that ends"):
+            estimator.store_gradients(path)
+        assert was_killed(pid)
+        assert len(list(path.glob("rows-*"))) == n_files > 1
+        np.testing.assert_array_equal(estimator.transform(X_query), expected)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["alone", "store"]
 
 
 def test_a_kill_at_every_file_operation(fitted, tmp_path):
