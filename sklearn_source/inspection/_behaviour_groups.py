@@ -93,9 +93,11 @@ def behaviour_groups(
     The errors are the leaves of a Ward tree over their score profiles. For each node the 40 rows of most harm are
     taken, by their scores and by their scores in units of how far a row pushes any query (as [1]_ relate influences to
     a row's own): a mark that many rows teach a little shows in the second alone. Rows among them that teach alike, by
-    their scores for the training rows as queries, are the core of a group; a row joins that has at least half of the
-    median member's support for them and harm to the errors (geometric mean). Groups are ordered by the sum of harm by
-    the square root of their size; one that shares more than 30 % of its rows with better ones is left out.
+    the cosine of their scores for the training rows as queries, are the core of a group, and so are rows that learn
+    alike, by the cosine of all rows' scores for them. Rows that do harm join in the order of their mean cosine to the
+    group, as many as make the sum of harm by the square root of the size largest, and none that is less than half as
+    alike as the median member. Groups are ordered by that sum; one that shares more than 30 % of its rows with better
+    ones is left out.
 
     Against chance the scores of each error, in units of how far rows push any query, are dealt out among the rows
     ``1 / alpha - 1`` times, 19 by default, and groups searched for as before. A group stays whose rows push all errors
@@ -104,7 +106,7 @@ def behaviour_groups(
     give no group then, but for a share ``alpha``.
 
     A group is what pushes, not what is wrong: rows of a class push what is like them to it, and some groups of a clean
-    data set will be that, by no chance. :ref:`How often a planted cause is found <planted_causes>` is measured: often
+    data set will be that, by no chance. :ref:`How often a planted cause is found <planted_causes>` is measured: mostly
     where digits are confused, hardly ever in a regression. Methods whose training rows are not known compare rows by
     their scores for the errors. Costs ``transform`` of the queries and of up to 600 training rows, and ``1 / alpha``
     searches.

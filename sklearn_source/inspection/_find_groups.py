@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ._group_chance import chances
-from ._group_search import Lessons, grow_groups, pool_of, suspected
+from ._group_search import grow_groups, pool_of, suspected
+from ._lessons import Lessons
 
 _OVERLAP = 0.3  # share of a group's rows that may be in better ones
 _LEAST_PUSH = 0.05  # of the median row's: rows that push nothing are not specific
@@ -41,7 +42,7 @@ def find_groups(harm, push, signs, teach, n_groups, *, alpha=1.0, random=None):
     push = np.maximum(push, _LEAST_PUSH * np.median(push) + np.finfo(float).tiny)
     suspects = list(suspected(harm, harm / push, signs))
     pool = pool_of(suspects, n_train)
-    lessons = Lessons.of(pool, n_train, harm[:, pool].T @ harm if teach is None else teach(pool))
+    lessons = Lessons.of_errors(pool, harm) if teach is None else Lessons.of(pool, n_train, teach(pool))
     grown = [group for group in grow_groups(suspects, lessons) if harm[np.ix_(group.errors, group.rows)].sum() > 0]
     del suspects
     p_values = chances(grown, harm, push, signs, None if teach is None else lessons, alpha, random)

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from ._group_search import Lessons, grow_groups, pool_of, suspected
+from ._group_search import grow_groups, pool_of, suspected
+from ._lessons import Lessons
 
 
 def chances(groups, harm, push, signs, lessons, alpha, random):
@@ -79,8 +80,7 @@ def _by_chance(specific, push, signs, lessons, random):
     harm, n_train = specific * push, specific.shape[1]
     suspects = list(suspected(harm, specific, signs))
     if lessons is None:
-        pool = pool_of(suspects, n_train)
-        lessons = Lessons.of(pool, n_train, harm[:, pool].T @ harm)
+        lessons = Lessons.of_errors(pool_of(suspects, n_train), harm)
     else:  # to ask what other rows teach would cost as much again each time
-        lessons = lessons.of_others(pool_of(suspects, n_train, len(lessons.alike)), random)
+        lessons = lessons.of_others(pool_of(suspects, n_train, lessons.n_pool), random)
     return grow_groups(suspects, lessons)

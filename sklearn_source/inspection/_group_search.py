@@ -1,8 +1,6 @@
-"""Training rows that push errors together: found by what they teach, not by where they lie."""
+"""Training rows that push errors together: found by what they teach and learn, not by where they lie."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.cluster.hierarchy import linkage
@@ -12,58 +10,18 @@ from sklearn.utils import Bunch
 # Fixed on other draws of the planted causes than those that benchmarks/behaviour_groups.py reports.
 _N_SUSPECTS = 40  # rows of most harm to some errors, in which a core is looked for
 _MIN_CORE = 5
-_N_TAUGHT = 60  # rows of a group at most that are asked who teaches what they teach
-_N_GROWN = 30  # cores that are grown
-_MEMBERSHIP = 0.5  # of what the median row of the group has of support and harm, to belong to it
-_N_ROUNDS = 3
+_N_GROWN = 30  # cores that are grown, for each respect in which rows are alike
+_MEMBERSHIP = 0.5  # of the median row's likeness to the others of the group, to belong to it
+_N_ROUNDS = 5
+_MOST = 0.4  # of all rows may be a group
 MAX_POOL = 600
-
-
-@dataclass(frozen=True)
-class Lessons:
-    """What the rows of a pool teach.
-
-    Attributes
-    ----------
-    taught : ndarray (n_pool, n_train)
-        Of length one.
-    alike : ndarray (n_pool, n_pool)
-        Their cosines.
-    place : ndarray of int (n_train,)
-        Where in the pool a row is, -1 for outside.
-    column : ndarray of int (n_train,)
-        Of ``taught``, which tells what a row is taught.
-    """
-
-    taught: np.ndarray
-    alike: np.ndarray
-    place: np.ndarray
-    column: np.ndarray
-
-    @classmethod
-    def of(cls, pool, n_train, taught):
-        """Of the scores (n_pool, n_train) of all rows for what the rows ``pool`` were to learn."""
-        taught = _unit_rows(np.asarray(taught, dtype=np.float32))
-        place = np.full(n_train, -1)
-        place[pool] = np.arange(len(pool))
-        return cls(taught, taught @ taught.T, place, np.arange(n_train))
-
-    def of_others(self, pool, random):
-        """The same lessons, dealt out at random to other rows ``pool`` (n,), no more than there are."""
-        rows, n_train = np.flatnonzero(self.place >= 0), len(self.place)
-        takes = random.permutation(rows)[: len(pool)]
-        place, column = np.full(n_train, -1), np.empty(n_train, dtype=np.int64)
-        place[pool], column[pool] = self.place[takes], takes
-        others = np.setdiff1d(np.arange(n_train), pool, assume_unique=True)
-        column[others] = random.permutation(np.setdiff1d(np.arange(n_train), takes, assume_unique=True))
-        return Lessons(self.taught, self.alike, place, column)
 
 
 def grow_groups(suspects, lessons):
     """Groups that grow from the cores among suspects, the most telling first.
 
-    The rows of most harm to some errors that teach alike are a core; who teaches what the core teaches, and does like
-    harm, joins it.
+    The rows of most harm to some errors that teach alike are a core; rows that do harm and teach like it join. So for
+    rows that learn alike.
 
     Parameters
     ----------
@@ -76,18 +34,25 @@ def grow_groups(suspects, lessons):
     groups : list of Bunch
         ``rows`` and ``errors``, and ``strength``, by which they are ordered.
     """
-    cores = [core for one in suspects if (core := _core(one, lessons)) is not None]
-    cores.sort(key=lambda core: -core.strength)
-    grown, seen = [], []
-    for core in cores:
-        if any(len(np.intersect1d(core.rows, other)) > 0.7 * len(core.rows) for other in seen):
-            continue
-        seen.append(core.rows)
-        rows = _grown(core, lessons)
-        grown.append(Bunch(rows=rows, errors=core.errors, strength=_strength(core.total, rows)))
-        if len(seen) == _N_GROWN:
-            break
+    grown, suspects = [], list(suspects)
+    for respect in lessons.alike:
+        cores = _distinct([core for one in suspects if (core := _core(one, lessons, respect)) is not None])
+        for core, rows in zip(cores, _grown(cores, lessons, respect)):
+            grown.append(Bunch(rows=rows, errors=core.errors, strength=_strength(core.total, rows)))
     return sorted(grown, key=lambda group: -group.strength)
+
+
+def _distinct(cores):
+    """The first of most merit, without those that share most of their rows with better ones."""
+    chosen, taken = [], []
+    for core in sorted(cores, key=lambda core: -core.merit):
+        own = set(core.rows.tolist())
+        if all(len(own & other) <= 0.7 * len(own) for other in taken):
+            chosen.append(core)
+            taken.append(own)
+        if len(chosen) == _N_GROWN:
+            break
+    return chosen
 
 
 def suspected(harm, specific, signs):
@@ -134,53 +99,67 @@ def pool_of(suspects, n_train, at_most=MAX_POOL):
     return np.sort(order[counts[order] > 0])
 
 
-def _core(suspect, lessons):
-    """The suspects of most harm that teach alike, None for too few."""
+def _core(suspect, lessons, respect):
+    """The suspects of most harm that teach (learn) alike, None for too few."""
     rows = suspect.rows[lessons.place[suspect.rows] >= 0]
     least = min(_MIN_CORE, len(lessons.place))
     places = lessons.place[rows]
-    known = lessons.alike[places, places] > 0
+    known = lessons.alike[respect][places, places] > 0
     if known.any():
         rows, places = rows[known], places[known]
     if len(rows) < max(2, least):
         return None
-    alike = lessons.alike[np.ix_(places, places)].astype(np.float64)
+    alike = lessons.alike[respect][np.ix_(places, places)].astype(np.float64)
     distances = np.clip(1 - (alike + alike.T) / 2, 0, 2)
     np.fill_diagonal(distances, 0)
-    tree = linkage(squareform(distances, checks=False), "average")
-    nodes = [np.array(node) for node in _nodes(tree) if len(node) >= least]
-
-    def merit(node):
-        return _strength(suspect.total, rows[node]) * np.sqrt(max(alike[np.ix_(node, node)].mean(), 0.0))
-
-    core = rows[max(nodes, key=merit)]
-    return Bunch(rows=core, errors=suspect.errors, total=suspect.total, sign=suspect.sign,
-                 strength=_strength(suspect.total, core))  # fmt: skip
+    nodes = [node for node in _nodes(linkage(squareform(distances, checks=False), "average")) if len(node) > 1]
+    members = np.zeros((len(nodes), len(rows)))
+    for own, node in zip(members, nodes):
+        own[node] = 1
+    number = members.sum(axis=1)
+    coherence = (((members @ alike) * members).sum(axis=1) - number) / (number * (number - 1))
+    strengths = members @ suspect.total[rows] / np.sqrt(number) / _usual(suspect.total)
+    merits = np.where(number >= least, strengths * np.sqrt(np.maximum(coherence, 0)), -1.0)
+    best = int(np.argmax(merits))
+    return Bunch(rows=rows[nodes[best]], errors=suspect.errors, total=suspect.total, merit=merits[best])
 
 
 def _strength(total, rows):
     """Harm of rows by the square root of their number, in units of the harm of a row anywhere."""
-    return total[rows].sum() / np.sqrt(len(rows)) / (np.sqrt((total**2).mean()) + np.finfo(float).tiny)
+    return total[rows].sum() / np.sqrt(len(rows)) / _usual(total)
 
 
-def _grown(core, lessons):
-    """The rows that teach what a core teaches and do like harm, in rounds."""
-    rows, place = core.rows, lessons.place
+def _usual(total):
+    return np.sqrt(np.square(total).mean()) + np.finfo(float).tiny
+
+
+def _grown(cores, lessons, respect):
+    """The rows that do harm and teach (learn) like each core, in rounds: the most alike, as many as are most telling."""
+    groups = [core.rows for core in cores]
+    growing = list(range(len(cores)))
     for _ in range(_N_ROUNDS):
-        asked = rows[place[rows] >= 0]
-        told = core.sign * lessons.taught[place[asked]]
-        support = told.sum(axis=0, dtype=np.float64)[lessons.column]
-        count = np.full(len(place), float(len(asked)))
-        support[asked] -= told[np.arange(len(asked)), lessons.column[asked]]  # what a row teaches itself tells nothing
-        count[asked] -= 1
-        value = np.sqrt(np.maximum(support / np.maximum(count, 1), 0) * np.maximum(core.total, 0))
-        joined = np.flatnonzero(value > _MEMBERSHIP * np.median(value[rows]))
-        if len(joined) < min(3, len(core.rows)):
-            return core.rows
-        rows = joined[np.argsort(-value[joined], kind="stable")][:_N_TAUGHT]
-        if not (place[rows] >= 0).any():
+        if not growing:
             break
-    return joined
+        found = lessons.likeness([groups[i] for i in growing], respect)
+        still = []
+        for i, likeness in zip(growing, found):
+            alike = likeness > _MEMBERSHIP * max(np.median(likeness[groups[i]]), 0)
+            joined = _most_telling(alike, likeness, cores[i].total, min(_MIN_CORE, len(cores[i].rows)))
+            if joined is not None and not np.array_equal(joined, np.sort(groups[i])):
+                groups[i] = joined
+                still.append(i)
+        growing = still
+    return groups
+
+
+def _most_telling(alike, likeness, total, least):
+    """The rows of most likeness, of those that are alike and do harm, whose strength together is greatest."""
+    rows = np.flatnonzero(alike & (total > 0))
+    rows = rows[np.argsort(-likeness[rows], kind="stable")]
+    numbers = np.arange(1, len(rows) + 1)
+    strengths = np.cumsum(total[rows]) / np.sqrt(numbers)
+    fits = np.flatnonzero((numbers >= least) & (numbers <= _MOST * len(total)))
+    return np.sort(rows[: 1 + fits[np.argmax(strengths[fits])]]) if len(fits) else None
 
 
 def _unit_rows(values):
