@@ -27,7 +27,7 @@ COLUMNS = ("data", "cause", "seed", "n_planted", "n_errors", "found", "recall", 
 RECALL, PRECISION, FIRST = 0.8, 0.6, 3
 
 
-def measure(data: str, cause: str, seed: int) -> dict[str, Any]:
+def measure(data: str, cause: str, seed: int, alpha: float) -> dict[str, Any]:
     """Train, find groups, and hold them against the rows planted."""
     planted: Planted = PROBLEMS[data](cause, seed)
     with torch.random.fork_rng(devices=[]):
@@ -37,7 +37,7 @@ def measure(data: str, cause: str, seed: int) -> dict[str, Any]:
     start = time.perf_counter()
     found = behaviour_groups(
         est, planted.X_query, planted.y_query, readable=planted.texts, feature_names=planted.feature_names,
-        class_names=planted.class_names, random_state=0,
+        class_names=planted.class_names, alpha=alpha, random_state=0,
     )  # fmt: skip
     seconds = time.perf_counter() - start
     is_planted = np.isin(np.arange(est.n_train_), planted.rows)
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+", choices=list(PROBLEMS))
     parser.add_argument("--causes", nargs="+", choices=CAUSES, default=CAUSES)
     parser.add_argument("--seeds", default="0-9", help="first-last")
+    parser.add_argument("--alpha", type=float, default=0.05, help="1: groups are not held against chance")
     parser.add_argument("--results", type=Path, default=Path("."))
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -79,7 +80,7 @@ def main() -> None:
             for cause in asked.causes:
                 if (data, cause, seed) in done:
                     continue
-                line = measure(data, cause, seed)
+                line = measure(data, cause, seed, asked.alpha)
                 with path.open("a", encoding="utf-8", newline="") as file:
                     csv.DictWriter(file, COLUMNS).writerow(line)
                 print(*line.values(), flush=True)

@@ -52,8 +52,11 @@ def lines_of(path: Path) -> dict[tuple[str, str], list[dict[str, str]]]:
 def draw(ax: Any, lines: dict[tuple[str, str], list[dict[str, str]]], column: str) -> None:
     """Draw one panel."""
     for (members, method), rows in lines.items():
+        kind = members.split("-")[0]
         x, y = zip(*((max(float(row[column]), 0.01), float(row["LDS"])) for row in rows))
-        color = COLORS[members.split("-")[0]]
+        if column == "networks":  # side by side what would lie on one line
+            x = tuple(value * 1.05 ** (list(COLORS).index(kind) - 1.5) for value in x)
+        color = COLORS[kind]
         size = {"*": 9.0}.get(MARKERS[method], 5.0)
         ax.plot(x, y, color=color, marker=MARKERS[method], markersize=size, linewidth=0.7, alpha=0.75)
     points = sorted((max(float(row[column]), 0.01), float(row["LDS"])) for rows in lines.values() for row in rows)
