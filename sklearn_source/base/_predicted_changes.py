@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..utils._argument_checks import check_choice
 from ._other_targets import require_losses, with_targets
-from ._reweighting import STEPS, relabelled, reweighted, row_weights_asked
+from ._queries import Queries
+from ._reweighting import STEPS, ChangedRows, relabelled, reweighted, row_weights_asked
 
 
 class PredictsChanges:
@@ -73,10 +75,12 @@ class PredictsChanges:
 
             F(d) = (1/N) sum_m ( w_m l_m(o_m) - < grad l_m(o_m(theta)), o_m > ) + d^T D d / 2,  o_m = o_m(theta + d)
 
-        changes as its quadratic model says, to within three quarters of that; ``"full"`` is k = 1. Both are the same, and the exact
-        refit, where outputs are linear in the weights and the loss is squared. Cost of ``"damped"`` beside ``"full"``:
-        for each checkpoint, group and k that is tried two forward passes over the training rows, one of them shared by
-        the groups. A step that is damped 64 times and more is a warning.
+        changes as its quadratic model says, give or take three quarters; ``"full"`` is k = 1. Both are the same, and
+        the exact refit, where outputs are linear in the weights and the loss is squared. Cost of ``"damped"`` beside
+        ``"full"``: for each checkpoint and k that is tried a forward pass over the rows that change and 1,024 of those
+        that weigh alike, and one more for each group that tries it (streamed rows are read once for all of them); for
+        each checkpoint a Cholesky factor of the Fisher columns for each k, ten at the most. A step that is damped 64
+        times and more is a warning.
 
         References
         ----------
@@ -141,7 +145,7 @@ class PredictsChanges:
             require_losses(self._network, changed)
             return self._predicted_changes(X, y, asked)
 
-    def _predicted_changes(self: Any, X, y, asked):
+    def _predicted_changes(self: Any, X: Any, y: Any, asked: ChangedRows) -> NDArray[np.float64]:
         n_query, batches = self._in_parts(X, y, self._queries)
         predict = self._changes(asked)
         change = np.zeros((n_query, len(asked.weights)))
@@ -150,10 +154,10 @@ class PredictsChanges:
         asked.warn_of_much_damping()
         return change
 
-    def _changes(self: Any, asked):
+    def _changes(self: Any, asked: ChangedRows) -> Callable[[Queries], torch.Tensor]:
         """A function of :class:`Queries` to their changes (n_query, n_groups) by :class:`ChangedRows`."""
 
-        def first_order(queries):
+        def first_order(queries: Queries) -> torch.Tensor:
             terms, total = self._terms(queries), torch.zeros(len(queries), len(asked.weights), dtype=torch.float64)
             for rows, counts in asked.pulls:
                 for columns, scores in self._spread_batches(terms, len(queries), rows):

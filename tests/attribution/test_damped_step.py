@@ -10,11 +10,12 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 from sklearn_source import InfluenceFunctions, SnapshotInfluence, TracIn, TrajectoryRecorder
+from sklearn_source.base import _damped_step
 from sklearn_source.curvature import EKFAC
 from sklearn_source.inspection import predict_action
 from tests.attribution._runs import relative
 
-DAMPING = 0.02
+DAMPING = 0.005
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_the_step_is_that_of_dense_matrices(deep, batch_size):
     np.testing.assert_allclose(predicted, changes, rtol=1e-6, atol=1e-9)
     full = method.predict_reweighting(X_query, weights=weights, renormalize=False, step="full")
     np.testing.assert_array_equal(full[:, 3], predicted[:, 3])
-    assert relative(full, predicted) > 0.1
+    assert max(relative(own, other) for own, other in zip(full.T, predicted.T)) > 0.1
     y_after = y.copy()
     y_after[[2, 6, 11, 12]] = (y[[2, 6, 11, 12]] + 1) % 3
     expected, k = changes_by_dense_matrices(net, X, y, X_query, np.ones(len(X)), y_after)
@@ -148,9 +149,27 @@ def test_a_logistic_regression_is_trained_again():
         for step in ("damped", "full"):
             change = method.predict_reweighting(X, weights=w, renormalize=False, step=step)[:, 0]
             errors[weight, step] = relative(change, expected)
-    assert errors[0.0, "damped"] < 0.1 and errors[2.0, "damped"] < 0.1, errors
-    assert errors[0.0, "damped"] == errors[0.0, "full"]
-    assert errors[300.0, "damped"] < errors[300.0, "full"], errors
+    assert errors[0.0, "damped"] == errors[0.0, "full"] < 0.1, errors
+    assert errors[2.0, "damped"] < 0.1, errors
+    assert errors[300.0, "damped"] < 0.2, errors
+
+
+def test_some_rows_stand_for_those_that_weigh_alike(deep, monkeypatch):
+    net, X, y, X_query = deep
+    weights = np.ones((2, len(X)))
+    weights[0, 3:6], weights[1, 9:12] = 0.0, [0.0, 0.0, 8.0]
+    seen = []
+    monkeypatch.setattr(_damped_step, "_ALIKE", 5)
+    whole = _damped_step.ProximalLoss._batch
+    monkeypatch.setattr(
+        _damped_step.ProximalLoss, "_batch", lambda self, *given: [seen.append(len(given[1])), whole(self, *given)][1]
+    )
+    method = InfluenceFunctions(damping=DAMPING, curvature=EKFAC(fisher="exact")).fit(net, X, y)
+    some = method.predict_reweighting(X_query, weights=weights)
+    assert set(seen) == {6 + 5}
+    monkeypatch.setattr(_damped_step, "_ALIKE", 1024)
+    assert relative(method.predict_reweighting(X_query, weights=weights), some) < 0.5
+    assert set(seen) == {6 + 5, len(X)}
 
 
 def test_changes_beyond_any_linearisation_are_said(deep):
