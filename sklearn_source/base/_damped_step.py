@@ -134,13 +134,16 @@ class ProximalLoss:
             self.gradients.load(state)
             with torch.no_grad():
                 output = network.forward_as_trained(x)
-                return output, network.row_loss(output, y, x).double()
+            self.gradients.load(self.state)  # a penalty that the loss reads off the weights is D's, and no row's
+            return output
 
-        first, losses = outputs(self.state)
-        pull = loss_cotangent(network, first, y, x)
+        first = outputs(self.state)
+        loss_of = network.row_loss.of_outputs(first, y, x)
+        losses, pull = loss_of(first).detach().double(), loss_cotangent(network, first, y, x)
         values, sizes = [], []
         for state, own in zip(after, counts):
-            output, others = outputs(state)
+            output = outputs(state)
+            others = loss_of(output).detach().double()
             moved = ((output - first) * pull).reshape(len(pull), -1).double().sum(1)
             size = (output * pull).reshape(len(pull), -1).double().abs().sum(1)
             own, given = (torch.as_tensor(w, device=moved.device) for w in (own, base))

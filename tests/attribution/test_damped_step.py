@@ -97,11 +97,17 @@ def test_the_step_is_that_of_dense_matrices(deep, batch_size):
     )
 
 
-def test_where_outputs_are_linear_and_the_loss_squared_nothing_is_damped():
+class Penalised(NeuralNetRegressor):
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        return super().get_loss(y_pred, y_true, X, training) + sum((p**2).sum() for p in self.module_.parameters())
+
+
+@pytest.mark.parametrize("kind", [NeuralNetRegressor, Penalised])
+def test_where_outputs_are_linear_and_the_loss_squared_nothing_is_damped(kind):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(12, 3)).astype(np.float32)
     y = rng.normal(size=(12, 1)).astype(np.float32)
-    net = NeuralNetRegressor(
+    net = kind(
         nn.Linear, module__in_features=3, module__out_features=1, max_epochs=3, train_split=None, verbose=0,
         callbacks=[TrajectoryRecorder(n_checkpoints=3)],
     ).fit(X, y)  # fmt: skip
