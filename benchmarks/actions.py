@@ -1,13 +1,14 @@
 """Predicted against confirmed effects of ten actions on the training rows of digits, Concrete and questions.
 
-    python benchmarks/actions.py digits concrete questions --seeds 0 --results FOLDER
+    python benchmarks/actions.py digits concrete questions --seeds 0 --steps damped full --results FOLDER
 
 Ten actions, chosen by a rule that is the same for every task and was fixed before anything was measured
 (:func:`actions`), on data with a planted cause of errors (wrong targets of a cluster, as in ``behaviour_groups.py``).
-Each is predicted by ``predict_action`` of one network, then networks are trained with it and without. Appends one line
-an action and quantity to ``actions.csv``; then prints for each quantity the slope of confirmed on predicted through the
-origin, with an interval from drawing the actions anew, and the share of signs that are right, of all actions and of
-those whose confirmed effect is beyond two of its standard errors.
+Each is predicted by ``predict_action`` of one network, by every ``step`` asked for, then networks are trained with it
+and without, once for all steps. Appends one line an action, step and quantity to ``actions.csv``, with the CPU seconds
+of the prediction; then prints for each quantity and step the slope of confirmed on predicted through the origin, with
+an interval from drawing the actions anew, the share of signs that are right, of all actions and of those whose
+confirmed effect is beyond two of its standard errors, and the root mean square of confirmed less predicted.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ import torch
 from _planted_causes import PROBLEMS, Planted
 
 from sklearn_source import SnapshotInfluence
+from sklearn_source.base import keep_refits
+from sklearn_source.curvature import EKFAC
 from sklearn_source.inspection import behaviour_groups, predict_action
 
-COLUMNS = ("data", "seed", "action", "n_rows", "quantity", "predicted", "confirmed", "predicted_error",
+COLUMNS = ("data", "seed", "step", "action", "n_rows", "quantity", "predicted", "confirmed", "predicted_error",
            "confirmed_error", "n_repeats", "seconds")  # fmt: skip
 
 
@@ -52,32 +55,42 @@ def actions(planted: Planted, est: Any, truth: np.ndarray) -> list[tuple[str, st
     ]
 
 
-def measure(data: str, seed: int, n_repeats: int, cache: Path) -> list[dict[str, Any]]:
+def measure(data: str, seed: int, asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Predict and confirm the actions of a task; networks without an action are those of other actions too."""
     planted: Planted = PROBLEMS[data]("mislabelled", seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = planted.net.fit(planted.X_train, planted.y_train)
-    est = SnapshotInfluence(random_state=0).fit(net, planted.X_train, planted.y_train)
-    lines = []
-    for name, action, rows, options in actions(planted, est, planted.y_true):
-        start = time.perf_counter()
-        effect = predict_action(est, action, rows, planted.X_query, planted.y_query, **options)
-        confirmed = effect.confirm(n_repeats=n_repeats, random_state=seed + 1000, as_frame=False, cache=cache)
-        seconds = time.perf_counter() - start
-        for quantity, predicted, retrained, own, error in confirmed.table.tolist():
-            lines.append(
-                dict(zip(COLUMNS, (data, seed, name, len(rows), quantity, f"{predicted:.5g}", f"{retrained:.5g}",
-                                   f"{own:.3g}", f"{error:.3g}", n_repeats, f"{seconds:.0f}")))
-            )  # fmt: skip
-            print(*lines[-1].values(), flush=True)
+    curvature = EKFAC() if asked.max_rows is None else EKFAC(max_rows=asked.max_rows)
+    est = SnapshotInfluence(curvature=curvature, random_state=0).fit(net, planted.X_train, planted.y_train)
+    lines, chosen = [], actions(planted, est, planted.y_true)
+    predicted = {step: ([], []) for step in asked.steps}
+    with keep_refits():
+        for _, action, rows, options in chosen:
+            for step, (effects, seconds) in predicted.items():
+                start = time.process_time()
+                own = dict(options, step=step)
+                effects.append(predict_action(est, action, rows, planted.X_query, planted.y_query, **own))
+                seconds.append(time.process_time() - start)
+    for number, (name, _, rows, _) in enumerate(chosen):
+        for step, (effects, seconds) in predicted.items():
+            confirmed = effects[number].confirm(
+                n_repeats=asked.repeats, random_state=seed + 1000, as_frame=False, cache=asked.results / "networks"
+            )
+            for quantity, change, retrained, own, error in confirmed.table.tolist():
+                lines.append(
+                    dict(zip(COLUMNS, (data, seed, step, name, len(rows), quantity, f"{change:.5g}",
+                                       f"{retrained:.5g}", f"{own:.3g}", f"{error:.3g}", asked.repeats,
+                                       f"{seconds[number]:.1f}")))
+                )  # fmt: skip
+                print(*lines[-1].values(), flush=True)
     return lines
 
 
 def summary(lines: list[dict[str, Any]]) -> None:
-    """Print slopes, intervals and signs for each task and quantity."""
-    for data, quantity in dict.fromkeys((line["data"], line["quantity"]) for line in lines):
-        own = [line for line in lines if (line["data"], line["quantity"]) == (data, quantity)]
+    """Print slopes, intervals and signs for each task, quantity and step."""
+    for data, quantity, step in sorted({(line["data"], line["quantity"], line["step"]) for line in lines}):
+        own = [line for line in lines if (line["data"], line["quantity"], line["step"]) == (data, quantity, step)]
         x, y, error = (
             np.array([float(line[name]) for line in own]) for name in ("predicted", "confirmed", "confirmed_error")
         )
@@ -87,9 +100,9 @@ def summary(lines: list[dict[str, Any]]) -> None:
         sure = np.abs(y) > 2 * error
         right = np.sign(x) == np.sign(y)
         print(
-            f"{data:10} {quantity:12} slope {x @ y / (x @ x):.2f} [{low:.2f}, {high:.2f}], correlation "
+            f"{data:10} {quantity:12} {step:7} slope {x @ y / (x @ x):.2f} [{low:.2f}, {high:.2f}], correlation "
             f"{np.corrcoef(x, y)[0, 1]:.2f}, signs right {right.sum()} of {len(x)}, of sure ones "
-            f"{right[sure].sum()} of {sure.sum()}"
+            f"{right[sure].sum()} of {sure.sum()}, error {np.sqrt(np.mean((x - y) ** 2)):.3g}"
         )
 
 
@@ -98,6 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", choices=list(PROBLEMS))
     parser.add_argument("--seeds", default="0-0", help="first-last")
+    parser.add_argument("--steps", nargs="+", choices=("damped", "full"), default=["damped"])
+    parser.add_argument("--max-rows", type=int, help="Fisher columns that a refit solves with; default: the package's")
     parser.add_argument("--repeats", type=int, default=5, help="networks with an action, and without")
     parser.add_argument("--results", type=Path, default=Path("."))
     asked = parser.parse_args()
@@ -112,7 +127,7 @@ def main() -> None:
         for data in asked.data:
             if any((line["data"], int(line["seed"])) == (data, seed) for line in known):
                 continue
-            lines = measure(data, seed, asked.repeats, asked.results / "networks")
+            lines = measure(data, seed, asked)
             with path.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerows(lines)
             known += lines

@@ -21,6 +21,7 @@ from ..gradients.algebra import even_chunks
 from ..utils._compat import StrOptions, validate_parameters
 from ..utils._progress import progress
 from ..utils._warnings import warn
+from ._damped_step import ProximalLoss, damped_solutions
 from ._gradient import GradientAttribution
 from ._kept_refits import kept_refit
 from ._loss_penalty import penalty_curvature
@@ -78,7 +79,7 @@ class CurvatureAttribution(GradientAttribution):
         return fit_curvature(curvature, stream)
 
     def _refit(self, state, index, scale, asked, row_weights=None):
-        """Changes by the Gauss-Newton solution for other weights or targets of the rows ``index``, at one state.
+        """Changes by the Gauss-Newton step for other weights or targets of the rows ``index``, at one state.
 
         Parameters
         ----------
@@ -103,8 +104,15 @@ class CurvatureAttribution(GradientAttribution):
 
         @functools.lru_cache(maxsize=1)  # where the groups fit at once, they are summed and solved once for all queries
         def changes(number):
-            vectors = self._sums_of_gradients(state, index, [(rows, w[parts[number]]) for rows, w in pulls])
-            return vectors, *refit.solutions(refit.push(vectors), own[parts[number]])
+            some = [(rows, w[parts[number]]) for rows, w in pulls]
+            vectors = self._sums_of_gradients(state, index, some)
+            if asked.step == "full":
+                return vectors, *refit.solutions(refit.push(vectors), own[parts[number]])
+            base = np.broadcast_to(drawn / len(index), len(index))
+            loss = ProximalLoss(self._gradients, state, index, scale, self._rows, base, some)
+            *solution, damping = damped_solutions(refit, loss, vectors, own[parts[number]])
+            asked.note(parts[number], damping)
+            return vectors, *solution
 
         def predict(queries):
             encoded = queries.encoded(state, lambda blocks: [gradient.matrix() for gradient in blocks])

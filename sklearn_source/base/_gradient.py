@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import replace
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..gradients.algebra import in_bfloat16, warn_of_emulation
 from ..loss import resolve_measurement
@@ -18,9 +16,8 @@ from ..utils._config import bytes_for
 from ..utils._progress import progress
 from ._loss_penalty import check_penalty
 from ._network_attribution import NetworkAttribution
-from ._other_targets import require_losses, with_targets
+from ._predicted_changes import PredictsChanges
 from ._queries import Queries
-from ._reweighting import relabelled, reweighted, row_weights_asked
 from ._row_gradients import BatchGradients, RowGradients
 from ._shared_rows import spread_scores, spread_self_influence
 from ._storing import StoresGradients
@@ -28,7 +25,7 @@ from ._terms import term_scores
 from ._trainable import mark_trained
 
 
-class GradientAttribution(StoresGradients, NetworkAttribution):
+class GradientAttribution(PredictsChanges, StoresGradients, NetworkAttribution):
     """Base of the methods built on per-row gradients.
 
     A method gives :meth:`_terms`: which query vectors meet the training gradients at which checkpoints, and
@@ -137,108 +134,6 @@ class GradientAttribution(StoresGradients, NetworkAttribution):
                 total[:, torch.as_tensor(used)] += part
             training.keep_only(terms[number + 1].checkpoints if number + 1 < len(terms) else [])
         return total
-
-    def predict_reweighting(
-        self, X: Any, y: Any = None, *, groups: Any = None, weights: Any = None, renormalize: bool = True
-    ) -> NDArray[np.float64]:
-        """How far measurements go where groups of rows are removed, or rows weigh otherwise, and training is redone.
-
-        Scores are derivatives, and sums of them leave out what rows of a group do together: those that support a query
-        support each other, so that removing them together does more than the sum says. Methods with a curvature
-        (:class:`~sklearn_source.SourceAttribution`, :class:`~sklearn_source.InfluenceFunctions`) solve for the new
-        weights, with the curvature that the rows take along; others sum their scores
-        (:func:`~sklearn_source.metrics.first_order_change`).
-
-        Read more in the :ref:`User Guide <removal>`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_query, ...)
-            The queries.
-        y : array-like, optional
-            Their targets, where the measurement needs them.
-        groups : dict of str to array-like, array-like of shape (n_train,), or list of array-like, optional
-            Rows to remove, a group at a time: as :func:`~sklearn_source.inspection.group_influence` takes them.
-        weights : array-like of shape (n_groups, n_train) or (n_train,), optional
-            In place of groups: what every row weighs, 1 as in training, 0 for a row that is away.
-        renormalize : bool, default=True
-            Whether the loss is a mean over the rows by their weights, as of a training on the rows left. False: the
-            rows left keep their weight 1/N.
-
-        Returns
-        -------
-        change : ndarray of shape (n_query, n_groups), float64
-            The measurement after, minus before, in its unit: negative where it falls. Transposed, it is ``predicted``
-            of :func:`~sklearn_source.metrics.group_effect_score`.
-
-        Raises
-        ------
-        ValueError
-            If both or neither of groups and weights are given, or leave no rows to train on.
-        """
-        with self._exclusive():
-            asked = row_weights_asked(groups, weights, self.n_train_, renormalize)
-            return self._predicted_changes(X, y, reweighted(self._rows, asked))
-
-    def predict_relabeling(self, X: Any, y: Any = None, *, y_train: Any, groups: Any = None) -> NDArray[np.float64]:
-        """How far measurements go where training rows get other targets, and training is redone.
-
-        The loss with the new target comes in for that with the old one. Methods with a curvature solve for that as for
-        :meth:`predict_reweighting`; others sum the differences of scores. The curvature is taken not to depend on
-        targets, as that of squared errors and cross-entropy does not.
-
-        Read more in the :ref:`User Guide <removal>`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_query, ...)
-            The queries.
-        y : array-like, optional
-            Their targets, where the measurement needs them.
-        y_train : array-like of shape (n_train,) or (n_train, n_outputs)
-            The targets of all training rows as they would be, in the order of ``fit``; those that are as they were
-            change nothing.
-        groups : dict of str to array-like, array-like of shape (n_train,), or list of array-like, optional
-            Rows that change together, a group at a time: as :func:`~sklearn_source.inspection.group_influence` takes
-            them. None: one group, of all rows with another target.
-
-        Returns
-        -------
-        change : ndarray of shape (n_query, n_groups), float64
-            The measurement after, minus before, in its unit: negative where it falls.
-
-        Raises
-        ------
-        ValueError
-            If the targets do not fit the rows or the network, or nothing changes in a group.
-        TypeError
-            If the training rows were a dataset, which has its targets inside.
-        """
-        with self._exclusive():
-            changed = with_targets(self, y_train)
-            asked = relabelled(self._rows, changed, groups, self._gradients.batch_size)
-            require_losses(self._network, changed)
-            return self._predicted_changes(X, y, asked)
-
-    def _predicted_changes(self, X, y, asked):
-        n_query, batches = self._in_parts(X, y, self._queries)
-        predict = self._changes(asked)
-        change = np.zeros((n_query, len(asked.weights)))
-        for chunk, queries in batches:
-            change[chunk] = predict(queries).cpu().numpy()
-        return change
-
-    def _changes(self, asked):
-        """A function of :class:`Queries` to their changes (n_query, n_groups) by :class:`ChangedRows`."""
-
-        def first_order(queries):
-            terms, total = self._terms(queries), torch.zeros(len(queries), len(asked.weights), dtype=torch.float64)
-            for rows, counts in asked.pulls:
-                for columns, scores in self._spread_batches(terms, len(queries), rows):
-                    total += torch.as_tensor(scores).double().cpu() @ torch.as_tensor(counts[:, columns]).T
-            return total
-
-        return first_order
 
     def _credited_scores(self, term, training, index, rowwise=False):
         """:func:`term_scores` for the training rows ``index``, zero for those the term does not credit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from ..rows import Rows, cast_real, group_masks
 from ..utils._argument_checks import check_switch
 from ..utils._compat_torch import tree_leaves
+from ..utils._warnings import warn
+
+STEPS = ("damped", "full")
+# Times the training's damping: next to nothing of the curvature is left in a step that is damped so much.
+MUCH_DAMPED = 64
 
 
 @dataclass(frozen=True)
@@ -23,18 +28,46 @@ class ChangedRows:
         What each row weighs in the curvature, 1 as it was.
     pulls : list of (Rows, ndarray (n_groups, n_train))
         How many of each row's losses come in, or leave where negative.
+    step : {"damped", "full"}
+        How far is gone towards the solution of the linearised network.
+    damping : ndarray (n_groups,)
+        The most, over checkpoints, of what a damped step was damped by, relative to the training's own.
     """
 
     weights: NDArray[np.float64]
     pulls: list[tuple[Rows, NDArray[np.float64]]]
+    step: str = "full"
+    damping: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "damping", np.ones(len(self.weights)))
+
+    def note(self, groups: slice, damping: NDArray[np.float64]) -> None:
+        """Keep what the steps of some groups were damped by at a checkpoint."""
+        self.damping[groups] = np.maximum(self.damping[groups], damping)
+
+    def warn_of_much_damping(self) -> None:
+        """Say which changes are beyond what any linearisation of the network foretells."""
+        groups = np.flatnonzero(self.damping >= MUCH_DAMPED)
+        if len(groups):
+            warn(
+                f"the network does not follow its linearisation as far as {_counted(groups, len(self.weights))} would "
+                f"move it: steps were damped up to {self.damping.max():.0f} times as much as the training does. Take "
+                "the order of changes rather than their size, and train again to know"
+            )
 
 
-def reweighted(rows: Rows, weights: NDArray[np.float64]) -> ChangedRows:
+def _counted(groups, n_groups):
+    shown = ", ".join(map(str, groups[:5])) + (", ..." if len(groups) > 5 else "")
+    return "the change asked about" if n_groups == 1 else f"{len(groups)} of {n_groups} changes (number {shown})"
+
+
+def reweighted(rows: Rows, weights: NDArray[np.float64], step: str) -> ChangedRows:
     """Rows that weigh otherwise: ``weights`` (n_groups, n_train), 1 as they were."""
-    return ChangedRows(weights, [(rows, weights - 1.0)])
+    return ChangedRows(weights, [(rows, weights - 1.0)], step)
 
 
-def relabelled(rows: Rows, changed: Rows, groups: Any, batch_size: int) -> ChangedRows:
+def relabelled(rows: Rows, changed: Rows, groups: Any, batch_size: int, step: str) -> ChangedRows:
     """The same rows with other targets, those of a group together.
 
     The curvature of squared errors and of likelihoods of exponential families does not depend on targets.
@@ -47,6 +80,7 @@ def relabelled(rows: Rows, changed: Rows, groups: Any, batch_size: int) -> Chang
         Rows whose targets change together; None: all whose targets are other ones.
     batch_size : int
         Rows compared at a time.
+    step : see :class:`ChangedRows`
 
     Raises
     ------
@@ -67,7 +101,7 @@ def relabelled(rows: Rows, changed: Rows, groups: Any, batch_size: int) -> Chang
         which = "any row" if groups is None else f"a row of group {names[int(masks.any(axis=1).argmin())]!r}"
         raise ValueError(f"expected y_train with another target than that of fit for {which}, got the same ones")
     moved = masks.astype(np.float64)
-    return ChangedRows(np.ones(masks.shape), [(rows, -moved), (changed, moved)])
+    return ChangedRows(np.ones(masks.shape), [(rows, -moved), (changed, moved)], step)
 
 
 def row_weights_asked(groups: Any, weights: Any, n_train: int, renormalize: bool) -> NDArray[np.float64]:

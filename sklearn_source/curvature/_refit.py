@@ -111,6 +111,26 @@ class GaussNewtonRefit:
         root, K = self._bias.scaled(a)
         return a, length, root, self._bias.gram if a == 1.0 else WeightedGram(K)
 
+    def vectors(self, changes, lengths, coefficients):
+        """``(H_w + D)^-1 v_g`` of solutions, formed.
+
+        Parameters
+        ----------
+        changes : list of tensor (n_groups, groups, out, in), one per block
+            v.
+        lengths, coefficients : see :meth:`solutions`
+
+        Returns
+        -------
+        vectors : list of tensor (n_groups, groups, out, in), one per block
+        """
+        result, start = [v * lengths.to(v).reshape(-1, 1, 1, 1) for v in changes], 0
+        for columns in self._columns:
+            own = coefficients[:, start : start + len(columns[0])]
+            result = [v - column.combined(own.to(v)) for v, column in zip(result, columns)]
+            start += len(columns[0])
+        return [v * s for v, s in zip(result, self._scale)]
+
     def forms(self, on_queries, queries, changes, lengths, coefficients):
         """``u_q^T (H_w + D)^-1 v_g`` of solutions.
 

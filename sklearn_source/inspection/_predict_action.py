@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,7 +20,7 @@ from ._outcomes import has_probabilities, outcomes
 from ._predictions import predict_rows
 from ._score_chunks import check_attribution, score_chunks
 
-_ACTIONS = ("remove", "relabel", "reweight")
+_ACTIONS, _STEPS = ("remove", "relabel", "reweight"), ("damped", "full")
 # Shares of the training rows, and changes of log-odds, beyond which an expansion around the network is not to be
 # trusted in size.
 _LARGE_SHARE, _LARGE_CHANGE = 0.1, 1.0
@@ -35,6 +35,7 @@ def predict_action(
     *,
     labels: ArrayLike | str = "suggested",
     weight: float = 2.0,
+    step: Literal["damped", "full"] = "damped",
 ) -> ActionEffect:
     """Predict what an action on training rows does to held-out rows, before anything is trained again.
 
@@ -60,6 +61,8 @@ def predict_action(
         keep their label are left out.
     weight : float, default=2.0
         What the rows weigh by ``"reweight"``, 1 as in training: 2 for a second copy of each, 0.5 for half.
+    step : {"damped", "full"}, default="damped"
+        As ``predict_reweighting`` takes it: how far to go towards the solution of the linearised network.
 
     Returns
     -------
@@ -70,8 +73,8 @@ def predict_action(
     Raises
     ------
     ValueError
-        If the method has no unit, the action is unknown or cannot be predicted by it, rows are none, all, or none that
-        change.
+        If the method has no unit, the action or the step is unknown, the action cannot be predicted by the method, or
+        rows are none, all, or none that change.
     TypeError
         If the estimator is no attribution method.
 
@@ -101,6 +104,7 @@ def predict_action(
     """
     check_attribution(estimator)
     check_choice("action", action, _ACTIONS)
+    check_choice("step", step, _STEPS)
     if not getattr(estimator, "has_unit", False):
         raise ValueError(
             f"expected a method whose scores have a unit, got {type(estimator).__name__}, whose scores are an order: "
@@ -113,10 +117,10 @@ def predict_action(
     if action == "relabel":
         acted, new_targets = _new_targets(estimator, acted, labels)
     asked = Bunch(action=action, rows=acted, labels=new_targets, weight=new_weight)
-    return predict_actions(estimator, [asked], X_val, y_val)[0]
+    return predict_actions(estimator, [asked], X_val, y_val, step)[0]
 
 
-def predict_actions(estimator, actions, X_val, y_val):
+def predict_actions(estimator, actions, X_val, y_val, step="damped"):
     """The :class:`ActionEffect` of each of several actions; what they have in common is computed once.
 
     Parameters
@@ -128,6 +132,7 @@ def predict_actions(estimator, actions, X_val, y_val):
         None.
     X_val, y_val
         Held-out rows and their targets, or None.
+    step : {"damped", "full"}, default="damped"
 
     Returns
     -------
@@ -135,7 +140,7 @@ def predict_actions(estimator, actions, X_val, y_val):
         In the order of the actions.
     """
     members = list(getattr(estimator, "members_", [estimator]))
-    changes = np.stack([_changes(member, actions, X_val, y_val) for member in members], axis=1)
+    changes = np.stack([_changes(member, actions, X_val, y_val, step) for member in members], axis=1)
     name = getattr(getattr(members[0], "_measure", None), "name", None)
     with_targets = y_val is not None and hasattr(members[0], "net_")
     nets, net = [net_with_steps(member) for member in members], net_with_steps(estimator)
@@ -159,23 +164,23 @@ def predict_actions(estimator, actions, X_val, y_val):
     return effects
 
 
-def _changes(member, actions, X_val, y_val):
+def _changes(member, actions, X_val, y_val, step):
     """Predicted of each action by one fitted method: (n_actions, n_val)."""
     with keep_refits():
-        return _predicted(member, actions, X_val, y_val)
+        return _predicted(member, actions, X_val, y_val, step)
 
 
-def _predicted(member, actions, X_val, y_val):
+def _predicted(member, actions, X_val, y_val, step):
     found, others = [None] * len(actions), [i for i, asked in enumerate(actions) if asked.action != "relabel"]
     for places in _together([None if i in others else asked.rows for i, asked in enumerate(actions)]):
-        changes = _relabelled(member, [actions[i] for i in places], X_val, y_val)
+        changes = _relabelled(member, [actions[i] for i in places], X_val, y_val, step)
         for i, change in zip(places, changes.T):
             found[i] = change
     if others:
         weights = np.ones((len(others), member.n_train_))
         for own, i in zip(weights, others):
             own[actions[i].rows] = 0.0 if actions[i].action == "remove" else actions[i].weight
-        for i, change in zip(others, _reweighted(member, weights, X_val, y_val).T):
+        for i, change in zip(others, _reweighted(member, weights, X_val, y_val, step).T):
             found[i] = change
     return np.stack(found)
 
@@ -195,7 +200,7 @@ def _together(rows):
     return packs
 
 
-def _relabelled(member, actions, X_val, y_val):
+def _relabelled(member, actions, X_val, y_val, step):
     """Predicted of sets of rows with other targets, no two of which have a row in common: (n_val, n_actions)."""
     if not hasattr(member, "predict_relabeling"):
         raise ValueError(
@@ -206,13 +211,14 @@ def _relabelled(member, actions, X_val, y_val):
     y_train = np.array(member._given[1])
     for asked in actions:
         y_train[asked.rows] = asked.labels
-    return member.predict_relabeling(X_val, y_val, y_train=y_train, groups=[asked.rows for asked in actions])
+    groups = [asked.rows for asked in actions]
+    return member.predict_relabeling(X_val, y_val, y_train=y_train, groups=groups, step=step)
 
 
-def _reweighted(member, weights, X_val, y_val):
+def _reweighted(member, weights, X_val, y_val, step):
     """Predicted of weights (n_actions, n_train) of the rows: (n_val, n_actions)."""
     if hasattr(member, "predict_reweighting"):
-        return member.predict_reweighting(X_val, y_val, weights=weights)
+        return member.predict_reweighting(X_val, y_val, weights=weights, step=step)
     totals = weights.sum(axis=1, keepdims=True)
     if not (totals > 0).all():
         raise ValueError("expected rows that are left to train on, got an action on all rows that leaves none")

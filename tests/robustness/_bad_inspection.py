@@ -58,6 +58,7 @@ def action_cells():
     queries, actions = bad.tables(X_query), {**bad.CHOICE, "None": None}
     act = {"estimator": fitted("TracIn"), "action": "remove", "rows": [0, 1], "X_val": X_query, "y_val": y_query}
     bads = {"estimator": bad.FITTED, "action": actions, "rows": bad.rows(24), "X_val": queries}
+    bads["step"] = actions
     found = of("predict_action", predict_action, act, **bads, y_val=bad.numbers(y_query))
     relabel = {**act, "estimator": fitted("TracIn", "labels"), "y_val": query_labels, "action": "relabel"}
     labels = {

@@ -247,14 +247,17 @@ def what_if_cells():
         def reweigh(name=name, **options):  # fmt: skip
             return fitted(name).predict_reweighting(X_query, **options)
 
-        def relabel(y_train, groups=None, name=name, kind="numbers"):
-            return fitted(name, kind).predict_relabeling(X_query, y_train=y_train, groups=groups)
+        def relabel(y_train, groups=None, name=name, kind="numbers", **options):
+            return fitted(name, kind).predict_relabeling(X_query, y_train=y_train, groups=groups, **options)
 
         entry = f"{name}.predict_reweighting"
         found += cells_of(entry, "groups", bad.groups(24), lambda groups, r=reweigh: r(groups=groups))
         found += cells_of(entry, "weights", weights, lambda weights, r=reweigh: r(weights=weights))
         found += cells_of(entry, "renormalize", bad.SWITCH, lambda value, r=reweigh: r(groups=some, renormalize=value))
+        steps = {**bad.CHOICE, "None": None}
+        found += cells_of(entry, "step", steps, lambda step, r=reweigh: r(groups=some, step=step))
         entry = f"{name}.predict_relabeling"
+        found += cells_of(entry, "step", steps, lambda step, r=relabel: r(changed, step=step))
         found += cells_of(entry, "groups", bad.given(bad.groups(24)), lambda groups, r=relabel: r(changed, groups))
         found += cells_of(
             entry, "y_train", {**bad.numbers(changed), "None": None, "the same": y}, lambda y, r=relabel: r(y)
