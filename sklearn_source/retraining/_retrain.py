@@ -70,9 +70,9 @@ def retrain_on_subsets(
     subsets : ndarray of bool, shape (n_subsets, n_train), optional
         These subsets instead of random ones: ``first.masks`` to make repeats that :meth:`Retraining.merge` takes.
     equal_steps : bool, default=False
-        Whether every network takes as many steps as one on all rows. False: as many epochs, so that half of the rows
-        take half of the steps, and the networks are those of a shorter training too (:ref:`equal_steps`). True: an epoch
-        goes through the rows of a subset again until it has as many as there are in all.
+        Whether every network takes as many steps as one on all rows: an epoch goes through the rows of a subset again,
+        until it has as many as there are in all. False: as many epochs, so that half of the rows take half of the
+        steps, and the networks are those of a shorter training as well (:ref:`equal_steps`).
     measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
         As for the attribution methods. What is attributed and what is retrained must be measured alike.
     output : int or tuple of int, optional
@@ -110,9 +110,9 @@ def retrain_on_subsets(
 
     Notes
     -----
-    Costs ``n_subsets * n_repeats`` trainings, of ``subset_size`` as much work as one on all rows, or, with `equal_steps`,
-    of as much. The vectorized engine holds about four copies of ``chunk_size`` networks.
-    Global random states are left as they were.
+    Costs ``n_subsets * n_repeats`` trainings, each of ``subset_size`` times the work of one on all rows; with
+    `equal_steps` of the same. The vectorized engine holds about four copies of ``chunk_size`` networks. Global random
+    states are left as they were.
 
     Examples
     --------

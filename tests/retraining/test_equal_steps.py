@@ -7,7 +7,6 @@ import pytest
 
 from sklearn_source.retraining import retrain_on_subsets
 from sklearn_source.retraining._plan import BatchPlan, Unit
-
 from tests.retraining._problems import assert_same_states, both, make_net, rows, task_of
 
 
@@ -19,7 +18,8 @@ def test_rows_are_dealt_equally_often_in_as_many_steps(n_own, shuffle):
     epochs = [plan.batches(Unit(0, 0, own, 5), epoch) for epoch in range(3)]
     assert [[n for _, n in epoch] for epoch in epochs] == [[6, 6, 6, 6, 6, 6, 4]] * 3
     dealt = np.bincount(np.concatenate([batch for epoch in epochs for batch, _ in epoch]), minlength=40)
-    assert dealt.sum() == 120 and not np.delete(dealt, own).any()
+    assert dealt.sum() == 120
+    assert not np.delete(dealt, own).any()
     assert np.ptp(dealt[own]) <= 1
 
 
@@ -31,7 +31,8 @@ def test_halves_are_trained_as_in_twice_the_epochs(shuffle):
     equal = retrain_on_subsets(nets[0], X, y, X_query, equal_steps=True, **options)
     longer = retrain_on_subsets(nets[1], X, y, X_query, **options)
     np.testing.assert_allclose(equal.outputs, longer.outputs, rtol=1e-5, atol=1e-6)
-    assert equal.settings["equal_steps"] and not longer.settings["equal_steps"]
+    assert equal.settings["equal_steps"]
+    assert not longer.settings["equal_steps"]
     assert np.abs(equal.outputs - retrain_on_subsets(nets[0], X, y, X_query, **options).outputs).max() > 1e-3
 
 
