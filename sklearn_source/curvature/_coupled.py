@@ -95,8 +95,8 @@ class CoupledCurvature(FittedCurvature):
             space.report()
             projected = space.project(lambda values: first.function(values, None))
             return [projected] + [space.correct(phi) for phi in phis[1:]]
-        # One direction per block tells how far to go along it, and how fast it wears down; a function of H within so few
-        # directions is none of the many curvatures that one of them mixes.
+        # One direction per block says how far to go along it, and how fast the whole wears down. It mixes many
+        # curvatures: an exponential of H within so few directions would be that of none of them.
         return [space.share()] + [space.paced(phi) for phi in phis[1:]]
 
     def _to_iterate(self):
