@@ -169,15 +169,16 @@ def plays(adaptive: bool) -> Problem:
     return Problem(name, X[~asked], y[~asked], X[asked], y[asked], make_net, adaptive, 40, 3, 2, "neg_loss")
 
 
-def retrain_in_stages(problem: Problem, random_state: int) -> Retraining:
-    """The truth of a training in several stages, network by network."""
+def retrain_in_stages(problem: Problem, random_state: int, equal_steps: bool) -> Retraining:
+    """The truth of a training in several stages, network by network; of equal steps, every half in two copies."""
     rng = np.random.default_rng(random_state)
     n, size = len(problem.X_train), (problem.n_subsets, problem.n_repeats)
     masks = np.stack([rng.permutation(n) < n // 2 for _ in range(problem.n_subsets)])
     seeds, outputs = rng.integers(2**31, size=size), np.empty((*size, len(problem.X_query)))
     for subset, repeat in np.ndindex(*size):
         with seeded(100 + int(seeds[subset, repeat])):
-            net = problem.fit(problem.make_net(None), masks[subset])
+            rows = np.flatnonzero(masks[subset])
+            net = problem.fit(problem.make_net(None), np.tile(rows, 2) if equal_steps else rows)
         outputs[subset, repeat] = net.predict(problem.X_query).ravel()
     return Retraining(masks, outputs, "prediction", seeds)
 

@@ -9,6 +9,7 @@ Slopes are of what was retrained on what was predicted, 1 for scores that are ri
     python benchmarks/lds.py mnist mnist-noisy --mnist FOLDER
     python benchmarks/lds.py concrete-sgd --grid --tables docs/lds
     python benchmarks/lds.py concrete-steps concrete-stages --segments --tables docs/lds
+    python benchmarks/lds.py concrete-stages mnist-noisy --equal-steps --mnist FOLDER --tables docs/lds
 
 The folder of MNIST has t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz as they are published. Truths and scores
 are kept in ``--results``: what is there is not computed again, and an interrupted run goes on.
@@ -124,20 +125,23 @@ def segments_grid() -> Methods:
     }
 
 
-def make_truth(problem: Problem, folder: Path, name: str = "truth", random_state: int = 0) -> Retraining:
-    """Load the truth, or train it: half of the rows per subset."""
+def make_truth(
+    problem: Problem, folder: Path, name: str = "truth", random_state: int = 0, *, equal_steps: bool = False
+) -> Retraining:
+    """Load the truth, or train it: half of the rows per subset, in as many epochs or in as many steps."""
+    name += "-equal-steps" if equal_steps else ""
     path = folder / f"{name}.npz"
     if path.exists():
         return Retraining.load(path)
     if problem.second is not None:
-        truth = retrain_in_stages(problem, random_state)
+        truth = retrain_in_stages(problem, random_state, equal_steps)
         truth.save(path)
         return truth
     start = time.perf_counter()
     truth = retrain_on_subsets(
         problem.make_net(None), problem.X_train, problem.y_train, problem.X_query, problem.y_query,
         n_subsets=problem.n_subsets, subset_size=0.5, n_repeats=problem.n_repeats, random_state=random_state,
-        measurement=problem.measurement, cache=folder / f"{name}.parts", verbose=1,
+        equal_steps=equal_steps, measurement=problem.measurement, cache=folder / f"{name}.parts", verbose=1,
     )  # fmt: skip
     seconds = time.perf_counter() - start
     print(f"retrained {problem.n_subsets * problem.n_repeats} networks in {seconds:.1f} s")
@@ -245,10 +249,17 @@ def _mean_with_interval(found: list[tuple[float, float, float]], sign: str = "")
 
 
 def compare(
-    problem: Problem, methods: Methods, folder: Path, n_networks: int, path: Path | None, empirical: bool
+    problem: Problem,
+    methods: Methods,
+    folder: Path,
+    n_networks: int,
+    path: Path | None,
+    *,
+    empirical: bool,
+    equal_steps: bool,
 ) -> None:
     """Score every method against the truth."""
-    truth = make_truth(problem, folder)
+    truth = make_truth(problem, folder, equal_steps=equal_steps)
     print(f"\n{problem.name}: {len(problem.X_train)} rows, {len(problem.X_query)} queries")
     scorer = Scorer(problem, folder, n_networks, truth.masks)
     table = Table(truth, scorer(SOURCE, 6, SourceAttribution)[0], path)
@@ -258,7 +269,7 @@ def compare(
         print(f"{seconds:.1f} s for ", end="")
         table.add_method(name, scores, make().has_unit)
     if empirical:
-        second = make_truth(problem, folder, "second", random_state=1)
+        second = make_truth(problem, folder, "second", random_state=1, equal_steps=equal_steps)
         scores = EmpiricalInfluence(second).fit(problem.X_train, problem.y_train).transform(problem.X_query)
         others = f"{second.n_subsets * second.n_repeats} other networks"
         table.add_method(f"empirical influence, {others}", [scores], has_unit=False)
@@ -271,6 +282,7 @@ def main() -> None:
     parser.add_argument("--grid", action="store_true", help="dampings, segments, checkpoints and quadratures instead")
     parser.add_argument("--segments", action="store_true", help="numbers of segments instead, coupled and not")
     parser.add_argument("--empirical", action="store_true", help="also Feldman & Zhang's, from a second retraining")
+    parser.add_argument("--equal-steps", action="store_true", help="halves in as many steps, not epochs, as all rows")
     parser.add_argument("--mnist", type=Path, help="folder of the files of MNIST")
     parser.add_argument("--results", type=Path, default=Path("lds"), help="where truths and scores are kept")
     parser.add_argument("--tables", type=Path, help="where to write a CSV table per problem")
@@ -287,8 +299,11 @@ def main() -> None:
         if args.grid or args.segments:
             methods = settings_grid() if args.grid else segments_grid()
         methods = {method: made for method, made in methods.items() if method not in args.without}
-        table = None if args.tables is None else args.tables / f"{name}{kind}.csv"
-        compare(problem, methods, args.results / name, args.n_networks or problem.n_networks, table, args.empirical)
+        steps = "-equal-steps" if args.equal_steps else ""
+        table = None if args.tables is None else args.tables / f"{name}{kind}{steps}.csv"
+        n_networks, folder = args.n_networks or problem.n_networks, args.results / name
+        options = {"empirical": args.empirical, "equal_steps": args.equal_steps}
+        compare(problem, methods, folder, n_networks, table, **options)
 
 
 if __name__ == "__main__":

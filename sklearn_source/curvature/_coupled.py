@@ -22,7 +22,8 @@ class CoupledCurvature(FittedCurvature):
 
     With ``V`` orthonormal, spanning the blocks of ``phi(M) v`` (and, with ``n_iter``, those of ``(M + ridge)^-1 r``
     for the residual r of what is found so far), ``phi(H) v = V phi(V^T H V) V^T v``. Of several functions of one vector
-    the first decides on the space; the others are those of M but for what they do within it.
+    the first decides on the space; the others are those of M but for what they do within it. With ``n_iter=0`` the
+    first is solved for within it, and the others are those of M, times one number: H against M along what is solved.
 
     Parameters
     ----------
@@ -93,9 +94,10 @@ class CoupledCurvature(FittedCurvature):
         if self.n_iter:
             space.report()
             projected = space.project(lambda values: first.function(values, None))
-        else:  # what is solved, rather than what is integrated: layers' shares are too coarse for more
-            projected = space.share()
-        return [projected] + [space.correct(phi) for phi in phis[1:]]
+            return [projected] + [space.correct(phi) for phi in phis[1:]]
+        # One direction per block says how far to go along it, and how fast the whole wears down. It mixes many
+        # curvatures: an exponential of H within so few directions would be that of none of them.
+        return [space.share()] + [space.paced(phi) for phi in phis[1:]]
 
     def _to_iterate(self):
         """The same, with columns in a form that is worth its making for several rounds."""

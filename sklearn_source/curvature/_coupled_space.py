@@ -38,7 +38,7 @@ class CoupledSpace:
         self._pushed = encoded[0].new_empty((n, most * n_blocks, curvature.rows.n_columns))
         self._inner = torch.zeros(n, 0, dtype=torch.float64, device=device)  # with the vectors themselves
         self._H = torch.zeros(n, 0, 0, dtype=torch.float64, device=device)
-        self._residual = self._M = None
+        self._residual = self._M = self._shares = None
         ridges = [factor * phi.ridge for factor in _RIDGES] if phi.ridge else [0.0]
         self._ridges = torch.tensor(ridges, dtype=torch.float64, device=device)
         self._level = torch.zeros(n, dtype=torch.long, device=device)
@@ -104,7 +104,28 @@ class CoupledSpace:
         ridge = (self._inner / sizes - met).clamp_min(0.0)
         values, vectors = torch.linalg.eigh(self._H + torch.diag_embed(ridge))
         solved = inverse(values.clamp_min(0)).unsqueeze(2) * (vectors.mT @ self._inner.unsqueeze(2))
-        return self._combined((vectors @ solved).squeeze(2))
+        self._shares = (vectors @ solved).squeeze(2)
+        return self._combined(self._shares)
+
+    def paced(self, phi):
+        """``phi`` of M at the pace of H: ``phi(b M) v`` with ``b = a^T H_V a / a^T M_V a``, a of :meth:`share`.
+
+        Where every layer corrects the whole residual, H is along the solution as many times M as there are layers, and
+        wears it down as much faster.
+        """
+        shifts = torch.tensor(self._phi.shifts, dtype=torch.float64, device=self._H.device)
+        squares = self._shares.square()
+        of_shifts = (squares * shifts).sum(1)
+        whole = torch.einsum("nb,nbc,nc->n", self._shares, self._H, self._shares) - of_shifts
+        apart = (squares * self._of_base().diagonal(dim1=1, dim2=2)).sum(1) - of_shifts
+        tiny = torch.finfo(torch.float32).tiny
+        paces = torch.where(apart > tiny, whole / apart.clamp_min(tiny), 1.0).clamp_min(tiny)
+        total = [torch.empty_like(v) for v in self._encoded]
+        for number, pace in enumerate(paces.tolist()):  # a vector's own, whichever others it comes with
+            faster = self._curvature.base.in_metric([pace] * len(total))
+            for u, own in zip(total, faster.scale(phi, [v[number : number + 1] for v in self._encoded])):
+                u[number] = own[0]
+        return total
 
     def correct(self, phi):
         """``phi(M) v + V [phi(H_V) - phi(M_V)] V^T v``."""

@@ -30,6 +30,7 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
     identity : Identity
     """
     params = {k: v for k, v in _relevant(template).items() if not k.startswith("iterator_valid")}
+    dealt = [plan.batch_size, plan.shuffle, plan.drop_last, plan.n_epochs, plan.keep_places, renormalize]
     return identify(
         {
             "class": type(template),
@@ -38,7 +39,7 @@ def fingerprint(template, X, y, rows, reader, plan, *, measurement, renormalize)
             "queries": _rows(None, None, reader.rows),
             "targets": reader.targets,
             "measurement": measurement,
-            "plan": [plan.batch_size, plan.shuffle, plan.drop_last, plan.n_epochs, plan.keep_places, renormalize],
+            "plan": [*dealt, "equal_steps"] if plan.equal_steps else dealt,
         }
     )
 

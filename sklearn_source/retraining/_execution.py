@@ -60,7 +60,8 @@ class Execution:
     def retrain(self, task, masks, n_repeats, *, names=None, X_query, y_query):
         """Train ``n_repeats`` networks on the rows of every mask, and collect their outputs for the queries."""
         plan, fewest = task.plan, masks.sum(axis=1).min()
-        if plan.drop_last and (plan.n_rows if plan.keep_places else fewest) < plan.batch_size:
+        fewest_dealt = plan.n_rows if plan.keep_places or plan.equal_steps else fewest
+        if plan.drop_last and fewest_dealt < plan.batch_size:
             raise ValueError(
                 f"expected rows for at least one batch of {plan.batch_size} (iterator_train__drop_last=True), got "
                 f"{fewest}, so that nothing would be trained: give the net a smaller batch_size, or take larger subsets"

@@ -52,6 +52,9 @@ class BatchPlan:
     keep_places : bool
         Deal all training rows, then take out those that a network lacks: networks of one seed meet the same batches up
         to those rows. Else deal the rows that it has, as training on them alone would.
+    equal_steps : bool
+        An epoch deals as many rows as there are in all: those that a network has in one pass after the other, so that
+        it takes as many steps as one of all rows.
     n_batches : int or None
         Stop each epoch after so many, for a trial.
     """
@@ -62,13 +65,12 @@ class BatchPlan:
     drop_last: bool
     n_epochs: int
     keep_places: bool = False
+    equal_steps: bool = False
     n_batches: int | None = None
 
     def batches(self, unit, epoch):
         """Row indices of the batches of an epoch, and the rows that each of them was dealt: list of (rows, n_dealt)."""
-        rows = np.arange(self.n_rows) if self.keep_places else unit.rows
-        if self.shuffle:
-            rows = np.random.default_rng([unit.seed, epoch]).permutation(rows)
+        rows = self._dealt(unit, epoch)
         size = len(rows) if self.batch_size == -1 else self.batch_size
         stop = len(rows) // size * size if self.drop_last else len(rows)
         dealt = [rows[start : start + size] for start in range(0, stop, size)][: self.n_batches]
@@ -78,6 +80,21 @@ class BatchPlan:
         held[unit.rows] = True
         # A batch that lost all its rows is no step.
         return [(batch[held[batch]], len(batch)) for batch in dealt if held[batch].any()]
+
+    def _dealt(self, unit, epoch):
+        """The rows of an epoch in their order."""
+        n_own = len(unit.rows)
+        if not self.equal_steps or self.batch_size == -1 or n_own == self.n_rows:
+            return self._pass(unit, epoch)
+        start, stop = epoch * self.n_rows, (epoch + 1) * self.n_rows
+        passes = range(start // n_own, -(-stop // n_own))
+        rows = np.concatenate([self._pass(unit, number) for number in passes])
+        return rows[start - passes[0] * n_own :][: self.n_rows]
+
+    def _pass(self, unit, number):
+        """All rows once."""
+        rows = np.arange(self.n_rows) if self.keep_places else unit.rows
+        return np.random.default_rng([unit.seed, number]).permutation(rows) if self.shuffle else rows
 
     def deal(self, unit, draw):
         """The batches of one epoch after the other; ``draw()`` lets lazy layers draw their weights."""

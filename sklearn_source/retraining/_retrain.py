@@ -30,6 +30,7 @@ def retrain_on_subsets(
     subset_size: float = 0.5,
     n_repeats: int = 5,
     subsets: ArrayLike | None = None,
+    equal_steps: bool = False,
     measurement: str | Callable = "auto",
     output: int | tuple[int, ...] | None = None,
     random_state: int | np.random.RandomState | None = None,
@@ -68,6 +69,10 @@ def retrain_on_subsets(
         Networks per subset. Two or more tell the noise ceiling.
     subsets : ndarray of bool, shape (n_subsets, n_train), optional
         These subsets instead of random ones: ``first.masks`` to make repeats that :meth:`Retraining.merge` takes.
+    equal_steps : bool, default=False
+        Whether every network takes as many steps as one on all rows: an epoch goes through the rows of a subset again,
+        until it has as many as there are in all. False: as many epochs, so that half of the rows take half of the
+        steps, and the networks are those of a shorter training as well (:ref:`equal_steps`).
     measurement : {"auto", "log_odds", "prediction", "neg_loss"} or callable, default="auto"
         As for the attribution methods. What is attributed and what is retrained must be measured alike.
     output : int or tuple of int, optional
@@ -105,8 +110,9 @@ def retrain_on_subsets(
 
     Notes
     -----
-    Costs ``n_subsets * n_repeats`` trainings. The vectorized engine holds about four copies of ``chunk_size`` networks.
-    Global random states are left as they were.
+    Costs ``n_subsets * n_repeats`` trainings, each of ``subset_size`` times the work of one on all rows; with
+    `equal_steps` of the same. The vectorized engine holds about four copies of ``chunk_size`` networks. Global random
+    states are left as they were.
 
     Examples
     --------
@@ -117,6 +123,7 @@ def retrain_on_subsets(
     task = make_task(
         net, X_train, y_train, X_query, y_query,
         measurement=measurement, output=output, paired=False, renormalize=True,
+        equal_steps=check_switch("equal_steps", equal_steps),
     )  # fmt: skip
     execution = Execution(random_state, n_jobs, engine, chunk_size, cache, verbose)
     n_rows = task.plan.n_rows

@@ -69,7 +69,7 @@ class Task:
         return None if folder is None else UnitCache(folder)
 
 
-def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renormalize):
+def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renormalize, equal_steps=False):
     """Check everything that can be checked before the work, and make the :class:`Task`."""
     steps, net = split_pipeline(net)
     X, X_query = steps.transform(X), steps.transform(X_query)
@@ -91,6 +91,7 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
         drop_last=bool(options.get("drop_last", False)),
         n_epochs=int(template.max_epochs),
         keep_places=paired,
+        equal_steps=equal_steps,
     )
     identity = fingerprint(
         template, X, y, rows, reader, plan, measurement=(measurement, output), renormalize=renormalize
@@ -105,6 +106,7 @@ def make_task(net, X, y, X_query, y_query, *, measurement, output, paired, renor
         "max_epochs": plan.n_epochs,
         "paired": paired,
         "renormalize": renormalize,
+        "equal_steps": equal_steps,
         "torch": torch.__version__,
     }
     return Task(template, X, y, rows, few, plan, reader, renormalize, about, identity.unknown)

@@ -20,11 +20,12 @@ def layer_positions(blocks):
     return [torch.cat(parts) for parts in layers.values()]
 
 
-def coupled(M, H, v, functions, ridge, layers, n_iter=0):
+def coupled(M, H, v, functions, ridge, layers, n_iter=0, decay=None):
     """``f(H) v`` for every one of some functions of one vector, the first of which decides on the space.
 
-    ``n_iter=0``: how far to go along each layer's part of ``f(M) v``. More: Krylov rounds, which solve with
-    ``M + ridge`` for what is left of ``(H + ridge) x = v``.
+    ``n_iter=0``: how far to go along each layer's part of ``f(M) v``; further functions are of M, its curvature, which
+    is all but ``decay``, times what H is of M along the solution. More: Krylov rounds, which solve with ``M + ridge``
+    for what is left of ``(H + ridge) x = v``.
     """
     first = phi_dense(M, functions[0]) @ v
     directions, V = [first], spanned([first], layers)
@@ -42,7 +43,11 @@ def coupled(M, H, v, functions, ridge, layers, n_iter=0):
         V = columns / columns.norm(dim=0)
         # With this a layer's part solves its own equation where it is alone.
         own = torch.stack([(x @ v - x @ M @ x) / (x @ x) for x in columns.T]).clamp_min(0)
-        projected = V @ torch.linalg.solve(V.T @ H @ V + torch.diag(own), V.T @ v)
+        x = V @ torch.linalg.solve(V.T @ H @ V + torch.diag(own), V.T @ v)
+        if len(functions) == 1:
+            return [x]
+        pace = x @ (H - decay) @ x / (x @ (M - decay) @ x)
+        return [x, *(phi_dense(pace * (M - decay) + decay, f) @ v for f in functions[1:])]
     others = [
         phi_dense(M, f) @ v + V @ (phi_dense(V.T @ H @ V, f) - phi_dense(V.T @ M @ V, f)) @ V.T @ v
         for f in functions[1:]
@@ -76,13 +81,14 @@ class CoupledSegment:
         root = torch.as_tensor(h, dtype=torch.float64).expand(size).sqrt()
         decay = torch.diag(torch.as_tensor(rho, dtype=torch.float64).expand(size))
         self.M, self.H = (root[:, None] * (A + decay) * root for A in (blocks_matrix(segment.curvature), H))
+        self.decay = root[:, None] * decay * root
         self.root, self.layers = root, layer_positions(segment.curvature)
         self.functions = [phi_F(1.0, 0.0, c), phi_S(1.0, 0.0, c)]
         self.weights, self.row_gradients = segment.weights, segment.row_gradients
 
     def apply(self, u, n_iter):
         """``F u`` and ``S u`` of a query's gradient."""
-        F, S = coupled(self.M, self.H, self.root * u, self.functions, 1.0, self.layers, n_iter)
+        F, S = coupled(self.M, self.H, self.root * u, self.functions, 1.0, self.layers, n_iter, self.decay)
         return self.root * F, S / self.root
 
 
@@ -103,7 +109,8 @@ class CoupledMetricSegment(CoupledSegment):
         for layer in self.layers:
             decay[layer] = decay[layer].mean()
         M = scatter_blocks(blocks, [block.matrix() for block in blocks])
-        self.M, self.H = (segment.h * (A + torch.diag(decay)) for A in (M, H))
+        self.decay = segment.h * torch.diag(decay)
+        self.M, self.H = (segment.h * A + self.decay for A in (M, H))
         self.root = (segment.h * P).sqrt()
         self.functions = [phi_F(1.0, 0.0), phi_S(1.0, 0.0)]
         self.weights, self.row_gradients = segment.weights, segment.row_gradients
