@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..gradients.algebra import held_bytes
+from ..gradients.algebra import chosen, held_bytes
 from ..utils._counter_random import row_uniforms
 from ._shared_passes import by_blocks
 
@@ -72,17 +72,52 @@ class FisherSample:
         for c, (rows, columns, weights, _) in enumerate(self._chosen):
             if not len(rows):
                 continue
-            stream._load(c)
             factors = np.sqrt(weights * (self._correction * float(stream.weights[c]) / stream.n_rows))
-            with stream.engine.attached():
-                for some in stream._batches(range(len(rows))):
-                    x, y = stream.rows.batch(stream.index[rows[some]])
-                    capture = stream.engine.capture(x)
-                    cotangent = torch.zeros_like(capture.output)
-                    for number, column in enumerate(stream._cotangents(c, capture.output, x, y, rows[some])):
-                        own = np.where(columns[some] == number, factors[some], 0.0)
-                        cotangent += column * torch.as_tensor(own).to(column).reshape(-1, *[1] * (column.ndim - 1))
-                    yield stream._in_metric([[gradient] for gradient in capture.pull(cotangent)]), rows[some]
+            for kept, first, own in _stretches(stream._left(c), rows):
+                drawn = rows[own], columns[own], factors[own]
+                if kept is None:
+                    yield from self._pulled(c, *drawn)
+                else:
+                    yield stream._in_metric(_chosen(kept, first, *drawn)), rows[own]
+
+    def _pulled(self, c, rows, columns, factors):
+        """Columns by a pass of their own, one for every row of it."""
+        stream = self._stream
+        stream._load(c)
+        with stream.engine.attached():
+            for some in stream._batches(range(len(rows))):
+                x, y = stream.rows.batch(stream.index[rows[some]])
+                capture = stream.engine.capture(x)
+                cotangent = torch.zeros_like(capture.output)
+                for number, column in enumerate(stream._cotangents(c, capture.output, x, y, rows[some])):
+                    own = np.where(columns[some] == number, factors[some], 0.0)
+                    cotangent += column * torch.as_tensor(own).to(column).reshape(-1, *[1] * (column.ndim - 1))
+                yield stream._in_metric([[gradient] for gradient in capture.pull(cotangent)]), rows[some]
+
+
+def _stretches(batches, rows):
+    """Where drawn columns, of ``rows`` ascending, come from: (kept gradients or None, their first row, slice) in turn.
+
+    Kept gradients hold the inputs of all their rows: they are used where these are no more than a pass of the columns'
+    own would hold.
+    """
+    found = []
+    for start, stop, kept in batches:
+        low, high = np.searchsorted(rows, [start, stop])
+        if kept is not None and high - low >= stop - start:
+            found.append((kept, start, slice(low, high)))
+        elif found and found[-1][0] is None:
+            found[-1] = (None, start, slice(found[-1][2].start, high))
+        else:
+            found.append((None, start, slice(low, high)))
+    return [stretch for stretch in found if stretch[2].stop > stretch[2].start]
+
+
+def _chosen(kept, first, rows, columns, factors):
+    """Some columns of the gradients kept of the rows from ``first`` on."""
+    device = kept[0][0].tensors()[-1].device
+    which = [torch.as_tensor(x).to(device) for x in (rows - first, columns, factors)]
+    return [[chosen(own, *which)] for own in kept]
 
 
 def _squares(stream, c):
