@@ -234,11 +234,6 @@ class FisherStream:
                         self._kept[c, start] = kept
                 yield self._in_metric(kept)
 
-    def _left(self, c):
-        """What a pass left in memory, in no metric: (first row, end, batch or None) of every batch of rows."""
-        for start in range(0, self.n_rows, self.batch_size):
-            yield start, min(start + self.batch_size, self.n_rows), self._kept.get((c, start))
-
     def _watched(self, steps, c):
         """Steps of a pass over the rows at a checkpoint, with a bar where the caller wants one."""
         if self._progress is None:
