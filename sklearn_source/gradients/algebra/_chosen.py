@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -15,9 +16,7 @@ from ._products import LAYOUT_BYTES, even_chunks
 from ._row_gradient import RowGradient
 
 
-def chosen(
-    columns: Sequence[RowGradient], rows: torch.Tensor, numbers: torch.Tensor, factors: torch.Tensor
-) -> RowGradient:
+def chosen(columns: Sequence[Any], rows: torch.Tensor, numbers: torch.Tensor, factors: torch.Tensor) -> RowGradient:
     """``factors[i]`` times what ``columns[numbers[i]]`` has for row ``rows[i]``.
 
     Matrices that are no more numbers than their factors are formed here, where columns of one row share its inputs.
