@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..gradients.algebra import whole_moments
+from ..gradients.algebra import output_moments, whole_moments
 from ._eigen import Basis
 from ._fisher import require_finite
 from ._shared_passes import summed_by_blocks
@@ -45,12 +45,11 @@ def _sums(stream, c, basis):
                 counts[i] += len(columns[0]) * columns[0].n_positions
                 # The columns of one row share its inputs: they count once.
                 a = columns[0].input_moment() if wanted[0] else None
-                parts = [(a, None), *((None, column.output_moment()) for column in columns if wanted[1])]
+                parts = a, output_moments(columns) if wanted[1] else None
             else:
                 counts[i] += len(columns[0])
-                parts = [whole_moments(columns, *wanted)]
-            for part in parts:
-                sums[i] = [_add(total, new) for total, new in zip(sums[i], part)]
+                parts = whole_moments(columns, *wanted)
+            sums[i] = [_add(total, new) for total, new in zip(sums[i], parts)]
     return [[a, s, count] for (a, s), count in zip(sums, counts)]
 
 
@@ -80,6 +79,19 @@ def averaged_moments(stream, compute):
             if s is not None:
                 s.diagonal(dim1=1, dim2=2).add_(penalty.sum(2))
     return total
+
+
+def whole_eigenvalues(stream, values, basis="kfac"):
+    """The eigenvalues of :func:`eigenbases` that are those of the curvature itself, (groups, out, in); else None.
+
+    A row's gradient of a block with one line or one column is a vector: ``E[G G^T]`` is all of the curvature then.
+    """
+    found = []
+    for block, (s_values, a_values) in zip(stream.blocks, values):
+        whole = stream.metric is not None or basis != "kfac" or not block.has_factors
+        own = s_values if block.shape[2] == 1 else a_values if block.shape[1] == 1 else None
+        found.append(own.reshape(block.shape) if whole and own is not None else None)
+    return found
 
 
 def eigenbases(pairs, dtype):

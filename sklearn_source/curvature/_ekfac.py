@@ -11,7 +11,7 @@ import joblib
 from ..utils._compat import StrOptions
 from ._base import Curvature
 from ._cache import kept_fit, kept_moments
-from ._covariances import averaged_moments, eigenbases
+from ._covariances import averaged_moments, eigenbases, whole_eigenvalues
 from ._eigen import EigenCurvature
 from ._eigenvalues import corrected_eigenvalues
 from ._fisher import FisherStream
@@ -110,5 +110,6 @@ class EKFAC(Curvature):
         return kept_fit(self._fit, self, stream)
 
     def _fit(self, stream):
-        bases, _ = eigenbases(averaged_moments(stream, functools.partial(kept_moments, self)), stream.dtype)
-        return EigenCurvature(bases, [v.to(stream.dtype) for v in corrected_eigenvalues(stream, bases)])
+        bases, values = eigenbases(averaged_moments(stream, functools.partial(kept_moments, self)), stream.dtype)
+        eigenvalues = corrected_eigenvalues(stream, bases, whole_eigenvalues(stream, values, self.basis))
+        return EigenCurvature(bases, [v.to(stream.dtype) for v in eigenvalues])

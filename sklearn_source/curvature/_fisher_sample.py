@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..gradients.algebra import held_bytes
+from ..gradients.algebra import chosen, held_bytes
 from ..utils._counter_random import row_uniforms
 from ._shared_passes import by_blocks
 
@@ -39,7 +39,7 @@ class FisherSample:
             for c, w in enumerate(stream.weights)
         ]
         total = np.concatenate([s.ravel() for s in squares])
-        scale = _scale(total, size)
+        scale, self._n_columns = _scale(total, size), squares[0].shape[1]  # of a row
         self._chosen = []
         for c, square in enumerate(squares):
             probability = np.minimum(1.0, square * scale) if np.isfinite(scale) else (square > 0).astype(float)
@@ -72,17 +72,56 @@ class FisherSample:
         for c, (rows, columns, weights, _) in enumerate(self._chosen):
             if not len(rows):
                 continue
-            stream._load(c)
             factors = np.sqrt(weights * (self._correction * float(stream.weights[c]) / stream.n_rows))
+            for first, own in self._stretches(c, rows):
+                drawn = rows[own], columns[own], factors[own]
+                if first is None:
+                    yield from self._pulled(c, *drawn)
+                else:
+                    yield stream._in_metric(self._taken(c, first, *drawn)), rows[own]
+
+    def _stretches(self, c, rows):
+        """Where drawn columns, of ``rows`` ascending, come from: (first row of a whole batch or None, slice) in turn.
+
+        Whole batches are those of which most columns were drawn: a pass over the rows may have left them in memory, but
+        numbers must not depend on that.
+        """
+        stream, found = self._stream, []
+        for start in range(0, stream.n_rows, stream.batch_size):
+            stop = min(start + stream.batch_size, stream.n_rows)
+            low, high = np.searchsorted(rows, [start, stop])
+            if high - low >= (stop - start) * max(1.0, self._n_columns / 2):
+                found.append((start, slice(low, high)))
+            elif found and found[-1][0] is None:
+                found[-1] = (None, slice(found[-1][1].start, high))
+            else:
+                found.append((None, slice(low, high)))
+        return [stretch for stretch in found if stretch[1].stop > stretch[1].start]
+
+    def _taken(self, c, first, rows, columns, factors):
+        """Some columns out of those of a batch of rows."""
+        stream = self._stream
+        batch = stream._kept.get((c, first))
+        if batch is None:
+            stream._load(c)
             with stream.engine.attached():
-                for some in stream._batches(range(len(rows))):
-                    x, y = stream.rows.batch(stream.index[rows[some]])
-                    capture = stream.engine.capture(x)
-                    cotangent = torch.zeros_like(capture.output)
-                    for number, column in enumerate(stream._cotangents(c, capture.output, x, y, rows[some])):
-                        own = np.where(columns[some] == number, factors[some], 0.0)
-                        cotangent += column * torch.as_tensor(own).to(column).reshape(-1, *[1] * (column.ndim - 1))
-                    yield stream._in_metric([[gradient] for gradient in capture.pull(cotangent)]), rows[some]
+                batch = stream._compute(c, first)
+        which = [torch.as_tensor(x).to(stream.device) for x in (rows - first, columns, factors)]
+        return [[chosen(own, *which)] for own in batch]
+
+    def _pulled(self, c, rows, columns, factors):
+        """Columns by a pass of their own, one for every row of it."""
+        stream = self._stream
+        stream._load(c)
+        with stream.engine.attached():
+            for some in stream._batches(range(len(rows))):
+                x, y = stream.rows.batch(stream.index[rows[some]])
+                capture = stream.engine.capture(x)
+                cotangent = torch.zeros_like(capture.output)
+                for number, column in enumerate(stream._cotangents(c, capture.output, x, y, rows[some])):
+                    own = np.where(columns[some] == number, factors[some], 0.0)
+                    cotangent += column * torch.as_tensor(own).to(column).reshape(-1, *[1] * (column.ndim - 1))
+                yield stream._in_metric([[gradient] for gradient in capture.pull(cotangent)]), rows[some]
 
 
 def _squares(stream, c):

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from sklearn_source.curvature import choose_fisher, moments
+from sklearn_source.curvature._covariances import averaged_moments, eigenbases, whole_eigenvalues
+from sklearn_source.curvature._eigenvalues import corrected_eigenvalues
 from sklearn_source.gradients import to_matrices
 from sklearn_source.utils._counter_random import row_uniforms
 from tests.curvature._problems import PHIS, SETTINGS, TOLERANCE, WEIGHTS, matrix_of, relative
@@ -203,3 +205,19 @@ def test_the_trace_is_that_of_the_matrix(problem):
         for kind in ("ekfac", "diagonal", "exact"):
             spectrum = p.fit(kind).spectrum()
             assert float(sum(s.sum() for s in spectrum)) == pytest.approx(float(torch.trace(H)), rel=1e-10)
+
+
+@pytest.mark.parametrize("basis", ["kfac", "shampoo"])
+@NAMES
+def test_eigenvalues_of_vectors_are_those_of_their_covariance(name, basis, problem):
+    """As measuring them in the eigenbasis gives; there are such blocks, and others."""
+    p = problem(name, torch.float64)
+    stream = p.stream()
+    bases, values = eigenbases(averaged_moments(stream, lambda stream, c: moments(stream, c, basis)), torch.float64)
+    known = whole_eigenvalues(stream, values, basis)
+    assert any(own is None for own in known)
+    for own, measured in zip(known, corrected_eigenvalues(stream, bases)):
+        if own is not None:
+            torch.testing.assert_close(own, measured, rtol=1e-8, atol=1e-12)
+    if name in ("mlp", "conv"):
+        assert sum(own is not None for own in known) >= 2  # of a norm

@@ -273,6 +273,34 @@ def test_the_draw_is_a_rows_own(problem):
     assert relative(matrix_of(p, FisherSample(p.stream(keys=keys(5)), 12)), expected) > 0.01
 
 
+@pytest.mark.parametrize("fisher", ["exact", "sampled"])
+@pytest.mark.parametrize("name", ["mlp", "conv", "tokens", "tied"])
+def test_columns_that_a_pass_left_in_memory_are_not_pulled_again(name, fisher, problem, monkeypatch):
+    """And are those that a pass of their own gives, in the same order; to the last digit whatever was left."""
+    p = problem(name, torch.float64)
+    for size in (10_000, 14):
+        fresh = FisherSample(p.stream(fisher, cache_bytes=0), size)
+        expected = list(fresh.batches())
+        stream = p.stream(fisher)
+        for c in range(2):
+            list(stream.columns(c))
+        with monkeypatch.context() as patch:
+            if size > 14:
+                patch.setattr(p.engine, "capture", None)
+            found = list(FisherSample(stream, size).batches())
+        with monkeypatch.context() as patch:
+            patch.setattr(FisherSample, "_stretches", lambda self, c, rows: [(None, slice(0, len(rows)))])
+            pulled = list(fresh.batches())
+        order = [[row for _, rows in some for row in rows] for some in (found, expected, pulled)]
+        assert order[0] == order[1] == order[2]
+        for block in range(len(p.engine.blocks)):
+            own, same, target = (
+                torch.cat([batch[block][0].matrix() for batch, _ in some]) for some in (found, expected, pulled)
+            )
+            assert torch.equal(own, same)
+            torch.testing.assert_close(own, target, rtol=1e-9, atol=1e-12)
+
+
 def test_rows_without_curvature_are_never_drawn(problem):
     p = problem("mlp", torch.float64)
     weights = np.array([0.0, 3.0, 0.0, 3.0, 0.0, 3.0, 0.0, 0.0, 0.0])

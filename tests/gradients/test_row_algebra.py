@@ -13,9 +13,11 @@ from sklearn_source.gradients.algebra import (
     Inputs,
     Scaled,
     _factored,
+    _moments,
     _pairs,
     _products,
     add_pairs,
+    chosen,
     formed,
     joined,
     rowwise_pairs,
@@ -64,7 +66,7 @@ def test_moments_by_gram_matrices(problem, wanted_input, wanted_output):
         sum(torch.einsum("bgoi,bgoj->gij", G, G) for G in wholes) if wanted_input else None,
         sum(torch.einsum("bgoi,bgpi->gop", G, G) for G in wholes) if wanted_output else None,
     )
-    sums = _factored.moments_by_grams(a, gs, wanted_input, wanted_output)
+    sums = _moments.moments_by_grams(a, gs, wanted_input, wanted_output)
     for moment, exact in zip(sums, expected, strict=True):
         if exact is None:
             assert moment is None
@@ -177,3 +179,24 @@ def test_what_is_no_number_stays_none():
     met = found.inner_(torch.ones(2, 6), torch.zeros(2, 4))
     assert met.isnan().tolist() == [[False, False, True, False]] * 2
     assert found.combined(torch.ones(1, 4)).isnan().any()
+
+
+@pytest.mark.parametrize("laid_out", [True, False])
+@pytest.mark.parametrize("sizes", [(3, 4, 1, 2), (1, 3, 2, 3), (1, 2, 5, 6), (2, 1, 3, 4)])
+def test_chosen_columns_of_kept_rows(sizes, laid_out):
+    """Of every row some columns, some of them several and some none; formed or not, and turned into a basis."""
+    groups, positions, out, inp = sizes
+    rng = torch.Generator().manual_seed(0)
+    a = torch.randn(5, groups, positions, inp, generator=rng, dtype=torch.float64)
+    inputs = a if laid_out else Inputs(lambda sources, rows: sources[0][rows], [a], a.shape)
+    g = torch.randn(3, 5, groups, positions, out, generator=rng, dtype=torch.float64)
+    rows, numbers = torch.tensor([0, 0, 0, 2, 4, 4]), torch.tensor([0, 1, 2, 1, 0, 2])
+    factors = torch.rand(6, generator=rng, dtype=torch.float64)
+    found = chosen([Factored(inputs, own) for own in g], rows, numbers, factors)
+    expected = torch.einsum("i,igto,igtj->igoj", factors, g[numbers, rows], a[rows])
+    torch.testing.assert_close(found.matrix(), expected)
+    torch.testing.assert_close(found[2:5].matrix(), expected[2:5])
+    right = torch.randn(groups, inp, inp, generator=rng, dtype=torch.float64)
+    turned = joined([found[:4], found[4:]], None, right)
+    torch.testing.assert_close(torch.cat([part.matrix() for part in turned]), expected @ right)
+    torch.testing.assert_close(found.rotate(None, right)[1:].matrix(), (expected @ right)[1:])

@@ -15,6 +15,7 @@ tolerance); :class:`Meeting` knows which of these is least work. Vectors in bflo
 from __future__ import annotations
 
 from ._bfloat16 import in_bfloat16, warn_of_emulation
+from ._chosen import chosen
 from ._dense import Dense
 from ._factored import Factored
 from ._indexed import Indexed
@@ -28,7 +29,7 @@ from ._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
 from ._products import even_chunks, rotate_matrices
 from ._row_gradient import RowGradient
 from ._scaled import Scaled
-from ._sums import held_bytes, squared_in_basis, weighted_sum, whole_moments
+from ._sums import held_bytes, output_moments, squared_in_basis, weighted_sum, whole_moments
 
 __all__ = [
     "Dense",
@@ -42,6 +43,7 @@ __all__ = [
     "Scaled",
     "add_inner",
     "add_pairs",
+    "chosen",
     "even_chunks",
     "formed",
     "held_bytes",
@@ -49,6 +51,7 @@ __all__ = [
     "joined",
     "low_rank",
     "met_bytes",
+    "output_moments",
     "pack",
     "rotate_matrices",
     "rowwise_inner",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ._moments import second_moment
 from ._products import rotate_matrices
 from ._row_gradient import RowGradient
 
@@ -41,6 +42,13 @@ class Dense(RowGradient):
 
     def scaled(self, root):
         return Dense(self.G * root)
+
+    @classmethod
+    def whole_moments(cls, columns, wanted_input, wanted_output):
+        """The protocol's, of all columns in one sum."""
+        inputs = second_moment(column.G for column in columns) if wanted_input else None
+        outputs = second_moment(column.G.transpose(2, 3) for column in columns) if wanted_output else None
+        return inputs, outputs
 
     @classmethod
     def weighted_sum(cls, gradients, weights):

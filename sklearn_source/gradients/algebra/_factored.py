@@ -11,7 +11,7 @@ import torch
 
 from ._dense import Dense
 from ._inputs import Inputs, held, join_inputs, laid_out
-from ._moments import overlapping_moment, second_moment, weighted_moment
+from ._moments import moments_by_grams, overlapping_moment, second_moment
 from ._products import (
     BUCKETED_ROWS,
     CHUNK_BYTES,
@@ -55,6 +55,12 @@ class Factored(RowGradient):
     @property
     def shape(self):
         return (self.g.shape[1], self.g.shape[3], self.inputs.shape[3])
+
+    @property
+    def smaller_as_matrices(self):
+        """Whether the matrices are no more numbers than the factors."""
+        _, n_out, n_in = self.shape
+        return n_out * n_in <= self.n_positions * (n_out + n_in)
 
     def tensors(self):
         return [*held(self.inputs), self.g]
@@ -231,8 +237,13 @@ class Factored(RowGradient):
         return overlapping_moment(chunks, overlap) if overlap is not None and overlap.pays else second_moment(chunks)
 
     def output_moment(self):
-        per_row = self.g[:1].numel() * self.g.element_size()
-        return second_moment(self.g[rows] for rows in even_chunks(len(self), LAYOUT_BYTES // per_row))
+        return self.output_moments([self])
+
+    @classmethod
+    def output_moments(cls, columns):
+        per_row = columns[0].g[:1].numel() * columns[0].g.element_size()
+        chunks = even_chunks(len(columns[0]), LAYOUT_BYTES // max(1, per_row))
+        return second_moment(column.g[rows] for column in columns for rows in chunks)
 
     @classmethod
     def whole_moments(cls, columns, wanted_input, wanted_output):
@@ -265,6 +276,10 @@ class Factored(RowGradient):
         step = CHUNK_BYTES // (total.numel() * total.element_size())
         for rows, part in first.pieces():
             a = rotate_vectors(part.a, right) if by_factors and right is not None else part.a
+            if out == 1 and left is None and not by_factors:  # depthwise: columns are lines of one matrix
+                lines = Factored(a, torch.cat([column.g[rows] for column in columns], dim=3)).matrix()
+                total += rotate_matrices(lines, None, right).square().sum((0, 2)).unsqueeze(1)
+                continue
             for column in columns:
                 g = column.g[rows]
                 if by_factors and left is not None:
@@ -283,18 +298,3 @@ class Factored(RowGradient):
             return only if weights[0] == 1 else Factored(only.inputs, only.g * weights[0])
         inputs = join_inputs([gradient.inputs for gradient in gradients])
         return Factored(inputs, torch.cat([gradient.g * weight for gradient, weight in zip(gradients, weights)], dim=2))
-
-
-def moments_by_grams(a, gs, wanted_input, wanted_output):
-    """``G^T G = a^T (g g^T) a`` and ``G G^T = g^T (a a^T) g``, for a row's vectors ``a`` (T, in) and ``g`` (T, out).
-
-    Takes ``a`` (n, G, T, in) and several ``g`` (n, G, T, out); gives both sums over rows and ``gs``, None where not
-    wanted.
-    """
-    inputs = outputs = None
-    if wanted_input:
-        inputs = weighted_moment(a, sum(g @ g.transpose(2, 3) for g in gs))
-    if wanted_output:
-        gram = a @ a.transpose(2, 3)
-        outputs = sum(weighted_moment(g, gram) for g in gs)
-    return inputs, outputs

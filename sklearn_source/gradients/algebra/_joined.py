@@ -24,7 +24,7 @@ def joined(
     Parameters
     ----------
     gradients : list of RowGradient
-        All in one form.
+        All in one form, but that some may have been formed.
     left, right : tensor of shape (groups, out, out) and (groups, in, in), or None
         Bases; None stands for the identity.
     """
@@ -36,11 +36,11 @@ def joined(
         return [Scaled(part, root) for part in joined([part.gradient for part in scaled])]
     factored = [part for part in gradients if isinstance(part, Factored)]
     if factored:
-        groups, n_out, n_in = factored[0].shape
-        if factored[0].n_positions == 1:
+        first, mixed = factored[0], len(factored) < len(gradients)
+        if first.n_positions == 1 and not mixed and not (first.shape[0] > 1 and first.smaller_as_matrices):
             return [Repeated.of([part.rotate_factors(left, right) for part in factored])]
-        if n_out * n_in <= factored[0].n_positions * (n_out + n_in):
-            return [Dense(torch.cat([part.rotate(left, right).matrix() for part in factored]))]
+        if first.smaller_as_matrices or mixed:
+            return [Dense(torch.cat([part.rotate(left, right).matrix() for part in gradients]))]
     return [part.rotate_factors(left, right) for part in gradients]
 
 

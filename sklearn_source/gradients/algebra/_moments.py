@@ -71,6 +71,21 @@ def weighted_moment(x, gram):
     return left.transpose(1, 2) @ right
 
 
+def moments_by_grams(a, gs, wanted_input, wanted_output):
+    """``G^T G = a^T (g g^T) a`` and ``G G^T = g^T (a a^T) g``, for a row's vectors ``a`` (T, in) and ``g`` (T, out).
+
+    Takes ``a`` (n, G, T, in) and several ``g`` (n, G, T, out); gives both sums over rows and ``gs``, None where not
+    wanted.
+    """
+    inputs = outputs = None
+    if wanted_input:
+        inputs = weighted_moment(a, sum(g @ g.transpose(2, 3) for g in gs))
+    if wanted_output:
+        gram = a @ a.transpose(2, 3)
+        outputs = sum(weighted_moment(g, gram) for g in gs)
+    return inputs, outputs
+
+
 def _flat(x):
     return x.permute(1, 0, 2, 3).reshape(x.shape[1], -1, x.shape[3])  # (G, b*T, d)
 

@@ -169,6 +169,11 @@ class RowGradient(ABC):
         """
         return cast("torch.Tensor", self.moments(False, True)[1])
 
+    @classmethod
+    def output_moments(cls, columns: Sequence[RowGradient]) -> torch.Tensor:
+        """:meth:`output_moment` summed over several gradients of the same rows."""
+        return sum((column.output_moment() for column in columns[1:]), columns[0].output_moment())
+
     def moments(self, wanted_input: bool, wanted_output: bool) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """``sum G^T G`` (as :meth:`input_moment`, a diagonal for some) and ``sum G G^T`` over rows, of whole matrices.
 

@@ -43,6 +43,17 @@ def whole_moments(
     return type(columns[0]).whole_moments(columns, wanted_input, wanted_output)
 
 
+def output_moments(columns: Sequence[RowGradient]) -> torch.Tensor:
+    """Sum over rows and Fisher columns of the outputs' second moment: see :meth:`RowGradient.output_moment`.
+
+    Parameters
+    ----------
+    columns : list of RowGradient
+        The gradients of the same rows for each column of the Fisher's root, in one form.
+    """
+    return type(columns[0]).output_moments(columns)
+
+
 def held_bytes(gradients: Iterable[RowGradient]) -> int:
     """Bytes of all the tensors that some gradients hold, those sharing memory counted once."""
     held = {t.data_ptr(): t.numel() * t.element_size() for gradient in gradients for t in gradient.tensors()}
