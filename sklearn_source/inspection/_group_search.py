@@ -134,7 +134,7 @@ def _usual(total):
 
 
 def _grown(cores, lessons, respect):
-    """The rows that do harm and teach (learn) like each core, in rounds: the most alike, as many as are most telling."""
+    """The rows that do harm and teach (learn) like each core, in rounds: as many as are most telling."""
     groups = [core.rows for core in cores]
     growing = list(range(len(cores)))
     for _ in range(_N_ROUNDS):

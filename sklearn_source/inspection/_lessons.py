@@ -11,9 +11,9 @@ import numpy as np
 class Lessons:
     """What all rows teach the rows of a pool, or, where that is not known, the errors.
 
-    Rows are alike in two respects. Rows of a wrong label ``"teach"`` alike: they push all others the same way. Rows with
-    a mark, whose targets are right, push this way and that way; but what others teach one of them they teach them all:
-    they ``"learn"`` alike.
+    Rows are alike in two respects. Rows of a wrong label ``"teach"`` alike: they push all others the same way. Rows
+    with a mark, whose targets are right, push this way and that way; but what others teach one of them they teach them
+    all: they ``"learn"`` alike.
 
     Attributes
     ----------
