@@ -21,7 +21,7 @@ from ._prepare_rows import prepare_rows
 from ._row_locator import RowLocator
 from ._row_stream import RowStream
 from ._rows import Rows
-from ._stage_rows import match_stage_rows, warn_unused_rows
+from ._stage_rows import match_stage_rows, rows_of_stages, warn_unused_rows
 from ._take import take_rows
 from ._train_split import rows_after_split
 from ._truth_queries import TruthQueries
@@ -60,6 +60,7 @@ __all__ = [
     "row_hashes",
     "row_indices",
     "rows_after_split",
+    "rows_of_stages",
     "take_rows",
     "to_numpy",
     "warn_changing_rows",

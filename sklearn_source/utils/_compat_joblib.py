@@ -10,7 +10,7 @@ import joblib
 from joblib.externals.loky.backend.reduction import get_loky_pickler
 from joblib.parallel import get_active_backend
 
-__all__ = ["AS_FINISHED", "Pickler", "active_backend", "dask_client", "own_start_method"]
+__all__ = ["AS_FINISHED", "Pickler", "active_backend", "dask_client", "own_start_method", "ray_options"]
 
 # Cloudpickle's, with which joblib sends classes of ``__main__`` and lambdas, unless the user chose another.
 Pickler = get_loky_pickler()
@@ -28,6 +28,17 @@ def dask_client(backend):
     if type(backend).__module__ != "joblib._dask":
         return None
     return backend.client, getattr(backend, "submit_kwargs", {})
+
+
+def ray_options(backend):
+    """Options of ray's remote functions; None where this is another engine. Starts ray where it is not running."""
+    if type(backend).__module__ != "ray.util.joblib.ray_backend":
+        return None
+    import ray
+
+    if not ray.is_initialized():
+        ray.init()
+    return dict(getattr(backend, "ray_remote_args", None) or {})
 
 
 @contextlib.contextmanager

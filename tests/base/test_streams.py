@@ -62,7 +62,9 @@ def net():
 METHODS = {
     "source": SourceAttribution(n_segments=2, random_state=0, batch_size=40),
     "influence": InfluenceFunctions(random_state=0, batch_size=40),
-    "sampled": InfluenceFunctions(EKFAC(fisher="sampled", n_samples=1), random_state=0, measurement="neg_loss"),
+    "sampled": InfluenceFunctions(
+        curvature=EKFAC(fisher="sampled", n_samples=1), random_state=0, measurement="neg_loss"
+    ),
     "tracin": TracIn(batch_size=40),
     "trak": TRAK(n_components=8, random_state=0),
     "representation": RepresentationSimilarity(),
@@ -219,7 +221,10 @@ def test_rows_that_are_dicts(net):
         ).fit(Dicts(), None)  # fmt: skip
     (stage,) = Trajectory.from_net(streamed).stages
     assert (stage.draws[stage.end][1] == 3).all()  # every row of the batches was recognised, once an epoch
-    for rows in (DataLoader(Dicts(), 20, collate_fn=pair), DataLoader(list(Dicts()), 20, shuffle=True, collate_fn=pair)):
+    for rows in (
+        DataLoader(Dicts(), 20, collate_fn=pair),
+        DataLoader(list(Dicts()), 20, shuffle=True, collate_fn=pair),
+    ):
         est = SourceAttribution(n_segments=2, random_state=0).fit(net, rows, None)
         np.testing.assert_array_equal(est.transform(QUERIES), expected)
     scores = [
