@@ -68,7 +68,7 @@ def require_network_first(net: Any) -> None:
     if inner is None or isinstance(inner, (NeuralNet, Pipeline, type)):
         return
     raise TypeError(
-        "expected the network, a skorch NeuralNet or a pipeline that ends in one, as the constructor's first argument, "
+        "expected the network, the constructor's first argument, as a skorch NeuralNet or a pipeline that ends in one, "
         f"got a {type(inner).__name__}: pass parameters by name (curvature=EKFAC(), say), and a module as "
         "NeuralNetRegressor(module, ...)"
     )
