@@ -135,7 +135,8 @@ class NetworkAttribution(RecognisesRows, BaseAttribution):
 
     def _fit(self, X, y, net, as_is, stage):
         self._validate_parts()
-        require_network_first(getattr(self, "net", None))
+        if as_is:
+            require_network_first(getattr(self, "net", None))
         self._front, net = open_pipeline(net, as_is)
         net, frozen = unwrap(net)
         as_is = as_is or frozen
