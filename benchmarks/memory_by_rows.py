@@ -117,7 +117,7 @@ CALLS: dict[str, tuple[str | None, Callable]] = {
     "fit, influence": _fit("influence"),
     "fit, influence, cache_size=0": (
         None,
-        lambda c: InfluenceFunctions(EKFAC(cache_size=0), random_state=0).fit(c.net, c.X, c.y),
+        lambda c: InfluenceFunctions(curvature=EKFAC(cache_size=0), random_state=0).fit(c.net, c.X, c.y),
     ),
     "fit, influence, stream": (None, lambda c: _METHODS["influence"]().fit(c.net, Stream(c.folder), None)),
     "fit, SOURCE": _fit("SOURCE"),

@@ -11,6 +11,7 @@ import torch
 from skorch import NeuralNet
 
 from ..curvature import Curvature
+from ..rows import rows_of_stages
 from ..trajectory import TrajectoryRecorder, verify_stages
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
@@ -166,7 +167,7 @@ class InfluenceFunctions(NewtonAttribution):
 
     def _treatment(self):
         """Weight and bias share a block only where decay, a penalty in the loss and the training treat them alike."""
-        network, self._index = self._network, np.unique(np.concatenate(self._credited))
+        network, self._index = self._network, rows_of_stages(self._credited)
         trained = network.parameters(), network.buffers()
         penalty = self._penalty_curvature(self._index, [trained], np.ones(1))
         self._regularization = self._regularization_of(list(trained[0])).with_penalty(penalty)

@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from ..gradients.algebra import even_chunks
+from ..utils._config import bytes_for
 
 # Regularizations looked at, in powers of ten of the mean eigenvalue; largest first, which is what ties go to.
 _GRID = np.linspace(6, -6, 49)
@@ -19,39 +20,80 @@ class Ridge:
     Parameters
     ----------
     features : Tensor (N, k)
-        X; decomposed in float64, over rows or columns, whichever are fewer.
+        X; decomposed in float64, over rows or columns, whichever are fewer. Kept, not copied: of its coordinates in the
+        eigenbasis, in float64, what the ``memory_budget`` allows is held, else they are formed anew at each use.
     """
 
     def __init__(self, features):
-        X = features.double()
-        over_columns = X.shape[1] <= X.shape[0]
-        values, vectors = torch.linalg.eigh(X.T @ X if over_columns else X @ X.T)
+        self._features, self._held = features, None
+        n_rows, width = features.shape
+        over_columns = width <= n_rows
+        if over_columns:
+            gram = torch.zeros(width, width, dtype=torch.float64, device=features.device)
+            for rows in even_chunks(n_rows, _ROWS):
+                X = features[rows].double()
+                gram.addmm_(X.T, X)
+        else:
+            X = features.double()
+            gram = X @ X.T
+        values, vectors = torch.linalg.eigh(gram)
         # What the rounding of the features leaves of a zero is left out: lambda may be zero.
         precision = max(torch.finfo(features.dtype).eps ** 2, torch.finfo(torch.float64).eps)
-        kept = values > values[-1].clamp(min=torch.finfo(torch.float64).tiny) * precision * max(X.shape)
+        kept = values > values[-1].clamp(min=torch.finfo(torch.float64).tiny) * precision * max(features.shape)
         self.eigenvalues, vectors = values[kept], vectors[:, kept]
         self._vectors = vectors if over_columns else X.T @ vectors / self.eigenvalues.sqrt()  # (k, r)
-        self._coordinates = X @ self._vectors  # (N, r)
+        if 8 * n_rows * len(self.eigenvalues) <= bytes_for("ridge_coordinates"):
+            held = features.new_empty(n_rows, len(self.eigenvalues), dtype=torch.float64)
+            for rows in even_chunks(n_rows, _ROWS):
+                held[rows] = self._coordinates(rows)
+            self._held = held
 
-    def smoother(self, regularization):
-        """``X (X^T X + lambda)^-1`` (N, k), lambda = 0 the pseudo-inverse's: times ``X^T`` it is the hat matrix."""
-        return self._coordinates / (self.eigenvalues + regularization) @ self._vectors.T
+    def _coordinates(self, rows):
+        """Some rows in the eigenbasis, (rows, r)."""
+        return self._features[rows].double() @ self._vectors if self._held is None else self._held[rows]
+
+    def smoother(self, regularization, out=None, scale=1.0):
+        """``X (X^T X + lambda)^-1`` (N, k), lambda = 0 the pseudo-inverse's: times ``X^T`` it is the hat matrix.
+
+        Parameters
+        ----------
+        regularization : float
+        out : Tensor (N, k), optional
+            Where to write it; None: a new one, of the features' dtype.
+        scale : float, default=1.0
+            What it is multiplied by.
+        """
+        out = torch.empty_like(self._features) if out is None else out
+        inverse = scale / (self.eigenvalues + regularization)
+        for rows in even_chunks(len(out), _ROWS):
+            out[rows] = ((self._coordinates(rows) * inverse) @ self._vectors.T).to(out.dtype)
+        return out
 
     def left_out(self, targets, regularizations):
         """Every row's prediction by the regression on the other rows' targets: (N, n) for n lambdas.
 
         ``(H z)_m`` without row m is ``((H z)_m - H_mm z_m) / (1 - H_mm)``: one decomposition gives all refits.
         """
+        return torch.cat([predictions for _, predictions in self._left_out(targets, regularizations)])
+
+    def left_out_errors(self, targets, outputs, regularizations):
+        """Mean squares of what :meth:`left_out` is off from ``outputs`` (N,) by: (n,)."""
+        total = 0.0
+        for rows, predictions in self._left_out(targets, regularizations):
+            total = total + (predictions - outputs[rows, None]).square().sum(0)
+        return total / len(outputs)
+
+    def _left_out(self, targets, regularizations):
+        """Rows and their predictions, some at a time."""
         inverse = 1 / (
             self.eigenvalues[:, None] + torch.as_tensor(regularizations, dtype=torch.float64).to(self.eigenvalues)
         )
-        coefficients = (self._coordinates.T @ targets)[:, None] * inverse
-        parts = []
-        for rows in even_chunks(len(targets), _ROWS):
-            own, z = self._coordinates[rows], targets[rows, None]
+        chunks = even_chunks(len(targets), _ROWS)
+        coefficients = sum(self._coordinates(rows).T @ targets[rows] for rows in chunks)[:, None] * inverse
+        for rows in chunks:
+            own, z = self._coordinates(rows), targets[rows, None]
             leverage = own.square() @ inverse
-            parts.append((own @ coefficients - leverage * z) / (1 - leverage))
-        return torch.cat(parts)
+            yield rows, (own @ coefficients - leverage * z) / (1 - leverage)
 
 
 def leave_one_out_regularization(ridge, targets, outputs):
@@ -72,8 +114,7 @@ def leave_one_out_regularization(ridge, targets, outputs):
     mean = float(ridge.eigenvalues.mean())
 
     def error(powers):
-        predictions = ridge.left_out(targets, mean * 10.0 ** np.atleast_1d(powers))
-        return (predictions - outputs[:, None]).square().mean(0).cpu().numpy()
+        return ridge.left_out_errors(targets, outputs, mean * 10.0 ** np.atleast_1d(powers)).cpu().numpy()
 
     errors = error(_GRID)
     best = int(np.argmin(errors))

@@ -12,6 +12,7 @@ import torch
 from skorch import NeuralNet
 
 from ..curvature import Curvature
+from ..rows import rows_of_stages
 from ..trajectory import Trajectory, TrajectoryRecorder, snapshots, until
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
 from ..utils._warnings import warn
@@ -166,7 +167,7 @@ class SnapshotInfluence(NewtonAttribution):
     def _treatment(self):
         """Weight and bias share a block only where every snapshot treats them alike."""
         trajectory, names = self.trajectory_, list(self._network.parameters())
-        self._index = np.unique(np.concatenate(self._credited))
+        self._index = rows_of_stages(self._credited)
         self._places, signature = [], {}
         for checkpoint in snapshots(trajectory, self.n_snapshots):
             from_training = self.damping == "trajectory"

@@ -285,25 +285,30 @@ class TRAK(FeatureAttribution):
     def _fit_features(self, features):
         widths = [project.width for project in self._projections]
         parts = features.split([n for width in widths for n in (width, _N_ALONG)], dim=1)
-        smoothers, slopes, chosen = [], [], []
+        n_columns, scores = 0, features.new_empty(len(features), sum(widths) + 1)
+        slopes, chosen = [], []
         for Phi, along in zip(parts[::2], parts[1::2]):
             values, slope, curvature = along.double().T
-            blocks = even_chunks(Phi.shape[1], self.block_size)
-            found = [self._smoother(Phi[:, block], values, slope, curvature) for block in blocks]
-            smoothers += [smoother / (len(blocks) * len(widths)) for smoother, _ in found]
-            chosen.append([regularization for _, regularization in found])
+            blocks, found = even_chunks(Phi.shape[1], self.block_size), []
+            for block in blocks:
+                out = scores[:, n_columns : n_columns + block.stop - block.start]
+                n_columns += out.shape[1]
+                share = 1 / (len(blocks) * len(widths))
+                found.append(self._smoother(Phi[:, block], values, slope, curvature, out, share))
+            chosen.append(found)
             slopes.append(slope)
         self.regularization_ = np.array(chosen)
-        residuals = -torch.stack(slopes).mean(0)
-        return torch.cat([*smoothers, residuals[:, None]], dim=1).to(features.dtype)
+        scores[:, -1] = -torch.stack(slopes).mean(0)
+        return scores
 
-    def _smoother(self, features, values, slope, curvature):
-        """``Phi (Phi^T Phi + lambda)^-1`` of one block and checkpoint, and lambda."""
+    def _smoother(self, features, values, slope, curvature, out, share):
+        """Write ``Phi (Phi^T Phi + lambda)^-1`` of one block and checkpoint, times its share; give lambda."""
         ridge = Ridge(features)
         regularization = self.regularization
         if regularization == "auto":
             regularization = leave_one_out_regularization(ridge, working_response(values, slope, curvature), values)
-        return ridge.smoother(regularization), regularization
+        ridge.smoother(regularization, out, share)
+        return regularization
 
     def _compare(self, queries, training):
         return queries @ training[:, :-1].T * training[:, -1]

@@ -93,7 +93,13 @@ class FeatureAttribution(NetworkAttribution):
         """``compute(rows, some of index, *measure)``, joined."""
         size = self._feature_batch
         starts = progress(range(0, len(index), size), verbose=self.verbose, desc="features")
-        return torch.cat([compute(rows, index[start : start + size], *measure) for start in starts])
+        joined = None
+        for start in starts:
+            part = compute(rows, index[start : start + size], *measure)
+            if joined is None:  # written in place: parts that are put together at the end are there twice
+                joined = part.new_empty(len(index), *part.shape[1:])
+            joined[start : start + size] = part
+        return joined
 
     def _prepare_queries(self, rows, index, measure):
         return self._in_batches(self._query_features, rows, index, measure)

@@ -11,6 +11,7 @@ import torch
 
 from ..gradients.algebra import in_bfloat16, warn_of_emulation
 from ..loss import resolve_measurement
+from ..rows import rows_of_stages
 from ..utils._compat import WORKERS, Interval, StrOptions, validate_parameters
 from ..utils._config import bytes_for
 from ..utils._progress import progress
@@ -63,7 +64,7 @@ class GradientAttribution(PredictsChanges, StoresGradients, NetworkAttribution):
         network, self._stored = self._network, None
         if self._needs_trajectory:
             mark_trained(network.module, self.trajectory_)
-        index = np.unique(np.concatenate(self._credited))
+        index = rows_of_stages(self._credited)
         check_penalty(network, self._rows, index, getattr(self.net_, "optimizer_", None))
         self._gradients = RowGradients(
             network, self._rows, layers=self.layers, treatment=self._treatment(), batch_size=self.batch_size

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
 from skorch import NeuralNet
 
 from ..network import FittedSteps, split_pipeline
@@ -54,6 +55,23 @@ def unwrap(net):
             "the module in one, e.g. NeuralNetRegressor(module, ...)"
         )
     return inner, frozen
+
+
+def require_network_first(net: Any) -> None:
+    """Refuse what a constructor got in the place of its network, and what ``fit(net, X, y)`` would leave out.
+
+    Parameters
+    ----------
+    net : what the constructor has; None, a network or a pipeline
+    """
+    inner = net.estimator if isinstance(net, FrozenEstimator) else net
+    if inner is None or isinstance(inner, (NeuralNet, Pipeline, type)):
+        return
+    raise TypeError(
+        "expected the network, the constructor's first argument, as a skorch NeuralNet or a pipeline that ends in one, "
+        f"got a {type(inner).__name__}: pass parameters by name (curvature=EKFAC(), say), and a module as "
+        "NeuralNetRegressor(module, ...)"
+    )
 
 
 def open_pipeline(net: Any, as_is: bool) -> tuple[FittedSteps, Any]:

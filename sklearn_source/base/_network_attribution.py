@@ -24,6 +24,7 @@ from ..network import (
 )
 from ..rows import (
     cast_like_training,
+    rows_of_stages,
     warn_changing_rows,
 )
 from ..stochastic import fresh_draws
@@ -38,6 +39,7 @@ from ._data_validation import read, require_target_shape
 from ._net_argument import (
     net_first,
     open_pipeline,
+    require_network_first,
     require_trained,
     unwrap,
 )
@@ -133,6 +135,8 @@ class NetworkAttribution(RecognisesRows, BaseAttribution):
 
     def _fit(self, X, y, net, as_is, stage):
         self._validate_parts()
+        if as_is:
+            require_network_first(getattr(self, "net", None))
         self._front, net = open_pipeline(net, as_is)
         net, frozen = unwrap(net)
         as_is = as_is or frozen
@@ -176,7 +180,7 @@ class NetworkAttribution(RecognisesRows, BaseAttribution):
         self._form = row_form(self._rows.given.batch(slice(0, 1))[0])
         self._y_shape = y.shape[1:] if isinstance(y, np.ndarray) else None
         if self._reads_loss:
-            self._network.calibrate(self._rows, np.unique(np.concatenate(self._credited)))
+            self._network.calibrate(self._rows, rows_of_stages(self._credited))
             if self._network.row_loss.batch_loss.outputs.are_joined:  # the loss reads more than was looked at
                 output = validate_training_rows(self._network, x)
         if trajectory is not None and self._reads_loss:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..network import Network, outputs_of
-from ..rows import Rows, as_arrays, cast_like_training, cast_real, list_to_array
+from ..rows import Rows, as_arrays, cast_like_training, cast_real, is_stream, list_to_array
 
 # Rows whose losses are asked together, where only their values are looked at.
 _ROWS_AT_ONCE = 256
@@ -32,9 +32,14 @@ def with_targets(method, y_train):
     ValueError
         If the targets are not as many as the rows, or none that the network's loss reads.
     TypeError
-        If the rows are a dataset, which has targets of its own.
+        If the rows are a dataset or a stream, which has targets of its own.
     """
     X, before, _ = method._given
+    if is_stream(X):
+        raise TypeError(
+            "expected training rows given as arrays, got a stream, whose targets come with its rows and cannot be "
+            "replaced: fit the method on the same rows as arrays (a numpy.memmap, where they do not fit in memory)"
+        )
     if isinstance(X, torch.utils.data.Dataset):
         raise TypeError("expected training rows given as arrays, got a dataset, whose targets cannot be replaced")
     if not isinstance(y_train, (list, Mapping)) and np.ndim(y_train) == 0:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..rows import (
     as_arrays,
     cast_like_training,
+    collate_of_net,
     draw_weights,
     exact_row_hashes,
     match_stage_rows,
@@ -56,8 +57,9 @@ class RecognisesRows:
             require_all_rows(self.net_, self.n_train_)
         if self._needs_trajectory:
             self.trajectory_ = trajectory
-        hashes = row_hashes(X, y)
-        known = row_hashes(X, y, sample=True) if hashes is None else hashes
+        collate = collate_of_net(self.net_)
+        hashes = row_hashes(X, y, collate=collate)
+        known = row_hashes(X, y, sample=True, collate=collate) if hashes is None else hashes
         exact = None if hashes is None else exact_row_hashes(X, y)
         with self._front.recognising(recorded=trajectory is not None):
             self._credited = match_stage_rows(
@@ -87,7 +89,7 @@ class RecognisesRows:
         """
         X, y = as_arrays(self.net_, open_rows(self.net_, self._front.transform(X), y), y)
         X, y = cast_like_training(X, y, self._form, self._y_shape)
-        rows, hashes = self._network.prepare(X, y), row_hashes(X, y)
+        rows, hashes = self._network.prepare(X, y), row_hashes(X, y, collate=collate_of_net(self.net_))
         if len(rows) != self.n_train_ or (self._reads_loss and rows.has_y != self._rows.has_y):
             raise ValueError(
                 f"expected the {self.n_train_} training rows given to fit and their targets y, got {len(rows)}"

@@ -13,6 +13,7 @@ from ._shared_passes import by_blocks
 _SEED = 0
 # Columns at the most whose Gram matrix is decomposed: the cube of them is the work, the square the memory.
 MAX_ROOT_ROWS = 12_000
+_ROWS = 1 << 16  # looked at together
 # Draws of a row are numbered by checkpoint and sample; these are others.
 _DRAW = 2**40
 
@@ -34,21 +35,29 @@ class FisherSample:
 
     def __init__(self, stream, size):
         self._stream = stream
-        squares = [
-            np.concatenate(by_blocks(_squares, stream, c)) * float(w) / stream.n_rows
-            for c, w in enumerate(stream.weights)
-        ]
-        total = np.concatenate([s.ravel() for s in squares])
-        scale, self._n_columns = _scale(total, size), squares[0].shape[1]  # of a row
-        self._chosen = []
-        for c, square in enumerate(squares):
-            probability = np.minimum(1.0, square * scale) if np.isfinite(scale) else (square > 0).astype(float)
-            draw = _DRAW + stream.checkpoints[c].step + 1
-            uniforms = row_uniforms(stream.keys[stream.index], square.shape[1:], seed=_SEED, draw=draw).numpy()
-            rows, columns = np.nonzero(uniforms < probability)
-            self._chosen.append((rows, columns, 1.0 / probability[rows, columns], square[rows, columns]))
+        squares = []
+        for c, weight in enumerate(stream.weights):
+            parts = by_blocks(_squares, stream, c)
+            squares.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
+            squares[-1] *= float(weight) / stream.n_rows
+        total, scale = sum(float(s.sum()) for s in squares), _scale([s.ravel() for s in squares], size)
+        self._n_columns = squares[0].shape[1]  # of a row
+        self._chosen = [self._drawn(c, square, scale) for c, square in enumerate(squares)]
         drawn = sum(float((weight * square).sum()) for _, _, weight, square in self._chosen)
-        self._correction = total.sum() / drawn if drawn > 0 else 1.0
+        self._correction = total / drawn if drawn > 0 else 1.0
+
+    def _drawn(self, c, squares, scale):
+        """Which columns of a checkpoint are drawn: rows, numbers among those of a row, weights, squares."""
+        stream, found = self._stream, []
+        draw = _DRAW + stream.checkpoints[c].step + 1
+        for start in range(0, len(squares), _ROWS):  # uniform numbers are as large as the squares
+            some = squares[start : start + _ROWS]
+            probability = np.minimum(1.0, some * scale) if np.isfinite(scale) else (some > 0).astype(float)
+            keys = stream.keys[stream.index[start : start + _ROWS]]
+            uniforms = row_uniforms(keys, some.shape[1:], seed=_SEED, draw=draw).numpy()
+            rows, columns = np.nonzero(uniforms < probability)
+            found.append((rows + start, columns, 1.0 / probability[rows, columns], some[rows, columns]))
+        return tuple(np.concatenate(each) for each in zip(*found))
 
     @property
     def by_chance(self):
@@ -127,14 +136,16 @@ class FisherSample:
 def _squares(stream, c):
     """Squares of all columns at a checkpoint, in the outputs' space: (n_rows, n_columns)."""
     stream._load(c)
-    parts = []
+    squares: np.ndarray | None = None
     for positions in stream._batches(range(stream.n_rows)):
         x, y = stream.rows.batch(stream.index[positions])
         with torch.no_grad():
             output = stream.network.forward_as_trained(x)
         columns = stream._cotangents(c, output, x, y, positions)
-        parts.append(torch.stack([v.double().reshape(len(v), -1).square().sum(1) for v in columns], dim=1).cpu())
-    return torch.cat(parts).numpy()
+        part = torch.stack([v.double().reshape(len(v), -1).square().sum(1) for v in columns], dim=1).cpu().numpy()
+        squares = np.empty((stream.n_rows, part.shape[1])) if squares is None else squares
+        squares[positions] = part
+    return squares
 
 
 def draws_that_fill(size, n_rows):
@@ -153,13 +164,20 @@ def columns_that_fit(stream, size, n_bytes):
 
 
 def _scale(squares, size):
-    """``s`` with ``sum min(1, s * squares) = size``; infinite where all are wanted."""
-    positive = squares[squares > 0]
-    if size >= len(positive):
-        return np.inf if len(positive) else 0.0
-    # With the k largest certain, the others share size - k: of all squares no more than the largest are sorted.
-    parted = np.partition(positive, len(positive) - size)
-    rising = np.sort(parted[len(positive) - size :])
-    largest, rest = rising[::-1], (parted[: len(positive) - size].sum() + np.cumsum(rising))[::-1]
+    """``s`` with ``sum min(1, s * squares) = size`` of arrays of squares; infinite where all are wanted."""
+    n_positive = sum(int(np.count_nonzero(each)) for each in squares)
+    if size >= n_positive:
+        return np.inf if n_positive else 0.0
+    # With the k largest certain, the others share size - k: of all squares no more than the largest are sorted, and
+    # no more are held than these and a part of the others.
+    largest, others = np.empty(0), 0.0
+    for part in (each[start : start + _ROWS] for each in squares for start in range(0, len(each), _ROWS)):
+        largest = np.concatenate([largest, part])
+        if len(largest) > size:
+            parted = np.partition(largest, len(largest) - size)
+            others += parted[: len(parted) - size].sum()
+            largest = parted[len(parted) - size :]
+    rising = np.sort(largest)
+    largest, rest = rising[::-1], (others + np.cumsum(rising))[::-1]
     scales = (size - np.arange(size)) / rest
     return float(scales[np.argmax(scales * largest <= 1.0 + 1e-12)])

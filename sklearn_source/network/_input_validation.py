@@ -11,6 +11,12 @@ from ..utils._compat_torch import BatchNorm, in_tensor_float, tree_leaves, tree_
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
+_NAMED = (
+    "; a row that is a dict holds inputs of the module by name: where the targets are among them, give pairs (X, y), "
+    "by the collate_fn of a DataLoader, DataLoader(rows, batch_size=256, collate_fn=...), or the net's "
+    "iterator_train__collate_fn"
+)
+
 
 class OutputError(TypeError):
     """A module that returns something else than a tensor, or a tuple that starts with one.
@@ -57,6 +63,7 @@ def outputs_of(forward, x):
     except _FAILURES as error:
         raise ValueError(
             f"the network cannot read X, {_describe(row_form(x))} per row: pass the X given to net.fit ({error})"
+            + (_NAMED if isinstance(x, Mapping) else "")
         ) from error
     return output.detach() if isinstance(output, torch.Tensor) else output
 

@@ -15,7 +15,7 @@ from ..utils._compat_skorch import module_names
 from ..utils._compat_torch import checkpointing_off
 from ..utils._fastpath import mha_fastpath_off
 from ._full_precision import FullPrecision
-from ._input_validation import OutputError
+from ._input_validation import OutputError, outputs_of
 from ._module_state import load_values, signature_of
 from ._outside_state import outside_state, same_values, set_outside_state
 from ._private_net import PrivateNet
@@ -314,7 +314,7 @@ class Network:
         x, _ = rows.batch(slice(0, 4))
         batch_loss = self.row_loss.batch_loss
         with torch.no_grad():
-            batch_loss.takes_no_targets = not batch_loss.reads_targets(self._infer_as_trained(x), x)
+            batch_loss.takes_no_targets = not batch_loss.reads_targets(outputs_of(self._infer_as_trained, x), x)
         return not batch_loss.takes_no_targets
 
     def penalty(self, rows, indices):

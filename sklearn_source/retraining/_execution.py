@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import skorch
 
-from ..rows import row_hashes
+from ..rows import collate_of_net, row_hashes
 from ..utils._argument_checks import (
     check_choice,
     check_count,
@@ -89,5 +89,6 @@ class Execution:
         }
         return Retraining(
             masks, outputs, task.reader.measure.name, seeds, settings, names,
-            X_query=X_query, y_query=y_query, row_hashes=row_hashes(task.X, task.y),
+            X_query=X_query, y_query=y_query,
+            row_hashes=row_hashes(task.X, task.y, collate=collate_of_net(task.template)),
         )  # fmt: skip

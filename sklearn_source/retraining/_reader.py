@@ -7,7 +7,7 @@ import torch
 
 from ..loss import TargetError, resolve_measurement
 from ..network import Network, outputs_of, row_form, validate_query_rows
-from ..rows import as_arrays, cast_like_training, is_stream
+from ..rows import as_arrays, cast_like_training, is_stream, require_rows
 from ..utils._digest import digest
 from ..utils._warnings import warn
 from ._training_state import CODE, changed, code_of, training_state
@@ -155,6 +155,7 @@ def make_reader(net, start, fresh, train_rows, X_query, y_query, measurement, ou
     _raise_if_measured(failed, train_rows, measure)
     if X_query is None:
         raise ValueError("expected X_query, the queries to measure, got None: pass them")
+    require_rows(X_query, "X_query")
     if is_stream(X_query):
         raise TypeError(
             f"expected X_query as arrays or a map-style Dataset, got a stream, {type(X_query).__name__}: read its rows "

@@ -16,12 +16,12 @@ from ._indices import row_indices
 from ._matching import require_same_rows
 from ._multiple_inputs import has_multiple_inputs
 from ._numeric_targets import numeric_targets
-from ._open_rows import brings_rows, is_stream, known_rows, open_rows, require_trainable
+from ._open_rows import brings_rows, collate_of_net, is_stream, known_rows, open_rows, require_rows, require_trainable
 from ._prepare_rows import prepare_rows
 from ._row_locator import RowLocator
 from ._row_stream import RowStream
 from ._rows import Rows
-from ._stage_rows import match_stage_rows, warn_unused_rows
+from ._stage_rows import match_stage_rows, rows_of_stages, warn_unused_rows
 from ._take import take_rows
 from ._train_split import rows_after_split
 from ._truth_queries import TruthQueries
@@ -38,6 +38,7 @@ __all__ = [
     "brings_rows",
     "cast_like_training",
     "cast_real",
+    "collate_of_net",
     "count_rows",
     "draw_weights",
     "exact_row_hashes",
@@ -53,11 +54,13 @@ __all__ = [
     "numeric_targets",
     "open_rows",
     "prepare_rows",
+    "require_rows",
     "require_same_rows",
     "require_trainable",
     "row_hashes",
     "row_indices",
     "rows_after_split",
+    "rows_of_stages",
     "take_rows",
     "to_numpy",
     "warn_changing_rows",

@@ -12,6 +12,7 @@ from sklearn.utils import check_array
 from skorch import NeuralNet
 from skorch.helper import SliceDataset
 
+from ._indexed_table import is_indexed_table
 from ._loader import opened_loader
 from ._multiple_inputs import has_multiple_inputs
 from ._numeric_targets import numeric_targets, refuse_dates
@@ -81,6 +82,8 @@ def list_to_array(data: Any, name: str) -> Any:
 def is_array_like(net: NeuralNet, X: Any) -> bool:
     """Whether X is one array or table, rather than something that only the net understands."""
     if isinstance(X, (torch.Tensor, torch.utils.data.Dataset, Mapping, tuple)) or has_multiple_inputs(X):
+        return False
+    if is_indexed_table(X):
         return False
     return not (hasattr(X, "columns") and _takes_columns(net, X.columns))
 

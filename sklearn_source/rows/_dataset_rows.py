@@ -60,6 +60,7 @@ def collated(items: list[Any], collate: Callable) -> tuple[Any, Any]:
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"the rows of the dataset cannot be put into one batch ({error}): where they differ in length, give "
-            "the net a function that pads them, iterator_train__collate_fn and iterator_valid__collate_fn"
+            "the net a function that pads them, iterator_train__collate_fn and iterator_valid__collate_fn; where each "
+            "is a batch of rows, pass them within DataLoader(rows, batch_size=None)"
         ) from error
     return pair_of(batch)

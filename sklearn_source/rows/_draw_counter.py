@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ class DrawCounter:
     ----------
     dataset : Dataset or RowStream
         What skorch trains on, after ``train_split``.
+    collate : callable, optional
+        How the net puts its items into batches.
 
     Attributes
     ----------
@@ -28,8 +31,8 @@ class DrawCounter:
         What rows of the batches looked up so far count that are none of the dataset's.
     """
 
-    def __init__(self, dataset: Any):
-        self.locator, self.unknown = RowLocator(dataset), 0.0
+    def __init__(self, dataset: Any, collate: Callable | None = None):
+        self.locator, self.unknown = RowLocator(dataset, collate), 0.0
         self._draws = np.zeros((2, len(self.locator.group)))
         self._waiting: list[Any] = []
 

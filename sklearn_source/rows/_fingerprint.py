@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from skorch.dataset import Dataset
 
 from ._hasher import Hasher
+from ._indexed_table import is_indexed_table
 from ._loader import opened_loader
 from ._row_stream import RowStream
 from ._table_hashes import pair_hashes
@@ -16,7 +18,13 @@ from ._yielded_rows import yielded_hashes
 
 
 def row_hashes(
-    X: Any, y: Any = None, *, as_skorch: bool = False, sample: bool = False, exact: bool = False
+    X: Any,
+    y: Any = None,
+    *,
+    as_skorch: bool = False,
+    sample: bool = False,
+    exact: bool = False,
+    collate: Callable | None = None,
 ) -> np.ndarray | None:
     """Fingerprint each row of `(X, y)`, whatever container holds it.
 
@@ -38,6 +46,9 @@ def row_hashes(
         Of a Dataset too large to be read, look at a few rows, always the same: the others have the fingerprint 0.
     exact : bool, default=False
         Tell rows of float64 apart that are one in float32: what a cache is keyed by.
+    collate : callable, optional
+        From a list of a Dataset's items to a batch. Items that are no pairs, dicts say, are known by what it makes of
+        each: so they are the same rows in the batches of a loader, and in arrays.
 
     Returns
     -------
@@ -53,10 +64,12 @@ def row_hashes(
     hash_one, X = Hasher(exact), opened_loader(X)
     if isinstance(X, RowStream):
         return X.exact_hashes if exact and X.exact_hashes is not None else X.hashes
+    if is_indexed_table(X):
+        X, y = Dataset(X, y), None
     if isinstance(X, torch.utils.data.Dataset):
         hashes, has_targets = _hash_dataset(X, hash_one)
         if hashes is None:
-            hashes, has_targets = yielded_hashes(X, hash_one, sample=sample)
+            hashes, has_targets = yielded_hashes(X, hash_one, sample=sample, collate=collate)
         if has_targets:
             y = None  # skorch trains on the targets of the dataset: y only serves its train_split
     else:
@@ -122,7 +135,7 @@ def _hash_dataset(dataset, hash_one):
         if not inputs:
             return hash_one(last), False
         return pair_hashes(hash_one(inputs[0] if len(inputs) == 1 else tuple(inputs)), hash_one(last)), True
-    if hasattr(dataset, "X") and hasattr(dataset, "y"):  # skorch.dataset.Dataset
+    if hasattr(dataset, "X") and hasattr(dataset, "y") and not is_indexed_table(dataset.X):  # skorch.dataset.Dataset
         hashes = hash_one(dataset.X, True)
         return (hashes, False) if dataset.y is None else (pair_hashes(hashes, hash_one(dataset.y, True)), True)
     return None, False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, MethodType
 from typing import Any
 
 from skorch import NeuralNet
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from ..utils._compat_webdataset import makes_batches
 from ._loader import collate_of, opened_loader
 from ._row_stream import RowStream
 from ._stream_readers import BatchReader, RowReader
@@ -18,8 +19,9 @@ from ._yielded_rows import undisturbed
 def open_rows(net: NeuralNet, X: Any, y: Any = None, iterator: str = "iterator_train") -> Any:
     """``X`` with loaders and streams as data sets; anything else as it came.
 
-    A DataLoader over a map-style Dataset is that Dataset. A torch IterableDataset gives rows, as to ``net.fit``; any
-    other loader, or object that can be iterated over again and again, gives batches.
+    A DataLoader over a map-style Dataset is that Dataset. A torch IterableDataset gives rows, as to ``net.fit``, or
+    batches, where the net's loader would not collate them (``batch_size=None``) or a pipeline of webdataset makes them;
+    any other loader, or object that can be iterated over again and again, gives batches.
 
     Parameters
     ----------
@@ -42,12 +44,7 @@ def open_rows(net: NeuralNet, X: Any, y: Any = None, iterator: str = "iterator_t
         If a loader leaves rows out, a stream gives no rows, or ``y`` is given beside one.
     """
     X = opened_loader(X)
-    if isinstance(X, (FunctionType, MethodType, type)):
-        kind = "class" if isinstance(X, type) else "function"
-        raise TypeError(
-            f"expected rows, got the {kind} {X.__qualname__}: pass an object of a class whose __iter__ starts anew, or "
-            "arrays"
-        )
+    require_rows(X)
     if isinstance(X, RowStream) or not is_stream(X):
         return X
     is_rows = isinstance(X, IterableDataset)
@@ -61,9 +58,14 @@ def open_rows(net: NeuralNet, X: Any, y: Any = None, iterator: str = "iterator_t
             f"expected y=None beside a {type(X).__name__}, as the targets of a stream come with its rows, got y: let "
             "the stream give pairs (X, y)"
         )
-    if is_rows:
-        return RowStream(RowReader(X, net.get_params_for(iterator).get("collate_fn") or default_collate))
+    if is_rows and not _gives_batches(net, X, iterator):
+        return RowStream(RowReader(X, collate_of_net(net, iterator) or default_collate))
     return RowStream(BatchReader(X))
+
+
+def collate_of_net(net: NeuralNet, iterator: str = "iterator_train") -> Callable | None:
+    """How a net puts rows into batches, None for torch's own way: see :func:`row_hashes`."""
+    return net.get_params_for(iterator).get("collate_fn")
 
 
 def brings_rows(X: Any) -> bool:
@@ -94,6 +96,28 @@ def known_rows(net: NeuralNet, X: Any) -> Any:
     return opened
 
 
+def require_rows(X: Any, name: str = "rows") -> None:
+    """Refuse what makes rows when it is called.
+
+    Parameters
+    ----------
+    X : object
+    name : str
+        What the error calls it.
+
+    Raises
+    ------
+    TypeError
+        If it is a function, a method or a class.
+    """
+    if isinstance(X, (FunctionType, MethodType, type)):
+        kind = "class" if isinstance(X, type) else "function"
+        raise TypeError(
+            f"expected {name}, got the {kind} {X.__qualname__}: pass an object of a class whose __iter__ starts anew, "
+            "or arrays"
+        )
+
+
 def require_trainable(net: NeuralNet, X: Any) -> None:
     """Refuse rows that the net's own training would read otherwise than attribution does.
 
@@ -106,25 +130,31 @@ def require_trainable(net: NeuralNet, X: Any) -> None:
     Raises
     ------
     TypeError
-        If they are a stream.
+        If they are a stream, or what makes rows when it is called.
     ValueError
         If they came by a DataLoader whose collate function the net does not have.
     """
+    require_rows(X)
     if is_stream(X):
         raise TypeError(
             "expected rows that a network can be trained on here, arrays or a map-style Dataset, got a stream: pass "
             "the rows so, or train the net yourself and fit a method that trains none, est.fit(net, stream, None)"
         )
     collate = collate_of(opened_loader(X))
-    if collate is not None and net.get_params_for("iterator_train").get("collate_fn") is not collate:
+    if collate is not None and collate_of_net(net) is not collate:
         raise ValueError(
             "expected rows that the net collates by itself, got a DataLoader with a collate_fn of its own: pass "
             "loader.dataset, and give the net iterator_train__collate_fn"
         )
 
 
+def _gives_batches(net, stream, iterator):
+    """Whether items of an IterableDataset are batches already."""
+    size = net.get_params_for(iterator).get("batch_size", net.batch_size)
+    return size is None or makes_batches(stream)
+
+
 def _is_plain_stream(X):
-    """Whether this is an iterable that is no container."""
-    return isinstance(X, Iterable) and not (
-        hasattr(X, "__getitem__") or hasattr(X, "shape") or isinstance(X, (set, frozenset))
-    )
+    """Whether this is an iterable that is no container; a lazy column of a stream takes names, but has no length."""
+    is_container = hasattr(X, "__getitem__") and hasattr(X, "__len__")
+    return isinstance(X, Iterable) and not (is_container or hasattr(X, "shape") or isinstance(X, (set, frozenset)))

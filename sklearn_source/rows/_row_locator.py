@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ class RowLocator:
     ----------
     dataset : Dataset or RowStream
         What skorch trains on, after ``train_split``.
+    collate : callable, optional
+        How the net puts its items into batches.
 
     Attributes
     ----------
@@ -34,9 +37,9 @@ class RowLocator:
         Rows of the same number equal each other.
     """
 
-    def __init__(self, dataset: Any):
+    def __init__(self, dataset: Any, collate: Callable | None = None):
         n_rows = len(dataset)
-        hashes, self._has_targets = _hashes(dataset)
+        hashes, self._has_targets = _hashes(dataset, collate)
         self.known: Any = None
         self._first, self.group = np.arange(n_rows), np.arange(n_rows)
         if hashes is not None:
@@ -71,16 +74,16 @@ class RowLocator:
         return (total / np.bincount(self.group))[self.group]
 
 
-def _hashes(dataset):
+def _hashes(dataset, collate):
     """Fingerprints of a dataset's rows as its batches show them, None where they have none; whether targets count."""
     if isinstance(dataset, RowStream):
         return dataset.hashes, dataset.has_targets
     if isinstance(dataset, torch.utils.data.Subset):
-        hashes, has_targets = _hashes(dataset.dataset)
+        hashes, has_targets = _hashes(dataset.dataset, collate)
         return (None if hashes is None else hashes[np.asarray(dataset.indices, dtype=np.int64)]), has_targets
     arrays = arrays_of(dataset)
     if arrays is None:
-        return yielded_hashes(dataset, hash_batch, sample=False)
+        return yielded_hashes(dataset, hash_batch, sample=False, collate=collate)
     hashes = hash_batch(arrays[0])
     if arrays[1] is None:
         return hashes, False

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
+from ..utils._compat_joblib import own_start_method
 from ..utils._config import bytes_for
 from ..utils._locks import ThreadLock
 from ..utils._random import generators_kept
@@ -20,6 +21,7 @@ from ._stream_readers import BatchReader, RowReader, count_of
 _N_HEAD = 64  # first rows, which are looked at time and again
 _N_READ = 1024  # rows read together where they are small
 _MANY = 20_000_000  # rows after which the first pass says that it goes on
+_RESAMPLED, _REPEATS = 1 << 13, 8  # from so many rows on, and so many of each, a stream seems to repeat its rows
 _ADVICE = (
     "Rows of a stream are read several times, and a row is known by its place: pass a stream that gives the same rows "
     "in the same order each time (no shuffling, no augmentation, the seed set in __iter__), or write the rows to a "
@@ -71,10 +73,13 @@ class RowStream(Dataset):
             self._n_read = int(np.clip(bytes_for("batch") // (4 * max(n_bytes, 1)), 1, _N_READ))
             n_rows = 0
             while size := count_of(part):
-                if n_rows < _MANY <= (n_rows := n_rows + size):
-                    warn(f"a stream has given {_MANY:,} rows and is read on to its end: one without an end has no rows")
+                before, n_rows = n_rows, n_rows + size
                 rounded.append(reader.hashes(part))
                 exact.append(reader.hashes(part, exact=True))
+                if before < _MANY <= n_rows:
+                    warn(f"a stream has given {_MANY:,} rows and is read on to its end: one without an end has no rows")
+                if before.bit_length() < n_rows.bit_length():
+                    _warn_resampled(rounded, n_rows)
                 part = reader.read(self._n_read)
         known, exact_known = np.concatenate(rounded), np.concatenate(exact)
         self.hashes = known if reader.same_width else None
@@ -146,7 +151,7 @@ class RowStream(Dataset):
     @contextlib.contextmanager
     def _own_randomness(self):
         """What the stream draws from the global generators goes on from its last reading, and leaves no trace."""
-        with generators_kept(cuda=False):
+        with generators_kept(cuda=False), own_start_method():
             if self._states is not None:
                 python, numpy_, torch_ = self._states
                 random.setstate(python)
@@ -177,6 +182,15 @@ class RowStream(Dataset):
 
     def __setstate__(self, state):
         vars(self).update(state, _lock=ThreadLock())
+
+
+def _warn_resampled(hashes, n_rows):
+    """A stream that draws its rows again and again often has no end."""
+    if n_rows >= _RESAMPLED and _REPEATS * (n := len(np.unique(np.concatenate(hashes)))) <= n_rows:
+        warn(
+            f"a stream has given {n_rows:,} rows so far, of which {n:,} are different, and is read on to its end: one "
+            "that draws its rows again and again (resampled) may have none. Pass one that gives every row once"
+        )
 
 
 def _leaves(tree):

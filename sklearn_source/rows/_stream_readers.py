@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from ..utils._compat_torch import tree_leaves
 from ._dataset_rows import collated, pair_of
 from ._hasher import Hasher
 from ._table_hashes import pair_hashes
 from ._tensors import as_tensors, take_tensors
-from ._yielded_rows import item_hashes
+from ._yielded_rows import item_hashes, told_apart
 
 
 class RowReader:
@@ -50,7 +51,8 @@ class RowReader:
 
     def hashes(self, part: Any, exact: bool = False) -> np.ndarray:
         """Fingerprints, those of the same rows in arrays where they are of a kind that arrays can hold."""
-        hashes = item_hashes(part, Hasher(exact))
+        by_itself = None if self._collate is default_collate else self._collate
+        hashes = item_hashes(told_apart(part, by_itself), Hasher(exact))
         if hashes is None:  # objects that only the collate function understands
             batches = [self.join([[item]]) for item in part]
             hashes = np.concatenate([_batch_hashes(x, y, exact) for x, y in batches])
@@ -158,7 +160,8 @@ def _length(batch):
         raise ValueError(
             "expected batches (X, y) of tensors with as many targets as rows, as a DataLoader gives them, got "
             + ", ".join(str(tuple(leaf.shape)) if hasattr(leaf, "shape") else type(leaf).__name__ for leaf in leaves)
-            + ": a stream of single rows is passed as a torch IterableDataset"
+            + ": a stream of single rows is passed as a torch IterableDataset, to a net whose loader does not collate "
+            "(batch_size=None) within DataLoader(stream, batch_size=256)"
         )
     return len(leaves[0])
 

@@ -49,7 +49,11 @@ def pair_hashes(first, second):
         return None
     if len(first) != len(second):
         raise ValueError(f"expected as many targets (or inputs of each kind) as rows, got {len(first)}, {len(second)}")
-    return _avalanche(first * _MULTIPLIER + second)
+    hashes = np.empty(len(first), dtype=np.uint64)
+    for start in range(0, len(first), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        hashes[some] = _avalanche(first[some] * _MULTIPLIER + second[some])
+    return hashes
 
 
 def named_hashes(parts, hash_part):

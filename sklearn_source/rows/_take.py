@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 
 from ..utils._compat import safe_indexing
+from ._indexed_table import is_indexed_table
 from ._loader import opened_loader
 from ._multiple_inputs import has_multiple_inputs
 
@@ -37,6 +38,8 @@ def take_rows(X: Any, index: Any) -> Any:
         return parts if isinstance(X, list) else tuple(parts)
     if isinstance(X, torch.utils.data.Dataset):
         return torch.utils.data.Subset(X, index.tolist())
+    if is_indexed_table(X):
+        return X.select(index)
     if isinstance(X, torch.Tensor):
         return X[torch.from_numpy(index).to(X.device)]
     return safe_indexing(X.tocsr() if sparse.issparse(X) else X, index)

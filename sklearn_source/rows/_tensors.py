@@ -18,6 +18,12 @@ def check_numbers(tree, name, dtype, rows=None):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             check_numbers(value, f"{name}[{key!r}]", dtype, rows)
         return
+    if isinstance(tree, (str, bytes)):
+        what = f"the text {tree[:20]!r}" if isinstance(tree, str) else "undecoded bytes"
+        raise ValueError(
+            f"expected numbers in {name}, got {what}: encode text as in training, decode what a file holds, and leave "
+            "columns out that the module does not read (a collate_fn may do each)"
+        )
     array = tree.data if sparse.issparse(tree) else tree
     if isinstance(array, np.ndarray) and array.dtype.kind not in "biufc":
         hint = "encode labels as integers 0, 1, ... as in training" if name[0] == "y" else "encode it as in training"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Number
 from typing import Any
 
@@ -15,7 +15,11 @@ from torch.utils.data import IterableDataset
 
 from ..utils._digest import bytes_digest
 from ..utils._random import generators_kept
+from ..utils._tree import map_tensors
+from ._dataset_rows import collated
+from ._loader import collate_of
 from ._table_hashes import named_hashes, pair_hashes
+from ._tensors import as_tensors
 
 _MAX_ROWS, _MAX_BYTES = 8192, 32 << 20  # of a Dataset that is read in whole: well under a second
 _N_SAMPLED = 64
@@ -41,7 +45,7 @@ def undisturbed(dataset: Any) -> Iterator[None]:
                 _set_state(generator, state)
 
 
-def yielded_hashes(dataset, hash_array, *, sample):
+def yielded_hashes(dataset, hash_array, *, sample, collate=None):
     """Fingerprints of what a Dataset yields, those of the arrays that its rows make.
 
     A shallow copy is read, so that a file it opens at its first reading is opened anew by the workers of a loader.
@@ -51,8 +55,8 @@ def yielded_hashes(dataset, hash_array, *, sample):
     dataset : Dataset
     hash_array : callable
         From an array of rows to hashes, or None.
-    sample : bool
-        As in :func:`row_hashes`.
+    sample, collate
+        As in :func:`row_hashes`. A loader's own function comes first.
 
     Returns
     -------
@@ -64,22 +68,22 @@ def yielded_hashes(dataset, hash_array, *, sample):
         return None, False
     try:
         with undisturbed(dataset):
-            return _read_and_hash(_shallow(dataset), hash_array, sample)
+            return _read_and_hash(_shallow(dataset), hash_array, sample, collate_of(dataset) or collate)
     except Exception:  # other people's code: training, or fit, will say what is wrong with it
         return None, False
 
 
-def _read_and_hash(dataset, hash_array, sample):
+def _read_and_hash(dataset, hash_array, sample, collate):
     n_rows = len(dataset)
     looked_at = sampled_rows(n_rows)
-    items = _items(dataset, looked_at)
+    items = told_apart(_items(dataset, looked_at), collate)
     has_targets = isinstance(items[0], (tuple, list)) and len(items[0]) == 2
     some = item_hashes(items, hash_array)
     whole = n_rows <= _MAX_ROWS and n_rows * _n_bytes(items[0]) <= _MAX_BYTES
     if some is None or not (whole or sample):
         return None, has_targets
     again = np.arange(n_rows) if whole else looked_at
-    hashes = item_hashes(_items(dataset, again), hash_array)
+    hashes = item_hashes(told_apart(_items(dataset, again), collate), hash_array)
     if hashes is None or not np.array_equal(hashes[looked_at] if whole else hashes, some):
         return None, has_targets  # they change at each reading
     if whole:
@@ -94,10 +98,35 @@ def _items(dataset, index):
     return many(index.tolist()) if many else [dataset[i] for i in index.tolist()]
 
 
+def told_apart(items: list[Any], collate: Callable | None) -> list[Any]:
+    """Rows as they are known by: pairs as they come; of others, what the collate function makes of each of them.
+
+    Parameters
+    ----------
+    items : list
+        Of at least one row.
+    collate : callable or None
+        None: as they come, which is what torch's own makes of them.
+    """
+    if collate is None or _is_row(items[0]):
+        return items
+    pairs = [collated([item], collate) for item in items]
+    rows = [[map_tensors(_first, as_tensors(part)) for part in pair if part is not None] for pair in pairs]
+    return [tuple(row) for row in rows]
+
+
+def _is_row(item):
+    return isinstance(item, (tuple, list)) and len(item) in (1, 2)
+
+
+def _first(tensor):
+    return tensor[0] if tensor.ndim else tensor
+
+
 def item_hashes(items, hash_array):
     """Fingerprints of rows given one by one, None where they are of no known kind."""
     first = items[0]
-    if isinstance(first, (tuple, list)) and len(first) in (1, 2):
+    if _is_row(first):
         parts = [_hash_parts([item[i] for item in items], hash_array) for i in range(len(first))]
         return parts[0] if len(parts) == 1 else pair_hashes(*parts)
     return _hash_parts(items, hash_array)
@@ -141,7 +170,7 @@ def _shallow(dataset):
         inner = vars(dataset).get(name)
         if isinstance(inner, torch.utils.data.Dataset):
             setattr(dataset, name, _shallow(inner))
-        elif isinstance(inner, list):
+        elif isinstance(inner, list) and inner and isinstance(inner[0], torch.utils.data.Dataset):
             setattr(dataset, name, [_shallow(each) for each in inner])
     return dataset
 

@@ -37,7 +37,7 @@ class Draws:
             or options.get("sampler") is not None
             or options.get("batch_sampler") is not None
         ):
-            self._counter = DrawCounter(dataset)
+            self._counter = DrawCounter(dataset, options.get("collate_fn"))
         elif not options.get("shuffle"):
             self._known = _in_sequence(
                 len(dataset), options.get("batch_size", net.batch_size), options.get("drop_last")

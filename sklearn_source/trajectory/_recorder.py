@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 from torch.nn.parameter import is_lazy
 
 from ..network import outside_state
-from ..rows import RowStream, count_rows, exact_row_hashes, known_rows, row_hashes, rows_after_split
+from ..rows import RowStream, collate_of_net, count_rows, exact_row_hashes, known_rows, row_hashes, rows_after_split
 from ..utils._digest import tensor_digest
 from ._checkpoint import snapshot, with_buffers_of
 from ._draws import Draws
@@ -111,7 +111,8 @@ class TrajectoryRecorder(Callback):
         self.fit_X_ = X = known_rows(net, X)
         n_rows = count_rows(X, as_skorch=True)
         start = self.stages_[-1].end if self.stages_ else 0
-        hashes = None if X is None else row_hashes(X, y, as_skorch=True, sample=True)
+        by = collate_of_net(net)
+        hashes = None if X is None else row_hashes(X, y, as_skorch=True, sample=True, collate=by)
         exact = None if hashes is None else exact_row_hashes(X, y, as_skorch=True)
         self.stages_.append(StageLog(len(self.stages_), start, n_rows, hashes, self.n_checkpoints, exact))
         self.observer_ = StepObserver(self.stages_[-1].edits)

@@ -23,6 +23,8 @@ DEFAULT_BYTES = {
     "dense_gradients": 512 * 2**20,
     # Fisher columns that couple layers, as matrices, while they meet the same vectors again and again.
     "fisher_columns": 1024 * 2**20,
+    # Features of all rows in the basis of a ridge regression, in float64; beyond that they are formed at each use.
+    "ridge_coordinates": 512 * 2**20,
     # Inputs and output gradients of one batch of rows, for batch_size=None.
     "batch": 128 * 2**20,
     # Scores that functions of the inspection hold, as float64.

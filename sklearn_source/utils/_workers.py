@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,18 +13,13 @@ from typing import Any
 import joblib
 import torch
 
-from ._compat_joblib import AS_FINISHED, active_backend, dask_client
+from ._clusters import by_dask, by_ray, is_loss, within_cluster
+from ._compat_joblib import AS_FINISHED, active_backend, dask_client, ray_options
 from ._compat_torch import autocast_off
 from ._config import config_context, get_config
 from ._parcel import Parcel
 from ._warnings import warn
 
-# What engines say of workers that are gone, by name: they are not imported for it.
-_LOST = {
-    "TerminatedWorkerError", "BrokenProcessPool", "BrokenExecutor",  # joblib's own processes
-    "KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError",  # dask
-    "WorkerCrashedError", "ActorDiedError", "RayActorError", "ObjectLostError",  # ray
-}  # fmt: skip
 _ATTEMPTS = 3  # in a row without a block done
 _SMALLEST = 32  # rows of a batch that are worth a product of their own
 _AHEAD = 2  # blocks per worker that are on their way
@@ -45,17 +39,12 @@ def n_workers(n_jobs: int | None) -> int:
     n_workers : int
     """
     backend = active_backend()
-    if n_jobs == 1 or (getattr(backend, "nesting_level", None) or 0) > 0 or _within_dask():
+    if n_jobs == 1 or (getattr(backend, "nesting_level", None) or 0) > 0 or within_cluster():
         return 1
+    ray_options(backend)  # it is asked for its processors
     # A cluster, be it of one worker for the moment, is another machine than this one.
     least = 2 if dask_client(backend) else 1
     return max(least, int(joblib.effective_n_jobs(n_jobs)))
-
-
-def _within_dask():
-    """Whether this runs as a task of a dask worker."""
-    worker = sys.modules.get("distributed.worker")
-    return worker is not None and hasattr(worker.thread_state, "execution_state")
 
 
 def row_blocks(
@@ -150,7 +139,7 @@ def finished_blocks(
                 except StopIteration:
                     break
                 except Exception as error:
-                    if not _is_loss(error):
+                    if not is_loss(error):
                         raise
                     failure = error
                     break
@@ -169,10 +158,6 @@ def finished_blocks(
                     "smaller config_context(memory_budget=), a smaller batch_size, or, of retraining, chunk_size"
                 ) from failure
             warn(f"workers were lost{said}: {len(waiting)} of {len(blocks)} blocks of work are done anew")
-
-
-def _is_loss(error):
-    return any(cls.__name__ in _LOST for cls in type(error).__mro__)
 
 
 @dataclass
@@ -246,7 +231,10 @@ def _outcomes(parcel, function, settings, blocks, n_jobs):
     calls = ((parcel, function, settings, number, block) for number, block in blocks.items())
     backend = active_backend()
     if found := dask_client(backend):
-        yield from _by_dask(*found, parcel, calls)
+        yield from by_dask(*found, _run, parcel, calls, _AHEAD)
+        return
+    if (options := ray_options(backend)) is not None:
+        yield from by_ray(options, _run, parcel, calls, n_workers(n_jobs))
         return
     # Nothing that joblib would start other processes for than the caller's own calls have.
     options = {"n_jobs": n_jobs, "batch_size": 1, "pre_dispatch": f"{_AHEAD}*n_jobs"}
@@ -269,40 +257,3 @@ def _outcomes(parcel, function, settings, blocks, n_jobs):
 
 def _parallel(calls, **options):
     return joblib.Parallel(**options)(joblib.delayed(_run)(*call) for call in calls)
-
-
-def _by_dask(client, options, parcel, calls):
-    """The same by dask's futures: joblib waits for ever for a call that dask gives up, and sends what is shared to one
-    worker alone, with which it can be lost."""
-    from distributed import as_completed
-
-    shared = client.scatter(parcel, broadcast=True, hash=False)
-    futures, n_ahead = as_completed([]), _AHEAD * max(1, sum(client.ncores().values()))
-    running = set()
-
-    def send():
-        for call in calls:
-            future = client.submit(_run, shared, *call[1:], pure=False, **options)
-            running.add(future)
-            futures.add(future)
-            if len(running) >= n_ahead:
-                return
-
-    try:
-        send()
-        failure = None
-        for future in futures:
-            running.discard(future)
-            try:
-                outcome = future.result()
-            except Exception as error:
-                if not _is_loss(error):
-                    raise
-                failure = error
-                continue
-            yield outcome
-            send()
-        if failure is not None:
-            raise failure
-    finally:
-        client.cancel(list(running))

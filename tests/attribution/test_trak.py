@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from skorch import NeuralNet, NeuralNetRegressor
 from torch import nn
 
-from sklearn_source import TRAK, TrajectoryRecorder
+from sklearn_source import TRAK, TrajectoryRecorder, config_context
 from sklearn_source.attribution import _ridge
 from sklearn_source.attribution._ridge import Ridge, leave_one_out_regularization
 from tests._nets import make_net
@@ -138,7 +138,13 @@ def test_rows_in_chunks_and_ridges_of_either_side(monkeypatch):
         torch.testing.assert_close(Ridge(X).smoother(0.0), torch.linalg.pinv(X).T)
         whole = Ridge(X).left_out(z, [0.2, 3.0])
         monkeypatch.setattr(_ridge, "_ROWS", 2)
-        torch.testing.assert_close(Ridge(X).left_out(z, [0.2, 3.0]), whole)
+        for budget in (2**31, 1):  # coordinates held, and formed at each use
+            with config_context(memory_budget=budget):
+                ridge = Ridge(X)
+            torch.testing.assert_close(ridge.smoother(0.2), expected)
+            torch.testing.assert_close(ridge.left_out(z, [0.2, 3.0]), whole)
+            errors = ridge.left_out_errors(z, 2 * z, [0.2, 3.0])
+            torch.testing.assert_close(errors, (whole - 2 * z[:, None]).square().mean(0))
         monkeypatch.undo()
 
 

@@ -552,3 +552,9 @@ def test_joblib_with_a_module_of_main(tmp_path):
         env={**os.environ, "PYTHONPATH": str(Path(sklearn_source.__file__).parents[1])},
     )
     assert done.stdout.endswith("scores agree (12, 12)\n"), done.stderr[-3000:]
+
+
+def test_a_parameter_in_the_place_of_the_network(net):
+    """It would be left out without a word where fit is given the network."""
+    with pytest.raises(TypeError, match="constructor's first argument, .* got a EKFAC: pass parameters by name"):
+        InfluenceFunctions(EKFAC(n_samples=1)).fit(net, X, Y)

@@ -62,7 +62,9 @@ def net():
 METHODS = {
     "source": SourceAttribution(n_segments=2, random_state=0, batch_size=40),
     "influence": InfluenceFunctions(random_state=0, batch_size=40),
-    "sampled": InfluenceFunctions(EKFAC(fisher="sampled", n_samples=1), random_state=0, measurement="neg_loss"),
+    "sampled": InfluenceFunctions(
+        curvature=EKFAC(fisher="sampled", n_samples=1), random_state=0, measurement="neg_loss"
+    ),
     "tracin": TracIn(batch_size=40),
     "trak": TRAK(n_components=8, random_state=0),
     "representation": RepresentationSimilarity(),
@@ -110,7 +112,7 @@ def test_what_else_reads_the_rows(net, tmp_path):
     stream.store_gradients(None)
     again = pickle.loads(pickle.dumps(stream))
     np.testing.assert_array_equal(again.transform(QUERIES), arrays.store_gradients(None).transform(QUERIES))
-    with pytest.raises(TypeError, match="targets cannot be replaced"):
+    with pytest.raises(TypeError, match="a stream, whose targets come with its rows and cannot be replaced: fit"):
         stream.predict_relabeling(QUERIES, y_train=y)
 
 
@@ -170,6 +172,9 @@ def test_what_trains_networks_takes_loaders_of_datasets_alone(net):
     for stream in (Rows(), DataLoader(Rows())):
         with pytest.raises(TypeError, match="arrays or a map-style Dataset, got a stream"):
             retrain_on_subsets(net, stream, None, QUERIES, n_subsets=2)
+    for given in ((Rows, None, QUERIES), (X, y, Rows), (lambda: iter(DATA), None, QUERIES)):
+        with pytest.raises(TypeError, match="expected (rows|X_query), got the (class|function)"):
+            retrain_on_subsets(net, *given, n_subsets=2)
     with pytest.raises(TypeError, match="train the net yourself"):
         InfluenceFunctions(make_net()).fit(Rows(), None)
 
@@ -192,3 +197,42 @@ def test_training_from_a_stream_is_recorded(net):
     with seeded(0):
         shuffled = make_net(**options).fit(Shuffled(), None)  # trained in an order of each epoch's own
     assert SourceAttribution(n_segments=2, random_state=0).fit(shuffled, X, y).transform(QUERIES).any()
+
+
+class Dicts(Rows):
+    """Rows as streams of Hugging Face's give them."""
+
+    def __iter__(self):
+        yield from ({"X": x, "y": target} for x, target in super().__iter__())
+
+
+def pair(items):
+    batch = default_collate(items)
+    return batch["X"], batch["y"]
+
+
+def test_rows_that_are_dicts(net):
+    """Hugging Face's streams and tables: put into pairs by a collate function, of the net or of a loader."""
+    expected = SourceAttribution(n_segments=2, random_state=0).fit(net, X, y).transform(QUERIES)
+    with seeded(0):
+        streamed = make_net(
+            callbacks=[TrajectoryRecorder(n_checkpoints=2)], batch_size=32, iterator_train__collate_fn=pair,
+            iterator_train__shuffle=False,
+        ).fit(Dicts(), None)  # fmt: skip
+    (stage,) = Trajectory.from_net(streamed).stages
+    assert (stage.draws[stage.end][1] == 3).all()  # every row of the batches was recognised, once an epoch
+    for rows in (
+        DataLoader(Dicts(), 20, collate_fn=pair),
+        DataLoader(list(Dicts()), 20, shuffle=True, collate_fn=pair),
+    ):
+        est = SourceAttribution(n_segments=2, random_state=0).fit(net, rows, None)
+        np.testing.assert_array_equal(est.transform(QUERIES), expected)
+    scores = [
+        SourceAttribution(n_segments=2, random_state=0).fit(streamed, rows, None).transform(QUERIES)
+        for rows in (Dicts(), DataLoader(Dicts(), 20, collate_fn=pair))
+    ]
+    np.testing.assert_array_equal(*scores)
+    with pytest.raises(
+        ValueError, match="unexpected keyword argument 'y'.*where the targets are among them, give pairs"
+    ):
+        InfluenceFunctions(random_state=0).fit(make_net(recorded=False).fit(X, y), Dicts(), None)

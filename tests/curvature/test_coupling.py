@@ -15,7 +15,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import InfluenceFunctions, SourceAttribution, TrajectoryRecorder
-from sklearn_source.curvature import EKFAC, Inverse, fit_curvature
+from sklearn_source.curvature import EKFAC, Inverse, _fisher_sample, fit_curvature
 from sklearn_source.curvature._coupled_space import CoupledSpace
 from sklearn_source.curvature._fisher_sample import FisherSample
 from tests._methods import apart, joint
@@ -310,3 +310,20 @@ def test_rows_without_curvature_are_never_drawn(problem):
         assert set(drawn) <= {1, 3, 5}
         assert len(drawn)
     assert not list(FisherSample(p.stream(row_weights=np.zeros(9)), 5).batches())
+
+
+@pytest.mark.parametrize("size", [1, 3, 20, 55])
+def test_probabilities_sum_to_the_number_of_columns(size, monkeypatch):
+    """Of squares over many orders, some zero, looked at a few at a time: against a bisection."""
+    rng = np.random.default_rng(0)
+    squares = [np.exp(4 * rng.normal(size=n)) * (rng.random(n) < 0.8) for n in (40, 35)]
+    joined = np.concatenate(squares)
+    assert np.count_nonzero(joined) == 56
+    low, high = 0.0, 1e9
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.minimum(1, middle * joined).sum() < size else (low, middle)
+    monkeypatch.setattr(_fisher_sample, "_ROWS", 7)
+    assert _fisher_sample._scale(squares, size) == pytest.approx(low, rel=1e-9)
+    assert _fisher_sample._scale(squares, 56) == np.inf
+    assert _fisher_sample._scale([np.zeros(3)], 2) == 0

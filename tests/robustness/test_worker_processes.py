@@ -1,4 +1,4 @@
-"""Workers that are processes, and are killed in the middle: joblib's own, and those of a dask cluster.
+"""Workers that are processes, and are killed in the middle: joblib's own, and those of a cluster of dask or ray.
 
     python -m pytest -m slow tests/robustness/test_worker_processes.py
 
@@ -16,7 +16,14 @@ import pytest
 import torch
 from skorch import NeuralNetRegressor
 
-from sklearn_source import SourceAttribution, TrajectoryRecorder
+from sklearn_source import (
+    TRAK,
+    AttributionEnsemble,
+    InfluenceFunctions,
+    SourceAttribution,
+    TracIn,
+    TrajectoryRecorder,
+)
 from sklearn_source.retraining import retrain_on_subsets
 
 pytestmark = pytest.mark.slow
@@ -77,6 +84,18 @@ def cluster():
         yield client
 
 
+@pytest.fixture(scope="module")
+def on_ray():
+    ray = pytest.importorskip("ray")
+    from ray.util.joblib import register_ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20)
+    register_ray()
+    with joblib.parallel_config("ray", n_jobs=2):
+        yield
+    ray.shutdown()
+
+
 def same(one, other):
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * np.abs(other).max())
 
@@ -123,6 +142,26 @@ def test_a_dask_cluster(fitted, flag, cluster):
     check_all(fitted, flag, expects_warning=False)  # dask itself gives the block to another worker
 
 
+def test_ray(fitted, flag, on_ray):
+    check_all(fitted, flag, expects_warning=False)  # ray runs a task again by itself
+
+
+def test_what_else_goes_to_ray(fitted, on_ray, tmp_path):
+    net = fitted.net_
+    for method in (TRAK(n_components=8, random_state=0), InfluenceFunctions(random_state=0)):
+        alone = method.set_params(n_jobs=1).fit(net, X, y).transform(X_query)
+        same(method.set_params(n_jobs=None).fit(net, X, y).transform(X_query), alone)
+    stored = [
+        method.set_params(n_jobs=n_jobs).store_gradients(tmp_path / str(n_jobs)).transform(X_query)
+        for n_jobs in (1, None)
+    ]
+    np.testing.assert_array_equal(*stored)
+    members = [
+        AttributionEnsemble(TracIn(), n_members=2, random_state=0, n_jobs=n_jobs).fit(net, X, y) for n_jobs in (1, None)
+    ]
+    same(*(ensemble.transform(X_query) for ensemble in members))
+
+
 def test_a_dask_cluster_that_gives_up(fitted, flag, cluster):
     """Where dask does not try again, the call does."""
     scores = fitted.set_params(n_jobs=1).transform(X_query)
@@ -144,6 +183,17 @@ def test_retraining_on_a_dask_cluster(flag, cluster, engine):
     found = retrain_on_subsets(mortal_net(flag), X[:300], y[:300], X_query, **options).outputs
     assert not flag.exists() or engine == "vectorized"  # recorded steps run no module
     same(found, expected)
+
+
+@pytest.mark.parametrize("engine", ["joblib", "vectorized"])
+def test_retraining_on_ray(flag, on_ray, engine):
+    masks = np.random.default_rng(1).random((6, 300)) < 0.5
+    options = {"subsets": masks, "n_repeats": 1, "random_state": 0, "engine": engine, "chunk_size": 2}
+    with joblib.parallel_config("threading", n_jobs=1):
+        expected = retrain_on_subsets(mortal_net(flag), X[:300], y[:300], X_query, **options).outputs
+    flag.touch()
+    same(retrain_on_subsets(mortal_net(flag), X[:300], y[:300], X_query, **options).outputs, expected)
+    assert not flag.exists() or engine == "vectorized"
 
 
 @pytest.mark.parametrize("engine", ["joblib", "vectorized"])

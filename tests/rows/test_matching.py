@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_source.rows import TruthQueries, require_same_rows, row_hashes
+from sklearn_source.rows import TruthQueries, require_same_rows, row_hashes, rows_of_stages
 from sklearn_source.rows._matching import match_rows
 
 few_values = st.lists(st.integers(0, 5), max_size=30).map(lambda values: np.array(values, dtype=np.uint64))
@@ -88,3 +88,11 @@ def test_queries_of_a_truth_are_recognised_in_lists_too(container):
     np.testing.assert_array_equal(queries.positions(container(X[[2, 0, 2]])), [2, 0, 2])
     with pytest.raises(ValueError, match="1 of 2 queries are not among those"):
         queries.positions(container(X[:2] + [[0], [1]]))
+
+
+def test_rows_that_some_stage_trained_on():
+    one = np.array([1, 3, 4])
+    assert rows_of_stages([one]) is one
+    for credited in ([np.array([4, 1, 3])], [np.array([4]), np.array([1, 3]), np.array([3])], [one, one[:0]]):
+        np.testing.assert_array_equal(rows_of_stages(credited), one)
+    assert not len(rows_of_stages([one[:0], one[:0]]))

@@ -28,6 +28,7 @@ from sklearn_source.rows import (
     exact_row_hashes,
     known_rows,
     open_rows,
+    prepare_rows,
     require_trainable,
     row_hashes,
     take_rows,
@@ -347,3 +348,107 @@ def test_no_network_is_trained_on_a_stream(make):
         require_trainable(NET, make())
     for taken in (X, list(X), {"X": X}, (X, X), DATA, DataLoader(DATA), Subset(DATA, [0, 1])):
         assert require_trainable(NET, taken) is None
+
+
+class Table:
+    """Looks like a data set of Hugging Face's, of the map style: no torch Dataset, rows are dicts."""
+
+    column_names = ("X", "y")
+
+    def __init__(self, X=X, y=y):
+        self.X, self.y = X, y
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        return {"X": self.X[index], "y": self.y[index]}
+
+    def __getitems__(self, index):
+        return [self[i] for i in index]
+
+    def select(self, index):
+        return Table(self.X[index], self.y[index])
+
+
+class Dicts(Rows):
+    """Rows as streams of Hugging Face's give them."""
+
+    def __iter__(self):
+        yield from ({"X": x, "y": target} for x, target in super().__iter__())
+
+
+def pair(items):
+    batch = default_collate(items)
+    return batch["X"], batch["y"]
+
+
+def test_rows_that_are_dicts_are_known_by_what_they_are_collated_to():
+    net = NeuralNetRegressor(nn.Linear, iterator_train__collate_fn=pair)
+    for rows in (
+        open_rows(net, Dicts()),
+        open_rows(NET, DataLoader(Dicts(), batch_size=9, collate_fn=pair)),
+        DataLoader(Table(), collate_fn=pair),
+        DataLoader(list(Dicts()), collate_fn=pair, shuffle=True),
+    ):
+        np.testing.assert_array_equal(row_hashes(rows), row_hashes(X, y))
+    np.testing.assert_array_equal(row_hashes(open_rows(NET, Dicts())), row_hashes({"X": X, "y": y}))
+    np.testing.assert_array_equal(row_hashes(Table(), y), row_hashes({"X": X, "y": y}, y))
+    assert row_hashes(Table(), y)[3] != row_hashes(Table(), y + 1)[3]
+    assert count_rows(Table()) == N
+    np.testing.assert_array_equal(take_rows(Table(), [3, 1]).y, y[[3, 1]])
+
+
+def test_items_that_are_batches():
+    class Batched(IterableDataset):
+        def __iter__(self):
+            yield from Batches()
+
+    class Stage:
+        def __init__(self, name):
+            self.f = lambda: None
+            self.f.__name__ = name
+
+    def piped(stream, *stages):
+        stream.pipeline = list(stages)
+        return stream
+
+    net = NeuralNetRegressor(nn.Linear, iterator_train__batch_size=None)  # its loader hands on what it is given
+    assert len(open_rows(net, Batched())) == N
+    loader = DataLoader(Rows(), batch_size=4)
+    for stages in (
+        (Stage("_map"), Stage("_batched")),
+        (loader,),
+        (DataLoader(Rows(), batch_size=None), Stage("_batched")),
+    ):
+        assert len(open_rows(NET, piped(Batched(), *stages))) == N
+    for stages in ((loader, Stage("_unbatched"), Stage("_shuffle")), (Stage("_to_tuple"),)):
+        assert len(open_rows(NET, piped(Rows(), *stages))) == N
+    with pytest.raises(ValueError, match=r"where each is a batch of rows, .*batch_size=None"):
+        open_rows(NET, Batched()).rows(np.arange(5))
+
+
+def test_a_stream_that_draws_its_rows_again_says_so():
+    class Resampled(IterableDataset):
+        def __iter__(self):
+            for _ in range(60):
+                yield from zip(X, y)
+
+    with pytest.warns(UserWarning, match="rows so far, of which 150 are different.*resampled"):
+        open_rows(NET, Resampled())
+
+
+def test_text_and_bytes_are_no_numbers():
+    for value, said in ((b"\x93NUMPY", "undecoded bytes"), ("a text", "the text 'a text'")):
+        stream = open_rows(NET, Values([({"id": value, "x": x}, target) for x, target in zip(X, y)]))
+        rows = prepare_rows(NET, stream, device=torch.device("cpu"), dtype=torch.float32)
+        with pytest.raises(ValueError, match=rf"expected numbers in X\['id'\]\[0\], got {said}: encode text"):
+            rows.batch(slice(0, 2))
+
+
+class Values(IterableDataset):
+    def __init__(self, values):
+        self.values = values
+
+    def __iter__(self):
+        return iter(self.values)
