@@ -11,7 +11,7 @@ from tests.test_layering import PACKAGE, ROOT
 # Name on import -> name of the distribution, where they differ.
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 # Imported inside functions, where it is said how to have them, or only by who has them.
-OPTIONAL = {"distributed", "jinja2", "matplotlib", "pandas", "pytest"}
+OPTIONAL = {"distributed", "jinja2", "matplotlib", "pandas", "pytest", "ray"}
 
 
 def declared():
