@@ -49,12 +49,17 @@ def unwrap(net):
             "(FrozenEstimator(net)) to be used as it is or bare to be trained on the data of fit"
         )
     if not isinstance(inner, NeuralNet):
-        what = f"the class {inner.__name__}" if isinstance(inner, type) else f"a {type(inner).__name__}"
-        raise TypeError(
-            f"expected the network as a skorch NeuralNet, or a pipeline that ends in one, got {what}: wrap "
-            "the module in one, e.g. NeuralNetRegressor(module, ...)"
-        )
+        raise _no_network(inner)
     return inner, frozen
+
+
+def _no_network(given):
+    what = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+    return TypeError(
+        "expected the network, the first argument, as a skorch NeuralNet or a pipeline that ends in one, "
+        f"got {what}: wrap a module in one, e.g. NeuralNetRegressor(module, ...), and pass parameters by name "
+        "(curvature=EKFAC(), say)"
+    )
 
 
 def require_network_first(net: Any) -> None:
@@ -65,13 +70,8 @@ def require_network_first(net: Any) -> None:
     net : what the constructor has; None, a network or a pipeline
     """
     inner = net.estimator if isinstance(net, FrozenEstimator) else net
-    if inner is None or isinstance(inner, (NeuralNet, Pipeline, type)):
-        return
-    raise TypeError(
-        "expected the network, the constructor's first argument, as a skorch NeuralNet or a pipeline that ends in one, "
-        f"got a {type(inner).__name__}: pass parameters by name (curvature=EKFAC(), say), and a module as "
-        "NeuralNetRegressor(module, ...)"
-    )
+    if inner is not None and not isinstance(inner, (NeuralNet, Pipeline)):
+        raise _no_network(inner)
 
 
 def open_pipeline(net: Any, as_is: bool) -> tuple[FittedSteps, Any]:

@@ -119,7 +119,10 @@ def _core(suspect, lessons, respect):
     number = members.sum(axis=1)
     coherence = (((members @ alike) * members).sum(axis=1) - number) / (number * (number - 1))
     strengths = members @ suspect.total[rows] / np.sqrt(number) / _usual(suspect.total)
-    merits = np.where(number >= least, strengths * np.sqrt(np.maximum(coherence, 0)), -1.0)
+    fits = (number >= least) & (number <= _MOST * len(lessons.place))
+    if not fits.any():
+        return None
+    merits = np.where(fits, strengths * np.sqrt(np.maximum(coherence, 0)), -1.0)
     best = int(np.argmax(merits))
     return Bunch(rows=rows[nodes[best]], errors=suspect.errors, total=suspect.total, merit=merits[best])
 

@@ -221,3 +221,12 @@ def test_rows_of_a_stream_are_asked_for():
     assert [group.description for group in found.groups] == [group.description for group in expected.groups]
     for group, other in zip(found.groups, expected.groups, strict=True):
         np.testing.assert_array_equal(group.rows, other.rows)
+
+
+@pytest.mark.parametrize("n_train", [2, 3, 6, 9])
+def test_most_of_the_rows_are_no_group(n_train):
+    scores = -np.abs(np.random.default_rng(0).normal(size=(12, n_train)))
+    est, X_query = known(scores)
+    for alpha in (0.05, 1):
+        found = behaviour_groups(est, X_query, np.ones(12), alpha=alpha, random_state=0)
+        assert all(len(group.rows) <= 0.4 * n_train for group in found)

@@ -85,15 +85,20 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def on_ray():
+def ray_cluster():
     ray = pytest.importorskip("ray")
     from ray.util.joblib import register_ray
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20)
     register_ray()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def on_ray(ray_cluster):
     with joblib.parallel_config("ray", n_jobs=2):
         yield
-    ray.shutdown()
 
 
 def same(one, other):
