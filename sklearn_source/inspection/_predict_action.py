@@ -231,8 +231,8 @@ def _new_targets(estimator, rows, labels):
     given = getattr(getattr(estimator, "members_", [estimator])[0], "_given", None)
     if given is None or given[1] is None:
         raise ValueError(
-            "expected a method whose targets of the training rows are known, as those of gradient methods are that were "
-            "fitted on arrays, not on a dataset or a stream"
+            "expected a method whose targets of the training rows are known, as those of gradient methods are that "
+            "were fitted on arrays, not on a dataset or a stream"
         )
     X, y, _ = given
     if isinstance(labels, str):
