@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class Lessons:
         place[pool], column[pool] = self.place[takes], takes
         others = np.setdiff1d(np.arange(n_train), pool, assume_unique=True)
         column[others] = random.permutation(np.setdiff1d(np.arange(n_train), takes, assume_unique=True))
-        return Lessons(self.taught, self.lengths, self.alike, place, column)
+        return replace(self, place=place, column=column)
 
     def likeness(self, groups, respect):
         """Mean cosine of every row to the rows of each group, itself left out.

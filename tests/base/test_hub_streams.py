@@ -11,16 +11,13 @@ from torch.utils.data import DataLoader
 from sklearn_source import InfluenceFunctions, SourceAttribution, TrajectoryRecorder
 from sklearn_source.utils._random import seeded
 from tests._nets import make_net
+from tests._streams import pair
 
 N = 80
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(N, 3)).astype(np.float32)
 y = (X[:, :1] - X[:, 1:2] ** 2).astype(np.float32)
 QUERIES = _RNG.normal(size=(4, 3)).astype(np.float32)
-
-
-def pair(rows):
-    return torch.stack([row["X"] for row in rows]), torch.stack([row["y"] for row in rows])
 
 
 @pytest.fixture(scope="module")

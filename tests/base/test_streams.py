@@ -23,6 +23,7 @@ from sklearn_source.curvature import EKFAC
 from sklearn_source.retraining import retrain_on_subsets
 from sklearn_source.utils._random import seeded
 from tests._nets import make_net
+from tests._streams import AsDicts, pair
 
 N = 96
 _RNG = np.random.default_rng(0)
@@ -199,16 +200,8 @@ def test_training_from_a_stream_is_recorded(net):
     assert SourceAttribution(n_segments=2, random_state=0).fit(shuffled, X, y).transform(QUERIES).any()
 
 
-class Dicts(Rows):
-    """Rows as streams of Hugging Face's give them."""
-
-    def __iter__(self):
-        yield from ({"X": x, "y": target} for x, target in super().__iter__())
-
-
-def pair(items):
-    batch = default_collate(items)
-    return batch["X"], batch["y"]
+class Dicts(AsDicts, Rows):
+    pass
 
 
 def test_rows_that_are_dicts(net):

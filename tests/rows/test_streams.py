@@ -33,6 +33,8 @@ from sklearn_source.rows import (
     row_hashes,
     take_rows,
 )
+from sklearn_source.utils._random import seeded
+from tests._streams import AsDicts, pair
 
 N = 150
 _RNG = np.random.default_rng(0)
@@ -73,9 +75,9 @@ class Shared(Rows):
 
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
-        for i, pair in enumerate(zip(self.X, self.y)):
+        for i, row in enumerate(zip(self.X, self.y)):
             if info is None or i // 8 % info.num_workers == info.id:
-                yield pair
+                yield row
 
 
 def states():
@@ -238,9 +240,10 @@ class Once(IterableDataset):
     ],
 )
 def test_other_rows_in_a_later_pass(stream, match):
-    opened = open_rows(NET, stream)
-    with pytest.raises(ValueError, match=match):
-        opened.rows(np.arange(64, len(opened)))
+    with seeded(0):  # two orders of one in a hundred begin alike
+        opened = open_rows(NET, stream)
+        with pytest.raises(ValueError, match=match):
+            opened.rows(np.arange(64, len(opened)))
 
 
 def test_a_seed_in_iter_makes_an_order():
@@ -371,16 +374,8 @@ class Table:
         return Table(self.X[index], self.y[index])
 
 
-class Dicts(Rows):
-    """Rows as streams of Hugging Face's give them."""
-
-    def __iter__(self):
-        yield from ({"X": x, "y": target} for x, target in super().__iter__())
-
-
-def pair(items):
-    batch = default_collate(items)
-    return batch["X"], batch["y"]
+class Dicts(AsDicts, Rows):
+    pass
 
 
 def test_rows_that_are_dicts_are_known_by_what_they_are_collated_to():
