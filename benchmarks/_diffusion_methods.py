@@ -32,7 +32,7 @@ def every_method(n_draws):
     methods = {}
     for n in n_draws:
         methods[f"influence functions, {n} draws"] = InfluenceFunctions(n_draws=n, **options)
-        methods[f"SOURCE, {n} draws"] = SourceAttribution(n_draws=n, **options)
+        methods[f"SOURCE, {n} draws"] = SourceAttribution(n_segments=1, n_draws=n, **options)
     methods["TRAK"], methods["D-TRAK"] = TRAK(**options), of_output
     methods["gradient similarity"] = GradientSimilarity(**options)
     for rows in ("drawn", "grid"):

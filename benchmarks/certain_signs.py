@@ -43,7 +43,9 @@ def ensembles(measurement: str) -> dict[str, AttributionEnsemble]:
     return {
         "influence functions, exact, 16 snapshots of one run": AttributionEnsemble(influence, members="snapshots"),
         "influence functions, exact, 10 networks": AttributionEnsemble(influence, n_members=10, random_state=0),
-        "SOURCE, 10 networks": AttributionEnsemble(SourceAttribution(**common), n_members=10, random_state=0),
+        "SOURCE, 10 networks": AttributionEnsemble(
+            SourceAttribution(n_segments=1, **common), n_members=10, random_state=0
+        ),
         "8 snapshots, exact, of each of 10 networks": AttributionEnsemble(snapshots, n_members=10, random_state=0),
     }
 

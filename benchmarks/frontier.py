@@ -54,7 +54,11 @@ METHODS: dict[str, Callable[[], BaseEstimator]] = {
     **{
         f"{name}, {kind}": functools.partial(make, curvature=curvature())
         for kind, curvature in _CURVATURES.items()
-        for name, make in (("influence functions", InfluenceFunctions), ("SOURCE", SourceAttribution))
+        for name, make in (
+            ("influence functions", InfluenceFunctions),
+            ("SOURCE, L = 1", functools.partial(SourceAttribution, n_segments=1)),
+            ("SOURCE", SourceAttribution),
+        )
     },
     "TRAK": TRAK,
     "TracIn": TracIn,

@@ -1,9 +1,9 @@
 """Which method to believe: linear datamodeling scores of every method, with intervals and noise ceilings.
 
 Networks trained on random halves of the rows are the truth. Every method scores several networks that were trained on
-all rows. "One network" is the mean of their scores, with the mean ends of their intervals; "more than SOURCE" the same
-for the paired differences from SOURCE at its defaults; "mean of networks" is the score of their averaged attributions.
-Slopes are of what was retrained on what was predicted, 1 for scores that are right in size.
+all rows. "One network" is the mean of their scores, with the mean ends of their intervals; "more than SOURCE, L = 1"
+the same for the paired differences from SOURCE of one segment; "mean of networks" is the score of their averaged
+attributions. Slopes are of what was retrained on what was predicted, 1 for scores that are right in size.
 
     python benchmarks/lds.py concrete-sgd concrete-adamw questions-adamw plays-sgd
     python benchmarks/lds.py mnist mnist-noisy --mnist FOLDER
@@ -49,8 +49,9 @@ from sklearn_source.utils._random import seeded
 Methods = dict[str, tuple[int, Callable[[], BaseEstimator]]]
 # Resamples behind an interval: they add what queries share of the subsets' chance, a small part of its width.
 N_BOOTSTRAP = 200
-# With which all others are compared.
-SOURCE = "SOURCE"
+# With which all others are compared, those variants of SOURCE too that differ from it in one thing.
+ONE_SEGMENT = "SOURCE, L = 1"
+one_segment = functools.partial(SourceAttribution, n_segments=1)
 # That of which changes are predicted, subset by subset, instead of scores.
 REWEIGHTING = "SOURCE, predict_reweighting"
 # Fisher columns of influence functions by the whole matrix.
@@ -74,18 +75,16 @@ def every_method(adaptive: bool) -> Methods:
     methods["influence functions"] = (6, InfluenceFunctions)
     whole = functools.partial(InfluenceFunctions, curvature=ExactGaussNewton(max_rows=N_COLUMNS))
     methods[f"influence functions, exact, {N_COLUMNS} columns"] = (6, whole)
+    methods[f"{ONE_SEGMENT}, uncoupled"] = (6, functools.partial(one_segment, curvature=EKFAC(coupling=None)))
     methods["SOURCE, uncoupled"] = (6, functools.partial(SourceAttribution, curvature=EKFAC(coupling=None)))
-    methods["SOURCE, L = 3, uncoupled"] = (
-        6,
-        functools.partial(SourceAttribution, n_segments=3, curvature=EKFAC(coupling=None)),
-    )
-    methods[SOURCE] = (6, SourceAttribution)
-    methods["SOURCE, L = 3"] = (6, functools.partial(SourceAttribution, n_segments=3))
+    methods[ONE_SEGMENT] = (6, one_segment)
+    methods["SOURCE"] = (6, SourceAttribution)
     if adaptive:
-        methods["SOURCE, adam = paper"] = (6, functools.partial(SourceAttribution, adam="paper"))
+        methods[f"{ONE_SEGMENT}, adam = paper"] = (6, functools.partial(one_segment, adam="paper"))
     else:
-        methods["SOURCE, shampoo basis"] = (6, functools.partial(SourceAttribution, curvature=EKFAC(basis="shampoo")))
-    methods["SOURCE, averaged parameters"] = (6, functools.partial(SourceAttribution, averaging="parameters"))
+        shampoo = functools.partial(one_segment, curvature=EKFAC(basis="shampoo"))
+        methods[f"{ONE_SEGMENT}, shampoo basis"] = (6, shampoo)
+    methods[f"{ONE_SEGMENT}, averaged parameters"] = (6, functools.partial(one_segment, averaging="parameters"))
     methods[REWEIGHTING] = (6, SourceAttribution)
     snapshots = functools.partial(SnapshotInfluence, curvature=ExactGaussNewton(max_rows=N_COLUMNS))
     methods[f"snapshots, exact, {N_COLUMNS} columns"] = (6, snapshots)
@@ -105,10 +104,8 @@ def settings_grid() -> Methods:
                 make = functools.partial(SourceAttribution, n_segments=L, quadrature=rule)
                 methods[f"SOURCE, L = {L}, C = {C}, {rule}"] = (C, make)
     for C in (6, 24):
-        methods[f"SOURCE, uncoupled, C = {C}"] = (
-            C,
-            functools.partial(SourceAttribution, curvature=EKFAC(coupling=None)),
-        )
+        uncoupled = functools.partial(one_segment, curvature=EKFAC(coupling=None))
+        methods[f"{ONE_SEGMENT}, uncoupled, C = {C}"] = (C, uncoupled)
     return methods
 
 
@@ -192,13 +189,13 @@ class Scorer:
 
 
 class Table:
-    """Rows of (method, one network, more than SOURCE, mean of networks), printed and written as each is ready."""
+    """Rows of (method, one network, more than one segment, mean of networks), printed and written as each is ready."""
 
     def __init__(self, truth: Retraining, source: list[np.ndarray], path: Path | None) -> None:
         self.truth, self.source, self.path = truth, source, path
         self.rows: list[tuple[str, ...]] = []
         several = f"mean of {len(source)} networks"
-        self.add(("method", "one network", "slope", "more than SOURCE", several, "slope of the mean"))
+        self.add(("method", "one network", "slope", f"more than {ONE_SEGMENT}", several, "slope of the mean"))
 
     def add(self, row: tuple[str, ...]) -> None:
         """Add a row that is made."""
@@ -262,7 +259,7 @@ def compare(
     truth = make_truth(problem, folder, equal_steps=equal_steps)
     print(f"\n{problem.name}: {len(problem.X_train)} rows, {len(problem.X_query)} queries")
     scorer = Scorer(problem, folder, n_networks, truth.masks)
-    table = Table(truth, scorer(SOURCE, 6, SourceAttribution)[0], path)
+    table = Table(truth, scorer(ONE_SEGMENT, 6, one_segment)[0], path)
     table.add_ceiling()
     for name, (n_checkpoints, make) in methods.items():
         scores, seconds = scorer(name, n_checkpoints, make)

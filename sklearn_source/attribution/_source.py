@@ -37,8 +37,9 @@ class SourceAttribution(CurvatureAttribution):
     ----------
     net : skorch.NeuralNet or FrozenEstimator of one, optional
         The network. Frozen: used as it is. Bare: a clone is trained on the data of ``fit``. None: given to ``fit``.
-    n_segments : int, default=1
-        Segments per training stage. Each needs at least one recorded checkpoint of its own.
+    n_segments : int or "auto", default="auto"
+        Segments per training stage. Each needs at least one recorded checkpoint of its own. ``"auto"``: three, or as
+        many as the stage has recorded checkpoints after its start, if fewer.
     curvature : {"ekfac", "kfac", "diagonal", "identity", "exact"} or Curvature, default="ekfac"
         How the Gauss-Newton matrix is represented and estimated. A name stands for :class:`~.curvature.EKFAC`,
         :class:`~.curvature.KFAC`, :class:`~.curvature.Diagonal`, :class:`~.curvature.Identity` or
@@ -126,7 +127,7 @@ class SourceAttribution(CurvatureAttribution):
     Cost. ``fit``: for each checkpoint one forward pass and one backward pass per Fisher column over the training rows
     (again where the cache is too small), and two eigendecompositions per layer and segment. ``transform``: one forward
     and backward pass per checkpoint, and one product n_query x n_train x n_parameters per segment. Memory:
-    n_segments + 2 vectors of all parameters per query, in chunks of queries that take 2 GiB
+    as many vectors of all parameters per query as there are segments, and two, in chunks of queries that take 2 GiB
     (:func:`~sklearn_source.config_context` sets it). After an adaptive
     optimizer ``fit`` forms and turns the matrix of every row's gradient: up to (in + out) multiplications per entry and
     Fisher column.
@@ -153,7 +154,7 @@ class SourceAttribution(CurvatureAttribution):
 
     _parameter_constraints = {
         **CurvatureAttribution._parameter_constraints,
-        "n_segments": [Interval(Integral, 1, None, closed="left")],
+        "n_segments": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "adam": [StrOptions({"metric", "paper"})],
         "averaging": [StrOptions({"statistics", "parameters"})],
         "quadrature": [StrOptions({"trapezoid", "right"})],
@@ -166,7 +167,7 @@ class SourceAttribution(CurvatureAttribution):
         self,
         net: NeuralNet | FrozenEstimator | None = None,
         *,
-        n_segments: int = 1,
+        n_segments: int | Literal["auto"] = "auto",
         curvature: str | Curvature = "ekfac",
         averaging: Literal["statistics", "parameters"] = "statistics",
         quadrature: Literal["trapezoid", "right"] = "trapezoid",
@@ -202,7 +203,7 @@ class SourceAttribution(CurvatureAttribution):
         self.verbose = verbose
 
     def _recorder(self):
-        return TrajectoryRecorder(n_checkpoints=max(6, 2 * self.n_segments))
+        return TrajectoryRecorder(n_checkpoints=6 if self.n_segments == "auto" else max(6, 2 * self.n_segments))
 
     def _treatment(self):
         """Weight and bias share a block only where the optimizer treated them alike in every segment."""
@@ -319,7 +320,7 @@ class SourceAttribution(CurvatureAttribution):
         return [mean_state(states, segment.weights)], np.ones(1)
 
     def _bytes_per_query(self):
-        kept = (self.n_segments * len(self.trajectory_.stages) + 2) * super()._bytes_per_query()
+        kept = (len(self._split) + 2) * super()._bytes_per_query()
         return kept + self._bytes_for_functions([segment.curvature for segment in self._fitted])
 
     def _changes(self, asked):

@@ -36,7 +36,11 @@ class Segment:
     weights: np.ndarray
 
 
-def split_segments(trajectory: Any, n_segments: int, quadrature: str = "trapezoid") -> list[Segment]:
+# Segments per stage where none are asked for: more gain next to nothing, fewer cost order (the guide has the numbers).
+AUTO_SEGMENTS = 3
+
+
+def split_segments(trajectory: Any, n_segments: int | str, quadrature: str = "trapezoid") -> list[Segment]:
     """Cut every stage of a trajectory into segments of nearly equal step counts.
 
     Boundaries are the recorded checkpoints nearest to the equal split, such that every segment has a checkpoint of its
@@ -45,8 +49,8 @@ def split_segments(trajectory: Any, n_segments: int, quadrature: str = "trapezoi
     Parameters
     ----------
     trajectory : Trajectory
-    n_segments : int
-        Segments per stage.
+    n_segments : int or "auto"
+        Segments per stage; ``"auto"``: three, or as many as the stage has checkpoints after its start, if fewer.
     quadrature : {"trapezoid", "right"}
         ``"trapezoid"``: the checkpoints in ``[start, end]``, weighted as the trapezoid rule weights their steps (the
         mean of the piecewise linear interpolation). ``"right"``: those in ``(start, end]``, equally weighted, as in
@@ -55,7 +59,7 @@ def split_segments(trajectory: Any, n_segments: int, quadrature: str = "trapezoi
     Returns
     -------
     segments : list of Segment
-        In order; ``n_segments`` for each stage.
+        In order, those of a stage one after the other.
 
     Raises
     ------
@@ -67,19 +71,21 @@ def split_segments(trajectory: Any, n_segments: int, quadrature: str = "trapezoi
     .. [1] Bae, Lin, Lorraine, Grosse, "Training Data Attribution via Approximate Unrolled Differentiation", 2024,
        section 3.
     """
-    if not isinstance(n_segments, Integral) or isinstance(n_segments, bool) or n_segments < 1:
-        raise ValueError(f"expected n_segments to be a whole number >= 1, got {n_segments!r}")
+    counted = isinstance(n_segments, Integral) and not isinstance(n_segments, bool) and n_segments >= 1
+    if not counted and n_segments != "auto":
+        raise ValueError(f"expected n_segments to be a whole number >= 1 or 'auto', got {n_segments!r}")
     if quadrature not in ("trapezoid", "right"):
         raise ValueError(f"expected quadrature to be 'trapezoid' or 'right', got {quadrature!r}")
     segments = []
     for stage in trajectory.stages:
         checkpoints = trajectory.stage_checkpoints(stage)
         own = [checkpoint for checkpoint in checkpoints if checkpoint.step > stage.start]
-        if len(own) < n_segments:
+        n = max(1, min(AUTO_SEGMENTS, len(own))) if n_segments == "auto" else int(n_segments)
+        if len(own) < n:
             raise ValueError(
-                f"expected at least {n_segments} checkpoints after the start of stage {stage.index}, one for each "
+                f"expected at least {n} checkpoints after the start of stage {stage.index}, one for each "
                 f"segment, but the trajectory has {len(own)} there. Lower n_segments to {len(own)} or less, or record "
-                f"more: TrajectoryRecorder(n_checkpoints={n_segments}) on at least {n_segments} training steps"
+                f"more: TrajectoryRecorder(n_checkpoints={n}) on at least {n} training steps"
             )
         if quadrature == "trapezoid" and checkpoints[0].step != stage.start:
             raise ValueError(
@@ -88,7 +94,7 @@ def split_segments(trajectory: Any, n_segments: int, quadrature: str = "trapezoi
                 "dict, or use quadrature='right'"
             )
         steps = np.array([checkpoint.step for checkpoint in own])
-        ends = steps[nearest_to_equal_split(steps, n_segments, stage.start)].tolist()
+        ends = steps[nearest_to_equal_split(steps, n, stage.start)].tolist()
         for start, end in zip([stage.start, *ends[:-1]], ends):
             segments.append(_segment(stage.index, start, end, checkpoints, quadrature))
     return segments
