@@ -287,6 +287,9 @@ class NetworkAttribution(RecognisesRows, BaseAttribution):
     def _exclusive(self):
         """One reader at a time: threads that share the estimator share the module, whose weights change on the walk."""
         with super()._exclusive(), self._lock, autocast_off():
+            if self._lock.abandoned:  # this process was forked while a thread of the other one was inside
+                self._network.renew_parameters()
+                self._lock.abandoned = False
             yield
 
     def __sklearn_is_fitted__(self):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 
+import torch
 from skorch.callbacks import Callback
 
 from ..utils._compat_torch import HOOKS
@@ -59,6 +60,17 @@ def replace_tensors(module, tensors):
         every = {"recurse": False, "remove_duplicate": False}
         for name, old in [*part.named_parameters(**every), *part.named_buffers(**every)]:
             setattr(part, name, new[id(old)])
+
+
+def renew_parameters(modules):
+    """Put other parameters of the same values in the place of those of modules, which may share some.
+
+    A parameter of torch has a lock of its own. In a fork, one that a thread of the parent held stays locked for ever.
+    """
+    new = {id(p): torch.nn.Parameter(p.data, p.requires_grad) for module in modules for p in module.parameters()}
+    for module in modules:
+        named = (*module.named_parameters(), *module.named_buffers())
+        replace_tensors(module, {name: new.get(id(tensor), tensor) for name, tensor in named})
 
 
 class _Given:

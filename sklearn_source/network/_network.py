@@ -11,12 +11,13 @@ from skorch import NeuralNet
 from ..loss import Categorical, RowLoss, TargetError, find_penalty
 from ..rows import prepare_rows
 from ..stochastic import DrawnRows, fresh_draws, join_draws, split_draws
-from ..utils._compat_skorch import module_names
+from ..utils._compat_skorch import criterion_names, module_names
 from ..utils._compat_torch import checkpointing_off
 from ..utils._fastpath import mha_fastpath_off
 from ._full_precision import FullPrecision
 from ._input_validation import OutputError, outputs_of
 from ._module_state import load_values, signature_of
+from ._module_variant import renew_parameters
 from ._outside_state import outside_state, same_values, set_outside_state
 from ._private_net import PrivateNet
 from ._training_mode import training_flags, trains_otherwise
@@ -158,6 +159,12 @@ class Network:
         """:meth:`load`, also where asking the net has moved counters on since."""
         self._loaded_outside = None
         self.load(parameters, buffers, outside)
+
+    def renew_parameters(self):
+        """:func:`renew_parameters` of the module and the criterion."""
+        nets = [self._private_net.net, *self.row_loss.batch_loss.nets]
+        parts = [getattr(net, f"{name}_") for net in nets for name in (*module_names(net), *criterion_names(net))]
+        renew_parameters([part for part in parts if isinstance(part, torch.nn.Module)])
 
     def _load_outside(self, outside):
         outside = self._outside if outside is None else outside

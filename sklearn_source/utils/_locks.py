@@ -10,13 +10,15 @@ import weakref
 class ThreadLock:
     """A re-entrant lock, as a context manager. After a fork, it is free in the child unless the forking thread held it.
 
-    A thread that held it in the parent does not exist in the child, and would never give it back.
+    A thread that held it in the parent does not exist in the child, and would never give it back. What it was at is half
+    done there: ``abandoned`` is True until whoever mends that sets it back.
     """
 
     _all: weakref.WeakSet = weakref.WeakSet()
 
     def __init__(self):
         self._lock, self._owner, self._depth = threading.RLock(), None, 0
+        self.abandoned = False
         self._all.add(self)
 
     def __enter__(self):
@@ -35,6 +37,7 @@ class ThreadLock:
         """Called in the child of a fork."""
         for lock in list(cls._all):
             if lock._owner != threading.get_ident():
+                lock.abandoned |= lock._owner is not None
                 lock._lock, lock._owner, lock._depth = threading.RLock(), None, 0
 
 

@@ -174,6 +174,46 @@ def test_a_fork_while_a_thread_transforms():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_leaves_parameters_to_a_thread_that_was_using_them():
+    """Each has a lock, which a vanished thread does not give back (caught in the act once in some hundred forks)."""
+    inside, leave = threading.Event(), threading.Event()
+    waiting = threading.local()
+
+    def measured(output, target):
+        if getattr(waiting, "here", False):
+            inside.set()
+            leave.wait(30)
+        return output[:, 0]
+
+    with seeded(0):
+        net = prototype().fit(X, y)
+    fitted = SourceAttribution(measurement=measured, random_state=0).fit(net, X, y)
+    alone, module = fitted.transform(X), fitted._network.module
+    before = {id(p): p for p in module.parameters()}
+    weights = [p.detach().clone() for p in before.values()]
+
+    def work():
+        waiting.here = True
+        fitted.transform(X)
+
+    def others_and_same_scores():
+        same = np.array_equal(fitted.transform(X), alone)
+        after = list(module.parameters())
+        return same and not any(id(p) in before for p in after) and all(map(torch.equal, after, weights))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert inside.wait(30)
+        assert in_child(others_and_same_scores) == 0
+    finally:
+        leave.set()
+        thread.join()
+    assert all(id(p) in before for p in module.parameters())  # the parent keeps its own
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_lock_that_the_forking_thread_holds_stays_its_own():
     lock = ThreadLock()
 
