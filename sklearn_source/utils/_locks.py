@@ -10,8 +10,8 @@ import weakref
 class ThreadLock:
     """A re-entrant lock, as a context manager. After a fork, it is free in the child unless the forking thread held it.
 
-    A thread that held it in the parent does not exist in the child, and would never give it back. What it was at is half
-    done there: ``abandoned`` is True until whoever mends that sets it back.
+    A thread that held it in the parent does not exist in the child, and would never give it back. What it was at is
+    half done there: ``abandoned`` is True until whoever mends that sets it back.
     """
 
     _all: weakref.WeakSet = weakref.WeakSet()

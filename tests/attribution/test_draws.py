@@ -119,7 +119,7 @@ def test_influence_functions(name, dense):
 
 
 def test_source(dense):
-    est, draws = fitted(SourceAttribution(curvature=EXACT), dense)
+    est, draws = fitted(SourceAttribution(n_segments=1, curvature=EXACT), dense)
     weights, steps = _trapezoid(dense.checkpoints)
     parameters = [checkpoint.parameters for checkpoint in dense.checkpoints]
     H = sum(w * dense.curvature(p, draws) for w, p in zip(weights, parameters))

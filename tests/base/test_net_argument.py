@@ -199,7 +199,7 @@ def test_clone_keeps_a_frozen_net_and_drops_the_rest(net, expected):
     assert copy.net.estimator is net
     with pytest.raises(NotFittedError):
         copy.transform(QUERIES)
-    same(copy.set_params(n_segments=1).fit(X, Y).transform(QUERIES), expected)
+    same(copy.set_params(n_segments="auto").fit(X, Y).transform(QUERIES), expected)
 
 
 # --- kinds of data --------------------------------------------------------------------------------------------------
@@ -431,7 +431,7 @@ def test_a_failing_fit_changes_nothing(net, expected, monkeypatch):
     before = dict(vars(est))
     with pytest.raises(ValueError):
         est.set_params(n_segments=99).fit(net, X, Y)
-    est.set_params(n_segments=1)
+    est.set_params(n_segments="auto")
     assert vars(est) == before
 
     def interrupted(self):
