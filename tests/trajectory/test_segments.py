@@ -168,8 +168,10 @@ def test_auto_is_three_segments_or_one_for_each_checkpoint():
         expected = split_segments(trajectory, n_segments)
         return [(s.stage, s.start, s.end) for s in found] == [(s.stage, s.start, s.end) for s in expected]
 
-    assert same(3, [3, 4, 18, 22, 30]) and same(3, [1, 2, 30], [4, 6, 9, 11])
-    assert same(2, [3, 30]) and same(1, [30])
+    assert same(3, [3, 4, 18, 22, 30])
+    assert same(3, [1, 2, 30], [4, 6, 9, 11])
+    assert same(2, [3, 30])
+    assert same(1, [30])
     short = split_segments(make_trajectory([[5], [2, 4, 6, 8]], own_initial=True), "auto")
     assert [(s.stage, s.start, s.end) for s in short] == [(0, 0, 5), (1, 5, 7), (1, 7, 11), (1, 11, 13)]
 
