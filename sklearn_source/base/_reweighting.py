@@ -104,6 +104,10 @@ def relabelled(rows: Rows, changed: Rows, groups: Any, batch_size: int, step: st
     return ChangedRows(np.ones(masks.shape), [(rows, -moved), (changed, moved)], step)
 
 
+# Of a row. What is left of the others beside it is rounding error from about 1e16 on.
+LARGEST_WEIGHT = 1e12
+
+
 def row_weights_asked(groups: Any, weights: Any, n_train: int, renormalize: bool) -> NDArray[np.float64]:
     """Weights of the rows in each training asked about, 1 as they were: (n_groups, n_train).
 
@@ -120,7 +124,7 @@ def row_weights_asked(groups: Any, weights: Any, n_train: int, renormalize: bool
     Raises
     ------
     ValueError
-        If both or neither are given, weights are negative or not finite, or leave nothing to train on.
+        If both or neither are given, weights are negative, not finite or above 1e12, or leave nothing to train on.
     """
     check_switch("renormalize", renormalize)
     if (groups is None) == (weights is None):
@@ -141,6 +145,11 @@ def row_weights_asked(groups: Any, weights: Any, n_train: int, renormalize: bool
             raise ValueError("expected weights of at least one training, got none")
         if not np.isfinite(asked).all() or (asked < 0).any():
             raise ValueError("expected weights that are finite and not negative: 1 as in training, 0 for a row removed")
+        if asked.max() > LARGEST_WEIGHT:
+            raise ValueError(
+                f"expected weights up to {LARGEST_WEIGHT:g}, beside which the other rows still count for something, got "
+                f"{asked.max():g}: a row at {LARGEST_WEIGHT:g} decides alone already"
+            )
     totals = asked.sum(axis=1)
     if not (totals > 0).all():
         raise ValueError(f"expected rows that are left to train on, got none for group {int(totals.argmin())}")

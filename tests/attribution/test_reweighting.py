@@ -217,6 +217,7 @@ def test_columns_are_as_many_as_the_curvature_says(ridge, max_rows):
         ({"groups": [[0]], "weights": np.ones(12)}, "got both"),
         ({"weights": np.ones((2, 5))}, r"expected weights of shape \(n_groups, n_train\)"),
         ({"weights": -np.ones(12)}, "finite and not negative"),
+        ({"weights": np.r_[np.ones(11), 1e30]}, "weights up to 1e[+]12"),
         ({"groups": [np.ones(12, dtype=bool)]}, "rows that are left to train on"),
     ],
 )
