@@ -112,12 +112,34 @@ def _eigh(moment, dtype):
         return moment, None
     if moment.shape[1] == 1:  # a basis of one direction is the identity
         return moment[:, :, 0].clamp_min(0), None
-    moment = (moment + moment.transpose(1, 2)) / 2
-    if moment.device.type == "mps":  # no float64 there
-        values, vectors = (t.to(moment.device) for t in torch.linalg.eigh(moment.cpu().double()))
-    else:
-        values, vectors = torch.linalg.eigh(moment)
+    values, vectors = _of_reached((moment + moment.transpose(1, 2)) / 2)
     vectors = vectors.to(dtype)
     # Entries below the normal range would slow every later product severalfold and carry nothing.
     vectors[vectors.abs() < torch.finfo(dtype).tiny] = 0
     return values.clamp_min(0), vectors.contiguous()
+
+
+def _of_reached(moment):
+    """Eigenvalues, ascending, and eigenvectors; what no row reaches keeps its own coordinates.
+
+    Units that are off for every row, and inputs that are always zero, have lines of zeros. The work is the cube of the
+    number of the others.
+    """
+    if bool(moment.diagonal(dim1=1, dim2=2).all()):
+        return _decomposed(moment)
+    reached = (moment != 0).any(2).any(0)
+    n_others = len(reached) - int(reached.sum())
+    if not n_others:
+        return _decomposed(moment)
+    values, vectors = torch.zeros_like(moment[:, 0]), torch.zeros_like(moment)
+    vectors[:, ~reached, torch.arange(n_others, device=moment.device)] = 1.0  # zeros, the least eigenvalues, first
+    if n_others < len(reached):
+        found = _decomposed(moment[:, reached][:, :, reached])
+        values[:, n_others:], vectors[:, reached, n_others:] = found
+    return values, vectors
+
+
+def _decomposed(moment):
+    if moment.device.type == "mps":  # no float64 there
+        return tuple(t.to(moment.device) for t in torch.linalg.eigh(moment.cpu().double()))
+    return torch.linalg.eigh(moment)

@@ -110,6 +110,7 @@ class EKFAC(Curvature):
         return kept_fit(self._fit, self, stream)
 
     def _fit(self, stream):
+        stream.keeps_matrices = stream.metric is None
         bases, values = eigenbases(averaged_moments(stream, functools.partial(kept_moments, self)), stream.dtype)
         eigenvalues = corrected_eigenvalues(stream, bases, whole_eigenvalues(stream, values, self.basis))
         return EigenCurvature(bases, [v.to(stream.dtype) for v in eigenvalues])

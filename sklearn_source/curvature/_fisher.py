@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ..gradients import Block, GradientEngine, loss_cotangent
-from ..gradients.algebra import held_bytes
+from ..gradients.algebra import condensed, held_bytes
 from ..network import Network
 from ..rows import Rows
 from ..utils._counter_random import row_uniforms
@@ -120,6 +120,7 @@ class FisherStream:
         self._progress, self.n_jobs = progress, 1  # workers that may share the rows, as joblib counts them
         self.metric, self.identified, self.row_weights = metric, identified, row_weights
         self._kept: dict[tuple[int, int], list[list[Any]]] = {}
+        self.keeps_matrices = False  # of what a curvature needs the factors of in its first pass alone
         self.notes_first_rows = False
         self._first_rows: dict[int, list[list[float]]] = {}
 
@@ -228,11 +229,22 @@ class FisherStream:
                 kept = self._kept.get((c, start))
                 if kept is None:
                     kept = self._compute(c, start)
-                    size = held_bytes([column for columns in kept for column in columns])
-                    if size <= self._budget:
-                        self._budget -= size
-                        self._kept[c, start] = kept
-                yield self._in_metric(kept)
+                    if not self.keeps_matrices:
+                        self._keep(c, start, kept)
+                    yield self._in_metric(kept)
+                    if self.keeps_matrices and self._budget:
+                        self._keep(c, start, [condensed(columns) for columns in kept])
+                else:
+                    yield self._in_metric(kept)
+
+    def _keep(self, c, start, batch):
+        """Between passes, where it fits."""
+        size = held_bytes([column for columns in batch for column in columns])
+        if size <= self._budget:
+            self._budget -= size
+            self._kept[c, start] = batch
+        elif self.keeps_matrices:  # what does not fit is not formed again
+            self._budget = 0
 
     def _watched(self, steps, c):
         """Steps of a pass over the rows at a checkpoint, with a bar where the caller wants one."""
@@ -287,7 +299,8 @@ class FisherStream:
 
 def require_finite(value, what, block, checkpoint):
     """Raise ValueError naming the layer and the step unless a statistic of a block is finite; None passes."""
-    if value is not None and not bool(torch.isfinite(value).all()):
+    # The sum is read once; it is no number where an entry is none, and then entries are looked at.
+    if value is not None and not bool(value.sum().isfinite()) and not bool(torch.isfinite(value).all()):
         where = f"at step {checkpoint.step}" if checkpoint.step >= 0 else "at the trained weights"
         raise ValueError(
             f"{what} of layer {block.name!r} {where} is not finite: the gradients there overflow or "

@@ -140,8 +140,13 @@ class Capture:
         if any(use.is_uneven(n_rows) for use, _ in pairs):
             return self._routed
         # Where other parameters are used by some rows only, these may be as well, of as many positions by chance.
-        chance = self._engine.has_routes and not all(self._routed.agrees(use, plain) for use, _ in pairs)
+        chance = self._has_routes and not all(self._routed.agrees(use, plain) for use, _ in pairs)
         return self._routed if chance else plain
+
+    @functools.cached_property
+    def _has_routes(self):
+        """The engine's; asked once, not for every block."""
+        return self._engine.has_routes
 
     @functools.cached_property
     def _routed(self):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
+from scipy.spatial import KDTree
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import Bunch
 
 _NEAR_DUPLICATE = 0.1  # of the usual distance to the nearest row: two rows closer than that are near duplicates
+
+_MOST_DIMENSIONS = 14  # from which on a tree leaves out next to nothing, and all pairs of rows are compared
+_QUERIES = 1 << 16  # rows asked about together
 
 
 def row_vectors(X, representation, n_train):
@@ -67,7 +71,7 @@ def neighbour_disagreement(vectors, target, is_classification, n_neighbors):
     """
     n = len(target)
     n_neighbors = min(n_neighbors, n - 1)
-    distances, index = NearestNeighbors(n_neighbors=n_neighbors).fit(vectors).kneighbors()
+    distances, index = nearest_others(vectors, n_neighbors)
     neighbour_targets = target[index]
     near_duplicate = np.full(n, -1)
     if not is_classification:
@@ -81,3 +85,24 @@ def neighbour_disagreement(vectors, target, is_classification, n_neighbors):
     near = differs & (distances <= _NEAR_DUPLICATE * np.median(distances[:, 0]))
     near_duplicate[near.any(axis=1)] = index[near.any(axis=1), near.argmax(axis=1)[near.any(axis=1)]]
     return Bunch(disagreement=differs.mean(axis=1), majority=counts.argmax(axis=1), near_duplicate=near_duplicate)
+
+
+def nearest_others(vectors, n_neighbors):
+    """Distances to the nearest other rows, ascending, and which these are: both (n, n_neighbors).
+
+    In few dimensions by a tree whose leaves are asked about one after the other: what one row's search reads, the next
+    row's reads again. In more dimensions all pairs of rows are compared, the square of their number.
+    """
+    n, n_dimensions = vectors.shape
+    if sparse.issparse(vectors) or n_dimensions > _MOST_DIMENSIONS or 2 * n_neighbors >= n:
+        return NearestNeighbors(n_neighbors=n_neighbors).fit(vectors).kneighbors()
+    tree = KDTree(vectors, leafsize=32)
+    distances, index = np.empty((n, n_neighbors)), np.empty((n, n_neighbors), dtype=np.intp)
+    for start in range(0, n, _QUERIES):
+        rows = tree.indices[start : start + _QUERIES]
+        there, found = tree.query(tree.data[rows], k=n_neighbors + 1)
+        others = found != rows[:, None]
+        others[others.all(1), -1] = False  # of so many copies that the row itself is not among them
+        distances[rows] = there[others].reshape(len(rows), -1)
+        index[rows] = found[others].reshape(len(rows), -1)
+    return distances, index

@@ -136,10 +136,11 @@ def verify_stages(network: Network, stages: tuple[Stage, ...], observations: Any
             at = observation.parameters, observation.buffers, observation.outside, observation.batches
             try:
                 formed = training_gradients(network, *at, training=True)
-                # In evaluation mode: for its slope, and where something may vanish in training alone.
+                # In evaluation mode: for its slope, and where something may vanish in training alone, at every step.
                 whole, sizes = _norm(*formed.values()), {name: _norm(g) for name, g in formed.items()}
                 small = len(sizes) < len(network.parameters()) or min(sizes.values()) <= _VANISHED * whole
-                steady = training_gradients(network, *at, training=False) if small or not seen else {}
+                wanted = not seen or (small and vanished)
+                steady = training_gradients(network, *at, training=False) if wanted else {}
             except Exception as error:  # the user's own code, on a copy: what it raises is not ours to know
                 remarks.append(f"the gradient of step {observation.step} could not be formed again ({error})")
                 continue

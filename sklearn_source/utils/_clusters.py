@@ -55,36 +55,15 @@ def by_dask(
     """
     from distributed import as_completed
 
-    shared = client.scatter(parcel, broadcast=True, hash=False)
-    futures, n_ahead = as_completed([]), n_ahead * max(1, sum(client.ncores().values()))
-    running = set()
+    shared, futures = client.scatter(parcel, broadcast=True, hash=False), as_completed([])
 
-    def send():
-        for call in calls:
-            future = client.submit(run, shared, *call[1:], pure=False, **options)
-            running.add(future)
-            futures.add(future)
-            if len(running) >= n_ahead:
-                return
+    def submit(call):
+        future = client.submit(run, shared, *call[1:], pure=False, **options)
+        futures.add(future)
+        return future
 
-    try:
-        send()
-        failure = None
-        for future in futures:
-            running.discard(future)
-            try:
-                outcome = future.result()
-            except Exception as error:
-                if not is_loss(error):
-                    raise
-                failure = error
-                continue
-            yield outcome
-            send()
-        if failure is not None:
-            raise failure
-    finally:
-        client.cancel(list(running))
+    n_ahead *= max(1, sum(client.ncores().values()))
+    return _as_finished(calls, n_ahead, submit, lambda _: next(futures), lambda done: done.result(), client.cancel)
 
 
 def by_ray(
@@ -107,30 +86,52 @@ def by_ray(
     """
     import ray
 
-    task, shared, running = ray.remote(_pickled).options(**options), ray.put(parcel), []
-    failure = None
+    task, shared = ray.remote(_pickled).options(**options), ray.put(parcel)
+
+    def cancel(running):
+        for each in running:
+            ray.cancel(each)
+
+    return _as_finished(
+        calls,
+        n_workers,
+        lambda call: task.remote(run, shared, *call[1:]),
+        lambda running: ray.wait(running, num_returns=1)[0][0],
+        lambda done: pickle.loads(ray.get(done)),
+        cancel,
+    )
+
+
+def _as_finished(calls, n_ahead, submit, wait, result, cancel):
+    """Outcomes of calls as they are finished, ``n_ahead`` on their way at a time; a loss is raised after the others.
+
+    A call whose worker was lost is left out, and only one that was finished lets others be sent: where every call takes
+    its worker with it, those on their way do and no more.
+    """
+    running, failure = [], None
+
+    def send():
+        while len(running) < n_ahead and (call := next(calls, None)) is not None:
+            running.append(submit(call))
+
     try:
-        while True:
-            for call in calls:
-                running.append(task.remote(run, shared, *call[1:]))
-                if len(running) >= n_workers:
-                    break
-            if not running:
-                break
-            (done,), running = ray.wait(running, num_returns=1)
+        send()
+        while running:
+            done = wait(running)
+            running.remove(done)
             try:
-                outcome = pickle.loads(ray.get(done))
+                outcome = result(done)
             except Exception as error:
                 if not is_loss(error):
                     raise
                 failure = error
                 continue
             yield outcome
+            send()
         if failure is not None:
             raise failure
     finally:
-        for each in running:
-            ray.cancel(each)
+        cancel(running)
 
 
 def _pickled(run, *args):

@@ -16,7 +16,8 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from torch import nn
 
 from sklearn_source import GradientSimilarity, InfluenceFunctions, RepresentationSimilarity, SourceAttribution
-from sklearn_source.inspection import audit_training_rows
+from sklearn_source.inspection import _nearest_neighbours, audit_training_rows
+from sklearn_source.inspection._nearest_neighbours import nearest_others
 from sklearn_source.metrics import mislabel_detection_score
 from tests._nets import make_net
 from tests.inspection._known_scores import known
@@ -282,3 +283,17 @@ def test_bad_input(digits):
             audit_training_rows(**{**call, **options})
     with pytest.raises(TypeError, match="with a network to ask"):
         audit_training_rows(known(np.eye(3))[0], digits.X, digits.y)
+
+
+@pytest.mark.parametrize("n_dimensions", [1, 3, 8, 14, 15])
+def test_nearest_others_are_those_of_all_distances(n_dimensions, monkeypatch):
+    """By a tree or not, in several parts, and where a row has more copies than neighbours."""
+    monkeypatch.setattr(_nearest_neighbours, "_QUERIES", 50)
+    vectors = np.random.default_rng(0).normal(size=(120, n_dimensions)).astype(np.float32)
+    vectors[40:60] = vectors[40]
+    distances, index = nearest_others(vectors, 7)
+    exact = np.linalg.norm(vectors[:, None].astype(float) - vectors[None], axis=2)
+    np.fill_diagonal(exact, np.inf)
+    np.testing.assert_allclose(distances, np.sort(exact, axis=1)[:, :7], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(exact, index, axis=1), distances, atol=1e-6)
+    assert all(len(set(row)) == 7 for row in index.tolist())

@@ -11,6 +11,7 @@ import torch
 
 from sklearn_source import config_context, get_config
 from sklearn_source.utils import _workers
+from sklearn_source.utils._clusters import _as_finished
 from sklearn_source.utils._parcel import Parcel
 from sklearn_source.utils._workers import in_blocks, n_workers, row_blocks
 
@@ -146,3 +147,53 @@ def test_what_is_opened_is_nobody_elses():
     parcel.open()["small"].add_(1)
     assert not tensor.any()
     assert not parcel.open()["small"].any()
+
+
+class Cluster:
+    """An engine whose workers are lost with some of the calls; the first of those on their way is done first."""
+
+    def __init__(self, lost):
+        self.lost, self.sent, self.cancelled = lost, [], None
+
+    def outcomes(self, n_calls, n_ahead):
+        return _as_finished(
+            iter(range(n_calls)), n_ahead, self.submit, lambda running: running[0], self.result, self.cancel
+        )
+
+    def submit(self, call):
+        self.sent.append(call)
+        return call
+
+    def result(self, call):
+        if call in self.lost:
+            raise TerminatedWorkerError(f"with call {call}")
+        return -call
+
+    def cancel(self, running):
+        self.cancelled = list(running)
+
+
+def test_a_lost_call_costs_itself():
+    """It is said at the end, when the others have come; and the room that it left is filled."""
+    cluster, found = Cluster({1, 4}), []
+    with pytest.raises(TerminatedWorkerError, match="call 4"):
+        for outcome in cluster.outcomes(9, 3):
+            found.append(-outcome)
+            assert len(cluster.sent) - len(found) - len([c for c in cluster.lost if c < max(found)]) <= 3
+    assert found == [0, 2, 3, 5, 6, 7, 8]
+    assert cluster.cancelled == []
+
+
+def test_where_all_calls_lose_their_workers_no_more_than_those_on_their_way_are_sent():
+    cluster = Cluster(range(100))
+    with pytest.raises(TerminatedWorkerError):
+        list(cluster.outcomes(100, 3))
+    assert cluster.sent == [0, 1, 2]
+
+
+def test_what_nobody_waits_for_is_cancelled():
+    cluster = Cluster(())
+    outcomes = cluster.outcomes(9, 3)
+    assert next(outcomes) == 0
+    outcomes.close()
+    assert cluster.cancelled == [1, 2]

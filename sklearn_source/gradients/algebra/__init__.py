@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from ._bfloat16 import in_bfloat16, warn_of_emulation
 from ._chosen import chosen
+from ._condensed import condensed
 from ._dense import Dense
 from ._factored import Factored
 from ._indexed import Indexed
@@ -44,6 +45,7 @@ __all__ = [
     "add_inner",
     "add_pairs",
     "chosen",
+    "condensed",
     "even_chunks",
     "formed",
     "held_bytes",

@@ -30,7 +30,10 @@ def second_moment(chunks):
     moment = None
     for x in chunks:
         moment = _zeros(x, x.shape[3]) if moment is None else moment
-        _add_upper(moment, _flat(x), x.shape[3])
+        if x.shape[3] == 1:  # a depthwise convolution's outputs: products of one entry each cost their calls
+            moment += x.square().sum((0, 2)).unsqueeze(2)
+        else:
+            _add_upper(moment, _flat(x), x.shape[3])
     return _mirrored(moment)
 
 
