@@ -9,8 +9,9 @@ from skorch import NeuralNetClassifier
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
-from sklearn_source import InfluenceFunctions, SourceAttribution
+from sklearn_source import InfluenceFunctions, SnapshotInfluence, SourceAttribution, TrajectoryRecorder
 from sklearn_source.curvature import ExactGaussNewton
+from sklearn_source.curvature._sampled_gauss_newton import SampledGaussNewton
 from tests.attribution._runs import relative
 from tests.attribution.test_reweighting import deep
 
@@ -64,3 +65,83 @@ def test_targets_that_are_drawn_give_scores_of_the_right_size():
     assert size(once) > 2 * size(few)
     assert 0.8 < size(many) < 1.25
     assert relative(many, whole) < relative(few, whole) < 1 < relative(once, whole)
+
+
+@pytest.mark.parametrize("optimizer", [SGD, AdamW], ids=lambda o: o.__name__)
+def test_every_segment_is_that_of_the_whole_matrix(optimizer):
+    net, X, y, X_query = deep(optimizer, lr=0.02, optimizer__weight_decay=0.1)
+    whole, all_columns = (
+        SourceAttribution(n_segments=3, curvature=curvature).fit(net, X, y).transform(X_query)
+        for curvature in ("exact", ExactGaussNewton(max_rows=EVERY))
+    )
+    assert relative(all_columns, whole) < 1e-5
+
+
+def drawn_classes(dtype=torch.float64):
+    """Eighteen classes, of which targets are drawn, and a training that was recorded."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 12)), np.arange(60) % 18
+    torch.manual_seed(0)
+    return NeuralNetClassifier(
+        nn.Sequential(nn.Linear(12, 18, dtype=dtype)), criterion=nn.CrossEntropyLoss, lr=0.5, batch_size=-1,
+        max_epochs=200, train_split=None, verbose=0, callbacks=[TrajectoryRecorder(n_checkpoints=3)],
+    ).fit(X, y), X, y  # fmt: skip
+
+
+@pytest.mark.parametrize("n_segments", [1, 3])
+def test_functions_of_a_sample_have_the_size_of_the_whole_on_average(n_segments):
+    """What columns that stand for others leave without curvature would come out too large; more of them are nearer."""
+    net, X, y = drawn_classes()
+
+    def scores(**options):
+        curvature = ExactGaussNewton(**options)
+        est = SourceAttribution(n_segments=n_segments, curvature=curvature, random_state=0)
+        return est.fit(net, X, y).transform(X[:10])
+
+    whole, once = scores(fisher="exact"), scores(fisher="sampled")
+    few, some, many = (scores(fisher="sampled", max_rows=size) for size in (60, 240, 900))
+
+    def size(found):
+        return float((found * whole).sum() / (whole**2).sum())
+
+    assert abs(size(few) - 1) < abs(size(once) - 1)
+    assert 0.85 < size(many) < 1.15
+    assert relative(many, whole) < relative(some, whole) < relative(few, whole) < relative(once, whole)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """Layers of which outer products are far fewer numbers than matrices, each at a rate of its own."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 40)), rng.integers(0, 3, 60)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 3)).double()
+    net = NeuralNetClassifier(
+        module, criterion=nn.CrossEntropyLoss, lr=0.3, batch_size=-1, max_epochs=10, train_split=None, verbose=0,
+        optimizer__param_groups=[("0.*", {"lr": 0.1})], callbacks=[TrajectoryRecorder(n_checkpoints=2)],
+    ).fit(X, y)  # fmt: skip
+    return net, X, y
+
+
+@pytest.mark.parametrize("method", [InfluenceFunctions, SnapshotInfluence])
+def test_outer_products_give_what_matrices_give(wide, monkeypatch, method):
+    net, X, y = wide
+    est = method(curvature=ExactGaussNewton(max_rows=30), measurement="neg_loss").fit(net, X, y)
+    made, combination = [], SampledGaussNewton.combination
+
+    def noted(*args):
+        made.append(combination(*args) is not None)
+        return combination(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampledGaussNewton, "combination", noted)
+        together, own = est.transform(X, y), est.self_influence()
+        assert made
+        assert all(made)
+        patch.setattr(SampledGaussNewton, "combination", lambda *_: None)
+        apart = est.transform(X, y)
+    # Scores are float32.
+    assert relative(together, apart) < 1e-6
+    np.testing.assert_allclose(own, np.diag(apart), rtol=1e-5)
+    one = est.transform(X[:1], y[:1])  # for one query matrices are less work
+    assert relative(one, apart[:1]) < 1e-6
