@@ -77,36 +77,31 @@ def test_every_segment_is_that_of_the_whole_matrix(optimizer):
     assert relative(all_columns, whole) < 1e-5
 
 
-def drawn_classes(dtype=torch.float64):
-    """Eighteen classes, of which targets are drawn, and a training that was recorded."""
+@pytest.mark.parametrize("n_segments", [1, 2])
+def test_functions_of_a_sample_have_the_size_of_the_whole(n_segments):
+    """Drawn targets leave directions without curvature: taken as they are, scores come out by two thirds too large."""
     rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(60, 12)), np.arange(60) % 18
+    X, y = rng.normal(size=(60, 24)), np.arange(60) % 4
     torch.manual_seed(0)
-    return NeuralNetClassifier(
-        nn.Sequential(nn.Linear(12, 18, dtype=dtype)), criterion=nn.CrossEntropyLoss, lr=0.5, batch_size=-1,
-        max_epochs=200, train_split=None, verbose=0, callbacks=[TrajectoryRecorder(n_checkpoints=3)],
-    ).fit(X, y), X, y  # fmt: skip
-
-
-@pytest.mark.parametrize("n_segments", [1, 3])
-def test_functions_of_a_sample_have_the_size_of_the_whole_on_average(n_segments):
-    """What columns that stand for others leave without curvature would come out too large; more of them are nearer."""
-    net, X, y = drawn_classes()
+    net = NeuralNetClassifier(
+        nn.Linear(24, 4, dtype=torch.float64), criterion=nn.CrossEntropyLoss, lr=0.5, batch_size=-1, max_epochs=30,
+        train_split=None, verbose=0, callbacks=[TrajectoryRecorder(n_checkpoints=n_segments)],
+    ).fit(X, y)  # fmt: skip
 
     def scores(**options):
         curvature = ExactGaussNewton(**options)
         est = SourceAttribution(n_segments=n_segments, curvature=curvature, random_state=0)
         return est.fit(net, X, y).transform(X[:10])
 
-    whole, once = scores(fisher="exact"), scores(fisher="sampled")
-    few, some, many = (scores(fisher="sampled", max_rows=size) for size in (60, 240, 900))
-
     def size(found):
         return float((found * whole).sum() / (whole**2).sum())
 
-    assert abs(size(few) - 1) < abs(size(once) - 1)
-    assert 0.85 < size(many) < 1.15
-    assert relative(many, whole) < relative(some, whole) < relative(few, whole) < relative(once, whole)
+    whole, once = scores(fisher="exact"), scores(fisher="sampled")
+    few, many = (scores(fisher="sampled", max_rows=columns) for columns in (240, 480))
+    assert size(once) > 1.5
+    assert 0.85 < size(few) < 1.15
+    assert 0.9 < size(many) < 1.1
+    assert relative(many, whole) < 0.9 * relative(few, whole) < 0.5 * relative(once, whole)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +119,7 @@ def wide():
 
 
 @pytest.mark.parametrize("method", [InfluenceFunctions, SnapshotInfluence])
-def test_outer_products_give_what_matrices_give(wide, monkeypatch, method):
+def test_outer_products_give_what_matrices_give(wide, monkeypatch, tmp_path, method):
     net, X, y = wide
     est = method(curvature=ExactGaussNewton(max_rows=30), measurement="neg_loss").fit(net, X, y)
     made, combination = [], SampledGaussNewton.combination
@@ -145,3 +140,5 @@ def test_outer_products_give_what_matrices_give(wide, monkeypatch, method):
     np.testing.assert_allclose(own, np.diag(apart), rtol=1e-5)
     one = est.transform(X[:1], y[:1])  # for one query matrices are less work
     assert relative(one, apart[:1]) < 1e-6
+    stored = est.store_gradients(tmp_path, tol=None).transform(X, y)
+    assert relative(stored, apart) < 1e-6
