@@ -84,9 +84,9 @@ class SampledGaussNewton(FittedCurvature):
 
     def combination(self, phi: Phi, gradients: Sequence[Sequence[Any]], n_rows: int) -> tuple[list, Any] | None:
         """Sums of the columns and of the vectors themselves, which meet rows as outer products: without matrices."""
-        shifts = getattr(phi, "shifts", None)
-        if not isinstance(phi, Inverse) or len(set(shifts)) > 1 or shifts[0] <= 0:
+        if not isinstance(phi, Inverse) or len(set(phi.shifts)) > 1 or phi.shifts[0] <= 0:
             return None
+        shift = phi.shifts[0]
         if any(penalty is not None for penalty in self._penalties) or not self._batches:
             return None
         blocks = [[*columns, *vectors] for columns, vectors in zip(zip(*self._batches), zip(*gradients))]
@@ -96,9 +96,9 @@ class SampledGaussNewton(FittedCurvature):
         values = [to_meet(parts, p) for parts, p in zip(blocks, self._metric)]
         vectors = [v[n_columns:] for v in values]
         root, length, factor = self._factor(phi)
-        pushed = torch.cat([_met(vectors, batch) for batch in self._batches], dim=1).double().cpu() / shifts[0]
+        pushed = torch.cat([_met(vectors, batch) for batch in self._batches], dim=1).double().cpu() / shift
         weights = root * torch.cholesky_solve((root * pushed).T, factor).T
-        mixture = torch.cat([-weights, torch.eye(n_query, dtype=weights.dtype)], dim=1) * (length / shifts[0])
+        mixture = torch.cat([-weights, torch.eye(n_query, dtype=weights.dtype)], dim=1) * (length / shift)
         return values, mixture.to(self._like.device)
 
     def mean_eigenvalue(self, block: int) -> float:
