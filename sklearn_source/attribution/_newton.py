@@ -55,6 +55,11 @@ class NewtonStep:
             self.system.relative,
         )
         unit = -share / self.n_rows
+        if roots is None and curvature.couples_blocks:
+            found = curvature.combination(Inverse(self.system.shifts), queries.gradients(self.state), queries.n_met)
+            if found is not None:
+                values, mixture = found
+                return Term([self.state], np.ones(1), values, None, self.credited, mixture=mixture * unit)
         if roots is None:
             encoded = times(queries.encoded(self.state, curvature.encode), relative, 0.5)
         else:

@@ -96,10 +96,10 @@ class FittedSegment:
     @property
     def integration(self):
         """``(1 - exp(-x - c x^2)) / s``, which is ``h`` at s = 0 and about ``1 / (s + 1/h)``."""
-        return self._function(self._integrate)
+        return self._function(self._integrate, solves=True)
 
-    def _function(self, function):
-        return SpectralFunction(function, self.shift, ridge=1.0 / self.h if self.h else float("inf"))
+    def _function(self, function, solves=False):
+        return SpectralFunction(function, self.shift, 1.0 / self.h if self.h else float("inf"), solves)
 
     def integrated_and_propagated(self, vectors, *, propagate):
         """``F v``, and ``S v`` unless ``propagate`` is false, of ``v`` and in parameters' coordinates."""

@@ -93,7 +93,10 @@ class GradientAttribution(PredictsChanges, StoresGradients, NetworkAttribution):
             return terms
         validate_parameters(self)  # it may have been set since fit
         warn_of_emulation(self._network.device)
-        return [replace(term, values=[in_bfloat16(values) for values in term.values]) for term in terms]
+        return [  # sums of many vectors would add up what rounding does to each
+            term if term.mixture is not None else replace(term, values=[in_bfloat16(values) for values in term.values])
+            for term in terms
+        ]
 
     def _queries(self, rows, index, measure):
         """The queries that meet all training rows, within ``tol`` as it is now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class Term:
         The rows this term gives a score, or how much of it; None for all.
     cosine : bool, default=False
         Whether each row's gradient is divided by its norm.
+    mixture : tensor (n_query, n_values), float64, optional
+        Queries as sums of ``values``, which are then other vectors.
     """
 
     checkpoints: list[State]
@@ -40,6 +42,7 @@ class Term:
     bases: list[Any] | None = None
     credited: np.ndarray | None = None
     cosine: bool = False
+    mixture: torch.Tensor | None = None
 
 
 def term_scores(term, gradients, rowwise=False):
@@ -49,6 +52,12 @@ def term_scores(term, gradients, rowwise=False):
     ----------
     gradients : list over checkpoints of lists over blocks of gradients of the batch's rows
     """
+    if rowwise and term.mixture is not None:
+        return (
+            (term_scores(replace(term, mixture=None), gradients) * term.mixture.T)
+            .sum(0)
+            .to(gradients[0][0].tensors()[-1].dtype)
+        )
     first = gradients[0]
     rows = len(first[0])
     like = first[0].tensors()[-1]
@@ -64,4 +73,4 @@ def term_scores(term, gradients, rowwise=False):
         out = out.add_(rowwise_inner(values, gradient)) if rowwise else add_inner(out, values, gradient)
     if term.cosine:
         out /= norms.sqrt().clamp_min(torch.finfo(out.dtype).tiny)
-    return out
+    return out if term.mixture is None else (term.mixture @ out.to(term.mixture.dtype)).to(out.dtype)

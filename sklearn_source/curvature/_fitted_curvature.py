@@ -171,6 +171,28 @@ class FittedCurvature(ABC):
         """
         return [self.scale(phi, encoded) for phi in phis]
 
+    def combination(
+        self, phi: Phi, gradients: Sequence[Sequence[Any]], n_rows: int
+    ) -> tuple[list[Any], torch.Tensor] | None:
+        """``P^(1/2) phi(P^(1/2) H P^(1/2)) P^(1/2) v``, P of :meth:`in_metric`, as sums of other vectors.
+
+        Parameters
+        ----------
+        phi : callable
+            ``phi(eigenvalues, block)`` gives a tensor of the eigenvalues' shape.
+        gradients : list over batches of lists over blocks of gradients
+            The vectors v, as layers give them.
+        n_rows : int
+            Rows that these will meet.
+
+        Returns
+        -------
+        combination : (list of Factored or tensor, one per block; tensor (n, n_values)) or None
+            What a :class:`~sklearn_source.base.Term` takes as ``values`` and ``mixture``. None unless overridden, and
+            where matrices are less work.
+        """
+        return None
+
     def bytes_per_query(self, n_parameters: int, itemsize: int) -> int:
         """What :meth:`scale` holds per vector, beside the vector and the result.
 

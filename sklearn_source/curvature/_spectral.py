@@ -24,11 +24,14 @@ class SpectralFunction:
     ridge : float, default=0
         The function is about ``1 / (s + ridge)``: what is solved, where a curvature that couples its blocks improves on
         one that does not.
+    solves : bool, default=False
+        Whether it is about that, rather than what is left of a vector.
     """
 
     function: Callable[[torch.Tensor, int | None], torch.Tensor]
     shifts: Sequence[float]
     ridge: float = 0.0
+    solves: bool = False
 
     def __call__(self, values: torch.Tensor, block: int) -> torch.Tensor:
         """``phi`` of eigenvalues of H."""
@@ -56,7 +59,7 @@ class Inverse(SpectralFunction):
     """``1 / (sigma + shift[block])``, zero where that is infinite."""
 
     def __init__(self, shifts: Sequence[float]):
-        super().__init__(lambda s, _: inverse(s), shifts)
+        super().__init__(lambda s, _: inverse(s), shifts, solves=True)
 
 
 def inverse(values: torch.Tensor) -> torch.Tensor:

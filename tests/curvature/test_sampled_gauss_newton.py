@@ -9,8 +9,9 @@ from skorch import NeuralNetClassifier
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
-from sklearn_source import InfluenceFunctions, SourceAttribution
+from sklearn_source import InfluenceFunctions, SnapshotInfluence, SourceAttribution, TrajectoryRecorder
 from sklearn_source.curvature import ExactGaussNewton
+from sklearn_source.curvature._sampled_gauss_newton import SampledGaussNewton
 from tests.attribution._runs import relative
 from tests.attribution.test_reweighting import deep
 
@@ -64,3 +65,80 @@ def test_targets_that_are_drawn_give_scores_of_the_right_size():
     assert size(once) > 2 * size(few)
     assert 0.8 < size(many) < 1.25
     assert relative(many, whole) < relative(few, whole) < 1 < relative(once, whole)
+
+
+@pytest.mark.parametrize("optimizer", [SGD, AdamW], ids=lambda o: o.__name__)
+def test_every_segment_is_that_of_the_whole_matrix(optimizer):
+    net, X, y, X_query = deep(optimizer, lr=0.02, optimizer__weight_decay=0.1)
+    whole, all_columns = (
+        SourceAttribution(n_segments=3, curvature=curvature).fit(net, X, y).transform(X_query)
+        for curvature in ("exact", ExactGaussNewton(max_rows=EVERY))
+    )
+    assert relative(all_columns, whole) < 1e-5
+
+
+@pytest.mark.parametrize("n_segments", [1, 2])
+def test_functions_of_a_sample_have_the_size_of_the_whole(n_segments):
+    """Drawn targets leave directions without curvature: taken as they are, scores come out by two thirds too large."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 24)), np.arange(60) % 4
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        nn.Linear(24, 4, dtype=torch.float64), criterion=nn.CrossEntropyLoss, lr=0.5, batch_size=-1, max_epochs=30,
+        train_split=None, verbose=0, callbacks=[TrajectoryRecorder(n_checkpoints=n_segments)],
+    ).fit(X, y)  # fmt: skip
+
+    def scores(**options):
+        curvature = ExactGaussNewton(**options)
+        est = SourceAttribution(n_segments=n_segments, curvature=curvature, random_state=0)
+        return est.fit(net, X, y).transform(X[:10])
+
+    def size(found):
+        return float((found * whole).sum() / (whole**2).sum())
+
+    whole, once = scores(fisher="exact"), scores(fisher="sampled")
+    few, many = (scores(fisher="sampled", max_rows=columns) for columns in (240, 480))
+    assert size(once) > 1.5
+    assert 0.85 < size(few) < 1.15
+    assert 0.9 < size(many) < 1.1
+    assert relative(many, whole) < 0.9 * relative(few, whole) < 0.5 * relative(once, whole)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """Layers of which outer products are far fewer numbers than matrices, each at a rate of its own."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 40)), rng.integers(0, 3, 60)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 3)).double()
+    net = NeuralNetClassifier(
+        module, criterion=nn.CrossEntropyLoss, lr=0.3, batch_size=-1, max_epochs=10, train_split=None, verbose=0,
+        optimizer__param_groups=[("0.*", {"lr": 0.1})], callbacks=[TrajectoryRecorder(n_checkpoints=2)],
+    ).fit(X, y)  # fmt: skip
+    return net, X, y
+
+
+@pytest.mark.parametrize("method", [InfluenceFunctions, SnapshotInfluence])
+def test_outer_products_give_what_matrices_give(wide, monkeypatch, tmp_path, method):
+    net, X, y = wide
+    est = method(curvature=ExactGaussNewton(max_rows=30), measurement="neg_loss").fit(net, X, y)
+    made, combination = [], SampledGaussNewton.combination
+
+    def noted(*args):
+        made.append(combination(*args) is not None)
+        return combination(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampledGaussNewton, "combination", noted)
+        together, own = est.transform(X, y), est.self_influence()
+        assert made
+        assert all(made)
+        patch.setattr(SampledGaussNewton, "combination", lambda *_: None)
+        apart = est.transform(X, y)
+    # Scores are float32.
+    assert relative(together, apart) < 1e-6
+    np.testing.assert_allclose(own, np.diag(apart), rtol=1e-5)
+    one = est.transform(X[:1], y[:1])  # for one query matrices are less work
+    assert relative(one, apart[:1]) < 1e-6
+    stored = est.store_gradients(tmp_path, tol=None).transform(X, y)
+    assert relative(stored, apart) < 1e-6

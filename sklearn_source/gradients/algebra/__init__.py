@@ -26,7 +26,7 @@ from ._low_rank import LowRank, low_rank
 from ._meeting import Meeting, add_inner, rowwise_inner
 from ._moments import Overlap
 from ._packed import pack, unpack
-from ._pairs import add_pairs, met_bytes, rowwise_pairs, to_meet, unit_vectors
+from ._pairs import add_pairs, met_bytes, pairs_pay, rowwise_pairs, to_meet, unit_vectors
 from ._products import even_chunks, rotate_matrices
 from ._row_gradient import RowGradient
 from ._scaled import Scaled
@@ -57,6 +57,7 @@ __all__ = [
     "pack",
     "rotate_matrices",
     "rowwise_inner",
+    "pairs_pay",
     "rowwise_pairs",
     "squared_in_basis",
     "to_meet",

@@ -35,6 +35,28 @@ def to_meet(parts, factor=1.0):
     return torch.cat([(part.matrix() * factor).flatten(1) for part in parts])
 
 
+def pairs_pay(blocks, n_query, n_columns, n_rows):
+    """Whether sums of columns meet rows with less work column by column than summed.
+
+    Parameters
+    ----------
+    blocks : list over blocks of lists of gradients
+        The columns, and further vectors.
+    n_query, n_columns, n_rows : int
+        How many sums there are, of how many columns, and how many rows they meet.
+    """
+    apart = together = 0.0
+    for parts in blocks:
+        first = parts[0]
+        groups, out, inp = first.shape
+        size, T = groups * out * inp, first.n_positions
+        alike = all(isinstance(part, Factored) and part.n_positions == T for part in parts)
+        pairs = alike and 2 * T * T * (out + inp) <= out * inp
+        apart += (n_columns + n_query) * n_rows * (groups * T * T * (out + inp) if pairs else size)
+        together += n_query * (n_rows + 2 * n_columns) * size  # vectors meet the columns, which are summed
+    return apart + n_query * n_columns * n_rows < together
+
+
 def met_bytes(gradients, factors):
     """Bytes per query of what :func:`to_meet` gives of these gradients, one per block, times these factors."""
     values = [to_meet([gradient], factor) for gradient, factor in zip(gradients, factors)]
