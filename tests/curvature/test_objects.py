@@ -29,6 +29,7 @@ from sklearn_source.curvature import (
     GramCurvature,
     resolve_curvature,
 )
+from sklearn_source.curvature._covariances import eigenbases
 from tests._methods import apart
 from tests._nets import make_net
 
@@ -295,3 +296,18 @@ def test_memory_in_every_form(net, tmp_path):
     for some in actual[1:]:
         np.testing.assert_array_equal(some, actual[0])
     assert list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("unreached", [[], [0, 3], [1, 2, 4], [0, 1, 2, 3, 4, 5]])
+def test_eigenbases_of_what_no_row_reaches(unreached):
+    """Zeros first, in coordinates of their own; the rest as if they were not there; one group reaching is enough."""
+    rows = np.random.default_rng(0).normal(size=(2, 9, 6))
+    rows[:, :, unreached] = 0
+    rows[0, :, 5] = 0
+    moment = torch.as_tensor(rows.transpose(0, 2, 1) @ rows)
+    (basis,), ((_, values),) = eigenbases([(moment, None)], torch.float64)
+    torch.testing.assert_close(basis.right @ torch.diag_embed(values) @ basis.right.mT, moment)
+    torch.testing.assert_close(basis.right.mT @ basis.right, torch.eye(6, dtype=torch.float64).expand(2, -1, -1))
+    torch.testing.assert_close(values, torch.linalg.eigvalsh(moment).clamp_min(0))
+    own = torch.eye(len(unreached), dtype=torch.float64).expand(2, -1, -1)
+    assert torch.equal(basis.right[:, unreached, : len(unreached)], own)

@@ -18,6 +18,7 @@ from sklearn_source.gradients.algebra import (
     _products,
     add_pairs,
     chosen,
+    condensed,
     formed,
     joined,
     rowwise_pairs,
@@ -200,3 +201,25 @@ def test_chosen_columns_of_kept_rows(sizes, laid_out):
     turned = joined([found[:4], found[4:]], None, right)
     torch.testing.assert_close(torch.cat([part.matrix() for part in turned]), expected @ right)
     torch.testing.assert_close(found.rotate(None, right)[1:].matrix(), (expected @ right)[1:])
+
+
+@pytest.mark.parametrize("by_channels", [True, False])
+@pytest.mark.parametrize("sizes", [(3, 9, 1, 2), (1, 8, 2, 3), (1, 2, 5, 6)])
+def test_condensed_columns(sizes, by_channels):
+    """Formed where that is fewer numbers, however the outputs' gradients lie in memory."""
+    groups, positions, out, inp = sizes
+    rng = torch.Generator().manual_seed(0)
+    a = torch.randn(5, groups, positions, inp, generator=rng, dtype=torch.float64)
+    g = torch.randn(3, 5, groups, positions, out, generator=rng, dtype=torch.float64)
+    g = g.mT.contiguous().mT if by_channels else g
+    found = condensed([Factored(a, own) for own in g])
+    assert {type(own) for own in found} == {Dense if positions > 2 else Factored}
+    for own, column in zip(found, g):
+        torch.testing.assert_close(own.matrix(), explicit(a, column))
+
+
+def test_second_moment_of_one_entry_per_position():
+    """As of a depthwise convolution's outputs."""
+    x = torch.randn(4, 3, 5, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.einsum("bgti,bgtj->gij", x, x)
+    torch.testing.assert_close(_moments.second_moment([x[:1], x[1:]]), expected)

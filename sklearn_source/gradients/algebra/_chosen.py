@@ -68,4 +68,3 @@ def _gathered(tensors, rows, numbers, factors):
         own = (numbers == number).nonzero().squeeze(1)
         found[own] = tensor[rows[own]]
     return found.mul_(factors.to(found).reshape(-1, *[1] * (found.dim() - 1)))
-
