@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 # What engines say of workers that are gone, by name: they are not imported for it.
 _LOST = {
@@ -86,7 +86,8 @@ def by_ray(
     """
     import ray
 
-    task, shared = ray.remote(_pickled).options(**options), ray.put(parcel)
+    task: Any = ray.remote(_pickled).options(**options)
+    shared = ray.put(parcel)
 
     def cancel(running):
         for each in running:
@@ -97,7 +98,7 @@ def by_ray(
         n_workers,
         lambda call: task.remote(run, shared, *call[1:]),
         lambda running: ray.wait(running, num_returns=1)[0][0],
-        lambda done: pickle.loads(ray.get(done)),
+        lambda done: pickle.loads(cast(bytes, ray.get(done))),
         cancel,
     )
 
