@@ -155,6 +155,7 @@ def behaviour_groups(
         drawn = np.sort(random.choice(len(errors), _MOST_ERRORS, replace=False))
         errors, scores = errors[drawn], scores[drawn]
         asked.signs = None if asked.signs is None else asked.signs[drawn]
+        asked.sizes = None if asked.sizes is None else asked.sizes[drawn]
     signs = np.ones(len(errors)) if asked.signs is None else asked.signs
     direction = signs if asked.harms_upwards else -signs
     harm = direction[:, None] * scores
@@ -164,7 +165,7 @@ def behaviour_groups(
         return np.concatenate([part for _, part in score_chunks(est, take_rows(X_train, rows), own)])
 
     known = None if X_train is None else teach
-    groups = find_groups(harm, push, signs, known, int(n_groups), alpha=float(alpha), random=random)
+    groups = find_groups(harm, push, signs, known, int(n_groups), sizes=asked.sizes, alpha=float(alpha), random=random)
     total = np.maximum(harm, 0).sum()
     labels = class_labels(est, y_train)
     result = []
