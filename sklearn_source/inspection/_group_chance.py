@@ -13,7 +13,7 @@ from ._lessons import Lessons
 def chances(groups, harm, push, signs, sizes, lessons, alpha, random):
     """How often scores that are dealt out at random give a group as strong as each of some groups.
 
-    The scores of every error, in units of how far the rows push any answer and less their mean, are dealt out among the
+    The scores of every error, in units of how far the rows push any answer, are dealt out among the
     rows anew, for each error by itself: rows and errors stay as strong as they are, and what rows do together is gone.
     Then groups are searched for as they were among the scores. A group is held against the strongest one of each
     search, by the strength that orders groups, for each respect in units of what is usual by chance, so that ``alpha``
@@ -45,7 +45,6 @@ def chances(groups, harm, push, signs, sizes, lessons, alpha, random):
         return np.full(len(groups), np.nan)
     unit = push.astype(np.float32)
     dealt = (harm / push).astype(np.float32)
-    dealt -= dealt.mean(axis=1, keepdims=True)
     found = np.array([_by_respect(group) for group in groups])  # (n_groups, 2)
     largest = np.zeros((0, 2))
     for _ in range(n_draws):
@@ -53,7 +52,8 @@ def chances(groups, harm, push, signs, sizes, lessons, alpha, random):
             own[:] = own[random.permutation(len(own))]
         by_chance = [_by_respect(one) for one in _by_chance(dealt, unit, signs, sizes, lessons, random)]
         largest = np.vstack([largest, np.max([(0.0, 0.0), *by_chance], axis=0)])
-        usual = largest.mean(axis=0) + np.finfo(float).tiny
+        # The scores as they are count as one more draw, or the draws would be nearer to their mean than they.
+        usual = np.vstack([largest, found.max(axis=0)]).mean(axis=0) + np.finfo(float).tiny
         as_large = ((largest / usual).max(axis=1) >= (found / usual).max(axis=1)[:, None]).sum(axis=1)
         if (1 + as_large > alpha * (1 + n_draws) + 1e-9).all():
             break

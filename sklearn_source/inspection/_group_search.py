@@ -147,10 +147,7 @@ def _core(suspect, lessons, respect):
         return None
     merits = np.where(fits, strengths * np.sqrt(np.maximum(coherence, 0)), -1.0)
     best = int(np.argmax(merits))
-    return Bunch(
-        rows=rows[nodes[best]], errors=suspect.errors, total=suspect.total, judged=suspect.judged, by_harm=suspect.by_harm,
-        merit=merits[best],
-    )  # fmt: skip
+    return Bunch(**{**suspect, "rows": rows[nodes[best]], "merit": merits[best]})
 
 
 def _strength(total, rows):
