@@ -23,18 +23,20 @@ def errors_of(est, X_query, y_query):
         errors : ndarray of int, or None for all queries
         signs : ndarray (n_errors,) or None
             1 where an answer is too high, -1 where it is too low; None where more of the measurement is better.
+        sizes : ndarray (n_errors,) or None
+            Of the residuals, where they have a sign.
         harms_upwards : bool
             Whether what raises the measurement (times the sign) does harm.
         predictions : Bunch or None
     """
     net = net_with_steps(est)
     if y_query is None or net is None:
-        return Bunch(errors=None, signs=None, harms_upwards=y_query is None, predictions=None)
+        return Bunch(errors=None, signs=None, sizes=None, harms_upwards=y_query is None, predictions=None)
     require_queries(est, X_query, y_query)
     predictions = predict_rows(net, X_query, y_query)
     if predictions.is_classification:
         errors = np.flatnonzero(predictions.target != predictions.predicted)
-        return Bunch(errors=errors, signs=None, harms_upwards=False, predictions=predictions)
+        return Bunch(errors=errors, signs=None, sizes=None, harms_upwards=False, predictions=predictions)
     name = measurement_of(est)
     residual = None if predictions.target is None else predictions.predicted - predictions.target
     if name == "prediction" and residual is not None and residual.ndim > 1:
@@ -45,8 +47,8 @@ def errors_of(est, X_query, y_query):
     else:
         size, signs = np.abs(residual), np.sign(residual)
     errors = np.flatnonzero((size >= np.quantile(size, _LARGE_RESIDUAL)) & (size > 0))
-    signs = None if signs is None else signs[errors]
-    return Bunch(errors=errors, signs=signs, harms_upwards=signs is not None, predictions=predictions)
+    signs, sizes = (None, None) if signs is None else (signs[errors], size[errors])
+    return Bunch(errors=errors, signs=signs, sizes=sizes, harms_upwards=signs is not None, predictions=predictions)
 
 
 def measurement_of(est):

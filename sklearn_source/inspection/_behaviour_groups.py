@@ -57,7 +57,7 @@ def behaviour_groups(
     n_groups : int, default=5
         Groups at most.
     alpha : float, default=0.05
-        Groups are left out that are no more coherent than chance makes them: the probability that it makes one or more
+        Groups are left out that are no stronger than chance makes them: the probability that it makes one or more
         is ``alpha`` at most. 1: none is left out, and nothing is held against chance.
     X_train, y_train : array-like, optional
         The training rows as ``est`` takes queries. None: those that it was fitted on, unless these were a stream.
@@ -97,18 +97,21 @@ def behaviour_groups(
     alike, by the cosine of all rows' scores for them. Rows that do harm join in the order of their mean cosine to the
     group, as many as make the sum of harm by the square root of the size largest, and none that is less than half as
     alike as the median member. Groups are ordered by that sum; one that shares more than 30 % of its rows with better
-    ones is left out.
+    ones is left out. Errors of one profile (a query that is there twice) are never parted.
+
+    Residuals are pushed both ways by the rows around them. In a regression all rows join that are half as alike,
+    whichever way they push; groups are ordered by what they do to the squares of all large residuals of a sign, by the
+    square root of the size, and rows that teach alike take turns with rows that learn alike.
 
     Against chance the scores of each error, in units of how far rows push any query, are dealt out among the rows
-    ``1 / alpha - 1`` times, 19 by default, and groups searched for as before. A group stays whose rows push all errors
-    of its sign more coherently than those of ``1 - alpha`` of these searches: by the sum of its scores for an error by
-    the root of the sum of their squares, over errors the root of the sum of squares of those above 0. Scores of noise
-    give no group then, but for a share ``alpha``.
+    ``1 / alpha - 1`` times, 19 by default, and groups searched for as before. A group stays that is stronger, in what
+    orders groups, than those of ``1 - alpha`` of these searches, with the strength of rows that teach and of rows that
+    learn alike each in units of its mean. Scores of noise give no group then, but for a share ``alpha``.
 
     A group is what pushes, not what is wrong: rows of a class push what is like them to it, and some groups of a clean
     data set will be that, by no chance. :ref:`How often a planted cause is found <planted_causes>` is measured: mostly
-    where digits are confused, hardly ever in a regression. Methods whose training rows are not known compare rows by
-    their scores for the errors. Costs ``transform`` of the queries and of up to 600 training rows, and ``1 / alpha``
+    where digits are confused, seldom in a regression. Methods whose training rows are not known compare rows by
+    their scores for the errors. Costs ``transform`` of the queries and of up to 1000 training rows, and ``1 / alpha``
     searches.
 
     References
@@ -155,6 +158,7 @@ def behaviour_groups(
         drawn = np.sort(random.choice(len(errors), _MOST_ERRORS, replace=False))
         errors, scores = errors[drawn], scores[drawn]
         asked.signs = None if asked.signs is None else asked.signs[drawn]
+        asked.sizes = None if asked.sizes is None else asked.sizes[drawn]
     signs = np.ones(len(errors)) if asked.signs is None else asked.signs
     direction = signs if asked.harms_upwards else -signs
     harm = direction[:, None] * scores
@@ -164,7 +168,7 @@ def behaviour_groups(
         return np.concatenate([part for _, part in score_chunks(est, take_rows(X_train, rows), own)])
 
     known = None if X_train is None else teach
-    groups = find_groups(harm, push, signs, known, int(n_groups), alpha=float(alpha), random=random)
+    groups = find_groups(harm, push, signs, known, int(n_groups), sizes=asked.sizes, alpha=float(alpha), random=random)
     total = np.maximum(harm, 0).sum()
     labels = class_labels(est, y_train)
     result = []

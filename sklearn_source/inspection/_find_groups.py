@@ -12,7 +12,7 @@ _OVERLAP = 0.3  # share of a group's rows that may be in better ones
 _LEAST_PUSH = 0.05  # of the median row's: rows that push nothing are not specific
 
 
-def find_groups(harm, push, signs, teach, n_groups, *, alpha=1.0, random=None):
+def find_groups(harm, push, signs, teach, n_groups, *, sizes=None, alpha=1.0, random=None):
     """Groups of rows, the most telling first.
 
     Parameters
@@ -28,6 +28,8 @@ def find_groups(harm, push, signs, teach, n_groups, *, alpha=1.0, random=None):
         errors teach alike.
     n_groups : int
         At most.
+    sizes : ndarray of shape (n_errors,), optional
+        Of residuals, where errors have a sign and a size.
     alpha : float, default=1
         Groups that scores dealt out at random give as coherent with a higher probability are left out; 1: none is.
     random : RandomState, optional
@@ -40,12 +42,12 @@ def find_groups(harm, push, signs, teach, n_groups, *, alpha=1.0, random=None):
     """
     n_train = harm.shape[1]
     push = np.maximum(push, _LEAST_PUSH * np.median(push) + np.finfo(float).tiny)
-    suspects = list(suspected(harm, harm / push, signs))
+    suspects = list(suspected(harm, harm / push, signs, sizes))
     pool = pool_of(suspects, n_train)
     lessons = Lessons.of_errors(pool, harm) if teach is None else Lessons.of(pool, n_train, teach(pool))
     grown = [group for group in grow_groups(suspects, lessons) if harm[np.ix_(group.errors, group.rows)].sum() > 0]
     del suspects
-    p_values = chances(grown, harm, push, signs, None if teach is None else lessons, alpha, random)
+    p_values = chances(grown, harm, push, signs, sizes, None if teach is None else lessons, alpha, random)
     groups, taken = [], np.zeros(n_train, dtype=bool)
     for group, p_value in zip(grown, p_values):
         if p_value > alpha or taken[group.rows].mean() > _OVERLAP:

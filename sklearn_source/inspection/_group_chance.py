@@ -10,23 +10,25 @@ from ._group_search import grow_groups, pool_of, suspected
 from ._lessons import Lessons
 
 
-def chances(groups, harm, push, signs, lessons, alpha, random):
-    """How often scores that are dealt out at random give a group as coherent as each of some groups.
+def chances(groups, harm, push, signs, sizes, lessons, alpha, random):
+    """How often scores that are dealt out at random give a group as strong as each of some groups.
 
-    The scores of every error, in units of how far the rows push any answer and less their mean, are dealt out among the
+    The scores of every error, in units of how far the rows push any answer, are dealt out among the
     rows anew, for each error by itself: rows and errors stay as strong as they are, and what rows do together is gone.
-    Then groups are searched for as they were among the scores. A group is held against the most coherent one of each
-    search, by the more telling of two measures of :func:`coherence`, each in units of what is usual by chance, so that
-    ``alpha`` is the probability that chance gives one group or more.
+    Then groups are searched for as they were among the scores. A group is held against the strongest one of each
+    search, by the strength that orders groups, for each respect in units of what is usual by chance, so that ``alpha``
+    is the probability that chance gives one group or more. Of two groups of a respect the check never prefers the
+    second: another measure than that of the order would take small pure groups for chance, and large loose ones not.
 
     Parameters
     ----------
     groups : list of Bunch
-        With ``rows`` and ``errors``.
+        With ``respect`` and ``strength``.
     harm : ndarray of shape (n_errors, n_train)
     push : ndarray of shape (n_train,)
         Positive: what harm of a row is measured in.
     signs : ndarray of shape (n_errors,)
+    sizes : ndarray of shape (n_errors,) or None
     lessons : Lessons or None
         What rows teach; None where the scores say it too.
     alpha : float
@@ -43,42 +45,30 @@ def chances(groups, harm, push, signs, lessons, alpha, random):
         return np.full(len(groups), np.nan)
     unit = push.astype(np.float32)
     dealt = (harm / push).astype(np.float32)
-    dealt -= dealt.mean(axis=1, keepdims=True)
-    found = np.array([coherence(dealt, unit, signs, group) for group in groups])  # (n_groups, 2)
+    found = np.array([_by_respect(group) for group in groups])  # (n_groups, 2)
     largest = np.zeros((0, 2))
     for _ in range(n_draws):
         for own in dealt:
             own[:] = own[random.permutation(len(own))]
-        by_chance = [coherence(dealt, unit, signs, one) for one in _by_chance(dealt, unit, signs, lessons, random)]
+        by_chance = [_by_respect(one) for one in _by_chance(dealt, unit, signs, sizes, lessons, random)]
         largest = np.vstack([largest, np.max([(0.0, 0.0), *by_chance], axis=0)])
-        usual = largest.mean(axis=0) + np.finfo(float).tiny
+        # The scores as they are count as one more draw, or the draws would be nearer to their mean than they.
+        usual = np.vstack([largest, found.max(axis=0)]).mean(axis=0) + np.finfo(float).tiny
         as_large = ((largest / usual).max(axis=1) >= (found / usual).max(axis=1)[:, None]).sum(axis=1)
         if (1 + as_large > alpha * (1 + n_draws) + 1e-9).all():
             break
     return (1 + as_large) / (1 + n_draws)
 
 
-def coherence(specific, push, signs, group):
-    """How far a group's rows push the errors of one sign the same way.
-
-    For each error the sum of their scores by the root of the sum of squares: the root of their number where all are
-    alike, of the size of 1 where their signs are tossed. Then the root of the sum of squares of those above 0, over all
-    errors of the sign of the group's: rows that were found by two errors and push twenty more are no chance. Of the
-    scores as they are, which a few strong rows decide, and in units of the rows' pushes, ``specific``
-    (n_errors, n_train), where all count: (2,).
-    """
-    errors = np.flatnonzero(signs == signs[group.errors[0]])
-    own = specific[np.ix_(errors, group.rows)].astype(np.float64)
-    both = np.stack([own * push[group.rows], own])
-    size = np.sqrt(np.square(both).sum(axis=2))
-    each = np.divide(both.sum(axis=2), size, out=np.zeros(size.shape), where=size > 0)
-    return np.sqrt(np.square(np.maximum(each, 0)).sum(axis=1))
+def _by_respect(group):
+    """Strength as what teaches and as what learns alike, 0 for the other: (2,)."""
+    return (group.strength, 0.0) if group.respect == "teach" else (0.0, group.strength)
 
 
-def _by_chance(specific, push, signs, lessons, random):
+def _by_chance(specific, push, signs, sizes, lessons, random):
     """The groups that are found in scores that were dealt out at random."""
     harm, n_train = specific * push, specific.shape[1]
-    suspects = list(suspected(harm, specific, signs))
+    suspects = list(suspected(harm, specific, signs, sizes))
     if lessons is None:
         lessons = Lessons.of_errors(pool_of(suspects, n_train), harm)
     else:  # to ask what other rows teach would cost as much again each time

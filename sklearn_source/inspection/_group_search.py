@@ -14,7 +14,8 @@ _N_GROWN = 30  # cores that are grown, for each respect in which rows are alike
 _MEMBERSHIP = 0.5  # of the median row's likeness to the others of the group, to belong to it
 _N_ROUNDS = 5
 _MOST = 0.4  # of all rows may be a group
-MAX_POOL = 600
+_IDENTICAL = 1e-4  # distance of profiles of length one, below which errors are one error
+MAX_POOL = 1000
 
 
 def grow_groups(suspects, lessons):
@@ -32,14 +33,24 @@ def grow_groups(suspects, lessons):
     Returns
     -------
     groups : list of Bunch
-        ``rows`` and ``errors``, and ``strength``, by which they are ordered.
+        ``rows`` and ``errors``, ``respect``, and ``strength``, by which they are ordered.
     """
     grown, suspects = [], list(suspects)
     for respect in lessons.alike:
         cores = _distinct([core for one in suspects if (core := _core(one, lessons, respect)) is not None])
         for core, rows in zip(cores, _grown(cores, lessons, respect)):
-            grown.append(Bunch(rows=rows, errors=core.errors, strength=_strength(core.total, rows)))
-    return sorted(grown, key=lambda group: -group.strength)
+            grown.append(Bunch(rows=rows, errors=core.errors, respect=respect, strength=_strength(core.judged, rows)))
+    grown.sort(key=lambda group: -group.strength)
+    return grown if all(one.by_harm for one in suspects) else _in_turns(grown)
+
+
+def _in_turns(groups):
+    """The strongest of each respect, then the second of each: strengths of rows that push both ways do not compare."""
+    number, turns = dict.fromkeys((group.respect for group in groups), 0), []
+    for group in groups:
+        turns.append(number[group.respect])
+        number[group.respect] += 1
+    return [groups[i] for i in np.argsort(turns, kind="stable")]
 
 
 def _distinct(cores):
@@ -55,12 +66,16 @@ def _distinct(cores):
     return chosen
 
 
-def suspected(harm, specific, signs):
+def suspected(harm, specific, signs, sizes=None):
     """Yield for clusters of errors of one sign ``errors``, the ``rows`` of most harm and the ``total`` (n_train,).
 
     Harm is looked at twice, as it is and in units of how far a row pushes any answer: a habit that many rows teach a
-    little (a mark of a class) shows in the second alone.
+    little (a mark of a class) shows in the second alone. ``judged`` (n_train,) is the harm by which a group will be
+    ordered: the total, or with ``sizes`` (n_errors,) of residuals what the rows do to the squares of all of the sign.
+    Rows around a residual push it both ways, by their own residuals: a group need not be of harmful rows alone then
+    (``by_harm``).
     """
+    judged = {} if sizes is None else {sign: sizes[signs == sign] @ harm[signs == sign] for sign in np.unique(signs)}
     for cluster in _clusters(_unit_rows(specific)):
         for sign in np.unique(signs[cluster]):
             errors = cluster[signs[cluster] == sign]
@@ -71,15 +86,23 @@ def suspected(harm, specific, signs):
                 rows = np.argsort(-total, kind="stable")[:_N_SUSPECTS]
                 rows = rows[total[rows] > 0]
                 if len(rows):
-                    yield Bunch(errors=errors, rows=rows, total=total, sign=sign)
+                    yield Bunch(
+                        errors=errors, rows=rows, total=total, judged=judged.get(sign, total), by_harm=sizes is None
+                    )
 
 
 def _clusters(profiles):
-    """The nodes of a Ward tree over profiles (n, d), as arrays of places: those of two and more, or the single one."""
+    """The nodes of a Ward tree over profiles (n, d), as arrays of places: those of two and more, or the single one.
+
+    None is a part of errors that are identical: what is behind one of them is behind all.
+    """
     n = len(profiles)
     if n == 1:
         return [np.arange(1)]
-    return [np.array(node) for node in _nodes(linkage(profiles, "ward")) if len(node) > 1]
+    tree = linkage(profiles, "ward")
+    joined_at = np.full(2 * n - 1, np.inf)
+    joined_at[tree[:, :2].astype(int)] = tree[:, 2, None]
+    return [np.array(node) for node, height in zip(_nodes(tree), joined_at) if len(node) > 1 and height > _IDENTICAL]
 
 
 def _nodes(tree):
@@ -91,12 +114,12 @@ def _nodes(tree):
 
 
 def pool_of(suspects, n_train, at_most=MAX_POOL):
-    """The rows that are suspected most often."""
+    """The rows that are suspected most often; then, as groups have rows that nobody suspects, any others."""
     counts = np.zeros(n_train, dtype=np.int64)
     for one in suspects:
         counts[one.rows] += 1
     order = np.argsort(-counts, kind="stable")[:at_most]
-    return np.sort(order[counts[order] > 0])
+    return np.sort(order)
 
 
 def _core(suspect, lessons, respect):
@@ -124,7 +147,7 @@ def _core(suspect, lessons, respect):
         return None
     merits = np.where(fits, strengths * np.sqrt(np.maximum(coherence, 0)), -1.0)
     best = int(np.argmax(merits))
-    return Bunch(rows=rows[nodes[best]], errors=suspect.errors, total=suspect.total, merit=merits[best])
+    return Bunch(**{**suspect, "rows": rows[nodes[best]], "merit": merits[best]})
 
 
 def _strength(total, rows):
@@ -147,7 +170,11 @@ def _grown(cores, lessons, respect):
         still = []
         for i, likeness in zip(growing, found):
             alike = likeness > _MEMBERSHIP * max(np.median(likeness[groups[i]]), 0)
-            joined = _most_telling(alike, likeness, cores[i].total, min(_MIN_CORE, len(cores[i].rows)))
+            least = min(_MIN_CORE, len(cores[i].rows))
+            if cores[i].by_harm:
+                joined = _most_telling(alike, likeness, cores[i].total, least)
+            else:
+                joined = np.flatnonzero(alike) if least <= alike.sum() <= _MOST * len(alike) else None
             if joined is not None and not np.array_equal(joined, np.sort(groups[i])):
                 groups[i] = joined
                 still.append(i)

@@ -19,9 +19,10 @@ class Lessons:
     ----------
     taught : ndarray (n_pupils, n_train)
         0 for what a row teaches itself.
-    lengths : dict of ndarray
-        Of the columns of ``taught`` for ``"teach"`` (n_train,), of its rows for ``"learn"`` (n_pool,); never 0.
-        Respects that are not there are not known.
+    lengths : ndarray (n_train,)
+        Of the columns of ``taught``; never 0.
+    heard : ndarray (n_pool, n_train) or None
+        What each row of the pool is taught, in units of how far the teacher moves any, of length one.
     alike : dict of ndarray (n_pool, n_pool)
         Cosines of the rows of the pool, for each respect.
     place : ndarray of int (n_train,)
@@ -31,7 +32,8 @@ class Lessons:
     """
 
     taught: np.ndarray
-    lengths: dict[str, np.ndarray]
+    lengths: np.ndarray
+    heard: np.ndarray | None
     alike: dict[str, np.ndarray]
     place: np.ndarray
     column: np.ndarray
@@ -41,18 +43,19 @@ class Lessons:
         """Of the scores (n_pool, n_train) of all rows for what the rows ``pool`` were to learn."""
         taught = np.array(taught, dtype=np.float32)
         taught[np.arange(len(pool)), pool] = 0
-        lengths = {"teach": _lengths(taught, 0), "learn": _lengths(taught, 1)}
-        heard = taught / lengths["learn"][:, None]
-        alike = {"teach": _cosines(taught, lengths["teach"], pool), "learn": heard @ heard.T}
-        return cls(taught, lengths, alike, _places(pool, n_train), np.arange(n_train))
+        lengths = _lengths(taught, 0)
+        heard = taught / lengths  # a few rows of much influence do not decide
+        heard /= _lengths(heard, 1)[:, None]
+        alike = {"teach": _cosines(taught, lengths, pool), "learn": heard @ heard.T}
+        return cls(taught, lengths, heard, alike, _places(pool, n_train), np.arange(n_train))
 
     @classmethod
     def of_errors(cls, pool, harm):
         """Of the harm (n_errors, n_train) alone: rows teach alike that push the same errors."""
         harm = np.asarray(harm, dtype=np.float32)
-        n_train, lengths = harm.shape[1], {"teach": _lengths(harm, 0)}
-        alike = {"teach": _cosines(harm, lengths["teach"], pool)}
-        return cls(harm, lengths, alike, _places(pool, n_train), np.arange(n_train))
+        lengths = _lengths(harm, 0)
+        alike = {"teach": _cosines(harm, lengths, pool)}
+        return cls(harm, lengths, None, alike, _places(pool, harm.shape[1]), np.arange(harm.shape[1]))
 
     @property
     def n_pool(self):
@@ -86,22 +89,19 @@ class Lessons:
         groups = [rows if respect == "teach" else rows[self.place[rows] >= 0] for rows in groups]
         found = np.zeros((len(groups), len(self.place)), dtype=np.float32)
         if respect == "teach":
-            means = [_mean(self.taught[:, self.column[rows]].T, self._length(rows, respect)) for rows in groups]
-            of_column = np.stack(means) @ self.taught / self.lengths["teach"]
+            takes = [self.column[rows] for rows in groups]
+            means = [_mean(self.taught[:, at].T / self.lengths[at, None]) for at in takes]
+            of_column = np.stack(means) @ self.taught / self.lengths
             found[:] = of_column[:, self.column]
         else:
-            means = [_mean(self.taught[self.place[rows]], self._length(rows, respect)) for rows in groups]
+            means = [_mean(self.heard[self.place[rows]]) for rows in groups]
             known = np.flatnonzero(self.place >= 0)
-            of_place = np.stack(means) @ self.taught.T / self.lengths["learn"]
+            of_place = np.stack(means) @ self.heard.T
             found[:, known] = of_place[:, self.place[known]]
         for own, rows in zip(found, groups):
             # A mean over a group that the row is in has a share of its own, which is 1 where it is known.
             own[rows] = (own[rows] * len(rows) - 1) / max(len(rows) - 1, 1)
         return found
-
-    def _length(self, rows, respect):
-        at = self.column if respect == "teach" else self.place
-        return self.lengths[respect][at[rows]]
 
 
 def _places(pool, n_train):
@@ -115,9 +115,9 @@ def _cosines(taught, lengths, pool):
     return shown.T @ shown
 
 
-def _mean(profiles, lengths):
+def _mean(profiles):
     """Mean of profiles (k, d) of length one; 0 for none."""
-    return (profiles / lengths[:, None]).sum(axis=0) / max(len(profiles), 1)
+    return profiles.sum(axis=0) / max(len(profiles), 1)
 
 
 def _lengths(values, axis):
