@@ -20,29 +20,28 @@ Truths and predictions are kept in ``--results``: what is there is not computed 
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from _lds_problems import PROBLEMS, Problem
+from _top_groups_table import Question, Table, log_odds_or_logit, write_summary
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from sklearn_source import InfluenceFunctions, SnapshotInfluence, SourceAttribution
 from sklearn_source.curvature import EKFAC, ExactGaussNewton
-from sklearn_source.metrics import first_order_change, group_effect_score, top_k_removals
+from sklearn_source.metrics import first_order_change, top_k_removals
 from sklearn_source.retraining import Retraining, retrain_without
 from sklearn_source.utils._random import seeded
 
 SHARES = (0.01, 0.02, 0.05, 0.10)
-N_RANDOM = 8
 # Seed of the network whose scores choose the groups; judged ones have 0, 1, ...
 CHOOSES = 1000
 N_RECORDED, N_SNAPSHOTS = 16, 8
@@ -64,55 +63,24 @@ METHODS: Methods = {
 
 @dataclass(frozen=True)
 class Asked:
-    """How much is retrained: queries with groups of their own, the first of all, queries in all, and repeats."""
+    """How much is asked: queries with groups of their own (the first ones) and in all, random groups of every size.
+
+    ``n_repeats`` are networks of the truth for every group, ``n_networks`` those that are judged.
+    """
 
     n_own: int
     n_query: int
+    n_random: int
     n_repeats: int
     n_networks: int
 
 
 ASKED = {
-    "concrete-sgd": Asked(10, 50, 30, 3),
-    "concrete-adamw": Asked(10, 50, 20, 3),
-    "mnist": Asked(5, 20, 4, 2),
-    "mnist-noisy": Asked(5, 20, 6, 2),
+    "concrete-sgd": Asked(10, 50, 8, 30, 3),
+    "concrete-adamw": Asked(10, 50, 8, 20, 3),
+    "mnist": Asked(5, 20, 4, 4, 2),
+    "mnist-noisy": Asked(5, 20, 4, 6, 2),
 }
-
-
-def log_odds_or_logit(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Log-odds of class ``target``, and the logit of class ``target - n_classes`` where it is above all classes."""
-    n_classes = output.shape[1]
-    own = (target % n_classes)[:, None]
-    logit = output.gather(1, own)[:, 0]
-    others = output.scatter(1, own, -torch.inf).logsumexp(1)
-    return torch.where(target < n_classes, logit - others, logit)
-
-
-log_odds_or_logit.needs_y = True  # type: ignore[attr-defined]
-
-
-class Question:
-    """The queries of a problem, each once for everything that is measured of it."""
-
-    def __init__(self, problem: Problem, n_query: int) -> None:
-        self.n_query, self.X = n_query, problem.X_query[:n_query]
-        self.y, self.measurement = None, problem.measurement
-        if problem.y_query is not None:
-            y = problem.y_query[:n_query]
-            self.X, self.y = np.concatenate([self.X, self.X]), np.concatenate([y, y + problem.y_train.max() + 1])
-            self.measurement = log_odds_or_logit
-
-    def views(self, changes: NDArray, before: NDArray) -> dict[str, NDArray]:
-        """Return changes (..., n_query) by what is measured, from those of all queries and what they were before."""
-        if self.y is None:
-            return {"prediction": changes}
-        (odds, logits), start = np.split(changes, 2, axis=-1), np.split(before, 2, axis=-1)[0]
-        return {"log-odds": odds, "logit": logits, "probability": _sigmoid(start + odds) - _sigmoid(start)}
-
-
-def _sigmoid(z: NDArray) -> NDArray:
-    return (1 + np.tanh(z / 2)) / 2
 
 
 def train(problem: Problem, n_recorded: int, seed: int) -> Any:
@@ -131,14 +99,14 @@ def groups_of(problem: Problem, asked: Asked, folder: Path) -> dict[str, NDArray
         est.fit(net, problem.X_train, problem.y_train)
         np.save(path, est.transform(X, None if y is None else y[: asked.n_own]))
     scores = np.load(path)
-    return top_k_removals(scores, [round(share * scores.shape[1]) for share in SHARES], n_random=N_RANDOM)
+    return top_k_removals(scores, [round(share * scores.shape[1]) for share in SHARES], n_random=asked.n_random)
 
 
 def make_truth(
     problem: Problem, asked: Asked, question: Question, removed: dict[str, NDArray], folder: Path
 ) -> Retraining:
     """Load the networks' measurements, or train them."""
-    path = folder / "truth.npz"
+    path = folder / f"truth_{asked.n_repeats}.npz"
     if not path.exists():
         start = time.process_time()
         truth = retrain_without(
@@ -194,61 +162,6 @@ class Predictions:
         return log_odds_or_logit(output, torch.as_tensor(self.question.y)).numpy()
 
 
-class Table:
-    """A line for every method, way, measurement and number of networks, printed and written as each is ready."""
-
-    def __init__(self, question: Question, truth: Retraining, path: Path | None) -> None:
-        self.question, self.truth, self.path = question, truth, path
-        sizes = (f"top {share:.0%}".replace("%", " %") for share in SHARES)
-        self.rows = [("measured", "predicted by", "networks", *sizes, "all top", "r", "random", "r of random")]
-
-    def add(self, name: str, changes: list[tuple[NDArray, NDArray]]) -> None:
-        """Add lines for a method, by changes and what they start from, of every network."""
-        every = [self.question.views(*one) for one in changes]
-        for measured, retrained in self._retrained(self.truth.outputs).items():
-            own = [one[measured] for one in every]
-            self._add_line(measured, name, "one", own, retrained)
-            if len(own) > 1:
-                self._add_line(measured, name, f"mean of {len(own)}", [np.mean(own, axis=0)], retrained)
-
-    def add_retraining(self) -> None:
-        """Add what one half of the repeats says of the other."""
-        half = self.truth.n_repeats // 2
-        first, second = (self._retrained(part) for part in (self.truth.outputs[:, :half], self.truth.outputs[:, half:]))
-        for measured, outputs in second.items():
-            changes = (first[measured] - first[measured][:1]).mean(axis=1)[1:]
-            self._add_line(measured, f"{half} other retrainings", f"mean of {half}", [changes], outputs)
-
-    def _retrained(self, outputs: NDArray) -> dict[str, NDArray]:
-        """Outputs of networks (n_subsets, n_repeats, n_query) by what is measured, give or take a constant."""
-        return self.question.views(outputs, np.zeros(outputs.shape[-1]))
-
-    def _add_line(self, measured: str, name: str, networks: str, found: list[NDArray], outputs: NDArray) -> None:
-        truth = Retraining(self.truth.masks, outputs, measured, self._seeds(outputs), names=self.truth.names)
-        results = [group_effect_score(None, truth, predicted=own) for own in found]
-        self.rows.append((measured, name, networks, *self._cells(results)))
-        print(" | ".join(self.rows[-1]), flush=True)
-        if self.path is not None:
-            with self.path.open("w", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(self.rows)
-
-    def _seeds(self, outputs: NDArray) -> NDArray:
-        return self.truth.seeds[:, : outputs.shape[1]]
-
-    def _cells(self, results: list[Any]) -> Iterator[str]:
-        """Slopes with intervals and correlations, means over networks."""
-        for i in range(len(SHARES)):
-            yield _mean([(r.by_size.slope[i], *r.by_size.slope_interval[i]) for r in results])
-        for part in (results, [r.random for r in results]):
-            yield _mean([(r.slope, *r.slope_interval) for r in part])
-            yield f"{np.mean([r.correlation for r in part]):.2f}"
-
-
-def _mean(found: list[tuple[float, float, float]]) -> str:
-    value, low, high = (f"{v:.2f}" for v in np.mean(found, axis=0))
-    return f"{value} [{low}, {high}]"
-
-
 def compare(problem: Problem, asked: Asked, folder: Path, path: Path | None, *, only: str | None) -> None:
     """Hold every method's predictions against the truth."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +178,7 @@ def compare(problem: Problem, asked: Asked, folder: Path, path: Path | None, *, 
     if only == "truth":
         return
     print(f"\n{problem.name}: {truth.n_subsets - 1} groups, {truth.n_repeats} repeats")
-    table = Table(question, truth, path)
+    table = Table(question, truth, SHARES, path)
     table.add_retraining()
     for method, (_, _, ways) in METHODS.items():
         for way in ways:
@@ -279,6 +192,7 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, help="folder of the files of MNIST")
     parser.add_argument("--results", type=Path, default=Path("lds"), help="where truths and predictions are kept")
     parser.add_argument("--tables", type=Path, help="where to write a CSV table per problem")
+    parser.add_argument("--n-repeats", type=int, help="other than the problem's own; those that are kept count")
     parser.add_argument("--only", choices=("truth", "predictions"), help="make these, and no table")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -286,7 +200,10 @@ def main() -> None:
     for name in args.problems:
         table = None if args.tables is None else args.tables / f"top-groups-{name}.csv"
         folder = args.results / name / "top-groups"
-        compare(PROBLEMS[name](args.mnist), ASKED[name], folder, table, only=args.only)
+        asked = replace(ASKED[name], n_repeats=args.n_repeats or ASKED[name].n_repeats)
+        compare(PROBLEMS[name](args.mnist), asked, folder, table, only=args.only)
+    if args.tables is not None:
+        write_summary(args.tables, list(ASKED))
 
 
 if __name__ == "__main__":
