@@ -75,6 +75,8 @@ class Table:
     def add_retraining(self) -> None:
         """Add what one half of the repeats says of the other."""
         half = self.truth.n_repeats // 2
+        if not half:
+            return
         first, second = (self._retrained(part) for part in (self.truth.outputs[:, :half], self.truth.outputs[:, half:]))
         for measured, outputs in second.items():
             changes = (first[measured] - first[measured][:1]).mean(axis=1)[1:]
