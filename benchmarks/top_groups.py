@@ -132,7 +132,7 @@ class Predictions:
 
     def __call__(self, method: str, way: str, seed: int) -> tuple[NDArray, NDArray]:
         """Return changes (n_groups, n_query) and what the network said before, (n_query,)."""
-        kept = self.folder / "predicted" / f"{method}_{way}_{seed}.npz".replace(" ", "_").replace(",", "")
+        kept = self.path(method, way, seed)
         if not kept.exists():
             est, start = self._fitted(method, seed), time.process_time()
             X, y = self.question.X, self.question.y
@@ -145,6 +145,10 @@ class Predictions:
             print(f"{method}, {way}, network {seed}: {seconds:.0f} s of processor time", flush=True)
         with np.load(kept) as file:
             return file["changes"], file["before"]
+
+    def path(self, method: str, way: str, seed: int) -> Path:
+        """Return where a network's changes are kept, or would be."""
+        return self.folder / "predicted" / f"{method}_{way}_{seed}.npz".replace(" ", "_").replace(",", "")
 
     def _fitted(self, method: str, seed: int) -> Any:
         if self.fitted is None or self.fitted[0] != (method, seed):
@@ -162,14 +166,16 @@ class Predictions:
         return log_odds_or_logit(output, torch.as_tensor(self.question.y)).numpy()
 
 
-def compare(problem: Problem, asked: Asked, folder: Path, path: Path | None, *, only: str | None) -> None:
+def compare(
+    problem: Problem, asked: Asked, folder: Path, path: Path | None, methods: Methods, only: str | None
+) -> None:
     """Hold every method's predictions against the truth."""
     folder.mkdir(parents=True, exist_ok=True)
     question, removed = Question(problem, asked.n_query), groups_of(problem, asked, folder)
     predictions = Predictions(problem, question, removed, folder)
-    if only != "truth":
+    if only not in ("truth", "table"):
         # Network by network: an estimator that is fitted predicts in all its ways.
-        for method, (_, _, ways) in METHODS.items():
+        for method, (_, _, ways) in methods.items():
             for seed, way in itertools.product(range(asked.n_networks), ways):
                 predictions(method, way, seed)
     if only == "predictions":
@@ -180,9 +186,12 @@ def compare(problem: Problem, asked: Asked, folder: Path, path: Path | None, *, 
     print(f"\n{problem.name}: {truth.n_subsets - 1} groups, {truth.n_repeats} repeats")
     table = Table(question, truth, SHARES, path)
     table.add_retraining()
-    for method, (_, _, ways) in METHODS.items():
+    for method, (_, _, ways) in methods.items():
         for way in ways:
-            table.add(f"{method}, {way}", [predictions(method, way, seed) for seed in range(asked.n_networks)])
+            seeds = range(asked.n_networks)
+            there = [seed for seed in seeds if only != "table" or predictions.path(method, way, seed).exists()]
+            if there:
+                table.add(f"{method}, {way}", [predictions(method, way, seed) for seed in there])
 
 
 def main() -> None:
@@ -193,15 +202,19 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("lds"), help="where truths and predictions are kept")
     parser.add_argument("--tables", type=Path, help="where to write a CSV table per problem")
     parser.add_argument("--n-repeats", type=int, help="other than the problem's own; those that are kept count")
-    parser.add_argument("--only", choices=("truth", "predictions"), help="make these, and no table")
+    parser.add_argument("--n-networks", type=int, help="that are judged, other than the problem's own")
+    parser.add_argument("--without", nargs="+", default=[], metavar="METHOD", help="names of methods to leave out")
+    parser.add_argument("--only", choices=("truth", "predictions", "table"), help="the table: of what is kept")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    methods = {name: made for name, made in METHODS.items() if name not in args.without}
     for name in args.problems:
         table = None if args.tables is None else args.tables / f"top-groups-{name}.csv"
         folder = args.results / name / "top-groups"
-        asked = replace(ASKED[name], n_repeats=args.n_repeats or ASKED[name].n_repeats)
-        compare(PROBLEMS[name](args.mnist), asked, folder, table, only=args.only)
+        asked, given = ASKED[name], {"n_repeats": args.n_repeats, "n_networks": args.n_networks}
+        asked = replace(asked, **{key: value for key, value in given.items() if value})
+        compare(PROBLEMS[name](args.mnist), asked, folder, table, methods, args.only)
     if args.tables is not None:
         write_summary(args.tables, list(ASKED))
 
