@@ -33,7 +33,7 @@ def measure(data: str, cause: str, seed: int, alpha: float) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = planted.net.fit(planted.X_train, planted.y_train)
-    est = SourceAttribution(random_state=0).fit(net, planted.X_train, planted.y_train)
+    est = SourceAttribution(n_segments=1, random_state=0).fit(net, planted.X_train, planted.y_train)
     start = time.perf_counter()
     found = behaviour_groups(
         est, planted.X_query, planted.y_query, readable=planted.texts, feature_names=planted.feature_names,
