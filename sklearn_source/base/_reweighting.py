@@ -147,7 +147,7 @@ def row_weights_asked(groups: Any, weights: Any, n_train: int, renormalize: bool
             raise ValueError("expected weights that are finite and not negative: 1 as in training, 0 for a row removed")
         if asked.max() > LARGEST_WEIGHT:
             raise ValueError(
-                f"expected weights up to {LARGEST_WEIGHT:g}, beside which the other rows still count for something, got "
+                f"expected weights up to {LARGEST_WEIGHT:g}, beside which the other rows count for something, got "
                 f"{asked.max():g}: a row at {LARGEST_WEIGHT:g} decides alone already"
             )
     totals = asked.sum(axis=1)
