@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..gradients.algebra import add_inner, pairs_pay, to_meet
+from ..utils._config import bytes_for
 from ._dual import gram, on_columns
 from ._eigen import Basis
 from ._fitted_curvature import FittedCurvature, Phi
@@ -91,7 +92,7 @@ class SampledGaussNewton(FittedCurvature):
             return None
         blocks = [[*columns, *vectors] for columns, vectors in zip(zip(*self._batches), zip(*gradients))]
         n_query, n_columns = sum(len(batch[0]) for batch in gradients), sum(len(b[0]) for b in self._batches)
-        if not pairs_pay(blocks, n_query, n_columns, n_rows):
+        if not pairs_pay(blocks, n_query, n_columns, n_rows, bytes_for("fisher_columns")):
             return None
         values = [to_meet(parts, p) for parts, p in zip(blocks, self._metric)]
         vectors = [v[n_columns:] for v in values]

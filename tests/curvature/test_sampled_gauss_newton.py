@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW
 from sklearn_source import InfluenceFunctions, SnapshotInfluence, SourceAttribution, TrajectoryRecorder
 from sklearn_source.curvature import ExactGaussNewton
 from sklearn_source.curvature._sampled_gauss_newton import SampledGaussNewton
+from sklearn_source.gradients.algebra import Indexed, pairs_pay
 from tests.attribution._runs import relative
 from tests.attribution.test_reweighting import deep
 
@@ -142,3 +143,13 @@ def test_outer_products_give_what_matrices_give(wide, monkeypatch, tmp_path, met
     assert relative(one, apart[:1]) < 1e-6
     stored = est.store_gradients(tmp_path, tol=None).transform(X, y)
     assert relative(stored, apart) < 1e-6
+
+
+def test_columns_of_an_embedding_are_not_all_made_matrices():
+    """Rows that are their own queries are few: apart is then less work, but a matrix for every column is no memory."""
+    tokens = torch.arange(12).reshape(6, 2)
+    columns, vectors = (Indexed(tokens, torch.ones(6, 2, 3), 1000) for _ in range(2))
+    work = [[columns, vectors]], 6, 6, 6
+    n_bytes = 12 * columns.matrix()[0].numel() * 4
+    assert pairs_pay(*work, n_bytes)
+    assert not pairs_pay(*work, n_bytes - 1)

@@ -35,8 +35,11 @@ def to_meet(parts, factor=1.0):
     return torch.cat([(part.matrix() * factor).flatten(1) for part in parts])
 
 
-def pairs_pay(blocks, n_query, n_columns, n_rows):
+def pairs_pay(blocks, n_query, n_columns, n_rows, n_bytes):
     """Whether sums of columns meet rows with less work column by column than summed.
+
+    Not where matrices of the columns, of blocks whose pairs are more work than these, would take too much memory: of
+    an embedding or a convolution each is far more numbers than the factors that are held.
 
     Parameters
     ----------
@@ -44,8 +47,10 @@ def pairs_pay(blocks, n_query, n_columns, n_rows):
         The columns, and further vectors.
     n_query, n_columns, n_rows : int
         How many sums there are, of how many columns, and how many rows they meet.
+    n_bytes : int
+        What such matrices may take.
     """
-    apart = together = 0.0
+    apart = together = formed = 0.0
     for parts in blocks:
         first = parts[0]
         groups, out, inp = first.shape
@@ -53,8 +58,9 @@ def pairs_pay(blocks, n_query, n_columns, n_rows):
         alike = all(isinstance(part, Factored) and part.n_positions == T for part in parts)
         pairs = alike and 2 * T * T * (out + inp) <= out * inp
         apart += (n_columns + n_query) * n_rows * (groups * T * T * (out + inp) if pairs else size)
+        formed += 0 if pairs else (n_columns + n_query) * size * first.tensors()[-1].element_size()
         together += n_query * (n_rows + 2 * n_columns) * size  # vectors meet the columns, which are summed
-    return apart + n_query * n_columns * n_rows < together
+    return formed <= n_bytes and apart + n_query * n_columns * n_rows < together
 
 
 def met_bytes(gradients, factors):
