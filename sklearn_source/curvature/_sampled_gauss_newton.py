@@ -44,12 +44,12 @@ class SampledGaussNewton(FittedCurvature):
         self._batches, self._by_chance, self._shapes, self._penalties = batches, by_chance, shapes, penalties
         self._metric = [1.0] * len(shapes) if metric is None else list(metric)
         self.bases = [Basis() for _ in shapes]
-        self._values, self._spectrum = None, (None, None)
+        self._nonzero, self._spectrum = None, (None, None)
         self._solver = None, None
 
     def __getstate__(self):
         """Without what can be computed again."""
-        return {**self.__dict__, "_values": None, "_spectrum": (None, None), "_solver": (None, None)}
+        return {**self.__dict__, "_nonzero": None, "_spectrum": (None, None), "_solver": (None, None)}
 
     def in_metric(self, metric: Sequence[float]) -> SampledGaussNewton:
         """``P^(1/2) H P^(1/2)`` for ``P`` one positive number per block."""
@@ -114,10 +114,10 @@ class SampledGaussNewton(FittedCurvature):
 
     def spectrum(self) -> list[torch.Tensor]:
         """The eigenvalues of the sample's columns, and a zero for every other direction."""
-        if self._values is None:
+        if self._nonzero is None:
             values = torch.linalg.eigvalsh(gram(self._batches, self._metric))
-            self._values = values[_more_than_rounding(values)]
-        values = self._values
+            self._nonzero = values[_more_than_rounding(values)]
+        values = self._nonzero
         return [torch.cat([values, values.new_zeros(self._n_parameters - len(values))])]
 
     @property

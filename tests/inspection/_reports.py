@@ -28,9 +28,14 @@ OPTIONS = {
 
 
 def classes(n_train=48, n_query=30, n_wrong=6, **options):
-    """A trained net of three classes, its rows, some with a wrong label, and held-out rows with their true labels."""
+    """A trained net of three classes, its rows, and held-out rows with their true labels.
+
+    The first rows are alike and have a wrong label, and some of the held-out rows are like them.
+    """
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n_train + n_query, 4)).astype(np.float32)
+    X[:n_wrong] = 0.2 * X[:n_wrong] + (-1.5, -1.5, 1.0, 1.0)
+    X[n_train : n_train + 6] = 0.2 * X[n_train : n_train + 6] + (-1.5, -1.5, 1.0, 1.0)
     y = (X[:, 0] > 0).astype(np.int64) + (X[:, 1] > 0.5)
     y_train = y[:n_train].copy()
     y_train[:n_wrong] = (y_train[:n_wrong] + 1) % 3

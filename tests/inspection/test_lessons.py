@@ -18,10 +18,13 @@ def taught():
 
 
 def profiles(taught, pool, respect):
-    """What each row teaches the rows of the pool, or learns; what a row teaches itself left out."""
+    """What each row teaches the rows of the pool, or learns from each in units of how far it moves the pool.
+
+    What a row teaches itself is left out.
+    """
     own = taught.copy()
     np.fill_diagonal(own, 0)
-    return own[pool].T if respect == "teach" else own
+    return own[pool].T if respect == "teach" else own / np.sqrt((own[pool] ** 2).sum(axis=0))
 
 
 @pytest.mark.parametrize("respect", ["teach", "learn"])
