@@ -15,7 +15,7 @@ from ._eigen import Basis
 from ._fitted_curvature import FittedCurvature, Phi
 from ._sketch_bias import SketchBias
 from ._spectral import Inverse, SpectralFunction
-from ._weighted_gram import WeightedGram
+from ._weighted_gram import WeightedGram, factored
 
 
 class SampledGaussNewton(FittedCurvature):
@@ -157,7 +157,7 @@ class SampledGaussNewton(FittedCurvature):
             a, length = bias.weights()
             root, K = bias.scaled(a)
             K.diagonal().add_(1.0)
-            self._solver = key, (root, length, torch.linalg.cholesky(K))
+            self._solver = key, (root, length, factored(K))
         return self._solver[1]
 
     def _function(self, phi, pushed):

@@ -6,6 +6,8 @@ import math
 
 import torch
 
+from ._weighted_gram import factored
+
 # Leverage of a column up to which its weight is raised: beyond, less than a quarter of it says something of the others.
 _MOST = 0.75
 _PROBES = 32
@@ -61,7 +63,7 @@ class SketchBias:
             else:
                 _, scaled = self.scaled(a)
                 scaled.diagonal().add_(1.0)
-                own = torch.cholesky_solve(signs, torch.linalg.cholesky(scaled))
+                own = torch.cholesky_solve(signs, factored(scaled))
             self._found[power] = 1.0 - float((signs * own).sum()) / (_PROBES * int(chance.sum()))
         return self._found[power]
 

@@ -16,6 +16,23 @@ _FEW = 1 / 6
 _NOTHING = np.finfo(np.float64).tiny  # weights of which one over is no number
 
 
+def factored(matrix):
+    """The Cholesky factor of an identity, or weights over one, plus a Gram matrix.
+
+    Raises
+    ------
+    ValueError
+        If rounding has made negative eigenvalues that are larger than what is added.
+    """
+    try:
+        return torch.linalg.cholesky(matrix)
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(
+            "expected a damping beside which the rounding of gradients is small (about 1e-7 of the curvature's largest "
+            "eigenvalue in float32), got less: pass a larger damping, or train the network in float64"
+        ) from error
+
+
 class WeightedGram:
     """``(W^-1 + K)^-1 r`` for any weights W of the columns; columns of weight zero are left away.
 
@@ -50,7 +67,7 @@ class WeightedGram:
             return self._near_alike(usual, torch.as_tensor(w).to(right.dtype), others, right)
         if kept.any():
             matrix = self.K[kept][:, kept] + torch.diag(torch.as_tensor(1.0 / w[kept.numpy()]))
-            factor = torch.linalg.cholesky(matrix)
+            factor = factored(matrix)
             solved[kept] = torch.cholesky_solve(right[kept].unsqueeze(1), factor).squeeze(1)
         return solved
 
@@ -96,7 +113,7 @@ class WeightedGram:
         if self._spectrum is None and self._n_factors < _MOST_FACTORS:
             matrix = self.K.clone()
             matrix.diagonal().add_(1.0 / weight)
-            factor = torch.linalg.cholesky(matrix)
+            factor = factored(matrix)
             self._n_factors += 1
             if len(self._factors) < _FACTORS:
                 self._factors[weight] = factor

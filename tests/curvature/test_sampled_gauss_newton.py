@@ -43,6 +43,18 @@ def test_rates_of_their_own_and_a_sample():
         InfluenceFunctions(curvature=ExactGaussNewton(max_rows=20), damping=0.0).fit(net, X, y).transform(X_query)
 
 
+def test_a_damping_that_rounding_drowns_is_told():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 10)).astype(np.float32), np.arange(200) % 3
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        nn.Linear(10, 3), criterion=nn.CrossEntropyLoss, lr=0.5, max_epochs=2, train_split=None, verbose=0
+    ).fit(X, y)
+    est = InfluenceFunctions(curvature=ExactGaussNewton(max_rows=300), damping=1e-12, random_state=0).fit(net, X, y)
+    with pytest.raises(ValueError, match="pass a larger damping"):
+        est.transform(X[:2])
+
+
 def test_targets_that_are_drawn_give_scores_of_the_right_size():
     """Eighteen classes, whose exact matrix is there to compare; one draw a row, as it is, gives five times too much."""
     rng = np.random.default_rng(0)
