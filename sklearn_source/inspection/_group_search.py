@@ -16,6 +16,7 @@ _N_ROUNDS = 5
 _MOST = 0.4  # of all rows may be a group
 _IDENTICAL = 1e-4  # distance of profiles of length one, below which errors are one error
 MAX_POOL = 1000
+_MOST_SUSPECTED, _MOST_LESSONS = 600, 3e7  # rows, and numbers up to which rows that nobody suspects are in the pool too
 
 
 def grow_groups(suspects, lessons):
@@ -114,11 +115,14 @@ def _nodes(tree):
 
 
 def pool_of(suspects, n_train, at_most=MAX_POOL):
-    """The rows that are suspected most often; then, as groups have rows that nobody suspects, any others."""
+    """The rows that are suspected most often; then, as groups have rows that nobody suspects, others, if few train."""
     counts = np.zeros(n_train, dtype=np.int64)
     for one in suspects:
         counts[one.rows] += 1
     order = np.argsort(-counts, kind="stable")[:at_most]
+    if at_most * n_train > _MOST_LESSONS:
+        order = order[:_MOST_SUSPECTED]
+        order = order[counts[order] > 0]
     return np.sort(order)
 
 

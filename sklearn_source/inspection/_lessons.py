@@ -21,8 +21,9 @@ class Lessons:
         0 for what a row teaches itself.
     lengths : ndarray (n_train,)
         Of the columns of ``taught``; never 0.
-    heard : ndarray (n_pool, n_train) or None
-        What each row of the pool is taught, in units of how far the teacher moves any, of length one.
+    heard : ndarray (n_pool,) or None
+        Lengths of what each row of the pool is taught, in units of how far the teacher moves any: a few rows of much
+        influence do not decide.
     alike : dict of ndarray (n_pool, n_pool)
         Cosines of the rows of the pool, for each respect.
     place : ndarray of int (n_train,)
@@ -44,9 +45,10 @@ class Lessons:
         taught = np.array(taught, dtype=np.float32)
         taught[np.arange(len(pool)), pool] = 0
         lengths = _lengths(taught, 0)
-        heard = taught / lengths  # a few rows of much influence do not decide
-        heard /= _lengths(heard, 1)[:, None]
-        alike = {"teach": _cosines(taught, lengths, pool), "learn": heard @ heard.T}
+        shown = taught / lengths
+        heard = _lengths(shown, 1)
+        shown /= heard[:, None]
+        alike = {"teach": _cosines(taught, lengths, pool), "learn": shown @ shown.T}
         return cls(taught, lengths, heard, alike, _places(pool, n_train), np.arange(n_train))
 
     @classmethod
@@ -94,9 +96,10 @@ class Lessons:
             of_column = np.stack(means) @ self.taught / self.lengths
             found[:] = of_column[:, self.column]
         else:
-            means = [_mean(self.heard[self.place[rows]]) for rows in groups]
+            takes = [self.place[rows] for rows in groups]
+            means = [_mean(self.taught[at] / self.heard[at, None]) for at in takes]
             known = np.flatnonzero(self.place >= 0)
-            of_place = np.stack(means) @ self.heard.T
+            of_place = (np.stack(means) / self.lengths / self.lengths) @ self.taught.T / self.heard
             found[:, known] = of_place[:, self.place[known]]
         for own, rows in zip(found, groups):
             # A mean over a group that the row is in has a share of its own, which is 1 where it is known.
