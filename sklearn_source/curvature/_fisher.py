@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from ..rows import Rows
 from ..utils._counter_random import row_uniforms
 from ..utils._digest import Identity, digest
 from ..utils._first_rows import N_ROWS, projected
+from ..utils._locks import cached_property
 
 
 def choose_fisher(fisher, network, n_roots, limit=16):
@@ -155,7 +155,7 @@ class FisherStream:
             return [None for _ in self.blocks]
         return [None if d is None else d.double() for d in self.metric.penalty]
 
-    @functools.cached_property
+    @cached_property
     def identity(self) -> Identity:
         """Of all that decides the columns at a given checkpoint: rows, network, blocks, draws and metric."""
         network = self.network.signature()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import functools
 
 import torch
 
 from ..gradients.algebra import Meeting, Scaled, add_inner, formed, joined
 from ..utils._config import bytes_for
+from ..utils._locks import cached_property
 from ._eigen import Basis
 
 
@@ -47,7 +47,7 @@ class JointRows:
         other._kept = formed(self._kept, bytes_for("fisher_columns"))
         return other
 
-    @functools.cached_property
+    @cached_property
     def n_columns(self):
         """How many columns, the length of what :meth:`push` gives."""
         if self._kept is not None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import torch
 
+from ..utils._locks import cached_property
 from ._dual import gram, on_columns
 from ._fisher_sample import MAX_ROOT_ROWS, FisherSample, columns_that_fit, draws_that_fill
 from ._sketch_bias import SketchBias
@@ -104,7 +103,7 @@ class GaussNewtonRefit:
             w = np.where(self._by_chance, w * (a / usual), w)
         return length, length * root * gram.solve(w, root * right)
 
-    @functools.cached_property
+    @cached_property
     def _as_in_training(self):
         """What columns by chance and solutions are multiplied by where few rows are away, and the Gram matrix so."""
         a, length = self._bias.weights()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections import defaultdict
 
 import torch
 
+from ..utils._locks import cached_property
 from ._cotangent import random_cotangent
 from ._functional import layer_gradients
 from .algebra import Dense, Factored
@@ -143,12 +143,12 @@ class Capture:
         chance = self._has_routes and not all(self._routed.agrees(use, plain) for use, _ in pairs)
         return self._routed if chance else plain
 
-    @functools.cached_property
+    @cached_property
     def _has_routes(self):
         """The engine's; asked once, not for every block."""
         return self._engine.has_routes
 
-    @functools.cached_property
+    @cached_property
     def _routed(self):
         """Rows found by what comes back."""
         cotangent = random_cotangent(self.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import weakref
@@ -45,6 +46,16 @@ LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition, t
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=ThreadLock.free_in_child)
+
+
+class cached_property(functools.cached_property):  # noqa: N801
+    """Without the lock that Python before 3.12 holds for all instances: in a fork a vanished thread would keep it."""
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self
+        value = instance.__dict__[self.attrname] = self.func(instance)
+        return value
 
 
 class Switch:
