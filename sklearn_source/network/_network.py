@@ -162,7 +162,7 @@ class Network:
 
     def renew_parameters(self):
         """:func:`renew_parameters` of the module and the criterion."""
-        nets = [self._private_net.net, *self.row_loss.batch_loss.nets]
+        nets = self.row_loss.batch_loss.nets
         parts = [getattr(net, f"{name}_") for net in nets for name in (*module_names(net), *criterion_names(net))]
         renew_parameters([part for part in parts if isinstance(part, torch.nn.Module)])
 
