@@ -13,13 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
-from ..base import FeatureAttribution, RowGradients
+from ..base import PROJECTIONS, FeatureAttribution, RowGradients, make_projection
 from ..gradients.algebra import even_chunks
 from ..loss import along_measurement
 from ..network import Network
 from ..trajectory import TrajectoryRecorder
 from ..utils._compat import FrozenEstimator, Interval, StrOptions
-from ._projections import PROJECTIONS, make_projection
 from ._ridge import Ridge, leave_one_out_regularization, working_response
 from ._trak_states import chosen_states
 

@@ -20,6 +20,7 @@ from ._gradient import GradientAttribution
 from ._kept_refits import keep_refits
 from ._net_argument import net_first, net_with_steps, open_pipeline, require_trained, unwrap
 from ._network_attribution import NetworkAttribution
+from ._projections import PROJECTIONS, make_projection
 from ._queries import Queries
 from ._query_batches import QueryBatches
 from ._row_gradients import RowGradients, State, flat_gradients
@@ -27,6 +28,7 @@ from ._scores_by_term import scores_by_term
 from ._terms import Term
 
 __all__ = [
+    "PROJECTIONS",
     "BaseAttribution",
     "CurvatureAttribution",
     "FeatureAttribution",
@@ -39,6 +41,7 @@ __all__ = [
     "Term",
     "flat_gradients",
     "keep_refits",
+    "make_projection",
     "net_first",
     "net_with_steps",
     "open_pipeline",

@@ -28,6 +28,7 @@ class BehaviourGroup:
         Indices, among all queries, of the errors that the rows rest behind.
     harm : float
         Sum of the rows' pushes towards these errors, in the unit of the measurement; positive: towards the errors.
+        Negative at times in a regression, where the residuals of rows that are fitted push either way.
     share : float
         Of all pushes towards any of the errors.
     description : str
@@ -35,8 +36,11 @@ class BehaviourGroup:
     error : float or None
         Standard error of ``harm`` over the networks of an ensemble, None for one network.
     p_value : float
-        Share of searches in scores dealt out at random that gave a group as coherent or more so, the one among the
-        scores themselves counted; NaN where the group was not held against chance.
+        Share of searches, in errors or scores dealt out at random, that gave a group as strong or more so, the one in
+        those as they are counted; NaN where the group was not held against chance.
+    explained : float
+        Share of the sum of squared errors of all queries (1 less the probability of the own class, and those of the
+        others) that is predicted to go where the rows are left out; NaN where groups were found by scores alone.
     """
 
     rows: np.ndarray
@@ -46,6 +50,7 @@ class BehaviourGroup:
     description: str
     error: float | None = None
     p_value: float = np.nan
+    explained: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class BehaviourGroups:
             "error": [np.nan if group.error is None else group.error for group in self.groups],
             "p_value": [group.p_value for group in self.groups],
             "share": [group.share for group in self.groups],
+            "explained": [group.explained for group in self.groups],
             "description": [group.description for group in self.groups],
         }
         try:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import Bunch
 
 from ..rows import count_rows, list_to_array, take_rows
 from ..utils._argument_checks import check_count, check_names
 from ..utils._random import generator_of
 from ._behaviour_errors import error_words, errors_of, measurement_of
 from ._behaviour_group import BehaviourGroup, BehaviourGroups
+from ._contrary_errors import groups_left_out
 from ._find_groups import find_groups
 from ._fit_rows import fit_rows
 from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
@@ -68,7 +70,7 @@ def behaviour_groups(
     class_names : list of str, optional
         Name of class 0, 1, ...
     random_state : int, RandomState instance or None, default=None
-        Draws 500 errors to explain where there are more, and what chance gives.
+        Draws 500 errors to explain where there are more, other queries, and what chance gives.
 
     Returns
     -------
@@ -90,29 +92,34 @@ def behaviour_groups(
 
     Notes
     -----
-    The errors are the leaves of a Ward tree over their score profiles. For each node the 40 rows of most harm are
-    taken, by their scores and by their scores in units of how far a row pushes any query (as [1]_ relate influences to
-    a row's own): a mark that many rows teach a little shows in the second alone. Rows among them that teach alike, by
-    the cosine of their scores for the training rows as queries, are the core of a group, and so are rows that learn
-    alike, by the cosine of all rows' scores for them. Rows that do harm join in the order of their mean cosine to the
-    group, as many as make the sum of harm by the square root of the size largest, and none that is less than half as
-    alike as the median member. Groups are ordered by that sum; one that shares more than 30 % of its rows with better
-    ones is left out. Errors of one profile (a query that is there twice) are never parted.
+    Where up to 3,000 rows train a network on classes or numbers, groups are judged by leaving them out: the network,
+    linearised at its weights [3]_, is fitted by ridge regression to the targets without them, in closed form (with
+    ``A = K + lambda I``, K the tangent kernel, predictions move by ``K_qT (A^-1)_TG [(A^-1)_GG]^-1 [A^-1 y]_G``). Rows
+    that agree hold each other up, which sums of scores miss. A group tells more the better what goes with it fits the
+    errors of all queries. Two kinds take turns. Rows that contradict the others are nodes of trees over rows that are
+    alike to the network, or teach alike by the scores, or are alike and off the same way; members are chosen anew by
+    how far they are off once the group is left out. Rows that share what others do not (a mark; their targets may be
+    right) are rows that learn alike, by the scores, or hold each other up; what is learnt early is asked of them.
+    Against chance the errors are dealt out among the queries ``1 / alpha - 1`` times, 19 by default, and groups
+    searched for as before; a group stays that is stronger than the strongest of ``1 - alpha`` of these searches, with
+    each kind's strength in units of its mean.
 
-    Residuals are pushed both ways by the rows around them. In a regression all rows join that are half as alike,
-    whichever way they push; groups are ordered by what they do to the squares of all large residuals of a sign, by the
-    square root of the size, and rows that teach alike take turns with rows that learn alike.
-
-    Against chance the scores of each error, in units of how far rows push any query, are dealt out among the rows
-    ``1 / alpha - 1`` times, 19 by default, and groups searched for as before. A group stays that is stronger, in what
-    orders groups, than those of ``1 - alpha`` of these searches, with the strength of rows that teach and of rows that
-    learn alike each in units of its mean. Scores of noise give no group then, but for a share ``alpha``.
+    Elsewhere (more rows, sequences, methods without a network) the scores for the errors are all there is. The errors
+    are the leaves of a Ward tree over their score profiles. For each node the 40 rows of most harm are taken, by their
+    scores and by their scores in units of how far a row pushes any query (as [1]_ relate influences to a row's own).
+    Rows among them that teach alike, by the cosine of their scores for the training rows as queries, are the core of a
+    group, and so are rows that learn alike, by the cosine of all rows' scores for them. Rows that do harm join in the
+    order of their mean cosine to the group, as many as make the sum of harm by the square root of the size largest, and
+    none that is less than half as alike as the median member. Errors of one profile (a query that is there twice) are
+    never parted. In a regression all rows join that are half as alike, whichever way they push, and groups are ordered
+    by what they do to the squares of all large residuals of a sign. Against chance the scores of each error, in units
+    of how far rows push any query, are dealt out among the rows.
 
     A group is what pushes, not what is wrong: rows of a class push what is like them to it, and some groups of a clean
-    data set will be that, by no chance. :ref:`How often a planted cause is found <planted_causes>` is measured: mostly
-    where digits are confused, seldom in a regression. Methods whose training rows are not known compare rows by
-    their scores for the errors. Costs ``transform`` of the queries and of up to 1000 training rows (600 where more than
-    30,000 train), and ``1 / alpha`` searches.
+    data set will be that, by no chance. :ref:`How often a planted cause is found <planted_causes>` is measured. Of more
+    than 2,000 queries the errors and as many others as make 2,000 are looked at. Costs ``transform`` of the queries and
+    of the training rows (of 3,000 at most; of up to 1,000, or 600 where more than 30,000 train, elsewhere), a backward
+    pass for each row and output, and about ``n_train^3`` operations; elsewhere ``1 / alpha`` searches.
 
     References
     ----------
@@ -120,6 +127,8 @@ def behaviour_groups(
        Influence", AISTATS 2020.
     .. [2] E. Nguyen, J. Bertram, E. Kortukov, J. Y. Song, S. J. Oh, "Towards User-Focused Research in Training Data
        Attribution for Human-Centered Explainable AI", 2024, arXiv:2409.16978.
+    .. [3] A. Jacot, F. Gabriel, C. Hongler, "Neural Tangent Kernel: Convergence and Generalization in Neural Networks",
+       NeurIPS 2018.
 
     Examples
     --------
@@ -168,27 +177,34 @@ def behaviour_groups(
         return np.concatenate([part for _, part in score_chunks(est, take_rows(X_train, rows), own)])
 
     known = None if X_train is None else teach
-    groups = find_groups(harm, push, signs, known, int(n_groups), sizes=asked.sizes, alpha=float(alpha), random=random)
+    found = None
+    if known is not None and asked.errors is not None:
+        rows = Bunch(X_train=X_train, y_train=y_train, X_query=X_query, y_query=y_query)
+        found = groups_left_out(est, rows, errors, signs, known, int(n_groups), alpha=float(alpha), random=random)
+    if found is None:
+        found = find_groups(harm, push, signs, known, int(n_groups), sizes=asked.sizes, alpha=float(alpha), random=random)
     total = np.maximum(harm, 0).sum()
     labels = class_labels(est, y_train)
     result = []
-    for group in groups:
-        behind = group.errors[harm[np.ix_(group.errors, group.rows)].sum(axis=1) > 0]
+    for group in found:
+        pushed = harm[np.ix_(group.errors, group.rows)].sum(axis=1) > 0
+        behind = group.errors[pushed] if pushed.any() else group.errors
         amount = float(harm[np.ix_(behind, group.rows)].sum())
         words = describe_rows(
             group.rows, labels=labels, readable=described, feature_names=feature_names, class_names=class_names
         )
         wrong = error_words(asked, errors[behind], signs[behind], class_names)
-        found = BehaviourGroup(
+        told = BehaviourGroup(
             rows=group.rows,
             queries=errors[behind],
             harm=amount,
             share=amount / total,
             description=f"{words}; behind {len(behind)} {wrong}",
             p_value=group.p_value,
+            explained=group.get("explained", np.nan),
             error=_standard_error(est, X_query, y_query, errors[behind], direction[behind], group.rows),
         )
-        result.append(found)
+        result.append(told)
     return BehaviourGroups(result, errors, unit)
 
 

@@ -9,10 +9,10 @@ from sklearn.utils import Bunch
 
 # Fixed on other draws of the planted causes than those that benchmarks/behaviour_groups.py reports.
 _N_SUSPECTS = 40  # rows of most harm to some errors, in which a core is looked for
-_MIN_CORE = 5
+MIN_CORE = 5
 _N_GROWN = 30  # cores that are grown, for each respect in which rows are alike
-_MEMBERSHIP = 0.5  # of the median row's likeness to the others of the group, to belong to it
-_N_ROUNDS = 5
+MEMBERSHIP = 0.5  # of the median row's likeness to the others of the group, to belong to it
+N_ROUNDS = 5
 _MOST = 0.4  # of all rows may be a group
 _IDENTICAL = 1e-4  # distance of profiles of length one, below which errors are one error
 MAX_POOL = 1000
@@ -103,10 +103,10 @@ def _clusters(profiles):
     tree = linkage(profiles, "ward")
     joined_at = np.full(2 * n - 1, np.inf)
     joined_at[tree[:, :2].astype(int)] = tree[:, 2, None]
-    return [np.array(node) for node, height in zip(_nodes(tree), joined_at) if len(node) > 1 and height > _IDENTICAL]
+    return [np.array(node) for node, height in zip(nodes_of(tree), joined_at) if len(node) > 1 and height > _IDENTICAL]
 
 
-def _nodes(tree):
+def nodes_of(tree):
     """The leaves under every node of a linkage, leaves themselves first."""
     members = [[i] for i in range(len(tree) + 1)]
     for first, second, *_ in tree:
@@ -129,7 +129,7 @@ def pool_of(suspects, n_train, at_most=MAX_POOL):
 def _core(suspect, lessons, respect):
     """The suspects of most harm that teach (learn) alike, None for too few."""
     rows = suspect.rows[lessons.place[suspect.rows] >= 0]
-    least = min(_MIN_CORE, len(lessons.place))
+    least = min(MIN_CORE, len(lessons.place))
     places = lessons.place[rows]
     known = lessons.alike[respect][places, places] > 0
     if known.any():
@@ -139,7 +139,7 @@ def _core(suspect, lessons, respect):
     alike = lessons.alike[respect][np.ix_(places, places)].astype(np.float64)
     distances = np.clip(1 - (alike + alike.T) / 2, 0, 2)
     np.fill_diagonal(distances, 0)
-    nodes = [node for node in _nodes(linkage(squareform(distances, checks=False), "average")) if len(node) > 1]
+    nodes = [node for node in nodes_of(linkage(squareform(distances, checks=False), "average")) if len(node) > 1]
     members = np.zeros((len(nodes), len(rows)))
     for own, node in zip(members, nodes):
         own[node] = 1
@@ -167,14 +167,14 @@ def _grown(cores, lessons, respect):
     """The rows that do harm and teach (learn) like each core, in rounds: as many as are most telling."""
     groups = [core.rows for core in cores]
     growing = list(range(len(cores)))
-    for _ in range(_N_ROUNDS):
+    for _ in range(N_ROUNDS):
         if not growing:
             break
         found = lessons.likeness([groups[i] for i in growing], respect)
         still = []
         for i, likeness in zip(growing, found):
-            alike = likeness > _MEMBERSHIP * max(np.median(likeness[groups[i]]), 0)
-            least = min(_MIN_CORE, len(cores[i].rows))
+            alike = likeness > MEMBERSHIP * max(np.median(likeness[groups[i]]), 0)
+            least = min(MIN_CORE, len(cores[i].rows))
             if cores[i].by_harm:
                 joined = _most_telling(alike, likeness, cores[i].total, least)
             else:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_source.attribution import _projections
-from sklearn_source.attribution._projections import PROJECTIONS, make_projection
+from sklearn_source.base import _projections
+from sklearn_source.base._projections import PROJECTIONS, make_projection
 from sklearn_source.gradients.algebra import Dense, Factored, Indexed
 
 NAMES = pytest.mark.parametrize("name", PROJECTIONS)
