@@ -182,7 +182,9 @@ def behaviour_groups(
         rows = Bunch(X_train=X_train, y_train=y_train, X_query=X_query, y_query=y_query)
         found = groups_left_out(est, rows, errors, signs, known, int(n_groups), alpha=float(alpha), random=random)
     if found is None:
-        found = find_groups(harm, push, signs, known, int(n_groups), sizes=asked.sizes, alpha=float(alpha), random=random)
+        found = find_groups(
+            harm, push, signs, known, int(n_groups), sizes=asked.sizes, alpha=float(alpha), random=random
+        )
     total = np.maximum(harm, 0).sum()
     labels = class_labels(est, y_train)
     result = []

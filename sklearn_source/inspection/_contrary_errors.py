@@ -55,9 +55,7 @@ def groups_left_out(est, rows, errors, signs, teach, n_groups, *, alpha, random)
     kernel = tangent_kernel(net, rows.X_train, rows.y_train, take_rows(rows.X_query, asked), y_query)
     if kernel is None:
         return None
-    groups = contrary_groups(
-        kernel, teach(np.arange(n_train)), n_groups, weights=weights, alpha=alpha, random=random
-    )
+    groups = contrary_groups(kernel, teach(np.arange(n_train)), n_groups, weights=weights, alpha=alpha, random=random)
     for group in groups:
         falls = np.maximum(group.falls[: len(errors)], 0)
         sign = max(np.unique(signs), key=lambda one: falls[signs == one].sum())

@@ -17,8 +17,9 @@ from ._left_out import LeftOut
 _LATE, _EARLY = 2e-3, 1e-2  # ridges, of the kernel's trace
 _MOST = 0.25  # of all rows may be a group
 _N_REFINED = 60  # nodes of most gain whose members are chosen anew
-_SAME = 0.7  # of two groups' rows together in both: one of them is enough
-_OVERLAP = 0.3  # of a group's rows may be in better ones
+_SAME = 0.7  # of two nodes' rows together in both: one of them is enough
+_NEARLY = 0.5  # the same of two groups of either kind
+_OVERLAP = 0.3  # of a group's rows may be in better ones of its kind
 _APART = 0.5  # of the usual residual, beyond which the rows of a group are off together
 
 
@@ -104,7 +105,7 @@ def contrary_groups(kernel, taught, n_groups, *, weights=None, alpha=1.0, random
         for rows in nodes[name]:
             rows = _grown(likeness[name], rows)
             grown.setdefault(rows.tobytes(), rows)
-    shared = [(early(rows), _coherence(likeness["learn"], rows)) for rows in grown.values()]
+    shared = [(early(rows), _coherence(likeness, rows)) for rows in grown.values()]
     refined, strongest, ranked = {}, [], []
     for draw in range(len(errors)):
         contrary = {}
@@ -115,25 +116,33 @@ def contrary_groups(kernel, taught, n_groups, *, weights=None, alpha=1.0, random
                 refined[id(judged)] = [judged, *(late(rows) for rows in found)]
             contrary.update((id(one), one) for one in refined[id(judged)])
         of_wrong = [(_contrariness(one, draw), one) for one in contrary.values()]
-        of_shared = [(max(one.aligned[draw], 0) * coherence, one) for one, coherence in shared]
+        of_shared = [(max(one.aligned[draw], 0) ** 2 * coherence, one) for one, coherence in shared]
         strongest.append([max([0.0, *(strength for strength, _ in part)]) for part in (of_wrong, of_shared)])
         if draw == 0:
             ranked = [_ranked(of_wrong), _ranked(of_shared)]
     strongest = np.array(strongest)
     usual = strongest.mean(axis=0) + np.finfo(float).tiny
     by_chance = (strongest[1:] / usual).max(axis=1)
-    groups, taken = [], np.zeros(n, dtype=bool)
+    groups, taken, sets = [], np.zeros((2, n), dtype=bool), []
     parts, judges = [iter(part) for part in ranked], (late, early)
     for turn in range(2 * n_groups):
         kind = turn % 2
         for strength, one in parts[kind]:
             p_value = (1 + (by_chance >= strength / usual[kind]).sum()) / (1 + n_draws) if n_draws else np.nan
-            if p_value > alpha + 1e-9 or taken[one.rows].mean() > _OVERLAP:
+            own = set(one.rows.tolist())
+            known = taken[kind, one.rows].mean() > _OVERLAP or any(_shares(own, other) > _NEARLY for other in sets)
+            if known or p_value > alpha + 1e-9:
                 continue
-            taken[one.rows] = True
+            taken[kind, one.rows] = True
+            sets.append(own)
             groups.append(_told(judges[kind].left_out, kernel, one, p_value))
             break
     return groups[:n_groups]
+
+
+def _shares(own, other):
+    """Of the rows of two sets together, those in both."""
+    return len(own & other) / len(own | other)
 
 
 def _told(left_out, kernel, judged, p_value):
@@ -194,7 +203,7 @@ def _leading(wrong, draw):
         if gains[i] <= 0 or len(chosen) == _N_REFINED:
             break
         own = set(wrong[i][1].rows.tolist())
-        if all(len(own & other) <= _SAME * len(own | other) for other in sets):
+        if all(_shares(own, other) <= _SAME for other in sets):
             sets.append(own)
             chosen.append(wrong[i])
     return chosen
@@ -244,10 +253,12 @@ def _refined(left_out, likeness, rows):
 
 
 def _coherence(likeness, rows):
-    """Root of the mean likeness of two different rows, by the fourth root of 1 over their number."""
-    inner = likeness[np.ix_(rows, rows)]
-    mean = (inner.sum() - np.trace(inner)) / (len(rows) * (len(rows) - 1))
-    return math.sqrt(max(mean, 0)) * len(rows) ** 0.25
+    """How alike different rows are in every sense that does not ask for their targets, and how many they are."""
+    means = []
+    for name in ("learn", "held", "alike"):
+        inner = likeness[name][np.ix_(rows, rows)]
+        means.append(max((inner.sum() - np.trace(inner)) / (len(rows) * (len(rows) - 1)), 0))
+    return math.prod(means) ** 0.2 * len(rows) ** 0.25
 
 
 def _unit(values):

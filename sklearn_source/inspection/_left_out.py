@@ -9,9 +9,9 @@ class LeftOut:
     """Ridge regression of the targets in the tangent kernel, and the same with rows left out, in closed form.
 
     ``A = K + lambda I``, fitted to targets less their mean: ``f = K A^-1 (y - m)``. Without the rows G, with
-    ``b = [(A^-1)_GG]^-1 [A^-1 (y - m)]_G``: predictions fall by ``k_q A^-1_{:,G} b``, and ``b`` is what the targets of G
-    are off from what is predicted of them then. Sums of single rows' effects miss that rows which agree hold each other
-    up.
+    ``b = [(A^-1)_GG]^-1 [A^-1 (y - m)]_G``: predictions fall by ``k_q A^-1_{:,G} b``, and ``b`` is what the targets of
+    G are off from what is predicted of them then. The mean stays that of all rows. Sums of single rows' effects miss
+    that rows which agree hold each other up.
 
     Parameters
     ----------
