@@ -94,7 +94,17 @@ def test_groups_of_made_up_scores():
     same = behaviour_groups(known(-scores)[0], X_query, n_groups=2, alpha=1)
     np.testing.assert_array_equal(same[0].rows, found[0].rows)
     table = found.table
-    assert list(table) == ["group", "n_rows", "n_queries", "harm", "error", "p_value", "share", "explained", "description"]
+    assert list(table) == [
+        "group",
+        "n_rows",
+        "n_queries",
+        "harm",
+        "error",
+        "p_value",
+        "share",
+        "explained",
+        "description",
+    ]
     assert list(table["n_rows"]) == [len(group.rows) for group in found]
 
 
