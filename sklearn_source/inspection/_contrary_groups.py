@@ -18,7 +18,7 @@ _LATE, _EARLY = 2e-3, 1e-2  # ridges, of the kernel's trace
 _MOST = 0.25  # of all rows may be a group
 _N_REFINED = 60  # nodes of most gain whose members are chosen anew
 _SAME = 0.7  # of two nodes' rows together in both: one of them is enough
-_NEARLY = 0.5  # the same of two groups of either kind
+_CONTAINED = 0.5  # of a better group's rows in another, which tells nothing new then
 _OVERLAP = 0.3  # of a group's rows may be in better ones of its kind
 _APART = 0.5  # of the usual residual, beyond which the rows of a group are off together
 
@@ -130,7 +130,9 @@ def contrary_groups(kernel, taught, n_groups, *, weights=None, alpha=1.0, random
         for strength, one in parts[kind]:
             p_value = (1 + (by_chance >= strength / usual[kind]).sum()) / (1 + n_draws) if n_draws else np.nan
             own = set(one.rows.tolist())
-            known = taken[kind, one.rows].mean() > _OVERLAP or any(_shares(own, other) > _NEARLY for other in sets)
+            known = taken[kind, one.rows].mean() > _OVERLAP or any(
+                len(own & other) > _CONTAINED * len(other) for other in sets
+            )
             if known or p_value > alpha + 1e-9:
                 continue
             taken[kind, one.rows] = True
