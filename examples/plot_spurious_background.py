@@ -62,9 +62,11 @@ print(f"{len(table)} training images have the bright corner; of {len(errors)} er
 # %%
 # Which training rows are behind them
 # -----------------------------------
-# A group is rows that push the same errors and teach alike; those that chance makes as coherent are left out. Words
-# come from the classes and single pixels. That one group has a bright corner, the pictures show at once.
-est = SourceAttribution(random_state=0).fit(net, X_train, y_train)
+# A group is rows without which the network, linearised at its weights, would err less, and that are alike to it;
+# groups that errors dealt out at random give as well are left out. Scores help to tell which rows learn alike: those of
+# one segment do it better. Words come from the classes and single pixels. That one group has a bright corner, the
+# pictures show at once.
+est = SourceAttribution(n_segments=1, random_state=0).fit(net, X_train, y_train)
 found = behaviour_groups(est, X_query, y_query, random_state=0)
 figure, axes = plt.subplots(len(found), 8, figsize=(9, 1.4 * len(found)), layout="constrained", squeeze=False)
 for number, (group, axs) in enumerate(zip(found, axes)):

@@ -18,7 +18,8 @@ _LATE, _EARLY = 2e-3, 1e-2  # ridges, of the kernel's trace
 _MOST = 0.25  # of all rows may be a group
 _N_REFINED = 60  # nodes of most gain whose members are chosen anew
 _SAME = 0.7  # of two nodes' rows together in both: one of them is enough
-_CONTAINED = 0.5  # of a better group's rows in another, which tells nothing new then
+_CONTAINED = 0.5  # of a better group's rows in another, which tells nothing new then,
+_SMALLER = 0.75  # unless it has no more rows than this, of the better one's: that is more specific
 _OVERLAP = 0.3  # of a group's rows may be in better ones of its kind
 _APART = 0.5  # of the usual residual, beyond which the rows of a group are off together
 
@@ -130,9 +131,7 @@ def contrary_groups(kernel, taught, n_groups, *, weights=None, alpha=1.0, random
         for strength, one in parts[kind]:
             p_value = (1 + (by_chance >= strength / usual[kind]).sum()) / (1 + n_draws) if n_draws else np.nan
             own = set(one.rows.tolist())
-            known = taken[kind, one.rows].mean() > _OVERLAP or any(
-                len(own & other) > _CONTAINED * len(other) for other in sets
-            )
+            known = taken[kind, one.rows].mean() > _OVERLAP or any(_tells_nothing_new(own, other) for other in sets)
             if known or p_value > alpha + 1e-9:
                 continue
             taken[kind, one.rows] = True
@@ -140,6 +139,10 @@ def contrary_groups(kernel, taught, n_groups, *, weights=None, alpha=1.0, random
             groups.append(_told(judges[kind].left_out, kernel, one, p_value))
             break
     return groups[:n_groups]
+
+
+def _tells_nothing_new(own, better):
+    return len(own & better) > _CONTAINED * len(better) and len(own) > _SMALLER * len(better)
 
 
 def _shares(own, other):

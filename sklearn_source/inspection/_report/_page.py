@@ -181,7 +181,8 @@ def _groups(question, rows, found, cards):
                 number=number, description=group.description, n_rows=len(group.rows), n_queries=len(group.queries),
                 harm=words.number(float(group.harm) * rows.scale),
                 error="" if error is None else f"± {words.number(float(error) * rows.scale)}",
-                share=f"{group.share:.0%}", key_words=own, cards=cards.train(group.rows[:_MOST_OF_GROUP], own),
+                share=f"{group.share:.0%}", explained="" if np.isnan(group.explained) else f"{group.explained:.0%}",
+                key_words=own, cards=cards.train(group.rows[:_MOST_OF_GROUP], own),
                 queries=[cards.query(i) for i in group.queries[:_MOST_OF_GROUP]], code=snippets.of_group(number),
             )
         )  # fmt: skip
