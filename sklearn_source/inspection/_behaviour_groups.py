@@ -15,7 +15,7 @@ from ..utils._argument_checks import check_count, check_names
 from ..utils._random import generator_of
 from ._behaviour_errors import error_words, errors_of, measurement_of
 from ._behaviour_group import BehaviourGroup, BehaviourGroups
-from ._contrary_errors import groups_left_out
+from ._groups_left_out import groups_left_out
 from ._find_groups import find_groups
 from ._fit_rows import fit_rows
 from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
@@ -92,7 +92,7 @@ def behaviour_groups(
 
     Notes
     -----
-    Where up to 3,000 rows train a network on classes or numbers, groups are judged by leaving them out: the network,
+    Where 40 to 2,000 rows train a network on classes or numbers, groups are judged by leaving them out: the network,
     linearised at its weights [3]_, is fitted by ridge regression to the targets without them, in closed form (with
     ``A = K + lambda I``, K the tangent kernel, predictions move by ``K_qT (A^-1)_TG [(A^-1)_GG]^-1 [A^-1 y]_G``). Rows
     that agree hold each other up, which sums of scores miss. A group tells more the better what goes with it fits the
@@ -102,7 +102,8 @@ def behaviour_groups(
     right) are rows that learn alike, by the scores, or hold each other up; what is learnt early is asked of them.
     Against chance the errors are dealt out among the queries ``1 / alpha - 1`` times, 19 by default, and groups
     searched for as before; a group stays that is stronger than the strongest of ``1 - alpha`` of these searches, with
-    each kind's strength in units of its mean.
+    each kind's strength in units of its mean. The linearised network knows the training rows and their targets alone:
+    not what was learnt before them, weights of rows, or augmentation.
 
     Elsewhere (more rows, sequences, methods without a network) the scores for the errors are all there is. The errors
     are the leaves of a Ward tree over their score profiles. For each node the 40 rows of most harm are taken, by their
@@ -118,8 +119,8 @@ def behaviour_groups(
     A group is what pushes, not what is wrong: rows of a class push what is like them to it, and some groups of a clean
     data set will be that, by no chance. :ref:`How often a planted cause is found <planted_causes>` is measured. Of more
     than 2,000 queries the errors and as many others as make 2,000 are looked at. Costs ``transform`` of the queries and
-    of the training rows (of 3,000 at most; of up to 1,000, or 600 where more than 30,000 train, elsewhere), a backward
-    pass for each row and output, and about ``n_train^3`` operations; elsewhere ``1 / alpha`` searches.
+    of all training rows (elsewhere of up to 1,000, or 600 where more than 30,000 train), a backward pass for each row
+    and output, about ``n_train^3`` operations, and ``1 / alpha`` searches.
 
     References
     ----------

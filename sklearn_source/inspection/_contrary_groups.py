@@ -15,7 +15,7 @@ from ._left_out import LeftOut
 
 # Fixed on other draws of the planted causes than those that benchmarks/behaviour_groups.py reports.
 _LATE, _EARLY = 2e-3, 1e-2  # ridges, of the kernel's trace
-_MOST = 0.25  # of all rows may be a group
+_MOST, _MOST_ROWS = 0.25, 300  # of all rows, and rows, that may be a group
 _N_REFINED = 60  # nodes of most gain whose members are chosen anew
 _SAME = 0.7  # of two nodes' rows together in both: one of them is enough
 _CONTAINED = 0.5  # of a better group's rows in another, which tells nothing new then,
@@ -186,6 +186,10 @@ def _likenesses(kernel, taught, left_out):
     }
 
 
+def _most(n):
+    return min(_MOST * n, _MOST_ROWS)
+
+
 def _tree_nodes(likeness, n):
     """The nodes, neither too small nor too large, of two trees over rows."""
     distance = np.clip(1 - (likeness + likeness.T) / 2, 0, 2)
@@ -194,7 +198,7 @@ def _tree_nodes(likeness, n):
     found = {}
     for method in ("average", "complete"):
         for node in nodes_of(linkage(distance, method)):
-            if MIN_CORE <= len(node) <= _MOST * n:
+            if MIN_CORE <= len(node) <= _most(n):
                 rows = np.sort(node)
                 found.setdefault(rows.tobytes(), rows)
     return list(found.values())
@@ -225,7 +229,7 @@ def _rounds(choose, rows, n):
     """Members chosen anew until they stay."""
     for _ in range(N_ROUNDS):
         chosen = np.flatnonzero(choose(rows))
-        if not MIN_CORE <= len(chosen) <= _MOST * n or np.array_equal(chosen, rows):
+        if not MIN_CORE <= len(chosen) <= _most(n) or np.array_equal(chosen, rows):
             break
         rows = chosen
     return rows

@@ -9,7 +9,7 @@ from skorch import NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import InfluenceFunctions, RepresentationSimilarity
-from sklearn_source.inspection import _contrary_errors, behaviour_groups
+from sklearn_source.inspection import _groups_left_out, behaviour_groups
 from sklearn_source.inspection._contrary_groups import contrary_groups
 from sklearn_source.inspection._tangent_kernel import TangentKernel
 
@@ -122,7 +122,7 @@ def test_wrong_targets_of_a_network_are_found(regression):
 def test_more_queries_than_are_looked_at_give_the_same_group(regression, monkeypatch):
     est, X_query, y_query, rows = regression
     whole = behaviour_groups(est, X_query, y_query, random_state=0)[0]
-    monkeypatch.setattr(_contrary_errors, "_MOST_QUERIES", 120)
+    monkeypatch.setattr(_groups_left_out, "_MOST_QUERIES", 120)
     sampled = behaviour_groups(est, X_query, y_query, random_state=0)[0]
     shared = np.intersect1d(whole.rows, sampled.rows)
     assert len(shared) >= 0.8 * max(len(whole.rows), len(sampled.rows))
@@ -131,7 +131,7 @@ def test_more_queries_than_are_looked_at_give_the_same_group(regression, monkeyp
 
 def test_many_rows_are_judged_by_their_scores_alone(regression, monkeypatch):
     est, X_query, y_query, _ = regression
-    monkeypatch.setattr(_contrary_errors, "_MOST_TRAINING", 299)
+    monkeypatch.setattr(_groups_left_out, "_MOST_TRAINING", 299)
     found = behaviour_groups(est, X_query, y_query, alpha=1)
     assert len(found)
     assert all(np.isnan(group.explained) for group in found)

@@ -9,7 +9,7 @@ from ..rows import count_rows, take_rows
 from ._contrary_groups import contrary_groups
 from ._tangent_kernel import tangent_kernel
 
-_MOST_TRAINING = 3000  # rows: kernels of n x n numbers, decomposed and clustered
+_LEAST_TRAINING, _MOST_TRAINING = 40, 2000  # rows: kernels of n x n numbers, inverted and clustered
 _MOST_QUERIES = 2000
 _LEAST_FALL = 0.05  # of the largest fall of an error, for a group to be behind it
 
@@ -38,10 +38,10 @@ def groups_left_out(est, rows, errors, signs, teach, n_groups, *, alpha, random)
     -------
     groups : list of Bunch, or None
         ``rows``, ``errors`` (places in ``errors``), ``p_value`` and ``explained``. None where there is no network, too
-        many rows, or a loss of another kind.
+        few or too many rows, or a loss of another kind.
     """
     net, n_train, n_query = net_with_steps(est), count_rows(rows.X_train), count_rows(rows.X_query)
-    if net is None or n_train is None or n_query is None or n_train > _MOST_TRAINING:
+    if net is None or None in (n_train, n_query) or not _LEAST_TRAINING <= n_train <= _MOST_TRAINING:
         return None
     # The errors first: what is known of a query is in its place.
     others = np.setdiff1d(np.arange(n_query), errors)
