@@ -15,10 +15,10 @@ from ..utils._argument_checks import check_count, check_names
 from ..utils._random import generator_of
 from ._behaviour_errors import error_words, errors_of, measurement_of
 from ._behaviour_group import BehaviourGroup, BehaviourGroups
-from ._groups_left_out import groups_left_out
 from ._find_groups import find_groups
 from ._fit_rows import fit_rows
 from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
+from ._groups_left_out import groups_left_out
 from ._score_chunks import check_attribution, score_chunks
 
 _MOST_ERRORS = 500
