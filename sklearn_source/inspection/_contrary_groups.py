@@ -18,9 +18,10 @@ _LATE, _EARLY = 2e-3, 1e-2  # ridges, of the kernel's trace
 _MOST, _MOST_ROWS = 0.25, 300  # of all rows, and rows, that may be a group
 _N_REFINED = 60  # nodes of most gain whose members are chosen anew
 _SAME = 0.7  # of two nodes' rows together in both: one of them is enough
-_CONTAINED = 0.5  # of a better group's rows in another, which tells nothing new then,
-_SMALLER = 0.75  # unless it has no more rows than this, of the better one's: that is more specific
 _OVERLAP = 0.3  # of a group's rows may be in better ones of its kind
+# Of a better group's rows, how many another may have; more tells nothing new, unless it is a smaller part of the better
+# one, or so large that the better one is a small part of it: by its size, in units of the better one's.
+_CONTAINED, _AS_LARGE = 0.5, (0.75, 5)
 _APART = 0.5  # of the usual residual, beyond which the rows of a group are off together
 
 
@@ -142,7 +143,8 @@ def contrary_groups(kernel, taught, n_groups, *, weights=None, alpha=1.0, random
 
 
 def _tells_nothing_new(own, better):
-    return len(own & better) > _CONTAINED * len(better) and len(own) > _SMALLER * len(better)
+    low, high = _AS_LARGE
+    return len(own & better) > _CONTAINED * len(better) and low < len(own) / len(better) < high
 
 
 def _shares(own, other):
