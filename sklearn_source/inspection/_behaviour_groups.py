@@ -18,7 +18,7 @@ from ._behaviour_group import BehaviourGroup, BehaviourGroups
 from ._find_groups import find_groups
 from ._fit_rows import fit_rows
 from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
-from ._groups_left_out import groups_left_out
+from ._groups_left_out import groups_left_out, in_turns
 from ._score_chunks import check_attribution, score_chunks
 
 _MOST_ERRORS = 500
@@ -102,8 +102,9 @@ def behaviour_groups(
     right) are rows that learn alike, by the scores, or hold each other up; what is learnt early is asked of them.
     Against chance the errors are dealt out among the queries ``1 / alpha - 1`` times, 19 by default, and groups
     searched for as before; a group stays that is stronger than the strongest of ``1 - alpha`` of these searches, with
-    each kind's strength in units of its mean. The linearised network knows the training rows and their targets alone:
-    not what was learnt before them, weights of rows, or augmentation.
+    each kind's strength in units of its mean. Where errors are of classes, groups that grow from harm, as below, have
+    every third turn, the first among them, and either search half of ``alpha``. The linearised network knows the
+    training rows and their targets alone: not what was learnt before them, weights of rows, or augmentation.
 
     Elsewhere (more rows, sequences, methods without a network) the scores for the errors are all there is. The errors
     are the leaves of a Ward tree over their score profiles. For each node the 40 rows of most harm are taken, by their
@@ -178,14 +179,19 @@ def behaviour_groups(
         return np.concatenate([part for _, part in score_chunks(est, take_rows(X_train, rows), own)])
 
     known = None if X_train is None else teach
-    found = None
+    options: dict[str, Any] = {"alpha": float(alpha), "random": random}
+    left_out = None
     if known is not None and asked.errors is not None:
+        if asked.signs is None and alpha < 1:  # two searches: either is held against half of it
+            options["alpha"] /= 2
         rows = Bunch(X_train=X_train, y_train=y_train, X_query=X_query, y_query=y_query)
-        found = groups_left_out(est, rows, errors, signs, known, int(n_groups), alpha=float(alpha), random=random)
-    if found is None:
-        found = find_groups(
-            harm, push, signs, known, int(n_groups), sizes=asked.sizes, alpha=float(alpha), random=random
-        )
+        left_out = groups_left_out(est, rows, errors, signs, known, int(n_groups), **options)
+        if left_out is None:
+            options["alpha"] = float(alpha)
+    grown = []
+    if left_out is None or asked.signs is None:
+        grown = find_groups(harm, push, signs, known, int(n_groups), sizes=asked.sizes, **options)
+    found = grown if left_out is None else in_turns(grown, left_out, int(n_groups), alpha / options["alpha"])
     total = np.maximum(harm, 0).sum()
     labels = class_labels(est, y_train)
     result = []

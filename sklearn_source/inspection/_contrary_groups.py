@@ -158,7 +158,7 @@ def _in_turns(ranked, n_groups, n):
         kind = turn % len(parts)
         for one, p_value in parts[kind]:
             own = set(one.rows.tolist())
-            if taken[kind, one.rows].mean() > _OVERLAP or any(_tells_nothing_new(own, other) for other in sets):
+            if taken[kind, one.rows].mean() > _OVERLAP or any(tells_nothing_new(own, other) for other in sets):
                 continue
             taken[kind, one.rows] = True
             sets.append(own)
@@ -167,7 +167,8 @@ def _in_turns(ranked, n_groups, n):
     return chosen[:n_groups]
 
 
-def _tells_nothing_new(own, better):
+def tells_nothing_new(own, better):
+    """Whether a group has much of a better one in it, and is neither a part of it nor far larger: both sets of rows."""
     low, high = _AS_LARGE
     return len(own & better) > _CONTAINED * len(better) and low < len(own) / len(better) < high
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..base import net_with_steps
 from ..rows import count_rows, take_rows
-from ._contrary_groups import contrary_groups
+from ._contrary_groups import contrary_groups, tells_nothing_new
 from ._tangent_kernel import tangent_kernel
 
 _LEAST_TRAINING, _MOST_TRAINING = 40, 2000  # rows: kernels of n x n numbers, inverted and clustered
@@ -62,3 +62,33 @@ def groups_left_out(est, rows, errors, signs, teach, n_groups, *, alpha, random)
         falls = np.where(signs == sign, falls, 0)
         group.errors = np.flatnonzero(falls > _LEAST_FALL * falls.max())
     return [group for group in groups if len(group.errors)]
+
+
+def in_turns(grown, left_out, n_groups, n_searches):
+    """Groups of two searches, one of the first, two of the second, ... without those that tell nothing new.
+
+    Parameters
+    ----------
+    grown, left_out : list of Bunch
+        With ``rows`` and ``p_value``.
+    n_groups : int
+        At most.
+    n_searches : float
+        What p-values are multiplied by, for there being so many.
+
+    Returns
+    -------
+    groups : list of Bunch
+    """
+    first, second = iter(grown), iter(left_out)
+    chosen, sets, parts = [], [], (first, second, second)
+    for turn in range(3 * n_groups):
+        for group in parts[turn % 3]:
+            own = set(group.rows.tolist())
+            if any(tells_nothing_new(own, other) for other in sets):
+                continue
+            sets.append(own)
+            group.p_value = np.minimum(group.p_value * n_searches, 1)
+            chosen.append(group)
+            break
+    return chosen[:n_groups]
