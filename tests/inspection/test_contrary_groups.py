@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from skorch import NeuralNetRegressor
+from sklearn.utils import Bunch
+from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sklearn_source import InfluenceFunctions, RepresentationSimilarity
-from sklearn_source.inspection import _groups_left_out, behaviour_groups
+from sklearn_source.inspection import _behaviour_groups, _groups_left_out, behaviour_groups
 from sklearn_source.inspection._contrary_groups import contrary_groups
+from sklearn_source.inspection._groups_left_out import in_turns
 from sklearn_source.inspection._tangent_kernel import TangentKernel
 
 N, N_QUERY = 150, 60
@@ -143,3 +145,41 @@ def test_any_scores_of_a_network_will_do(regression):
     other = RepresentationSimilarity().fit(est.net_, X, y)
     group = behaviour_groups(other, X_query, y_query, random_state=0)[0]
     assert np.isin(rows, group.rows).mean() >= 0.8
+
+
+def test_two_searches_take_turns():
+    def groups(*rows, p_value=0.04):
+        return [Bunch(rows=np.array(own), p_value=p_value) for own in rows]
+
+    found = in_turns(
+        groups(range(10), range(50, 60)),
+        groups(range(12), range(5), range(100), range(30, 40), p_value=np.nan),
+        5,
+        2.0,
+    )
+    # Nearly the first again; a part of it; far larger, with it inside.
+    expected = [range(10), range(5), range(100), range(50, 60), range(30, 40)]
+    assert [group.rows.tolist() for group in found] == [list(rows) for rows in expected]
+    assert [group.p_value for group in found[::3]] == [0.08, 0.08]
+    assert np.isnan(found[1].p_value)
+    assert len(in_turns(groups([1, 2], [3, 4]), [], 1, 1.0)) == 1
+
+
+def test_errors_of_classes_are_held_against_half_of_alpha_by_either_search(monkeypatch):
+    asked = {}
+    for name in ("find_groups", "groups_left_out"):
+
+        def search(*args, name=name, **options):
+            asked.setdefault(name, []).append(options["alpha"])
+            return []
+
+        monkeypatch.setattr(_behaviour_groups, name, search)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(2, size=60)
+    net = NeuralNetClassifier(
+        nn.Linear(4, 2), criterion=nn.CrossEntropyLoss, train_split=None, verbose=0, max_epochs=1
+    ).fit(X, y)
+    est = RepresentationSimilarity().fit(net, X, y)
+    for alpha in (0.05, 1):
+        behaviour_groups(est, X, y, alpha=alpha)
+    assert asked == {"groups_left_out": [0.025, 1], "find_groups": [0.025, 1]}
