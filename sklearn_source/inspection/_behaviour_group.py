@@ -40,7 +40,8 @@ class BehaviourGroup:
         those as they are counted; NaN where the group was not held against chance.
     explained : float
         Share of the sum of squared errors of all queries (1 less the probability of the own class, and those of the
-        others) that is predicted to go where the rows are left out; NaN where groups were found by scores alone.
+        others) that is predicted to go where the rows are left out, negative where errors would grow; NaN where groups
+        were found by scores alone.
     """
 
     rows: np.ndarray

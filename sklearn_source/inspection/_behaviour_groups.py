@@ -18,7 +18,7 @@ from ._behaviour_group import BehaviourGroup, BehaviourGroups
 from ._find_groups import find_groups
 from ._fit_rows import fit_rows
 from ._group_names import check_feature_names, class_labels, describe_rows, is_readable
-from ._groups_left_out import groups_left_out, in_turns
+from ._groups_left_out import groups_left_out, in_turns, linearised
 from ._score_chunks import check_attribution, score_chunks
 
 _MOST_ERRORS = 500
@@ -179,19 +179,20 @@ def behaviour_groups(
         return np.concatenate([part for _, part in score_chunks(est, take_rows(X_train, rows), own)])
 
     known = None if X_train is None else teach
-    options: dict[str, Any] = {"alpha": float(alpha), "random": random}
-    left_out = None
+    linear = None
     if known is not None and asked.errors is not None:
-        if asked.signs is None and alpha < 1:  # two searches: either is held against half of it
-            options["alpha"] /= 2
         rows = Bunch(X_train=X_train, y_train=y_train, X_query=X_query, y_query=y_query)
-        left_out = groups_left_out(est, rows, errors, signs, known, int(n_groups), **options)
-        if left_out is None:
-            options["alpha"] = float(alpha)
+        linear = linearised(est, rows, errors, asked.signs, random)
+    # Errors of classes are searched twice, and either search is held against half.
+    twice = linear is not None and asked.signs is None
+    options: dict[str, Any] = {"alpha": float(alpha) / 2 if twice and alpha < 1 else float(alpha), "random": random}
+    left_out = [] if linear is None else groups_left_out(linear, signs, known, int(n_groups), **options)
     grown = []
-    if left_out is None or asked.signs is None:
+    if linear is None or twice:
         grown = find_groups(harm, push, signs, known, int(n_groups), sizes=asked.sizes, **options)
-    found = grown if left_out is None else in_turns(grown, left_out, int(n_groups), alpha / options["alpha"])
+    found = grown
+    if linear is not None:
+        found = in_turns(linear, grown, left_out, int(n_groups), float(alpha) / options["alpha"])
     total = np.maximum(harm, 0).sum()
     labels = class_labels(est, y_train)
     result = []

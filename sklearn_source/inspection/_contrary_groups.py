@@ -109,7 +109,7 @@ def contrary_groups(kernel, taught, n_groups, *, weights=None, alpha=1.0, random
     chosen = _in_turns(
         [[pair for pair in part if not pair[1] > alpha + 1e-9] for part in ranked], n_groups, len(taught)
     )
-    return [_told(kinds[kind].judge.left_out, kernel, one, p_value) for kind, one, p_value in chosen]
+    return [_told(kinds[kind].judge.left_out, kernel, one.rows, p_value) for kind, one, p_value in chosen]
 
 
 class _Contrary:
@@ -178,12 +178,16 @@ def _shares(own, other):
     return len(own & other) / len(own | other)
 
 
-def _told(left_out, kernel, judged, p_value):
-    moved, _ = left_out.moved(judged.rows)
+def explained_without(kernel, rows, weights=None):
+    """The share of the squared errors that goes without some rows, after training to the end."""
+    return _told(LeftOut(kernel, _LATE, weights), kernel, rows, np.nan).explained
+
+
+def _told(left_out, kernel, rows, p_value):
+    moved, _ = left_out.moved(rows)
     errors = left_out.weighed(kernel.errors)
-    falls = -(2 * errors * moved + moved**2).sum(axis=1)
-    total = float((errors**2).sum())
-    return Bunch(rows=judged.rows, p_value=p_value, explained=judged.gains[0] / total if total else 0.0, falls=falls)
+    falls, total = -(2 * errors * moved + moved**2).sum(axis=1), float((errors**2).sum())
+    return Bunch(rows=rows, p_value=p_value, explained=float(falls.sum()) / total if total else 0.0, falls=falls)
 
 
 def _contrariness(judged, draw):

@@ -151,7 +151,9 @@ def test_two_searches_take_turns():
     def groups(*rows, p_value=0.04):
         return [Bunch(rows=np.array(own), p_value=p_value) for own in rows]
 
+    kernel, _ = made(0)
     found = in_turns(
+        Bunch(kernel=kernel, weights=None),
         groups(range(10), range(50, 60)),
         groups(range(12), range(5), range(100), range(30, 40), p_value=np.nan),
         5,
@@ -162,7 +164,8 @@ def test_two_searches_take_turns():
     assert [group.rows.tolist() for group in found] == [list(rows) for rows in expected]
     assert [group.p_value for group in found[::3]] == [0.08, 0.08]
     assert np.isnan(found[1].p_value)
-    assert len(in_turns(groups([1, 2], [3, 4]), [], 1, 1.0)) == 1
+    assert all(np.isfinite(group.explained) for group in found)
+    assert len(in_turns(Bunch(kernel=kernel, weights=None), groups([1, 2], [3, 4]), [], 1, 1.0)) == 1
 
 
 def test_errors_of_classes_are_held_against_half_of_alpha_by_either_search(monkeypatch):

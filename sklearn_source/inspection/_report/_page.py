@@ -171,6 +171,10 @@ def _sortable(columns, name, i):
     return float(columns[f"{name}_change"][i]) if words.has(columns, name, i) else ""
 
 
+def _explained(share):
+    return "" if np.isnan(share) else f"{abs(share):.0%} {'less' if share >= 0 else 'more'}"
+
+
 def _groups(question, rows, found, cards):
     groups = []
     for number, group in enumerate(found.groups):
@@ -181,7 +185,7 @@ def _groups(question, rows, found, cards):
                 number=number, description=group.description, n_rows=len(group.rows), n_queries=len(group.queries),
                 harm=words.number(float(group.harm) * rows.scale),
                 error="" if error is None else f"± {words.number(float(error) * rows.scale)}",
-                share=f"{group.share:.0%}", explained="" if np.isnan(group.explained) else f"{group.explained:.0%}",
+                share=f"{group.share:.0%}", explained=_explained(group.explained),
                 key_words=own, cards=cards.train(group.rows[:_MOST_OF_GROUP], own),
                 queries=[cards.query(i) for i in group.queries[:_MOST_OF_GROUP]], code=snippets.of_group(number),
             )
