@@ -57,6 +57,7 @@ FOR_OTHER_ROOMS = {
         )
     ),
     "sklearn_source.base.keep_refits",
+    "sklearn_source.base.make_projection",
     "sklearn_source.base.net_first",
     "sklearn_source.base.net_with_steps",
     "sklearn_source.base.open_pipeline",
