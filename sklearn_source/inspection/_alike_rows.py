@@ -8,7 +8,7 @@ import numpy as np
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
-from ._group_search import MEMBERSHIP, MIN_CORE, N_ROUNDS, nodes_of
+from ._group_search import MEMBERSHIP, MIN_CORE, N_ROUNDS, nodes_of, unit_rows
 
 # Fixed on other draws of the planted causes than those that benchmarks/behaviour_groups.py reports.
 _MOST, _MOST_ROWS = 0.25, 300  # of all rows, and rows, that may be a group
@@ -19,11 +19,11 @@ def likenesses(kernel, taught, left_out):
     """Likeness of all rows (n, n) in five respects."""
     length = np.sqrt(np.maximum(np.diag(kernel.training), np.finfo(float).tiny))
     alike = kernel.training / length / length[:, None]
-    lone = _unit(left_out.lone_residuals)
+    lone = unit_rows(left_out.lone_residuals)
     taught = np.array(taught, dtype=np.float64)
     np.fill_diagonal(taught, 0)
-    teach = _unit(taught.T)
-    learn = _unit(taught / np.maximum(np.sqrt((taught**2).sum(axis=0)), np.finfo(float).tiny))
+    teach = unit_rows(taught.T)
+    learn = unit_rows(taught / np.maximum(np.sqrt((taught**2).sum(axis=0)), np.finfo(float).tiny))
     return {
         "alike": alike,
         "signed": alike * (lone @ lone.T),
@@ -101,7 +101,3 @@ def coherence(likeness, rows):
         inner = likeness[name][np.ix_(rows, rows)]
         means.append(max((inner.sum() - np.trace(inner)) / (len(rows) * (len(rows) - 1)), 0))
     return math.prod(means) ** 0.2 * len(rows) ** 0.25
-
-
-def _unit(values):
-    return values / np.maximum(np.sqrt((values**2).sum(axis=1, keepdims=True)), np.finfo(float).tiny)

@@ -186,8 +186,11 @@ def behaviour_groups(
     # Errors of classes are searched twice, and either search is held against half.
     twice = linear is not None and asked.signs is None
     options: dict[str, Any] = {"alpha": float(alpha) / 2 if twice and alpha < 1 else float(alpha), "random": random}
-    left_out = [] if linear is None else groups_left_out(linear, signs, known, int(n_groups), **options)
-    grown = []
+    grown, left_out = [], []
+    if linear is not None:
+        taught = teach(np.arange(est.n_train_))
+        known = taught.__getitem__  # the other search asks for some of the same scores
+        left_out = groups_left_out(linear, signs, taught, int(n_groups), **options)
     if linear is None or twice:
         grown = find_groups(harm, push, signs, known, int(n_groups), sizes=asked.sizes, **options)
     found = grown

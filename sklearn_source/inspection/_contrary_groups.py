@@ -178,9 +178,10 @@ def _shares(own, other):
     return len(own & other) / len(own | other)
 
 
-def explained_without(kernel, rows, weights=None):
-    """The share of the squared errors that goes without some rows, after training to the end."""
-    return _told(LeftOut(kernel, _LATE, weights), kernel, rows, np.nan).explained
+def explained_without(kernel, groups, weights=None):
+    """The share of the squared errors that goes without the rows of each group, after training to the end: list."""
+    left_out = LeftOut(kernel, _LATE, weights)
+    return [_told(left_out, kernel, rows, np.nan).explained for rows in groups]
 
 
 def _told(left_out, kernel, rows, p_value):

@@ -77,7 +77,7 @@ def suspected(harm, specific, signs, sizes=None):
     (``by_harm``).
     """
     judged = {} if sizes is None else {sign: sizes[signs == sign] @ harm[signs == sign] for sign in np.unique(signs)}
-    for cluster in _clusters(_unit_rows(specific)):
+    for cluster in _clusters(unit_rows(specific)):
         for sign in np.unique(signs[cluster]):
             errors = cluster[signs[cluster] == sign]
             if len(errors) < 2 and len(harm) > 1:
@@ -196,6 +196,6 @@ def _most_telling(alike, likeness, total, least):
     return np.sort(rows[: 1 + fits[np.argmax(strengths[fits])]]) if len(fits) else None
 
 
-def _unit_rows(values):
+def unit_rows(values):
     length = np.sqrt((values**2).sum(axis=1, keepdims=True))
     return np.divide(values, length, out=np.zeros_like(values), where=length > 0)

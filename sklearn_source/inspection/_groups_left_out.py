@@ -55,7 +55,7 @@ def linearised(est, rows, errors, signs, random):
     return None if kernel is None else Bunch(kernel=kernel, weights=weights)
 
 
-def groups_left_out(linear, signs, teach, n_groups, *, alpha, random):
+def groups_left_out(linear, signs, taught, n_groups, *, alpha, random):
     """Groups of rows, the most telling first, each with the errors that become smaller without it.
 
     Parameters
@@ -64,8 +64,8 @@ def groups_left_out(linear, signs, teach, n_groups, *, alpha, random):
         From :func:`linearised`.
     signs : ndarray (n_errors,)
         A group is behind errors of one sign: of the larger fall.
-    teach : callable
-        Of rows (n,), the scores (n, n_train) of all rows for what these were to learn.
+    taught : ndarray (n_train, n_train)
+        Scores of all rows for the training rows as queries.
     n_groups : int
         At most.
     alpha : float
@@ -77,7 +77,6 @@ def groups_left_out(linear, signs, teach, n_groups, *, alpha, random):
     groups : list of Bunch
         ``rows``, ``errors`` (places among them), ``p_value`` and ``explained``.
     """
-    taught = teach(np.arange(len(linear.kernel.training)))
     groups = contrary_groups(linear.kernel, taught, n_groups, weights=linear.weights, alpha=alpha, random=random)
     for group in groups:
         falls = np.maximum(group.falls[: len(signs)], 0)
@@ -113,9 +112,13 @@ def in_turns(linear, grown, left_out, n_groups, n_searches):
             if any(tells_nothing_new(own, other) for other in sets):
                 continue
             sets.append(own)
-            if "explained" not in group:
-                group.explained = explained_without(linear.kernel, group.rows, linear.weights)
             group.p_value = np.minimum(group.p_value * n_searches, 1)
             chosen.append(group)
             break
-    return chosen[:n_groups]
+    chosen = chosen[:n_groups]
+    untold = [group for group in chosen if "explained" not in group]
+    if untold:
+        shares = explained_without(linear.kernel, [group.rows for group in untold], linear.weights)
+        for group, share in zip(untold, shares):
+            group.explained = share
+    return chosen
